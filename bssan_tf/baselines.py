@@ -1,0 +1,273 @@
+"""An honest yardstick: regularised CCA of mean-pooled regions and bag-of-words, in NumPy.
+
+In: the same regions (N, D, M) and token ids (N_c, L) that BSSAN sees. Out: a score matrix (N_i, N_c).
+Regularisation, dimension and the power of the correlations (Gong et al., IJCV 2014) are chosen on images
+held back from those given to `fit_cca`, which are the training split; then all of them make the final fit.
+Regions are pooled by blocks from the memory map: memory grows with N_i x M, not with D.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from bssan_tf import metrics
+
+log = logging.getLogger(__name__)
+
+IMAGE_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # in units of the mean variance of a feature
+TEXT_RIDGES = (1e-1, 1.0, 10.0)  # in units of the mean variance of a word
+DIMENSIONS = (32, 64, 128, 256, 512)
+POWERS = (0.0, 1.0, 2.0, 4.0)
+_MAX_WORDS = 4000  # the text covariance is V x V
+_MIN_CAPTIONS = 2  # a word of a single caption links nothing
+_HELD_SHARE, _MAX_HELD = 0.2, 1000
+_BLOCK = 64  # images pooled at once
+_UNKNOWN = 1  # ids 0 and 1 are padding and the unknown word
+
+
+@dataclass(frozen=True, eq=False)
+class Cca:
+    """A fitted CCA.
+
+    Attributes:
+        image_mean, image_map: float (M,), (M, d); pooled regions to the common space.
+        text_mean, text_map: float (V,), (V, d); bags of words to the common space; V is the whole vocabulary.
+        weights: float (V,), the weight of each word in a bag; 0 where a word is not used.
+        scale: float (d,), correlation ** power of each dimension.
+        chosen: what selection found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
+            "held_rsum".
+    """
+
+    image_mean: np.ndarray
+    image_map: np.ndarray
+    text_mean: np.ndarray
+    text_map: np.ndarray
+    weights: np.ndarray
+    scale: np.ndarray
+    chosen: dict = field(default_factory=dict)
+
+    def embed_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
+        """Unit vectors float32 (N_i, d) of the images in `image_rows` (N_i,) of `regions` (N, D, M)."""
+        return _unit((pool_regions(regions, image_rows) - self.image_mean) @ self.image_map * self.scale)
+
+    def embed_captions(self, tokens: np.ndarray) -> np.ndarray:
+        """Unit vectors float32 (N_c, d) of captions given as token ids int (N_c, L)."""
+        bags = _project_bags(tokens, self.weights, self.text_map)
+        return _unit((bags - self.text_mean @ self.text_map) * self.scale)
+
+    def score_matrix(self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Cosine of every image and every caption in the common space, float32 (N_i, N_c)."""
+        return self.embed_images(regions, image_rows) @ self.embed_captions(tokens).T
+
+
+def fit_cca(
+    regions: np.ndarray,
+    image_rows: np.ndarray,
+    tokens: np.ndarray,
+    image_of_caption: np.ndarray,
+    vocabulary_size: int,
+    seed: int = 0,
+) -> Cca:
+    """Fit on a training split; every caption with its image is one sample.
+
+    Args:
+        regions: float (N, D, M), may be a memory map; only the rows in `image_rows` are read.
+        image_rows: int (N_i,), the training images' rows in `regions`.
+        tokens: int (N_c, L) token ids; 0 is padding, 1 the unknown word.
+        image_of_caption: int (N_c,), index into `image_rows`.
+        vocabulary_size: V, above every id in `tokens`.
+        seed: chooses the images that are held back for the selection.
+
+    Raises:
+        ValueError: fewer than ten images, or ids and rows out of range.
+    """
+    tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
+    n_images = len(image_rows)
+    if n_images < 10:
+        raise ValueError(f"CCA needs at least 10 training images, got {n_images}")
+    if tokens.max(initial=0) >= vocabulary_size or owner.max(initial=0) >= n_images:
+        raise ValueError("tokens or image_of_caption: index out of range")
+    weights = _word_weights(tokens, vocabulary_size)
+    images = pool_regions(regions, image_rows, progress=True)  # (N_i, M)
+
+    is_held = np.zeros(n_images, bool)
+    n_held = min(_MAX_HELD, max(2, int(_HELD_SHARE * n_images)))
+    is_held[np.random.default_rng(seed).permutation(n_images)[:n_held]] = True
+    held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
+    used = np.flatnonzero(weights)
+    rest_sums = _Sums.of(images, tokens[rest], owner[rest], weights, used)
+    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used)
+    log.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
+
+    sums = rest_sums + _Sums.of(images, tokens[held], owner[held], weights, used)
+    solver = _Solver(sums, chosen["text_ridge"])
+    image_map, text_map, correlations = solver.solve(chosen["image_ridge"])
+    d = chosen["dimension"]
+    full_map = np.zeros((vocabulary_size, d), np.float32)
+    full_map[used] = text_map[:, :d]
+    full_mean = np.zeros(vocabulary_size, np.float32)
+    full_mean[used] = sums.y_mean
+    return Cca(
+        image_mean=sums.x_mean.astype(np.float32),
+        image_map=image_map[:, :d].astype(np.float32),
+        text_mean=full_mean,
+        text_map=full_map,
+        weights=weights,
+        scale=(correlations[:d] ** chosen["power"]).astype(np.float32),
+        chosen={**chosen, "held_images": n_held},
+    )
+
+
+def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = False) -> np.ndarray:
+    """Square root of each activation, mean over the regions, L2: float32 (N_i, M).
+
+    The root tames the few very large activations of a ReLU map; a negative value keeps its sign.
+    """
+    rows = np.asarray(image_rows)
+    pooled = np.empty((len(rows), regions.shape[2]), np.float32)
+    starts = range(0, len(rows), _BLOCK)
+    for start in tqdm(starts, desc="CCA: pooling regions", unit="block", disable=not progress):
+        block = np.asarray(regions[rows[start : start + _BLOCK]], np.float32)  # (b, D, M)
+        pooled[start : start + _BLOCK] = (np.sign(block) * np.sqrt(np.abs(block))).mean(axis=1)
+    return _unit(pooled)
+
+
+def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """Inverse document frequency float32 (V,) of the words in use; 0 for all others, padding among them."""
+    ordered = np.sort(tokens, axis=1)
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    captions = np.bincount(ordered[first], minlength=vocabulary_size)  # captions that have the word
+    captions[: _UNKNOWN + 1] = 0
+    captions[captions < _MIN_CAPTIONS] = 0
+    captions[np.argsort(-captions, kind="stable")[_MAX_WORDS:]] = 0
+    return np.where(captions > 0, np.log(len(tokens) / np.maximum(captions, 1)), 0).astype(np.float32)
+
+
+def _token_values(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What each token adds to the unit bag of its caption: float32 (N_c, L)."""
+    same = (tokens[:, :, None] == tokens[:, None, :]).sum(axis=2)  # (N_c, L), times it occurs in its caption
+    values = weights[tokens] / same  # a repeated word counts once
+    length = np.sqrt(np.sum(weights[tokens] ** 2 / same, axis=1, keepdims=True))
+    return values / np.maximum(length, 1e-12)
+
+
+def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) -> np.ndarray:
+    """Unit bags times text_map (V, d): float32 (N_c, d), without making the bags."""
+    values = _token_values(tokens, weights)
+    projected = np.zeros((len(tokens), text_map.shape[1]), np.float32)
+    for position in range(tokens.shape[1]):
+        projected += values[:, position, None] * text_map[tokens[:, position]]
+    return projected
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums over samples of x, y and their products; x pooled regions (M,), y a bag over the words in use
+    (W,)."""
+
+    n: int
+    x: np.ndarray  # (M,)
+    y: np.ndarray  # (W,)
+    xx: np.ndarray  # (M, M)
+    yx: np.ndarray  # (W, M)
+    yy: np.ndarray  # (W, W)
+
+    @classmethod
+    def of(cls, images, tokens, owner, weights, used) -> _Sums:
+        n_words, slot = len(used), np.zeros(len(weights), np.int64)
+        slot[used] = np.arange(n_words)
+        captions_of = np.bincount(owner, minlength=len(images)).astype(np.float64)  # (N_i,)
+        yx, yy = np.zeros((n_words, images.shape[1])), np.zeros(n_words * n_words)
+        y = np.zeros(n_words)
+        for start in range(0, len(tokens), 1024):
+            part = tokens[start : start + 1024]
+            values, slots = _token_values(part, weights), slot[part]  # (b, L)
+            row, position = np.nonzero(values)
+            bags = np.zeros((len(part), n_words), np.float32)
+            np.add.at(bags, (row, slots[row, position]), values[row, position])
+            y += bags.sum(axis=0)
+            yx += bags.T @ images[owner[start : start + 1024]]
+            # A bag has about ten words: pairs of tokens are far fewer than W x W products.
+            pairs = values[:, :, None] * values[:, None, :]  # (b, L, L)
+            kept = np.nonzero(pairs)
+            np.add.at(yy, slots[kept[0], kept[1]] * n_words + slots[kept[0], kept[2]], pairs[kept])
+        weighted = images * captions_of[:, None]
+        return cls(
+            len(tokens), weighted.sum(axis=0), y, weighted.T @ images, yx, yy.reshape(n_words, n_words)
+        )
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            *(getattr(self, name) + getattr(other, name) for name in ("n", "x", "y", "xx", "yx", "yy"))
+        )
+
+    @property
+    def x_mean(self) -> np.ndarray:
+        return self.x / self.n
+
+    @property
+    def y_mean(self) -> np.ndarray:
+        return self.y / self.n
+
+
+class _Solver:
+    """CCA of one text ridge; the M x M problem for each image ridge is then cheap."""
+
+    def __init__(self, sums: _Sums, text_ridge: float):
+        x, y = sums.x_mean, sums.y_mean
+        self.xx = sums.xx / sums.n - np.outer(x, x)
+        yx = sums.yx / sums.n - np.outer(y, x)
+        yy = sums.yy / sums.n
+        yy -= np.outer(y, y)
+        yy[np.diag_indices_from(yy)] += text_ridge * max(np.trace(yy) / len(yy), 1e-12)
+        self.regression = np.linalg.solve(yy, yx)  # (W, M)
+        self.explained = yx.T @ self.regression  # (M, M)
+
+    def solve(self, image_ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """image_map (M, d), text_map (W, d) and the correlations (d,), falling; d = M."""
+        values, vectors = np.linalg.eigh(self.xx)
+        values = np.maximum(values, 0) + image_ridge * max(values.mean(), 1e-12)
+        whiten = (vectors / np.sqrt(values)) @ vectors.T
+        squared, directions = np.linalg.eigh(whiten @ self.explained @ whiten)
+        correlations = np.sqrt(np.clip(squared[::-1], 1e-12, None))
+        image_map = whiten @ directions[:, ::-1]
+        return image_map, self.regression @ image_map / correlations, correlations
+
+
+def _select(sums: _Sums, images, tokens, owner, weights, used) -> dict:
+    """The ridges, dimension and power with the highest rsum on held-back captions and their images."""
+    held_images, owner = np.unique(owner, return_inverse=True)
+    centred = images[held_images] - sums.x_mean
+    best: dict = {"held_rsum": -1.0}
+    for text_ridge in TEXT_RIDGES:
+        solver = _Solver(sums, text_ridge)
+        for image_ridge in IMAGE_RIDGES:
+            image_map, text_map, correlations = solver.solve(image_ridge)
+            full_map = np.zeros((len(weights), text_map.shape[1]), np.float32)
+            full_map[used] = text_map
+            x = centred @ image_map
+            y = _project_bags(tokens, weights, full_map) - sums.y_mean @ text_map
+            for d in sorted({min(d, len(correlations)) for d in DIMENSIONS}):
+                for power in POWERS:
+                    scale = correlations[:d] ** power
+                    scores = _unit(x[:, :d] * scale) @ _unit(y[:, :d] * scale).T
+                    rsum = metrics.retrieval_report(scores, owner)["rsum"]
+                    if rsum > best["held_rsum"]:
+                        best = {
+                            "text_ridge": text_ridge,
+                            "image_ridge": image_ridge,
+                            "dimension": d,
+                            "power": power,
+                            "held_rsum": rsum,
+                        }
+    return best
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, d) divided by their length, float32; a zero row stays zero."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)

@@ -1,0 +1,303 @@
+"""Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings, TensorBoard.
+
+Their order matters and is set in training.py: RetrievalValidation puts rsum into the epoch's logs, the others
+read it there, TrainingState comes last and saves what all of them remember.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.config import Config
+from bssan_tf.errors import UserError
+from bssan_tf.metrics import retrieval_report
+from bssan_tf.runs import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+
+class RetrievalValidation(tf.keras.callbacks.Callback):
+    """Score the validation split as at test time after every epoch, and put the results into the epoch's logs.
+
+    Adds `val_rsum`, `val_i2t_R@1` and so on, and the mean score of positive and of negative pairs, each under
+    learned attention.
+
+    Args:
+        score: returns {"score": (N_i, N_c), ...} for the validation pictures and captions.
+        image_of_caption: int (N_c,).
+    """
+
+    def __init__(self, score: Callable[[], dict[str, np.ndarray]], image_of_caption: np.ndarray):
+        super().__init__()
+        self.score = score
+        self.image_of_caption = image_of_caption
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = self.score()
+        if not all(np.isfinite(value).all() for value in scores.values()):
+            raise UserError(not_finite(f"validation after epoch {epoch + 1}"))
+        self.report = retrieval_report(scores["score"], self.image_of_caption)
+        logs["val_rsum"] = self.report["rsum"]
+        for direction in ("i2t", "t2i"):
+            for name, value in self.report[direction].items():
+                logs[f"val_{direction}_{name}"] = value
+        positive = np.arange(self.report["n_images"])[:, None] == self.image_of_caption
+        for name, value in scores.items():
+            logs[f"val_{name}_positive"] = float(value[positive].mean())
+            logs[f"val_{name}_negative"] = float(value[~positive].mean())
+
+
+def not_finite(where: str) -> str:
+    """What to tell a user whose training produced NaN or infinity."""
+    return (
+        f"{where}: not a number; training has diverged. The best model so far is kept. "
+        "Lower --learning-rate, or set --clip-norm 1"
+    )
+
+
+class StopAtNaN(tf.keras.callbacks.Callback):
+    """End training with a clear word at the first loss that is not a finite number."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise UserError(not_finite(f"loss at step {batch + 1} of the epoch"))
+
+
+class WarmUp(tf.keras.callbacks.Callback):
+    """Raise the learning rate linearly from 0 over the first steps of the run."""
+
+    def __init__(self, steps: int, learning_rate: float):
+        super().__init__()
+        self.steps = steps
+        self.learning_rate = learning_rate
+
+    def on_train_batch_begin(self, batch, logs=None):
+        step = int(self.model.optimizer.iterations)
+        if step < self.steps:
+            self.model.optimizer.learning_rate.assign(self.learning_rate * (step + 1) / self.steps)
+
+
+class Throughput(tf.keras.callbacks.Callback):
+    """Adds `pairs_per_s` (positive and negative pairs trained on per second) to the logs of batches and epochs."""
+
+    def __init__(self, pairs_per_step: int):
+        super().__init__()
+        self.pairs_per_step = pairs_per_step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start, self.steps = time.perf_counter(), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        self.rate = self.steps * self.pairs_per_step / (time.perf_counter() - self.start)
+        logs["pairs_per_s"] = self.rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["pairs_per_s"] = self.rate
+
+
+class BestScorer(tf.keras.callbacks.Callback):
+    """Save the scorer whenever rsum on the validation split is the best so far.
+
+    Args:
+        scorer: the graph to save.
+        path: a .keras file, replaced whole.
+        report: returns the report of the last validation; kept as `best_report`.
+    """
+
+    def __init__(self, scorer: tf.keras.Model, path: Path, report: Callable[[], dict]):
+        super().__init__()
+        self.scorer, self.path, self.report = scorer, path, report
+        self.best, self.best_epoch, self.best_report = -np.inf, 0, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["val_rsum"] > self.best:
+            self.best, self.best_epoch, self.best_report = logs["val_rsum"], epoch + 1, self.report()
+            part = self.path.with_name("part-" + self.path.name)  # Keras wants the ending .keras
+            self.scorer.save(part)
+            part.replace(self.path)
+
+
+class CollapseWarning(tf.keras.callbacks.Callback):
+    """Say so in plain words when the loss is gone while retrieval is near chance (DESIGN: Eq. 8 is a shortcut).
+
+    Args:
+        outputs: names of the outputs that have a loss.
+        chance_rsum: what a random matrix of the validation's shape would reach.
+        threshold: a loss below this counts as gone.
+    """
+
+    def __init__(self, outputs: list[str], chance_rsum: float, threshold: float):
+        super().__init__()
+        self.outputs, self.chance_rsum, self.threshold = outputs, chance_rsum, threshold
+        self.announced = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        losses = {name: logs[f"{name}_loss" if f"{name}_loss" in logs else "loss"] for name in self.outputs}
+        gone = [name for name, loss in losses.items() if loss < self.threshold]
+        near_chance = logs["val_rsum"] < self.chance_rsum + 0.1 * (600 - self.chance_rsum)
+        if gone and near_chance and not self.announced:
+            self.announced = True
+            logger.warning(
+                "COLLAPSE after epoch %d: the loss of %s is %.4f, nothing is left to learn, but rsum is %.1f where "
+                "chance is %.1f. The network tells pairs apart by how sharp their attention is (Eq. 8), not by what "
+                "they show. Remedy: --negative-attention mixed or learned (the preset `improved` has mixed).",
+                epoch + 1, " and ".join(gone), max(losses[name] for name in gone), logs["val_rsum"], self.chance_rsum,
+            )  # fmt: skip
+
+
+class TimeLimit(tf.keras.callbacks.Callback):
+    """Stop at the end of the epoch in which the training time of the whole run passes a limit.
+
+    Args:
+        minutes: the limit.
+    """
+
+    def __init__(self, minutes: float):
+        super().__init__()
+        self.minutes, self.spent = minutes, 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.spent += (time.perf_counter() - self.start) / 60
+        logs["minutes"] = self.spent
+        if self.minutes and self.spent >= self.minutes:
+            logger.info("time limit of %g minutes reached after epoch %d", self.minutes, epoch + 1)
+            self.model.stop_training = True
+
+
+class TrainingState(tf.keras.callbacks.Callback):
+    """Save after every epoch all that a resumed run needs: weights, optimizer, and what the callbacks remember.
+
+    Keras' BackupAndRestore keeps only the first two, so the best score so far would be forgotten.
+
+    Args:
+        folder: holds the TensorFlow checkpoint and `callbacks-N.json`.
+        remembered: {callback: names of its attributes to keep}.
+    """
+
+    def __init__(self, folder: Path, remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]]):
+        super().__init__()
+        self.folder, self.remembered = folder, remembered
+
+    def _manager(self) -> tf.train.CheckpointManager:
+        checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
+        return tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+
+    def finished_epochs(self) -> int:
+        """Number of epochs that the saved state has behind it; 0 if there is none."""
+        latest = tf.train.latest_checkpoint(str(self.folder))
+        return int(latest.rsplit("-", 1)[1]) if latest else 0
+
+    def on_train_begin(self, logs=None):
+        # last in the list: the other callbacks have just forgotten everything, as Keras has it
+        epochs = self.finished_epochs()
+        if epochs:
+            manager = self._manager()
+            manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+            self.restore_remembered()
+
+    def restore_remembered(self) -> None:
+        """Give the callbacks back what they remembered at the last finished epoch."""
+        path = self.folder / f"callbacks-{self.finished_epochs()}.json"
+        state = json.loads(path.read_text(encoding="utf-8"))
+        for callback, names in self.remembered.items():
+            for name in names:
+                setattr(callback, name, state[type(callback).__name__][name])
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = {
+            type(callback).__name__: {name: _plain(getattr(callback, name)) for name in names}
+            for callback, names in self.remembered.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.folder / f"callbacks-{epoch + 1}.json", state
+        )  # first: a checkpoint is never without it
+        self._manager().save(checkpoint_number=epoch + 1)
+        for old in self.folder.glob("callbacks-*.json"):
+            if int(old.stem.rsplit("-", 1)[1]) < epoch:
+                old.unlink()
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class AttentionImages(tf.keras.callbacks.Callback):
+    """Write the attention pictures of a few fixed pairs to TensorBoard after every `every` epochs.
+
+    Args:
+        logs: TensorBoard's folder.
+        draw: returns {title: uint8 (H, W, 3)}.
+    """
+
+    def __init__(self, logs: Path, draw: Callable[[], dict[str, np.ndarray]], every: int = 1):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(logs))
+        self.draw, self.every = draw, every
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch % self.every == 0:
+            with self.writer.as_default():
+                for title, image in self.draw().items():
+                    tf.summary.image(title, image[None], step=epoch)
+                self.writer.flush()
+
+
+class RunHparams(tf.keras.callbacks.Callback):
+    """Show the run's settings in TensorBoard's HParams tab, beside its rsum.
+
+    Args:
+        logs: TensorBoard's folder.
+        config: the run's config.
+    """
+
+    def __init__(self, logs: Path, config: Config):
+        super().__init__()
+        self.logs, self.config = logs, config
+
+    def on_train_begin(self, logs=None):
+        from tensorboard.plugins.hparams import api as hp
+
+        values = {"preset": self.config.preset, "size": self.config.size}
+        for section in (self.config.model, self.config.training):
+            values |= {name: _shown(value) for name, value in dataclasses.asdict(section).items()}
+        with tf.summary.create_file_writer(str(self.logs / "train")).as_default():
+            hp.hparams(values, trial_id=self.logs.parent.name)
+
+
+def _shown(value):
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+class HistoryFile(tf.keras.callbacks.Callback):
+    """Append each epoch's numbers to a CSV file; epochs that a resumed run repeats are replaced."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+        rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,76 @@
+"""What the three scripts share: logging, and turning a UserError into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+
+def run(main: Callable[[list[str] | None], int | None]) -> None:
+    """Call a script's main function and exit with its code; 2 for bad usage or data, 130 when interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports absent CUDA libraries as errors
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    from bssan_tf.errors import UserError
+
+    try:
+        sys.exit(main(None) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def count(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return number
+
+
+def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) -> None:
+    """Flags of DataConfig, None unless given: which pictures and captions, and how they become arrays.
+
+    Args:
+        moved_only: only those that say where things lie, for a run whose data have moved.
+    """
+    group = parser.add_argument_group(
+        "data" + (" (only where they have moved since training)" if moved_only else "")
+    )
+    group.add_argument("--root", help="where the data set lies ($BSSAN_DATA/NAME, then data/NAME)")
+    group.add_argument("--cache", help="where features are kept (cache)")
+    group.add_argument(
+        "--backbone-weights", metavar="FILE", help="local .h5 or .npz instead of Keras' download"
+    )
+    group.add_argument("--boxes", metavar="FILE", help=".npz with the boxes of any detector; see the README")
+    group.add_argument("--import-regions", metavar="FILE", help="your own regions, .npy (N, D, M)")
+    group.add_argument("--import-objects", metavar="FILE", help="your own objects, .npy (N, P, Q)")
+    group.add_argument("--import-ids", metavar="FILE", help="picture of each imported row, one id a line")
+    if moved_only:
+        return
+    group.add_argument("--data", help="scenes, flickr8k, flickr30k, coco, or a folder of pictures (scenes)")
+    group.add_argument("--split", choices=("official", "karpathy"), help="whose split lists (official)")
+    group.add_argument(
+        "--allow-partial", action="store_true", default=None, help="accept a subset of a data set"
+    )
+    group.add_argument(
+        "--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)"
+    )
+    group.add_argument("--objects", choices=("boxes", "grid"), help="boxes of --boxes, or ten fixed ones")
+    group.add_argument(
+        "--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures"
+    )
+    group.add_argument("--glove", metavar="FILE", help="pre-trained word vectors, GloVe's text format")
+
+
+DATA_FLAGS = ("root", "cache", "backbone_weights", "boxes", "import_regions", "import_objects", "import_ids")
+
+
+def given_data_flags(options: argparse.Namespace) -> dict[str, str]:
+    """The flags of `add_data_flags(moved_only=True)` that were given, by DataConfig field."""
+    return {name: getattr(options, name) for name in DATA_FLAGS if getattr(options, name) is not None}

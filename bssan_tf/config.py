@@ -1,0 +1,287 @@
+"""What a run is: frozen dataclasses for data, model and training, the named presets, and their JSON.
+
+A preset fills every field; flags of train.py replace single fields; the result is saved as `config.json` in
+the run folder and read back to an equal object. No TensorFlow here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bssan_tf.errors import UserError
+
+VARIANTS = ("full", "w2r", "o2w", "no_reg")
+NEGATIVE_ATTENTION = ("uniform", "learned", "mixed")
+NEGATIVE_SOURCES = ("random", "batch")
+LOSSES = ("hinge", "softmax")
+FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2")
+OPTIMIZERS = ("sgd", "adam")
+PRESETS = ("improved", "paper")
+SIZES = ("paper", "small")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures and captions, and how they become arrays."""
+
+    data: str = "scenes"
+    root: str | None = None
+    split: str = "official"
+    allow_partial: bool = False
+    cache: str = "cache"
+    backbone: str | None = None  # None: slim for scenes, vgg19 elsewhere
+    backbone_weights: str | None = None
+    objects: str | None = None  # boxes | grid; None: boxes where there are any
+    boxes: str | None = None
+    import_regions: str | None = None
+    import_objects: str | None = None
+    import_ids: str | None = None
+    skip_bad_images: bool = False
+    glove: str | None = None
+    caption_length: int = 30  # L
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and parts of the network, in the letters of the legend."""
+
+    variant: str = "full"
+    D: int = 196
+    M: int = 512
+    P: int = 10
+    Q: int = 4096
+    E_glove: int = 300  # 0: no pre-trained vectors
+    E_trained: int = 0  # dimensions learned from scratch, beside GloVe's
+    H: int = 1024
+    S: int = 512
+    w2r_mlp: tuple[int, ...] = (1024, 512, 128)  # Table I; the last layer, 1, is implied
+    o2w_mlp: tuple[int, ...] = (512, 256, 64)
+    train_embeddings: bool = False
+    region_norm: str = "none"
+    object_norm: str = "none"
+    fusion: int = 0  # size of the extra (A u)∘(B t); 0: plain concatenation
+    attention_scale: float = 0.0  # start of a learned factor on e; 0: none, as in Eq. 1
+    dropout: float = 0.0
+    o2w_weight: float = 0.6  # λ
+
+    @property
+    def E(self) -> int:
+        """Size of a word's vector."""
+        return self.E_glove + self.E_trained
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained, and for how long."""
+
+    loss: str = "hinge"
+    margin: float = 0.2
+    l2: float = 0.01  # δ
+    negative_attention: str = "uniform"
+    mixed_share: float = 0.5  # share of the negatives under Eq. 8 with `mixed`
+    negative_source: str = "random"
+    negatives: int = 1  # K
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    clip_norm: float = 0.0  # 0: none
+    warmup_steps: int = 0
+    batch_size: int = 64  # B
+    epochs: int = 100
+    steps_per_epoch: int = 0  # 0: one pass over the photos
+    minutes: float = 0.0  # stop after so much training; 0: no limit
+    validation_images: int = 200  # 0: all
+    validation_captions: int = 1  # of each of these pictures; 0: all
+    plateau_patience: int = 3
+    plateau_factor: float = 0.5
+    stop_patience: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    preset: str = "paper"
+    size: str = "paper"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def replace(self, **values) -> Config:
+        """A copy in which each named field, of whichever section, has the given value.
+
+        Raises:
+            TypeError: if no section has a field of that name.
+        """
+        sections = {}
+        for key in ("data", "model", "training"):
+            section = getattr(self, key)
+            own = {f.name: values.pop(f.name) for f in dataclasses.fields(section) if f.name in values}
+            sections[key] = dataclasses.replace(section, **own)
+        if values:
+            raise TypeError(f"no config section has a field {sorted(values)[0]!r}")
+        return dataclasses.replace(self, **sections)
+
+    def to_json(self) -> str:
+        """The config as JSON text, fields in their order."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config.json") -> Config:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            UserError: if the text is not such a config (names `source`).
+        """
+        try:
+            raw = json.loads(text)
+            model = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
+            return cls(
+                preset=raw["preset"],
+                size=raw["size"],
+                data=DataConfig(**raw["data"]),
+                model=ModelConfig(**model),
+                training=TrainingConfig(**raw["training"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{source}: not a config of this version of bssan_tf ({error}); train the run anew"
+            ) from None
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read a config file; UserError if it is absent or not one."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); is this a run folder?") from None
+        return cls.from_json(text, str(path))
+
+    def check(self) -> Config:
+        """Return self if every value makes sense; UserError naming the flag and its value otherwise."""
+        for name, allowed in _CHOICES.items():
+            section = self.model if hasattr(self.model, name) else self.training
+            _require(
+                getattr(section, name) in allowed,
+                name,
+                getattr(section, name),
+                f"one of {', '.join(allowed)}",
+            )
+        model, training = self.model, self.training
+        for name in ("H", "S", "D", "M", "P", "Q"):
+            _require(getattr(model, name) > 0, name, getattr(model, name), "above 0")
+        for name in (
+            "learning_rate",
+            "batch_size",
+            "epochs",
+            "negatives",
+            "plateau_patience",
+            "stop_patience",
+        ):
+            _require(getattr(training, name) > 0, name, getattr(training, name), "above 0")
+        for name in (
+            "l2",
+            "margin",
+            "clip_norm",
+            "warmup_steps",
+            "steps_per_epoch",
+            "minutes",
+            "validation_images",
+            "validation_captions",
+        ):
+            _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
+        _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
+        _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
+        _require(
+            0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1"
+        )
+        _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
+        _require(0 <= model.dropout < 1, "dropout", model.dropout, "in [0, 1)")
+        _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
+        _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
+        _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
+        if training.negative_source == "batch":
+            _require(
+                training.batch_size > training.negatives,
+                "negatives",
+                training.negatives,
+                "below --batch-size",
+            )
+        return self
+
+
+_CHOICES = {
+    "variant": VARIANTS,
+    "region_norm": FEATURE_NORMS,
+    "object_norm": FEATURE_NORMS,
+    "loss": LOSSES,
+    "negative_attention": NEGATIVE_ATTENTION,
+    "negative_source": NEGATIVE_SOURCES,
+    "optimizer": OPTIMIZERS,
+}
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UserError(f"--{name.replace('_', '-')} {value}: must be {rule}")
+
+
+_SMALL = {"H": 256, "S": 128, "w2r_mlp": (256, 128, 32), "o2w_mlp": (128, 64, 16)}
+
+_IMPROVED = {
+    "loss": "softmax",
+    "negative_attention": "mixed",
+    "negative_source": "batch",
+    "negatives": 8,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "l2": 1e-6,
+    "clip_norm": 2.0,
+    "warmup_steps": 100,
+    "batch_size": 32,
+    "region_norm": "sqrt_l2",
+    "object_norm": "sqrt_l2",
+    "fusion": 256,
+    "attention_scale": 5.0,
+    "dropout": 0.2,
+    "E_trained": 250,
+    "o2w_weight": 1.0,
+}
+
+
+# the pictures are simple and few: so much is enough, and takes minutes
+_SCENES = {"epochs": 20, "plateau_patience": 2, "stop_patience": 5}
+
+
+def preset(
+    name: str = "improved", size: str = "paper", variant: str = "full", data: str = DataConfig.data
+) -> Config:
+    """The config of a named preset.
+
+    Args:
+        name: `paper`, the printed text to the letter, or `improved`, what was measured to work best.
+        size: `paper`, the layers of Table I, or `small`, a quarter of their width.
+        variant: `full`, `w2r`, `o2w` or `no_reg` (section V-A); `no_reg` sets δ = 0.
+        data: the data set; scenes need fewer epochs than photos.
+
+    Raises:
+        UserError: for a preset or a size that does not exist.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: must be one of {', '.join(PRESETS)}")
+    if size not in SIZES:
+        raise UserError(f"--size {size}: must be one of {', '.join(SIZES)}")
+    config = Config(preset=name, size=size).replace(variant=variant, data=data)
+    if size == "small":
+        config = config.replace(**_SMALL)
+    if name == "improved":
+        config = config.replace(**_IMPROVED)
+    if data == "scenes":
+        config = config.replace(**_SCENES)
+    if variant == "no_reg":
+        config = config.replace(l2=0.0)
+    return config

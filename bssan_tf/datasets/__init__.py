@@ -1,0 +1,79 @@
+"""The data sets by name: `load_corpus("flickr30k")` gives the `Corpus` of photos, captions and splits.
+
+In: the value of `--data` and the flags about it; out: a checked corpus. Which files each data set consists of
+is said in its module; `scenes`, the embedded default, is drawn into the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding, Split
+from bssan_tf.errors import UserError
+
+__all__ = ["DATASETS", "SPLITS", "SPLIT_LISTS", "Corpus", "Grounding", "Split", "load_corpus"]
+
+DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")
+SPLIT_LISTS = ("official", "karpathy")
+
+
+def load_corpus(
+    data: str,
+    root: Path | str | None = None,
+    split_lists: str = "official",
+    allow_partial: bool = False,
+    cache: Path | str = "cache",
+    scene_sizes: Mapping[str, int] | None = None,
+    need_images: bool = True,
+    seed: int = 0,
+) -> Corpus:
+    """Loads the data set that `--data` names.
+
+    Args:
+        data: one of `DATASETS`, or the path of a folder of pictures with captions (see `folder.py`).
+        root: the data set's folder; by default $BSSAN_DATA/NAME, then data/NAME.
+        split_lists: "official" or "karpathy".
+        allow_partial: accept a subset of the published data set, with warnings that say what is missing.
+        cache: where `scenes` are drawn, in its folder "scenes".
+        scene_sizes: split -> number of scenes; None for the default.
+        need_images: False leaves out the check that the photo files are there, for work on the text alone.
+        seed: of scenes, and of the splits of a folder that says none.
+
+    Raises:
+        UserError: for an unknown name, files that are missing or malformed, or sizes that are not the
+            published ones.
+    """
+    if split_lists not in SPLIT_LISTS:
+        raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
+    if split_lists == "karpathy" and data not in ("flickr8k", "flickr30k", "coco"):
+        raise UserError(f"--split karpathy: {data} has no such lists; leave the flag out")
+    root = None if root is None else Path(root)
+    if data == "scenes":
+        from bssan_tf.datasets.scenes import load_scenes
+
+        if root is not None:
+            raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
+        sizes = {} if scene_sizes is None else {"sizes": dict(scene_sizes)}
+        return load_scenes(Path(cache) / "scenes", seed=seed, **sizes)
+    if data in ("flickr8k", "flickr30k"):
+        from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
+
+        layout = FLICKR8K if data == "flickr8k" else FLICKR30K
+        return load_flickr(layout, root, split_lists, allow_partial, need_images)
+    if data == "coco":
+        from bssan_tf.datasets.coco import load_coco
+
+        return load_coco(root, split_lists, allow_partial, need_images)
+
+    from bssan_tf.datasets.folder import load_folder
+
+    name = "folder"
+    if data != "folder":
+        if not Path(data).is_dir():
+            raise UserError(f"--data {data}: no folder, and not one of {', '.join(DATASETS)}; correct it")
+        if root is not None:
+            raise UserError(f"--root {root}: --data {data} is a folder already; leave --root out")
+        root = Path(data)
+        name = f"folder-{root.resolve().name}"
+    return load_folder(root, name, allow_partial, need_images, seed)

@@ -1,0 +1,109 @@
+"""From what a format's reader found to a checked `Corpus`.
+
+In: the split lists, the captions and the photo files of a data set; out: its corpus. Whatever is missing
+against the published data set is collected and told at once: as an error, or with `--allow-partial` as
+warnings with counts, and then only the images that have both a photo and captions stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.datasets.corpus import SPLITS, Corpus
+from bssan_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(
+    name: str,
+    root: Path,
+    splits: Mapping[str, Sequence[str]],
+    captions: Mapping[str, Sequence[str]],
+    photos: Mapping[str, Path],
+    photo_place: str,
+    *,
+    published: Mapping[str, int] | None = None,
+    problems: Sequence[str] = (),
+    allow_partial: bool = False,
+    need_images: bool = True,
+    official: bool = True,
+    split_lists: str = "official",
+) -> Corpus:
+    """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
+
+    Args:
+        name: the data set.
+        root: its folder.
+        splits: split -> image ids.
+        captions: image id -> captions; images in no split are left out.
+        photos: image id -> photo file, for the photos there are.
+        photo_place: where photos are looked for, in words: "in images/ of ROOT". One that is not there and
+            need not be is given a path in `images/`.
+        published: split -> number of images, asserted where given.
+        problems: what the reader has found missing.
+        allow_partial: take a subset, with warnings; the corpus is then not official.
+        need_images: False leaves out the check of the photo files, for work on the text alone.
+        official, split_lists: see `Corpus`.
+
+    Raises:
+        UserError: if something is missing and `allow_partial` is off, nothing is left, or an image is in two
+            splits.
+    """
+    splits = {split: list(splits[split]) for split in SPLITS if split in splits}
+    _check_disjoint(name, splits)
+    problems = list(problems)
+    for split, count in (published or {}).items():
+        if split in splits and len(splits[split]) != count:
+            problems.append(f"{split} lists {len(splits[split]):,} images, published are {count:,}")
+
+    listed = [image for images in splits.values() for image in images]
+    kept = [image for image in listed if captions.get(image)]
+    problems += _missing("have no caption", listed, kept)
+    if need_images:
+        with_captions, kept = kept, [image for image in kept if image in photos]
+        problems += _missing(f"have no photo file {photo_place}", with_captions, kept)
+    if problems and not allow_partial:
+        raise UserError(f"{name}: {'; '.join(problems)}; complete {root}, or use what is there by --allow-partial")
+    if not kept:
+        raise UserError(f"{name}: no image is left in {root}: {'; '.join(problems) or 'its lists are empty'}")
+    for problem in problems:
+        logger.warning("%s: %s", name, problem)
+
+    row = {image: index for index, image in enumerate(kept)}
+    rows = {split: [row[image] for image in images if image in row] for split, images in splits.items()}
+    rows = {split: images for split, images in rows.items() if images}
+    logger.info("%s: %s images", name, ", ".join(f"{split} {len(images):,}" for split, images in rows.items()))
+    return Corpus(
+        name=name,
+        image_ids=tuple(kept),
+        image_paths=tuple(photos.get(image, root / "images" / image) for image in kept),
+        captions=tuple(caption for image in kept for caption in captions[image]),
+        image_of_caption=np.repeat(np.arange(len(kept)), [len(captions[image]) for image in kept]),
+        splits=rows,
+        official=official and not problems,
+        split_lists=split_lists,
+    )
+
+
+def _missing(what: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """One sentence about the images that `after` has lost, or none."""
+    lost = len(before) - len(after)
+    if not lost:
+        return []
+    kept = set(after)
+    first = next(image for image in before if image not in kept)
+    return [f"{lost:,} of {len(before):,} images {what} (the first: {first})"]
+
+
+def _check_disjoint(name: str, splits: Mapping[str, Sequence[str]]) -> None:
+    seen: dict[str, str] = {}
+    for split, images in splits.items():
+        for image in images:
+            if image in seen:
+                raise UserError(f"{name}: {image} is listed in {seen[image]} and again in {split}; remove one")
+            seen[image] = split

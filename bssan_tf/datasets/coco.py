@@ -1,0 +1,144 @@
+"""MSCOCO: the official caption annotations of 2014 or 2017, and Karpathy's JSON.
+
+In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. The official
+annotations have no captioned test images, so validation and test images are drawn from val2014 or val2017 by
+a seeded order (`SEED`).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.corpus import Corpus
+from bssan_tf.datasets.reading import (
+    KARPATHY_URL,
+    clean_caption,
+    find_root,
+    first_file,
+    list_photos,
+    read_json,
+    read_karpathy,
+    seeded_order,
+)
+from bssan_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SEED = 0  # of the order in which val2014 (val2017) gives validation, then test images
+VAL, TEST = 4_000, 1_000
+ANNOTATED = {"2014": {"train": 82_783, "val": 40_504}, "2017": {"train": 118_287, "val": 5_000}}
+KARPATHY_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}
+PARTS = ("train2014", "val2014", "train2017", "val2017")
+PHOTO_FOLDERS = (*PARTS, *(f"images/{part}" for part in PARTS), "images")
+PHOTO_PLACE = "train2014/ and val2014/ (or train2017/ and val2017/; also inside images/)"
+LAYOUT = (
+    "expected are captions_train2014.json and captions_val2014.json (or those of 2017) in annotations/ "
+    f"and the photos in {PHOTO_PLACE}, published at https://cocodataset.org/#download; with --split karpathy "
+    f"dataset_coco.json in place of the annotations, published at {KARPATHY_URL}"
+)
+
+
+def load_coco(
+    root: Path | None = None,
+    split_lists: str = "official",
+    allow_partial: bool = False,
+    need_images: bool = True,
+) -> Corpus:
+    """Loads MSCOCO. Photos are found by their COCO number, so that either year's files serve any lists.
+
+    Args:
+        root: its folder; by default $BSSAN_DATA/coco or data/coco.
+        split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation
+            and test, as in the paper; where the annotations of 2017 are there instead: train2017 (118,287),
+            and val2017 (5,000) divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
+        allow_partial: accept a subset, with warnings.
+        need_images: whether the photo files must be there.
+
+    Raises:
+        UserError: if files are missing or malformed, or the sizes are not the published ones.
+    """
+    root = find_root("coco", root, LAYOUT)
+    problems: list[str] = []
+    json_file = first_file(root, *(f"{place}dataset_coco.json" for place in ("", "annotations/", "karpathy/")))
+    if split_lists == "karpathy":
+        if not json_file:
+            raise UserError(f"coco: dataset_coco.json not found in {root}; {LAYOUT}")
+        splits, captions = read_karpathy(json_file)
+        published = KARPATHY_SIZES
+    else:
+        files = {year: _annotation_files(root, year) for year in ANNOTATED}
+        year = max(files, key=lambda year: len([path for path in files[year].values() if path]))  # a tie: 2014
+        if not any(files[year].values()):
+            hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
+            raise UserError(f"coco: no caption annotations found in {root}; {hint}{LAYOUT}")
+        splits, captions = {}, {}
+        for part, path in files[year].items():
+            if path is None:
+                problems.append(f"captions_{part}{year}.json is missing")
+                continue
+            found = read_annotations(path)
+            captions.update(found)
+            if part == "train":
+                splits["train"] = list(found)
+            else:
+                splits.update(divide_val(list(found)))
+                if len(found) != ANNOTATED[year][part]:
+                    count = ANNOTATED[year][part]
+                    problems.append(f"{path.name} lists {len(found):,} images, published are {count:,}")
+        published = {"train": ANNOTATED[year]["train"], "val": VAL, "test": TEST}
+        split_lists = "official" if year == "2014" else year
+        logger.info("coco: annotations of %s; val and test drawn from val%s with seed %d", year, year, SEED)
+
+    by_number = {_number(name): path for name, path in list_photos(root / f for f in PHOTO_FOLDERS).items()}
+    photos = {name: by_number[_number(name)] for name in captions if _number(name) in by_number}
+    return assemble(
+        "coco",
+        root,
+        splits,
+        captions,
+        photos,
+        f"in {PHOTO_PLACE} of {root}",
+        published=published,
+        problems=problems,
+        allow_partial=allow_partial,
+        need_images=need_images,
+        split_lists=split_lists,
+    )
+
+
+def read_annotations(path: Path) -> dict[str, list[str]]:
+    """An official `captions_*.json` -> file name -> captions, both in the order of the file."""
+    data = read_json(path)
+    try:
+        names = {image["id"]: str(image["file_name"]) for image in data["images"]}
+        captions: dict[str, list[str]] = {name: [] for name in names.values()}
+        for index, annotation in enumerate(data["annotations"]):
+            image, text = annotation["image_id"], clean_caption(annotation["caption"])
+            if image not in names:
+                raise UserError(f"{path}: annotations[{index}]: 'images' has no image {image}; correct it")
+            captions[names[image]].append(text)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not COCO's caption annotations ({type(error).__name__}: {error}); is it the right file?"
+        ) from None
+    return captions
+
+
+def divide_val(names: list[str]) -> dict[str, list[str]]:
+    """Validation and test images out of the official val images: 4,000 and 1,000; 4/5 and 1/5 of fewer."""
+    order = seeded_order(names, SEED)
+    end = min(len(order), VAL + TEST)
+    n_val = end * VAL // (VAL + TEST)
+    return {"val": order[:n_val], "test": order[n_val:end]}
+
+
+def _annotation_files(root: Path, year: str) -> dict[str, Path | None]:
+    names = {part: f"captions_{part}{year}.json" for part in ANNOTATED[year]}
+    return {part: first_file(root, f"annotations/{name}", name) for part, name in names.items()}
+
+
+def _number(name: str) -> str:
+    """COCO's number of a photo, the same in `COCO_val2014_000000000042.jpg` and `000000000042.jpg` (2017)."""
+    return name.rpartition("_")[2]

@@ -1,0 +1,179 @@
+"""Flickr8k and Flickr30K: their owners' layout (token file and split lists), and Karpathy's JSON or lists.
+
+In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. Flickr30K's official
+lists hold ids without `.jpg`; lists of either form are read.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.corpus import SPLITS, Corpus
+from bssan_tf.datasets.reading import (
+    KARPATHY_URL,
+    clean_caption,
+    either,
+    find_root,
+    first_file,
+    list_photos,
+    read_karpathy,
+    read_lines,
+)
+from bssan_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the owners of a Flickr data set publish: file names, numbers of images, addresses."""
+
+    name: str
+    token_files: tuple[str, ...]
+    lists: dict[str, str]
+    photo_folders: tuple[str, ...]
+    sizes: dict[str, dict[str, int]]  # "official", "karpathy" -> split -> images
+    publishers: str
+
+    @property
+    def karpathy_file(self) -> str:
+        return f"dataset_{self.name}.json"
+
+    @property
+    def photo_place(self) -> str:
+        return either([f"{folder}/" for folder in self.photo_folders])
+
+    def expected(self) -> str:
+        """The part of an error that says which files are expected and who publishes them."""
+        return (
+            f"expected are {self.token_files[0]}, {', '.join(self.lists.values())} and the photos in "
+            f"{self.photo_place}; with --split karpathy {self.karpathy_file} in place of the text files, or "
+            f"{self.token_files[0]} and train_karpathy.txt, val_karpathy.txt, test_karpathy.txt; "
+            f"published at {self.publishers}, {KARPATHY_URL} (Karpathy's file)"
+        )
+
+
+FLICKR8K = Layout(
+    name="flickr8k",
+    token_files=("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt"),
+    lists={
+        "train": "Flickr_8k.trainImages.txt",
+        "val": "Flickr_8k.devImages.txt",
+        "test": "Flickr_8k.testImages.txt",
+    },
+    photo_folders=("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
+    sizes={
+        "official": {"train": 6_000, "val": 1_000, "test": 1_000},
+        "karpathy": {"train": 6_000, "val": 1_000, "test": 1_000},
+    },
+    publishers="https://forms.illinois.edu/sec/1713398 (a form of the University of Illinois)",
+)
+FLICKR30K = Layout(
+    name="flickr30k",
+    token_files=("results_20130124.token",),
+    lists={"train": "train.txt", "val": "val.txt", "test": "test.txt"},
+    photo_folders=("images", "flickr30k-images", "flickr30k_images"),
+    sizes={
+        "official": {"train": 29_783, "val": 1_000, "test": 1_000},
+        "karpathy": {"train": 29_000, "val": 1_014, "test": 1_000},
+    },
+    publishers=(
+        "https://shannon.cs.illinois.edu/DenotationGraph/ (token file; photos by its form "
+        "https://forms.illinois.edu/sec/229675), https://github.com/BryanPlummer/flickr30k_entities (lists)"
+    ),
+)
+
+
+def load_flickr(
+    layout: Layout,
+    root: Path | None = None,
+    split_lists: str = "official",
+    allow_partial: bool = False,
+    need_images: bool = True,
+) -> Corpus:
+    """Loads Flickr8k or Flickr30K.
+
+    Args:
+        layout: `FLICKR8K` or `FLICKR30K`.
+        root: its folder; by default $BSSAN_DATA/NAME or data/NAME.
+        split_lists: "official", or "karpathy" (the JSON where it is there, else the `*_karpathy.txt` lists).
+        allow_partial: accept a subset, with warnings.
+        need_images: whether the photo files must be there.
+
+    Raises:
+        UserError: if files are missing or malformed, or the sizes are not the published ones.
+    """
+    root = find_root(layout.name, root, layout.expected())
+    problems: list[str] = []
+    json_file = first_file(root, layout.karpathy_file)
+    if split_lists == "karpathy" and json_file:
+        splits, captions = read_karpathy(json_file)
+    else:
+        token_file = first_file(root, *layout.token_files)
+        names = layout.lists if split_lists == "official" else {s: f"{s}_karpathy.txt" for s in SPLITS}
+        folder = token_file.parent if token_file else root
+        lists = {s: first_file(folder, name) for s, name in names.items()}
+        if not token_file or not any(lists.values()):
+            missing = either(list(names.values())) if token_file else layout.token_files[0]
+            if split_lists == "karpathy":
+                missing = f"{layout.karpathy_file} or {missing}"
+            hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
+            raise UserError(f"{layout.name}: {missing} not found in {root}; {hint}{layout.expected()}")
+        problems = [f"{names[s]} is missing" for s, path in lists.items() if not path]
+        splits = {s: read_list(path) for s, path in lists.items() if path}
+        captions = read_token_file(token_file)
+    return assemble(
+        layout.name,
+        root,
+        splits,
+        captions,
+        list_photos(root / folder for folder in layout.photo_folders),
+        f"in {layout.photo_place} of {root}",
+        published=layout.sizes[split_lists],
+        problems=problems,
+        allow_partial=allow_partial,
+        need_images=need_images,
+        split_lists=split_lists,
+    )
+
+
+def read_list(path: Path) -> list[str]:
+    """The photo names of a split list, one a line; `.jpg` is added to a bare id."""
+    names = [text.strip() for _, text in read_lines(path)]
+    return [name if "." in name else f"{name}.jpg" for name in names if name]
+
+
+def read_token_file(path: Path) -> dict[str, list[str]]:
+    """Lines `name.jpg#k<TAB>caption` -> photo name -> captions in the order of k.
+
+    A photo's name ends at the last `#`: the published Flickr8k file has a photo named `….jpg.1`. A line that
+    repeats an earlier one is dropped with a warning.
+
+    Raises:
+        UserError: at a line of another form, or one that gives a caption a second text.
+    """
+    lines: dict[tuple[str, int], tuple[int, str]] = {}
+    repeated = 0
+    for number, text in read_lines(path):
+        if not text.strip():
+            continue
+        key, tab, caption = text.partition("\t")
+        name, _, k = key.strip().rpartition("#")
+        if not (tab and name and k.isdecimal()):
+            line = text.strip()[:60]
+            raise UserError(f"{path}:{number}: {line!r} is not 'name.jpg#k<TAB>caption'; correct or remove it")
+        caption = clean_caption(caption)
+        before, known = lines.setdefault((name, int(k)), (number, caption))
+        if before != number:
+            if known != caption:
+                raise UserError(f"{path}:{number}: {key} has another caption in line {before}; remove one")
+            repeated += 1
+    if repeated:
+        logger.warning("%s: %d repeated lines are left out", path, repeated)
+    captions: dict[str, list[str]] = {}
+    for (name, _), (_, caption) in sorted(lines.items(), key=lambda item: item[0][1]):
+        captions.setdefault(name, []).append(caption)
+    return captions

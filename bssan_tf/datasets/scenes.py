@@ -1,0 +1,223 @@
+"""`scenes`, the embedded default data set: drawn pictures, five captions each, and full ground truth.
+
+In: a folder, a seed, the size of each split. Out: a `Corpus` whose `grounding` says where each object is
+and which word names it. The folder holds images/*.jpg, captions.csv (image, caption, split), truth.json,
+boxes.npz (as a detector would write it) and, written last, manifest.json. A picture's name ends in a
+digest of its plan: so pictures that a killed run left are used again, and other scenes never pass for
+these, neither here nor in a feature store.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bssan_tf.datasets.corpus import Corpus, Grounding
+from bssan_tf.datasets.scene_captions import write_captions
+from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, draw_scene, plan_scene
+from bssan_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same seed gives other pictures, captions or boxes
+DEFAULT_SIZES = {"train": 1200, "val": 200, "test": 200}
+MOST_SCENES = 50_000  # more could not all differ from each other
+
+_SPLITS = ("train", "val", "test")
+_NAME = re.compile(r"(train|val|test)_\d{5}_[0-9a-f]{8}\.jpg")
+
+
+def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Corpus:
+    """The scenes of `seed`, drawn into `folder` unless they are there already.
+
+    Args:
+        folder: where the pictures and their truth lie; made if need be. Other scenes in it are drawn over.
+        seed: 0 or more; the same seed and sizes give the same bytes, whatever interrupted the drawing.
+        sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val
+            do not depend on the size of train.
+
+    Returns:
+        corpus: pictures in the order train, val, test; no two show the same (colour, shape) pairs.
+
+    Raises:
+        UserError: bad sizes or seed, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    wanted = _manifest(seed, DEFAULT_SIZES if sizes is None else sizes)
+    try:
+        found = _read_manifest(folder)
+        corpus = _read(folder) if found == wanted else None
+        if corpus is None:
+            if found is not None:
+                reason = "lacks files" if found == wanted else f"holds other scenes ({_short(found)})"
+                logger.info("scenes: %s %s; drawing %s", folder, reason, _short(wanted))
+            _write(folder, wanted)
+            corpus = _read(folder)
+    except OSError as error:
+        raise UserError(
+            f"scenes: cannot write the pictures to {folder} ({error}); name another folder by --cache"
+        ) from error
+    if corpus is None:
+        raise UserError(f"scenes: {folder} changes while it is read; let only one program write to it")
+    return corpus
+
+
+def plan_corpus(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Scene]]:
+    """All scenes of a corpus by split, each with its own (colour, shape) pairs."""
+    taken: set[frozenset] = set()
+    plans: dict[str, list[Scene]] = {}
+    for split in ("test", "val", "train"):  # so that a smaller train split leaves the others as they are
+        plans[split] = []
+        for number in range(sizes[split]):
+            scene = plan_scene((seed, _SPLITS.index(split), number), taken)
+            taken.add(scene.key)
+            plans[split].append(scene)
+    return {split: plans[split] for split in _SPLITS}
+
+
+def _manifest(seed: int, sizes: Mapping[str, int]) -> dict:
+    """What decides the content of a folder; checks the values a user may choose."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise UserError(f"scenes: seed is {seed!r}; give a whole number of 0 or more")
+    if set(sizes) != set(_SPLITS):
+        raise UserError(f"scenes: sizes are given for {sorted(sizes)}; give them for train, val and test")
+    for split in _SPLITS:
+        number = sizes[split]
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+            raise UserError(f"scenes: size of {split} is {number!r}; give a whole number of 1 or more")
+    if sum(sizes.values()) > MOST_SCENES:
+        raise UserError(
+            f"scenes: {sum(sizes.values())} pictures asked for; at most {MOST_SCENES} in all can differ"
+        )
+    return {
+        "version": VERSION,
+        "seed": int(seed),
+        "sizes": {split: int(sizes[split]) for split in _SPLITS},
+    }
+
+
+def _read_manifest(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _short(manifest: dict) -> str:
+    return json.dumps(manifest).replace('"', "")
+
+
+def _write(folder: Path, manifest: dict) -> None:
+    """Draw what is not there yet, then write captions, truth, boxes and, last of all, the manifest."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    plans = [
+        (f"{split}_{number:05d}_{_digest(scene)}.jpg", split, scene)
+        for split, scenes in plan_corpus(manifest["seed"], manifest["sizes"]).items()
+        for number, scene in enumerate(scenes)
+    ]
+    present = set(os.listdir(images))
+    lacking = [(name, scene) for name, _, scene in plans if name not in present]
+    for name, scene in tqdm(lacking, desc="scenes: drawing", unit="picture"):
+        _replace(images / name, _jpeg(scene))
+
+    rows, truth = io.StringIO(newline=""), []
+    table = csv.writer(rows, lineterminator="\n")
+    table.writerow(("image", "caption", "split"))
+    for name, split, scene in plans:
+        captions = write_captions(scene)
+        table.writerows((f"images/{name}", caption.text, split) for caption in captions)
+        truth.append(
+            {
+                "image": name,
+                "labels": [thing.label for thing in scene.things],
+                "boxes": [[round(edge / SIDE, 6) for edge in thing.box] for thing in scene.things],
+                "named": [caption.named for caption in captions],
+            }
+        )
+    boxes = io.BytesIO()
+    np.savez(
+        boxes,
+        names=np.array([name for name, _, _ in plans]),
+        boxes=np.stack([detected_boxes(scene) for _, _, scene in plans]),
+        labels=np.array(SHAPES),
+    )
+    _replace(folder / "captions.csv", rows.getvalue().encode())
+    _replace(folder / "truth.json", json.dumps(truth).encode())
+    _replace(folder / "boxes.npz", boxes.getvalue())
+    _replace(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
+    _tidy(folder, {name for name, _, _ in plans})
+
+
+def _tidy(folder: Path, names: set[str]) -> None:
+    """Remove pictures of other scenes, and what killed runs left half-written (not what is written now)."""
+    for path in (*folder.iterdir(), *(folder / "images").iterdir()):
+        try:
+            half_written = path.name.endswith(".part") and time.time() - path.stat().st_mtime > 3600
+            if half_written or (_NAME.fullmatch(path.name) and path.name not in names):
+                path.unlink()
+        except FileNotFoundError:  # another run was faster
+            continue
+
+
+def _read(folder: Path) -> Corpus | None:
+    """The corpus that lies in a finished folder, or None where a file is missing or broken."""
+    try:
+        truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = tuple(image["image"] for image in truth)
+        if not {*names}.issubset(os.listdir(folder / "images")) or not (folder / "boxes.npz").is_file():
+            return None
+        number_of = {f"images/{name}": number for number, name in enumerate(names)}
+        owners = np.array([number_of[row["image"]] for row in rows], np.int64)  # (N_c,)
+        split_of_row = np.array([row["split"] for row in rows])  # (N_c,)
+        return Corpus(
+            name="scenes",
+            image_ids=names,
+            image_paths=tuple(folder / "images" / name for name in names),
+            captions=tuple(row["caption"] for row in rows),
+            image_of_caption=owners,
+            splits={split: np.unique(owners[split_of_row == split]) for split in _SPLITS},
+            grounding=Grounding(
+                boxes=tuple(np.array(image["boxes"], np.float32) for image in truth),
+                labels=tuple(tuple(image["labels"]) for image in truth),
+                named=tuple(tuple(map(tuple, pairs)) for image in truth for pairs in image["named"]),
+            ),
+            boxes_file=folder / "boxes.npz",
+            official=False,
+            split_lists="own",
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _jpeg(scene: Scene) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _digest(scene: Scene) -> str:
+    """Eight hex digits that stand for a plan and for the version of the code that draws it."""
+    return hashlib.sha256(f"{VERSION} {scene!r}".encode()).hexdigest()[:8]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that it is there either whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)

@@ -1,0 +1,55 @@
+"""Which devices train: all GPUs by default, one CPU without any, or what `--devices` says."""
+
+from __future__ import annotations
+
+import re
+
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+
+
+def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
+    """The distribution strategy for `--devices`.
+
+    Args:
+        devices: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, or with a number of devices: `gpu:2`, `cpu:2`
+            (two logical devices on one CPU, for tests).
+
+    Returns:
+        MirroredStrategy over several devices; for one, the default strategy.
+
+    Raises:
+        UserError: for a word that is none of these, or more devices than there are.
+    """
+    match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d*))?", devices)
+    if not match or (match[1] == "auto" and match[2]):
+        raise UserError(f"--devices {devices}: must be auto, cpu, gpu, cpu:N or gpu:N")
+    gpus = tf.config.list_physical_devices("GPU")
+    kind = match[1] if match[1] != "auto" else ("gpu" if gpus else "cpu")
+    if kind == "gpu":
+        count = int(match[2]) if match[2] else len(gpus)
+        if not 0 < count <= len(gpus):
+            raise UserError(
+                f"--devices {devices}: this machine has {len(gpus)} GPUs; use --devices cpu or auto"
+            )
+    else:
+        tf.config.set_visible_devices([], "GPU")
+        count = int(match[2] or 1)
+        if count > 1:
+            _split_cpu(count)
+    if count == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"{kind.upper()}:{i}" for i in range(count)])
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    try:
+        tf.config.set_logical_device_configuration(cpu, logical)
+    except RuntimeError as error:  # TensorFlow runs already; fine if with the same devices
+        if len(tf.config.list_logical_devices("CPU")) != count:
+            raise UserError(
+                f"--devices cpu:{count}: TensorFlow runs already with other devices; start anew"
+            ) from error

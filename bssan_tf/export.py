@@ -1,0 +1,85 @@
+"""A trained scorer as a SavedModel that needs neither this package nor Keras to be used.
+
+In: the scorer and the tokenizer's layer. Out: a folder for `tf.saved_model.load` or TensorFlow Serving with
+    two
+signatures: `serving_default` takes features and token ids, `captions` takes features and caption strings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+
+
+def export_saved_model(
+    scorer: tf.keras.Model, tokenizer_layer: tf.keras.layers.TextVectorization, folder: Path
+) -> None:
+    """Write the scorer as a SavedModel; an older one in `folder` is replaced only when the new one is whole.
+
+    Both signatures give all outputs of the scorer: "score" (B,), and of "w2r" (B,), "o2w" (B,), "alpha" (B,
+    L, D) and "beta" (B, P, L) those that the variant has. B and L are free. Batch normalisation uses its
+    running means.
+
+    serving_default: the scorer's inputs by name, "tokens" int32 (B, L) among them.
+    captions: the same with "captions" string (B,) in place of "tokens"; L is then the longest caption of
+        the batch.
+
+    Args:
+        scorer: dict in, dict out, with an input "tokens" int32 (B, L), padded by 0.
+        tokenizer_layer: strings (B,) -> integers (B, L), padded by 0.
+        folder: e.g. runs/NAME/export/1.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    features = {
+        name: tf.TensorSpec((None, *value.shape[1:]), value.dtype, name)
+        for name, value in scorer.input.items()
+        if name != "tokens"
+    }
+
+    def score_tokens(inputs: dict) -> dict:
+        return scorer(inputs, training=False)
+
+    def score_captions(inputs: dict) -> dict:
+        inputs = dict(inputs)
+        tokens = tf.cast(tokenizer_layer(inputs.pop("captions")), tf.int32)
+        lengths = tf.reduce_sum(tf.cast(tokens != 0, tf.int32), axis=1)
+        tokens = tokens[:, : tf.maximum(tf.reduce_max(lengths), 1)]
+        return scorer({**inputs, "tokens": tokens}, training=False)
+
+    tokens = tf.TensorSpec((None, None), tf.int32, "tokens")
+    captions = tf.TensorSpec((None,), tf.string, "captions")
+    tokenizer_layer(tf.constant([""]))  # a layer that was never called can't be tracked
+    archive = tf.keras.export.ExportArchive()
+    archive.track(scorer)
+    archive.track(tokenizer_layer)
+    archive.add_endpoint("serving_default", score_tokens, [{**features, "tokens": tokens}])
+    archive.add_endpoint("captions", score_captions, [{**features, "captions": captions}])
+    _write(archive, Path(folder))
+
+
+def _write(archive: tf.keras.export.ExportArchive, folder: Path) -> None:
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # write_out prints every captured variable
+            archive.write_out(str(part))
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder}: SavedModel can't be written ({reason}); free some room or choose another folder"
+        ) from error

@@ -1,0 +1,209 @@
+"""The convolutions that describe a picture: VGG-19 (the paper's), VGG-16, and a slim VGG-19 of ours.
+
+In: a backbone's name and, where given, a weights file. Out: a Keras model that maps pre-processed pixels (B, 224,
+224, 3) to the last convolution's map (B, 14, 14, M). Weights come from a local .h5 (Keras' own) or .npz, or from
+Keras' download; foreign weights are copied only after the names and shapes of all layers were found right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+from bssan_tf.features.pictures import SIDE
+
+logger = logging.getLogger(__name__)
+
+CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # per block
+FILTERS = (64, 128, 256, 512, 512)
+BGR_MEANS = (103.939, 116.779, 123.68)
+CLASSIFIER_LAYERS = frozenset({"fc1", "fc2", "predictions"})  # in Keras' full weight files; not used here
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One entry of BACKBONES: which VGG, how wide, and where its weights come from by default."""
+
+    name: str
+    layers: str  # "vgg16" or "vgg19"
+    width: float = 1.0  # share of VGG's filters per layer
+    url: str | None = None
+    md5: str | None = None
+    packaged: str | None = None  # weights file beside this module
+
+    @property
+    def output_layer(self) -> str:
+        return f"block5_conv{CONVOLUTIONS[self.layers][-1]}"
+
+    @property
+    def channels(self) -> int:
+        """M, the size of a region's feature."""
+        return _filters(self.width)[-1]
+
+
+BACKBONES = {
+    "vgg19": Backbone(
+        "vgg19",
+        "vgg19",
+        url=f"{KERAS_URL}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="253f8cb515780f3b799900260a226db6",
+    ),
+    "vgg16": Backbone(
+        "vgg16",
+        "vgg16",
+        url=f"{KERAS_URL}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="6d6bbae143d832006294945121d1f1fc",
+    ),
+    "slim": Backbone("slim", "vgg19", width=1 / 8, packaged="slim_vgg19.npz"),
+}
+
+
+def preprocess(pictures: tf.Tensor) -> tf.Tensor:
+    """VGG's pre-processing: RGB 0-255 (..., 3) of any dtype -> float32 BGR minus ImageNet's means."""
+    return tf.reverse(tf.cast(pictures, tf.float32), axis=[-1]) - tf.constant(BGR_MEANS)
+
+
+def build_vgg(layers: str = "vgg19", width: float = 1.0) -> tf.keras.Model:
+    """The convolutions of VGG (Simonyan and Zisserman) up to the last, before its pooling; random weights.
+
+    Args:
+        layers: "vgg19" (16 convolutions, ends in block5_conv4) or "vgg16" (13, block5_conv3).
+        width: share of the published number of filters; 1.0 gives M = 512.
+
+    Returns:
+        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU.
+    """
+    if layers not in CONVOLUTIONS:
+        raise ValueError(f"layers must be one of {sorted(CONVOLUTIONS)}, not {layers!r}")
+    inputs = x = tf.keras.Input((SIDE, SIDE, 3), name="pixels")
+    for block, (count, filters) in enumerate(zip(CONVOLUTIONS[layers], _filters(width)), start=1):
+        if block > 1:
+            x = tf.keras.layers.MaxPooling2D(name=f"block{block - 1}_pool")(x)
+        for i in range(1, count + 1):
+            name = f"block{block}_conv{i}"
+            x = tf.keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
+    return tf.keras.Model(inputs, x, name=f"{layers}_convolutions")  # (B, 14, 14, M)
+
+
+def _filters(width: float) -> list[int]:
+    return [max(1, round(filters * width)) for filters in FILTERS]
+
+
+def load_weights(model: tf.keras.Model, path: str | Path) -> None:
+    """Copy the weights of a file into a model of `build_vgg`.
+
+    Args:
+        path: .npz with keys "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type, or .h5
+            as Keras writes it (with or without the classifier, which is left out).
+
+    Raises:
+        UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {model.name}")
+    try:
+        if path.suffix == ".npz":
+            found = _read_npz(path)
+        elif path.suffix in (".h5", ".hdf5"):
+            found = _read_h5(path)
+        else:
+            raise UserError(f"--backbone-weights {path}: is neither .h5 nor .npz; convert it to one of them")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--backbone-weights {path}: not a readable weights file ({reason})") from error
+
+    wanted = {}
+    for layer in model.layers:
+        for kind, weight in zip(("kernel", "bias"), layer.weights):
+            wanted[f"{layer.name}/{kind}"] = weight
+    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    problem = None
+    if missing:
+        problem = f"has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)"
+    elif extra:
+        problem = f"has {extra[0]}, which the network lacks ({len(extra)} such arrays)"
+    for key in () if problem else wanted:
+        if found[key].shape != tuple(wanted[key].shape):
+            problem = f"{key} is {found[key].shape}, the network's is {tuple(wanted[key].shape)}"
+        elif found[key].dtype.kind != "f" or not np.isfinite(found[key]).all():
+            problem = f"{key} holds values that are not finite floats"
+    if problem:
+        raise UserError(f"--backbone-weights {path}: {problem}; give a file made for {model.name}")
+    for key, weight in wanted.items():
+        weight.assign(found[key].astype(np.float32))
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _read_h5(path: Path) -> dict[str, np.ndarray]:
+    """Keras 2's layout: a group per layer, its attribute `weight_names` in the order kernel, bias."""
+    found = {}
+    with h5py.File(path, "r") as file:
+        group = file.get("model_weights", file)
+        if "layer_names" not in group.attrs:
+            raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
+        for name in _decoded(group.attrs["layer_names"]):
+            weight_names = _decoded(group[name].attrs["weight_names"])
+            if name in CLASSIFIER_LAYERS or not weight_names:
+                continue
+            kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
+            for kind, weight_name in zip(kinds, weight_names):
+                found[f"{name}/{kind}"] = np.asarray(group[name][weight_name])
+    return found
+
+
+def _decoded(names) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
+    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once.
+
+    Raises:
+        UserError: the file is absent, or the download failed.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {backbone.layers}")
+        return Path(path)
+    if backbone.packaged is not None:
+        packaged = Path(__file__).with_name(backbone.packaged)
+        if not packaged.is_file():
+            raise UserError(f"{packaged}: the shipped weights are missing; install the package anew")
+        return packaged
+    if backbone.url is None:
+        raise UserError(f"backbone {backbone.name} has no published weights; give --backbone-weights FILE")
+    try:
+        return Path(
+            tf.keras.utils.get_file(
+                Path(backbone.url).name, backbone.url, cache_subdir="models", file_hash=backbone.md5
+            )
+        )
+    except Exception as error:  # Keras raises a bare Exception here
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the weights of {backbone.name} could not be downloaded ({reason}); fetch {backbone.url}"
+            " elsewhere and give it by --backbone-weights FILE"
+        ) from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

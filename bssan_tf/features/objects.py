@@ -1,0 +1,175 @@
+"""Objects of a picture: which boxes, and what the backbone's map says about each.
+
+In: a file with the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes` for photos that come without. Out:
+the top P boxes of a photo by score, as fractions of it, with class, score and a validity mask,
+and `roi_means`, the mean feature of each box on a feature map (RoI Align, 7x7 samples). The paper's own objects come
+from Faster R-CNN instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ROI_SIDE = 7
+NO_CLASS = -1
+
+
+def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Mean feature of each box: 7x7 bilinear samples of the map, averaged.
+
+    Cell i of n covers the fractions i/n to (i+1)/n of the picture, so that its value stands at (i+0.5)/n. The
+    samples are the centres of a 7x7 division of the box; beyond the outermost cells' centres the map goes
+    on unchanged.
+
+    Args:
+        maps: float32 (B, h, w, M).
+        boxes: float32 (B, P, 4), x1, y1, x2, y2 in [0, 1].
+
+    Returns:
+        means: float32 (B, P, M).
+    """
+    batch, height, width, channels = (tf.shape(maps)[i] for i in range(4))
+    objects = tf.shape(boxes)[1]
+    # crop_and_resize takes 0 outside the map; half a cell at each edge is outside the cells' centres.
+    maps = tf.pad(maps, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")  # (B, h+2, w+2, M)
+    x1, y1, x2, y2 = tf.unstack(tf.reshape(boxes, (-1, 4)), axis=-1)  # (B*P,) each
+    y1, y2 = _sample_range(y1, y2, height)
+    x1, x2 = _sample_range(x1, x2, width)
+    which = tf.repeat(tf.range(batch), objects)  # (B*P,)
+    crops = tf.image.crop_and_resize(maps, tf.stack([y1, x1, y2, x2], -1), which, (ROI_SIDE, ROI_SIDE))
+    return tf.reshape(tf.reduce_mean(crops, axis=(1, 2)), (batch, objects, channels))
+
+
+def _sample_range(low, high, cells):
+    """First and last sample as crop_and_resize wants them: fractions of the padded map's last index."""
+    cells = tf.cast(cells, tf.float32)
+    half_bin = (high - low) / (2 * ROI_SIDE)
+    # fraction f lies at index f * cells - 0.5 of the map, one further in the padded map
+    return (((edge * cells) + 0.5) / (cells + 1.0) for edge in (low + half_bin, high - half_bin))
+
+
+def empty_objects(count: int) -> dict[str, np.ndarray]:
+    """P rows without object: boxes float32 (P, 4), classes int32, scores float32, valid bool (P,)."""
+    return {
+        "boxes": np.zeros((count, 4), np.float32),
+        "classes": np.full(count, NO_CLASS, np.int32),
+        "scores": np.zeros(count, np.float32),
+        "valid": np.zeros(count, bool),
+    }
+
+
+def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) -> dict[str, np.ndarray]:
+    """The best `count` detections of one photo, without those that have no area inside the photo.
+
+    Args:
+        detections: float (n, 6), x1, y1, x2, y2 in pixels of the photo, score, class.
+        size: (height, width) of the photo in pixels.
+
+    Returns:
+        dict as `empty_objects`, highest score first (equal scores in the file's order), boxes clipped to
+        [0, 1].
+    """
+    height, width = size
+    detections = np.asarray(detections, np.float64)
+    boxes = np.clip(detections[:, :4] / [width, height, width, height], 0.0, 1.0).astype(np.float32)
+    scores = detections[:, 4]
+    real = (scores > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    order = np.argsort(-scores, kind="stable")
+    chosen = order[real[order]][:count]
+    objects = empty_objects(count)
+    objects["boxes"][: len(chosen)] = boxes[chosen]
+    objects["classes"][: len(chosen)] = detections[chosen, 5]
+    objects["scores"][: len(chosen)] = scores[chosen]
+    objects["valid"][: len(chosen)] = True
+    return objects
+
+
+def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:
+    """Ten fixed boxes for a photo without detections: the whole photo, then its 3x3 cells row by row.
+
+    Returns:
+        dict as `empty_objects`; scores are 1, classes -1. Fewer than ten are the first of them.
+    """
+    thirds = np.arange(3) / 3
+    cells = [(x, y, x + 1 / 3, y + 1 / 3) for y in thirds for x in thirds]
+    boxes = np.clip([(0, 0, 1, 1), *cells], 0, 1)[:count]
+    objects = empty_objects(count)
+    objects["boxes"][: len(boxes)] = boxes
+    objects["scores"][: len(boxes)] = 1.0
+    objects["valid"][: len(boxes)] = True
+    return objects
+
+
+class BoxesFile:
+    """Boxes of any detector, read from an .npz.
+
+    Its arrays: `names` str (N,), photo file names; `boxes` float (N, n, 6), x1, y1, x2, y2 in pixels of the
+    upright photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str
+    (C,), the classes' names.
+
+    Attributes:
+        labels: tuple of str, or None.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"--boxes {path}: no such file; see README, 'Boxes'")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                missing = [key for key in ("names", "boxes") if key not in archive.files]
+                if missing:
+                    raise UserError(f"--boxes {path}: has no array {missing[0]!r}; see README, 'Boxes'")
+                names, self.boxes = archive["names"], archive["boxes"]
+                labels = archive["labels"] if "labels" in archive.files else None
+        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--boxes {path}: not a readable .npz ({reason}); see README, 'Boxes'") from error
+        self.labels = None if labels is None else tuple(str(label) for label in labels)
+        self._check(names)
+        self.row_of_name = {str(name): row for row, name in enumerate(names)}
+        if len(self.row_of_name) != len(names):
+            raise UserError(f"--boxes {path}: some names occur twice; one row for each photo is wanted")
+
+    def _check(self, names: np.ndarray) -> None:
+        problem = None
+        if names.ndim != 1 or names.dtype.kind != "U":
+            problem = f"names is {names.dtype} {names.shape}, not str (N,)"
+        elif self.boxes.ndim != 3 or self.boxes.shape[2] != 6 or self.boxes.dtype.kind != "f":
+            problem = f"boxes is {self.boxes.dtype} {self.boxes.shape}, not float (N, n, 6)"
+        elif len(names) != len(self.boxes):
+            problem = f"{len(names)} names but {len(self.boxes)} rows of boxes"
+        elif not np.isfinite(self.boxes).all():
+            problem = f"{names[~np.isfinite(self.boxes).all(axis=(1, 2))][0]} has values that are not finite"
+        elif self.boxes.size and (self.boxes[..., 4] > 0).any() and self.boxes[..., :4].max() <= 1.0:
+            problem = "all corners are at most 1, but pixels of the photo file are wanted"
+        if problem:
+            raise UserError(f"--boxes {self.path}: {problem}; see README, 'Boxes'")
+
+    def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
+        """The row of each image, found by its id or else by its file name: int64 (N,).
+
+        Raises:
+            UserError: images without a row.
+        """
+        rows = [
+            self.row_of_name.get(image_id, self.row_of_name.get(Path(path).name, -1))
+            for image_id, path in zip(image_ids, image_paths)
+        ]
+        absent = [image_id for image_id, row in zip(image_ids, rows) if row < 0]
+        if absent:
+            raise UserError(
+                f"--boxes {self.path}: no row for {len(absent)} of {len(rows)} images, the first {absent[0]};"
+                " run the detector on them (a photo without objects has a row with score 0)"
+            )
+        return np.array(rows, np.int64)

@@ -1,0 +1,119 @@
+"""A picture file -> the pixels that the backbone sees.
+
+Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: a path of any file that Pillow
+reads, in any colour mode. Out: uint8 (224, 224, 3) RGB and the size of the photo, which boxes given in its pixels
+need. A file that is no picture, is cut short or is too large raises a UserError that names it.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bssan_tf.errors import UserError
+
+SIDE = 224
+# Decoding takes up to 9 bytes a pixel, which must fit beside the backbone in 2 GB. (Baseline JPEGs are
+# decoded smaller where they are large; for them Pillow's own limit of 179 million pixels holds.)
+MAX_PIXELS = 48_000_000
+LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one of them is in memory
+
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_one_large_picture = threading.Lock()
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is an error
+
+
+def read_picture(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a picture file, upright by its EXIF orientation, and resize it bilinearly to 224x224.
+
+    Returns:
+        pixels: uint8 (224, 224, 3), RGB; transparent parts are white.
+        size: (height, width) of the upright photo in pixels.
+
+    Raises:
+        UserError: the file is absent, no picture, cut short, or has too many pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            # A JPEG decoder halves for free; from twice the size asked for, nothing is lost by it.
+            image.draft(None, (2 * SIDE, 2 * SIDE))
+            width, height = size if image.info.get("progressive") else image.size  # that are in memory at once
+            if width * height <= LARGE_PIXELS:
+                return _upright(image, size)
+            if width * height <= MAX_PIXELS:
+                with _one_large_picture:
+                    return _upright(image, size)
+        problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+    except Image.DecompressionBombError:
+        problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
+    except FileNotFoundError:
+        raise UserError(f"{path}: picture file not found; check the data set's folder") from None
+    except Exception as error:  # Pillow's plug-ins raise nearly any type on a broken file
+        reason = " ".join(str(error).replace(str(path), "file").split()) or type(error).__name__
+        raise UserError(f"{path}: can't be read as a picture ({reason}); replace the file") from error
+    raise UserError(f"{path}: {problem}; shrink the picture")
+
+
+def _upright(image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    width, height = size
+    orientation = _orientation(image)
+    small = _small_rgb(image)
+    if orientation in UPRIGHT:  # after the resizing, which treats both axes alike
+        small = small.transpose(UPRIGHT[orientation])
+        if orientation >= 5:
+            width, height = height, width
+    return np.array(small, np.uint8), (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block does not spoil the pixels
+        return 1
+
+
+def _small_rgb(image: Image.Image) -> Image.Image:
+    """Resize to 224x224 and convert to RGB, in the order that is exact for the mode."""
+    if image.mode.startswith(("I", "F")):
+        return _wide_grey(image)
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        small = _resized(image.convert("RGBA"))  # Pillow weighs colours by their opacity
+        return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
+    if image.mode not in ("RGB", "L"):
+        image = image.convert("RGB")
+    return _resized(image).convert("RGB")
+
+
+def _resized(image: Image.Image) -> Image.Image:
+    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def _wide_grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey, scaled by the type's range; Pillow's convert would clip at 255."""
+    most = image.getextrema()[1]
+    if image.mode == "F" and most <= 1:
+        full = 1.0
+    elif image.mode.startswith("I;16") or most > 255:
+        full = max(65535.0, most)
+    else:
+        full = 255.0
+    values = np.asarray(_resized(image.convert("F")))
+    if not np.isfinite(values).all():
+        raise ValueError("non-finite grey values")
+    grey = np.clip(values * (255.0 / full) + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

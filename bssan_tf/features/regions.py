@@ -1,0 +1,104 @@
+"""Pictures -> region and object features, through one run of the backbone.
+
+In: uint8 pictures (B, 224, 224, 3) and, where there are boxes, the objects' boxes (B, P, 4). Out: regions (B, D, M),
+the last convolution's map read row by row (D = 14 x 14), and objects (B, P, Q), each the mean of its RoI on the same
+map (Q = M). Both the extraction of a whole corpus and the look at a single new photo go through `Extractor.describe`.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+from bssan_tf.features.backbones import (
+    BACKBONES,
+    Backbone,
+    build_vgg,
+    file_sha256,
+    find_weights,
+    load_weights,
+    preprocess,
+)
+from bssan_tf.features.objects import roi_means
+from bssan_tf.features.pictures import SIDE
+
+GRID = (SIDE // 16, SIDE // 16)  # four poolings
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+class Extractor:
+    """A backbone with its weights; the network is built at its first use.
+
+    Args:
+        backbone: a name in BACKBONES, or a Backbone.
+        weights: .h5 or .npz file; None takes the packaged or the downloaded one.
+
+    Attributes:
+        name: the backbone's name, which is also the store's folder name.
+        layer: the convolution that is read.
+        grid: (14, 14), rows and columns of the region grid.
+        region_shape: (D, M).
+        weights_file, weights_sha256: what the network is loaded from.
+    """
+
+    def __init__(self, backbone: str | Backbone = "vgg19", weights: str | Path | None = None):
+        if isinstance(backbone, str):
+            if backbone not in BACKBONES:
+                raise UserError(f"--backbone {backbone}: unknown; one of {', '.join(BACKBONES)}")
+            backbone = BACKBONES[backbone]
+        self.backbone = backbone
+        self.name, self.layer = backbone.name, backbone.output_layer
+        self.grid = GRID
+        self.region_shape = (GRID[0] * GRID[1], backbone.channels)
+        self.weights_file = find_weights(backbone, weights)
+        self.weights_sha256 = file_sha256(self.weights_file)
+        self._model = None
+        self._graph = None
+
+    @property
+    def model(self) -> tf.keras.Model:
+        """The Keras model of `build_vgg` with its weights: pre-processed pixels -> (B, 14, 14, M)."""
+        if self._model is None:
+            model = build_vgg(self.backbone.layers, self.backbone.width)
+            load_weights(model, self.weights_file)
+            model.trainable = False
+            self._model = model
+        return self._model
+
+    def describe(
+        self, pictures: np.ndarray, boxes: np.ndarray | None = None, valid: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Features of a batch of pictures.
+
+        Args:
+            pictures: uint8 (B, 224, 224, 3), RGB, as `read_picture` gives.
+            boxes: float32 (B, P, 4), x1, y1, x2, y2 as fractions of the picture; None for no objects.
+            valid: bool (B, P), False where there is no object; None for all True.
+
+        Returns:
+            dict with "regions" float16 (B, D, M) and, where boxes are given, "objects" float16 (B, P, M),
+            zeros where not valid.
+        """
+        if self._graph is None:
+            # The model is made before the tracing, in which its weights would be symbols.
+            self._graph = tf.function(functools.partial(self._describe, self.model))
+        no_boxes = boxes is None
+        if no_boxes:
+            boxes = np.zeros((len(pictures), 0, 4), np.float32)
+        if valid is None:
+            valid = np.ones(np.shape(boxes)[:2], bool)
+        regions, objects = self._graph(pictures, boxes, valid)
+        if no_boxes:
+            return {"regions": regions.numpy()}
+        return {"regions": regions.numpy(), "objects": objects.numpy()}
+
+    def _describe(self, model, pictures, boxes, valid):
+        maps = model(preprocess(pictures), training=False)  # (B, 14, 14, M)
+        objects = roi_means(maps, boxes)  # (B, P, M)
+        objects = tf.where(valid[..., tf.newaxis], objects, 0.0)
+        regions = tf.reshape(maps, (-1, *self.region_shape))  # (B, D, M)
+        return tuple(tf.cast(tf.minimum(x, FLOAT16_MAX), tf.float16) for x in (regions, objects))

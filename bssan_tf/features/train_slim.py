@@ -1,0 +1,230 @@
+"""Trains the slim VGG-19 that ships with the package: `python -m bssan_tf.features.train_slim --out FILE`.
+
+In: scenes drawn on the fly, none of which a `scenes` corpus can hold. Each of the 14 x 14 cells of
+block5_conv4 must tell by a linear layer the colour, shape and size of the object at its centre, so that
+regions are local and easy to decode. Out: an .npz of float16 weights for `build_vgg("vgg19", 1/8)`.
+BatchNorm helps the training; it is folded into the convolutions at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tqdm import tqdm
+
+from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIDE, SIZES, Scene, draw_scene, plan_scene
+from bssan_tf.features.backbones import BACKBONES, build_vgg, load_weights, preprocess
+
+logger = logging.getLogger(__name__)
+
+CELLS = SIDE // 16  # per side of the grid
+CLASSES = {
+    "colour": 1 + len(COLOURS),
+    "shape": 1 + len(SHAPES),
+    "size": 1 + len(SIZES),
+}  # class 0: background
+MEAN_FEATURE = 0.75  # of the shipped net's output on scenes
+# Second part of a scene's seed. A corpus uses 0, 1 and 2 there, so none of its scenes is seen in training.
+TRAINING, HELD_OUT = 10, 11
+
+
+def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures, as the JPEG files of a corpus give them, and what lies at the centre of each cell.
+
+    Returns:
+        pictures: uint8 (N, 224, 224, 3), RGB.
+        cells: int32 (N, 14, 14, 3), the classes of colour, shape and size; 0 where there is background.
+    """
+    pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.uint8)
+    cells = np.zeros((len(scenes), CELLS, CELLS, 3), np.int32)
+    colours, sizes = list(COLOURS), list(SIZES)
+    for row, scene in enumerate(tqdm(scenes, desc="slim: drawing", unit="picture")):
+        picture, owner = draw_scene(scene)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=90)
+        with Image.open(file) as decoded:
+            pictures[row] = np.asarray(decoded)
+        at_centre = owner[8::16, 8::16]  # (14, 14)
+        for index, thing in enumerate(scene.things):
+            classes = colours.index(thing.colour), SHAPES.index(thing.shape), sizes.index(thing.size)
+            cells[row][at_centre == index] = np.add(classes, 1)
+    return pictures, cells
+
+
+def add_batch_norm(plain: tf.keras.Model) -> tf.keras.Model:
+    """The same network with BatchNorm between each convolution and its ReLU; random weights."""
+    x = inputs = tf.keras.Input(plain.input_shape[1:], name="pixels")
+    for layer in plain.layers[1:]:
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            x = tf.keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False, name=layer.name)(x)
+            x = tf.keras.layers.BatchNormalization(momentum=0.97, name=f"{layer.name}_norm")(x)
+            x = tf.keras.layers.ReLU(name=f"{layer.name}_relu")(x)
+        else:
+            x = type(layer).from_config(layer.get_config())(x)
+    return tf.keras.Model(inputs, x)  # (B, 14, 14, M)
+
+
+def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Weights with which the plain network gives `scale` times the output of `net` at inference.
+
+    Args:
+        net: made by `add_batch_norm`.
+        scale: factor on the last convolution; positive, so that it passes the ReLU.
+
+    Returns:
+        "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,) of all convolutions.
+    """
+    weights = {}
+    for layer in net.layers:
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            norm = net.get_layer(f"{layer.name}_norm")
+            gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
+            factor = gamma / np.sqrt(variance + norm.epsilon)
+            kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
+            weights[kernel], weights[bias] = layer.kernel.numpy() * factor, beta - mean * factor
+    weights[kernel] *= scale
+    weights[bias] *= scale
+    return weights
+
+
+def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
+    """Write an .npz of float16 arrays, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part.npz")
+    np.savez(part, **{key: value.astype(np.float16) for key, value in weights.items()})
+    os.replace(part, path)
+
+
+def add_heads(features: tf.keras.Model) -> tf.keras.Model:
+    """The network with logits "colour", "shape", "size" (B, 14, 14, classes), linear in a cell's feature."""
+    logits = {
+        name: tf.keras.layers.Conv2D(number, 1, name=name)(features.output)
+        for name, number in CLASSES.items()
+    }
+    return tf.keras.Model(features.input, logits)
+
+
+def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> tf.data.Dataset:
+    """Endless training batches: shuffled, mirrored and a little brighter or darker at random."""
+
+    def vary(row):
+        picture, classes = tf.gather(pixels, row), tf.gather(targets, row)
+        if tf.random.uniform(()) < 0.5:
+            picture, classes = picture[:, ::-1], classes[:, ::-1]
+        picture = tf.clip_by_value(tf.cast(picture, tf.float32) + tf.random.uniform((), -12, 12), 0, 255)
+        # Most cells are background; those of objects count three times.
+        weight = tf.where(classes[..., 0] > 0, 3.0, 1.0)
+        names = {name: classes[..., i] for i, name in enumerate(CLASSES)}
+        return preprocess(picture), names, dict.fromkeys(CLASSES, weight)
+
+    with tf.device("CPU"):
+        pixels, targets = tf.constant(pictures), tf.constant(cells)
+    rows = tf.data.Dataset.range(len(pictures)).shuffle(len(pictures), seed=seed).repeat()
+    return rows.map(vary, tf.data.AUTOTUNE).batch(batch, drop_remainder=True).prefetch(2)
+
+
+class _Progress(tf.keras.callbacks.Callback):
+    """A bar over all steps, with the mean loss so far."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.bar = tqdm(total=steps, desc="slim: training", unit="step")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate: float) -> None:
+    """Fit the net and its heads by Adam under a cosine schedule with a short warm-up."""
+    warm_up = max(1, steps // 20)
+    schedule = tf.keras.optimizers.schedules.CosineDecay(
+        learning_rate / 20, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+    )
+    loss = {name: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in CLASSES}
+    net.compile(tf.keras.optimizers.Adam(schedule), loss)
+    net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[_Progress(steps)])
+
+
+def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) -> dict[str, float]:
+    """Share of right cells: "colour", "shape", "size" where there is an object, else "background"."""
+    logits = net.predict(preprocess(pictures).numpy(), batch_size=32, verbose=0)
+    held = cells[..., 0] > 0
+    guesses = {name: logits[name].argmax(-1) for name in CLASSES}
+    accuracy = {name: float((guesses[name] == cells[..., i])[held].mean()) for i, name in enumerate(CLASSES)}
+    return {**accuracy, "background": float((guesses["colour"] == 0)[~held].mean())}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: draw, train, fold, save, and measure what was saved."""
+    parser = argparse.ArgumentParser(
+        "python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
+    parser.add_argument("--steps", type=_positive, default=1400, help="training steps (%(default)s)")
+    parser.add_argument("--batch", type=_positive, default=24, help="pictures per step (%(default)s)")
+    parser.add_argument("--scenes", type=_positive, default=3000, help="pictures to train on (%(default)s)")
+    parser.add_argument(
+        "--held-out", type=_positive, default=300, help="pictures to measure on (%(default)s)"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-3, help="largest rate of Adam (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (%(default)s)")
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".npz":
+        parser.error(f"--out {args.out}: must end in .npz")
+
+    tf.keras.utils.set_random_seed(args.seed)
+    slim = BACKBONES["slim"]
+    net = add_batch_norm(build_vgg(slim.layers, slim.width))
+    headed = add_heads(net)
+    scenes = [plan_scene((args.seed, TRAINING, i)) for i in range(args.scenes)]
+    train(headed, batches(*draw_cells(scenes), args.batch, args.seed), args.steps, args.learning_rate)
+
+    pictures, cells = draw_cells([plan_scene((args.seed, HELD_OUT, i)) for i in range(args.held_out)])
+    mean = float(net.predict(preprocess(pictures).numpy(), batch_size=32, verbose=0).mean())
+    scale = MEAN_FEATURE / max(mean, 1e-6)
+    save_weights(fold_batch_norm(net, scale), args.out)
+
+    plain = build_vgg(slim.layers, slim.width)
+    load_weights(plain, args.out)
+    checked = add_heads(plain)
+    for name in CLASSES:
+        kernel, bias = headed.get_layer(name).get_weights()
+        checked.get_layer(name).set_weights([kernel / scale, bias])
+    accuracy = cell_accuracy(checked, pictures, cells)
+    pixels = preprocess(pictures).numpy()
+    plain.predict(pixels[:1], verbose=0)  # builds the graph
+    start = time.perf_counter()
+    plain.predict(pixels, batch_size=32, verbose=0)
+    rate = len(pixels) / (time.perf_counter() - start)
+    logger.info("%s: %d bytes, %.0f pictures/s", args.out, args.out.stat().st_size, rate)
+    logger.info(
+        "share of right cells on held-out scenes: %s",
+        ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items()),
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

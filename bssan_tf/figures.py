@@ -1,0 +1,305 @@
+"""Pictures of what the model sees: attention over a photo and over the words, retrieval lists, curves.
+
+In: arrays and words, no model and no files. Out: matplotlib figures, drawn by Agg through the object API, so
+that nothing global changes; `save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
+Figures 7 and 8 of the paper are one figure here, with the words' maps below and the objects' lines above.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from bssan_tf.errors import UserError
+
+TRANSPARENCY = 0.7  # of the heat map over the photo (section V-D)
+COLOURS = ("#e69f00", "#0072b2", "#c2185b")  # the three top objects; told apart by the colour-blind too
+RIGHT, WRONG = "#1a7f37", "#c62828"
+HEAT = ListedColormap(colormaps["turbo"](np.linspace(0.06, 0.93, 256)))  # without its two dark ends
+_SIGMA = 0.75  # of the Gaussian filter, in cells
+_FULL_HEAT = 4.0  # times the even share 1/D: a word's scale never ends below, so that even attention stays cool
+_DPI = 110
+
+
+def attention_figure(
+    picture: np.ndarray,
+    words: Sequence[str],
+    score: float,
+    *,
+    alpha: np.ndarray | None = None,
+    beta: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
+    object_scores: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    object_names: Sequence[str] | None = None,
+    parts: Mapping[str, float] | None = None,
+    grid: tuple[int, int] = (14, 14),
+    out: Path | None = None,
+) -> Figure:
+    """Figures 7 and 8 in one: objects and their words above, the photo under each word's heat map below.
+
+    Args:
+        picture: uint8 (H, W, 3), the photo as the model saw it; 224 x 224.
+        words: the n words of the caption.
+        score: MS of Eq. 19.
+        alpha: float (L, D), L >= n; D = rows x columns of `grid`. None leaves the maps out.
+        beta: float (P, L). None leaves boxes and lines out.
+        boxes: float (P, 4), x1, y1, x2, y2 in [0, 1]; needed with beta.
+        object_scores: float (P,), the detector's; its top three are shown. None: the first three.
+        valid: bool (P,), False where there is no object.
+        object_names: P short names, e.g. the detector's classes.
+        parts: further numbers for the title, e.g. {"W2R": 1.2, "O2W": 0.4}.
+        grid: rows and columns of the regions.
+        out: where to write a PNG, if anywhere.
+
+    Raises:
+        ValueError: neither alpha nor beta, or shapes that do not fit.
+        UserError: `out` can't be written.
+    """
+    n, shown = len(words), _top_objects(beta, object_scores, valid)
+    if n == 0 or (alpha is None and beta is None):
+        raise ValueError("attention_figure: needs words, and alpha or beta")
+    if (alpha is not None and len(alpha) < n) or (beta is not None and (beta.shape[1] < n or boxes is None)):
+        raise ValueError(f"attention_figure: alpha, beta and boxes do not fit {n} words")
+    columns = 6 if n <= 18 else 8
+    rows = 0 if alpha is None else -(-n // columns)
+    heights = ([4.0] if beta is not None else []) + ([(13 / columns) * rows] if rows else [])
+    figure = _figure(12, sum(heights) + 1.0)
+    _title(figure, words, score, parts)
+    panels = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
+    if beta is not None:
+        names = [object_names[p] if object_names else f"object {k + 1}" for k, p in enumerate(shown)]
+        _draw_objects(panels.pop(0), picture, words, np.asarray(beta)[shown, :n], np.asarray(boxes)[shown], names)
+    if alpha is not None:
+        _draw_words(panels.pop(0), picture, words, np.asarray(alpha)[:n], grid, (rows, columns))
+    if out is not None:
+        save(figure, out)
+    return figure
+
+
+def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Attention as heat: up-sampled to the photo, Gaussian-filtered, 0 = none, 1 = the word's strongest.
+
+    A word that spreads its attention almost evenly has no strongest place: its map is scaled by four times
+    the even share instead and stays cool everywhere.
+
+    Args:
+        alpha: float (n, D), rows that sum to 1.
+        grid: rows and columns, D = rows x columns.
+        size: height and width of the photo in pixels; 224 x 224 is the grid of 14 x 14 times 16.
+
+    Returns:
+        float32 (n, height, width) in [0, 1].
+    """
+    from bssan_tf.tfa import gaussian_filter  # late: it loads TensorFlow
+
+    (rows, columns), (height, width) = grid, size
+    if alpha.shape[1] != rows * columns:
+        raise ValueError(f"alpha {alpha.shape} does not fit the grid {grid}")
+    cells = np.asarray(alpha, np.float32).reshape(-1, rows, columns)
+    maps = cells[:, np.arange(height) * rows // height][:, :, np.arange(width) * columns // width]
+    sigma = _SIGMA * height / rows
+    maps = gaussian_filter(maps, 2 * round(3 * sigma) + 1, sigma)
+    peak = maps.max(axis=(1, 2), keepdims=True)
+    return np.clip(maps / np.maximum(peak, _FULL_HEAT / alpha.shape[1]), 0, 1)
+
+
+def heat_overlays(picture: np.ndarray, alpha: np.ndarray, grid: tuple[int, int] = (14, 14)) -> np.ndarray:
+    """The photo (H, W, 3) under the heat map of each word, alpha float (n, D): uint8 (n, H, W, 3)."""
+    heat = HEAT(heat_maps(np.asarray(alpha), grid, picture.shape[:2]))[..., :3] * 255
+    return np.round(TRANSPARENCY * picture + (1 - TRANSPARENCY) * heat).astype(np.uint8)
+
+
+def retrieval_figure(
+    scores: np.ndarray,
+    captions: Sequence[str],
+    image_of_caption: np.ndarray,
+    picture_of: Callable[[int], np.ndarray],
+    images: Sequence[int] = (),
+    queries: Sequence[int] = (),
+    top: int = 5,
+    out: Path | None = None,
+) -> Figure:
+    """Figures 5 and 6: photos with their best captions, captions with their best photos.
+
+    Right ones are green, wrong ones red.
+
+    Args:
+        scores: float (N_i, N_c).
+        captions: N_c texts.
+        image_of_caption: int (N_c,).
+        picture_of: image index -> uint8 (H, W, 3).
+        images: image indices to show with their `top` captions.
+        queries: caption indices to show with their `top` photos.
+        out: where to write a PNG, if anywhere.
+    """
+    if not len(images) and not len(queries):
+        raise ValueError("retrieval_figure: neither images nor queries")
+    heights = [2.6] * len(images) + [2.7] * len(queries)
+    figure = _figure(12, sum(heights))
+    panels = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
+    for panel, image in zip(panels, images):
+        axes = panel.subplots(1, 2, width_ratios=(1, 4))
+        axes[0].imshow(picture_of(image))
+        for rank, caption in enumerate(np.argsort(-scores[image], kind="stable")[:top]):
+            colour = RIGHT if image_of_caption[caption] == image else WRONG
+            y = 1 - (rank + 0.5) / top
+            line = textwrap.shorten(f"{rank + 1}.  {captions[caption]}", 105, placeholder=" …")
+            text = axes[1].text(0.01, y, line, color=colour, va="center", fontsize=12, parse_math=False)
+            text.set_in_layout(False)
+        _bare(axes)
+    for panel, caption in zip(panels[len(images) :], queries):
+        axes = np.atleast_1d(panel.subplots(1, top))
+        panel.suptitle(_quoted(captions[caption], 100), fontsize=12, parse_math=False)
+        for axis, image in zip(axes, np.argsort(-scores[:, caption], kind="stable")[:top]):
+            axis.imshow(picture_of(image))
+            _frame(axis, RIGHT if image_of_caption[caption] == image else WRONG)
+        _bare(axes)
+    if out is not None:
+        save(figure, out)
+    return figure
+
+
+def curves_figure(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    out: Path | None = None,
+) -> Figure:
+    """Line plot of named curves, each (x, y)."""
+    figure = _figure(8, 5)
+    axis = figure.add_subplot()
+    for name, (x, y) in curves.items():
+        axis.plot(x, y, marker="o" if len(x) < 30 else None, markersize=4, linewidth=2, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.set_title(title, parse_math=False)
+    _light(axis)
+    if curves:
+        axis.legend(frameon=False)
+    if out is not None:
+        save(figure, out)
+    return figure
+
+
+def figure_to_array(figure: Figure) -> np.ndarray:
+    """The figure as uint8 (height, width, 3) in pixels, e.g. for `tf.summary.image`."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, whole or not at all.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        FigureCanvasAgg(figure).print_png(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
+
+
+def _top_objects(beta, object_scores, valid) -> np.ndarray:
+    """Indices of the three objects to show, by falling detector score among the valid ones."""
+    if beta is None:
+        return np.zeros(0, int)
+    real = np.arange(len(beta)) if valid is None else np.flatnonzero(valid)
+    if object_scores is not None:
+        real = real[np.argsort(-np.asarray(object_scores)[real], kind="stable")]
+    return real[: len(COLOURS)]
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of width x height inches with a small margin."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    return figure
+
+
+def _title(figure: Figure, words: Sequence[str], score: float, parts: Mapping[str, float] | None) -> None:
+    numbers = f"matching score {score:.3f}"
+    if parts:
+        numbers += "   (" + ",  ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
+    figure.suptitle(f"{_quoted(' '.join(words), 100)}\n{numbers}", fontsize=14, parse_math=False)
+
+
+def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
+    """The photo with boxes, and a line of β over the words for each box in its colour (Fig. 8)."""
+    photo, chart = panel.subplots(1, 2, width_ratios=(1, 2.4))
+    height, width = picture.shape[:2]
+    photo.imshow(picture)
+    _bare([photo])
+    # The best box has the widest line, below the others, so that boxes in one place stay visible.
+    scaled = boxes * (width, height, width, height) - 0.5
+    for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (9.0, 5.5, 2.5), scaled):
+        box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line)
+        photo.add_patch(box)
+    place = np.arange(len(words))
+    for colour, line, name in zip(COLOURS, beta, names):
+        chart.plot(place, line, color=colour, marker="o", linewidth=2.5, label=name)
+    chart.axhline(1 / len(words), color="grey", linestyle=":", linewidth=1.2, label="even")
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(words) > 8 else {}
+    chart.set_xticks(place, words, **slanted)
+    for label in chart.get_xticklabels():
+        label.set_parse_math(False)
+    chart.set_ylim(bottom=0)
+    chart.set_ylabel("attention β over the words", fontsize=11)
+    _light(chart)
+    legend = chart.legend(
+        frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
+    """One tile for each word: the photo under its heat map (Fig. 7)."""
+    axes = panel.subplots(*tiles, squeeze=False).ravel()
+    for axis, word, tile in zip(axes, words, heat_overlays(picture, alpha, grid)):
+        axis.imshow(tile)
+        axis.set_title(word, fontsize=13, parse_math=False)
+    for axis in axes[len(words) :]:
+        axis.set_visible(False)
+    _bare(axes)
+    bar = panel.colorbar(ScalarMappable(cmap=HEAT), ax=axes, fraction=0.012, pad=0.01, ticks=[0, 1])
+    bar.ax.set_yticklabels(["none", "most"])
+    bar.set_label("attention α over the photo", fontsize=11, labelpad=-16)
+    bar.outline.set_visible(False)
+
+
+def _quoted(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(f"“{text}”", width)) or "“”"
+
+
+def _bare(axes) -> None:
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        if axis.get_images():
+            continue
+        axis.axis("off")
+
+
+def _frame(axis, colour: str) -> None:
+    for spine in axis.spines.values():
+        spine.set(edgecolor=colour, linewidth=4)
+
+
+def _light(axis) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.3)

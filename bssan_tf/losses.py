@@ -1,0 +1,89 @@
+"""Ranking losses over the scores of a picture with its caption and with K others.
+
+Every loss takes scores float32 (B, 1 + K): column 0 is the positive pair (V_i, T_i), column k a negative one.
+With in-batch negatives column k holds the pair (V_i, T_{i+k}), so that the same numbers also rank pictures for
+a caption: caption j was scored with V_j and with V_{j-k}. The targets are not looked at.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def caption_view(scores: tf.Tensor) -> tf.Tensor:
+    """Re-order scores (V_i, T_{i+k}) of shape (B, 1 + K) so that row j holds all scores of caption j."""
+    columns = tf.unstack(scores, axis=1)
+    return tf.stack([tf.roll(column, k, axis=0) for k, column in enumerate(columns)], axis=1)  # (B, 1 + K)
+
+
+class _RankingLoss(tf.keras.losses.Loss):
+    """Mean of `row_loss` over the batch; over both directions if `symmetric`."""
+
+    def __init__(self, symmetric: bool, name: str):
+        super().__init__(name=name)  # reduction AUTO: the mean over the global batch, also under a strategy
+        self.symmetric = symmetric
+
+    def row_loss(self, scores: tf.Tensor) -> tf.Tensor:
+        raise NotImplementedError  # abstract
+
+    def call(self, y_true, y_pred):
+        del y_true
+        loss = self.row_loss(y_pred)  # (B,)
+        if self.symmetric:
+            loss = 0.5 * (loss + self.row_loss(caption_view(y_pred)))
+        return loss
+
+    def get_config(self):
+        return {"symmetric": self.symmetric, "name": self.name}
+
+
+@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+class PairwiseHinge(_RankingLoss):
+    """max[0, margin - Y + Y⁻] (Eq. 7 and 17), averaged over the K negatives and the batch.
+
+    Args:
+        margin: the M of Eq. 7, above 0.
+        symmetric: also rank the pictures of each caption (needs in-batch negatives).
+    """
+
+    def __init__(self, margin: float = 0.2, symmetric: bool = False, name: str = "pairwise_hinge"):
+        super().__init__(symmetric, name)
+        self.margin = margin
+
+    def row_loss(self, scores):
+        hinge = tf.nn.relu(self.margin - scores[:, :1] + scores[:, 1:])  # (B, K), Eq. 7, 17
+        return tf.reduce_mean(hinge, axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}
+
+
+@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+class RankingSoftmax(_RankingLoss):
+    """-log softmax of the positive among its K negatives: InfoNCE (van den Oord et al., 2018), no temperature.
+
+    Args:
+        symmetric: also rank the pictures of each caption (needs in-batch negatives).
+    """
+
+    def __init__(self, symmetric: bool = False, name: str = "ranking_softmax"):
+        super().__init__(symmetric, name)
+
+    def row_loss(self, scores):
+        return -tf.nn.log_softmax(scores, axis=1)[:, 0]
+
+
+@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+class ActiveHinges(tf.keras.metrics.Mean):
+    """Share of the negatives whose hinge max[0, margin - Y + Y⁻] is above 0; 0 means that nothing is learned."""
+
+    def __init__(self, margin: float = 0.2, name: str = "active", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.margin = margin
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        del y_true, sample_weight
+        return super().update_state(tf.cast(self.margin - y_pred[:, :1] + y_pred[:, 1:] > 0, tf.float32))
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}

@@ -1,0 +1,153 @@
+"""Retrieval metrics from a score matrix, in pure NumPy: ranks, R@K, Med r and rsum in both directions.
+
+In: scores float (N_i, N_c), one row an image and one column a caption, possibly memory-mapped, and
+image_of_caption (N_c,). Out: plain dicts of floats. Nothing here knows a model. Both directions run through
+`ranks`; only the labels swap. The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores
+need no copy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bssan_tf.errors import UserError
+
+RECALLS = (1, 5, 10)
+PROTOCOLS = ("full", "1k", "5fold", "5k")
+_BLOCK_SCORES = 1 << 22  # scores read at once
+_FOLD, _FOLDS = 1000, 5  # the COCO protocols: 1K folds of the 5K test images
+
+
+def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
+    """Rank of each query's best correct candidate, from 1; a tie with a wrong candidate counts against us.
+
+    A candidate is correct where its label equals the query's. The rank is 1 + the number of wrong candidates
+    that score at least as high as the best correct one.
+
+    Args:
+        scores: float (N_q, N_k), higher is better.
+        query_labels: int (N_q,).
+        candidate_labels: int (N_k,).
+
+    Returns:
+        int64 (N_q,).
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinite scores, a query without a correct candidate.
+    """
+    query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
+    if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
+        raise ValueError(
+            f"scores: shape {scores.shape} does not fit {len(query_labels)} queries and "
+            f"{len(candidate_labels)} candidates"
+        )
+    found = np.empty(len(query_labels), np.int64)
+    step = max(1, _BLOCK_SCORES // len(candidate_labels))
+    for start in range(0, len(query_labels), step):
+        block = np.asarray(scores[start : start + step])  # (b, N_k)
+        if not np.isfinite(block).all():
+            raise ValueError("scores: NaN or infinite values")
+        correct = query_labels[start : start + step, None] == candidate_labels  # (b, N_k)
+        lonely = np.flatnonzero(~correct.any(axis=1))
+        if lonely.size:
+            raise ValueError(f"query {start + lonely[0]} has no correct candidate")
+        best = np.max(block, axis=1, where=correct, initial=-np.inf, keepdims=True)  # (b, 1)
+        found[start : start + step] = 1 + np.count_nonzero((block >= best) & ~correct, axis=1)
+    return found
+
+
+def retrieval_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks image-to-text int64 (N_i,) and text-to-image int64 (N_c,). Arguments as `retrieval_report`."""
+    images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
+    return ranks(scores, images, owner), ranks(scores.T, owner, images)
+
+
+def summarise(rank: np.ndarray) -> dict[str, float]:
+    """R@1, R@5, R@10 in percent and the median rank of `rank` int (N,), counted from 1."""
+    summary = {f"R@{k}": 100.0 * float(np.mean(rank <= k)) for k in RECALLS}
+    return {**summary, "MedR": float(np.median(rank))}
+
+
+def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
+    """The retrieval table of a score matrix (Section V-C), both directions.
+
+    Args:
+        scores: float (N_i, N_c), the matching score of image i and caption c; may be a memory map.
+        image_of_caption: int (N_c,), the row of the image that caption c describes. Any number of captions an
+            image, in any order, but at least one.
+
+    Returns:
+        {"i2t": {"R@1", "R@5", "R@10", "MedR"}, "t2i": {the same}, "rsum", "n_images", "n_captions"};
+        recalls in percent, rsum their sum over both directions (at most 600).
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or a caption
+            without an image.
+    """
+    i2t, t2i = (summarise(rank) for rank in retrieval_ranks(scores, image_of_caption))
+    return {
+        "i2t": i2t,
+        "t2i": t2i,
+        "rsum": _rsum(i2t, t2i),
+        "n_images": scores.shape[0],
+        "n_captions": scores.shape[1],
+    }
+
+
+def protocol_reports(scores: np.ndarray, image_of_caption: np.ndarray, protocol: str = "full") -> dict:
+    """`retrieval_report` under one of COCO's protocols.
+
+    "full": every image. "1k": the first 1,000 images. "5k": the first 5,000 images against each other.
+    "5fold": the first 5,000 images in five disjoint folds of 1,000; each number is the mean over the folds.
+
+    Returns:
+        The dict of `retrieval_report` with "protocol" added; "5fold" adds "folds", the five reports, and
+        counts the images and captions of all folds.
+
+    Raises:
+        UserError: fewer images than the protocol needs.
+        ValueError: an unknown protocol, and what `retrieval_report` raises.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    needed = {"full": 0, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
+    if len(scores) < needed:
+        raise UserError(
+            f"--protocol {protocol}: needs {needed:,} images, the split has {len(scores):,}; "
+            "use --protocol full"
+        )
+    owner = np.asarray(image_of_caption)
+    if protocol == "full":
+        return {**retrieval_report(scores, owner), "protocol": protocol}
+    if protocol in ("1k", "5k"):
+        return {**_report_of_images(scores, owner, 0, needed), "protocol": protocol}
+    folds = [_report_of_images(scores, owner, start, start + _FOLD) for start in range(0, needed, _FOLD)]
+    i2t, t2i = ({key: _mean(f[way][key] for f in folds) for key in folds[0][way]} for way in ("i2t", "t2i"))
+    return {
+        "i2t": i2t,
+        "t2i": t2i,
+        "rsum": _rsum(i2t, t2i),
+        "n_images": needed,
+        "n_captions": sum(fold["n_captions"] for fold in folds),
+        "protocol": protocol,
+        "folds": folds,
+    }
+
+
+def _report_of_images(scores: np.ndarray, owner: np.ndarray, start: int, stop: int) -> dict:
+    """`retrieval_report` of images start..stop-1 with their captions alone."""
+    columns = np.flatnonzero((owner >= start) & (owner < stop))
+    if columns.size and columns[-1] - columns[0] + 1 == columns.size:
+        # Captions in image order, the usual case: a view, no copy.
+        part = scores[start:stop, columns[0] : columns[-1] + 1]
+    else:
+        part = scores[start:stop][:, columns]
+    return retrieval_report(part, owner[columns] - start)
+
+
+def _rsum(i2t: dict, t2i: dict) -> float:
+    return float(sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS))
+
+
+def _mean(values) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,184 @@
+"""BSSAN as a whole: one set of layers, three functional graphs over them.
+
+`scorer`: a picture and a caption -> MS, Y, Y', α, β (Eq. 19); what is saved, exported and looked at.
+`ranker`: every picture of a batch with every given caption -> scores; what evaluation calls.
+`siamese`: a picture with its caption and K others -> scores, positives first (Eq. 7, 8, 17); what is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.config import ModelConfig, TrainingConfig
+from bssan_tf.models.layers import (
+    FirstCaption,
+    JoinNegatives,
+    MatchingScore,
+    PairCaptions,
+    UniformPairs,
+    WordMask,
+)
+from bssan_tf.models.o2w import build_o2w, build_o2w_text
+from bssan_tf.models.w2r import build_w2r
+
+
+@dataclass
+class Bssan:
+    """The layers of BSSAN, and its graphs.
+
+    Args:
+        config: sizes and parts.
+        vocabulary_size: number of token ids, padding and unknown included.
+        l2: δ of Eq. 18, on the kernels of attention, LSTM and Dense layers.
+        glove: float32 (V, E_glove) pre-trained word vectors, or None to leave the rows as initialised.
+
+    Raises:
+        ValueError: if `glove` has another shape.
+
+    Example:
+        >>> model = Bssan(preset("paper", "small").model, vocabulary_size=1000)
+        >>> scores = model.scorer({"regions": r, "objects": o, "valid": v, "tokens": t})["score"]
+
+    Reference: Huang et al., TIP 2019.
+    """
+
+    config: ModelConfig
+    vocabulary_size: int
+    l2: float = 0.0
+    glove: np.ndarray | None = None
+    scorer: tf.keras.Model = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.has_w2r = self.config.variant != "o2w"
+        self.has_o2w = self.config.variant != "w2r"
+        self._add_embeddings()
+        if self.has_w2r:
+            self.w2r = build_w2r(self.config, self.l2)
+        if self.has_o2w:
+            self.o2w_text = build_o2w_text(self.config, self.l2)
+            self.o2w = build_o2w(self.config, self.l2)
+        self.scorer = self._build_scorer()
+
+    def _add_embeddings(self) -> None:
+        config, self.embeddings = self.config, []
+        if config.E_glove:
+            layer = tf.keras.layers.Embedding(
+                self.vocabulary_size, config.E_glove, trainable=config.train_embeddings, name="glove"
+            )
+            layer.build((None, None))
+            if self.glove is not None:
+                if self.glove.shape != (self.vocabulary_size, config.E_glove):
+                    raise ValueError(
+                        f"glove {self.glove.shape}: expected ({self.vocabulary_size}, {config.E_glove})"
+                    )
+                layer.set_weights([self.glove])
+            self.embeddings.append(layer)
+        if config.E_trained:
+            self.embeddings.append(
+                tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding")
+            )
+
+    def _embed(self, tokens):
+        vectors = [embedding(tokens) for embedding in self.embeddings]
+        return vectors[0] if len(vectors) == 1 else tf.keras.layers.Concatenate(name="words")(vectors)
+
+    def _picture_inputs(self) -> dict[str, tf.Tensor]:
+        inputs, config = {}, self.config
+        if self.has_w2r:
+            inputs["regions"] = tf.keras.Input((None, config.M), name="regions")
+        if self.has_o2w:
+            inputs["objects"] = tf.keras.Input((None, config.Q), name="objects")
+            inputs["valid"] = tf.keras.Input((None,), dtype="bool", name="valid")
+        return inputs
+
+    def _scores(
+        self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs
+    ) -> dict[str, tf.Tensor]:
+        """Outputs of both networks for pictures and the captions (N, L) that `pair` lays beside them."""
+        picture = inputs["regions"] if self.has_w2r else inputs["objects"]
+        words = self._embed(captions)  # (N, L, E)
+        mask = WordMask(name="word_mask")(captions)
+        paired_mask = pair([mask, picture])  # (B, C, L)
+        uniform = attention(paired_mask)
+        outputs = {}
+        if self.has_w2r:
+            outputs |= self.w2r(
+                {
+                    "regions": inputs["regions"],
+                    "words": pair([words, picture]),
+                    "mask": paired_mask,
+                    "uniform": uniform,
+                }
+            )
+        if self.has_o2w:
+            states = self.o2w_text({"words": words, "mask": mask})
+            outputs |= self.o2w(
+                {
+                    "objects": inputs["objects"],
+                    "valid": inputs["valid"],
+                    "states": pair([states, picture]),
+                    "mask": paired_mask,
+                    "uniform": uniform,
+                }
+            )
+        return outputs
+
+    def _add_total(self, outputs: dict) -> dict[str, tf.Tensor]:
+        if self.has_w2r and self.has_o2w:
+            score = MatchingScore(self.config.o2w_weight, name="score")([outputs["w2r"], outputs["o2w"]])
+        else:
+            score = outputs["w2r" if self.has_w2r else "o2w"]
+        return {"score": score, **outputs}
+
+    def _build_scorer(self) -> tf.keras.Model:
+        inputs = self._picture_inputs()
+        inputs["tokens"] = tf.keras.Input((None,), dtype="int32", name="tokens")
+        outputs = self._scores(
+            inputs,
+            inputs["tokens"],
+            PairCaptions("own", name="pair"),
+            UniformPairs("learned", name="attention"),
+        )
+        outputs = {name: FirstCaption(name=f"{name}_of_pair")(value) for name, value in outputs.items()}
+        return tf.keras.Model(inputs, self._add_total(outputs), name="bssan")
+
+    def ranker(self) -> tf.keras.Model:
+        """Every picture with every caption: regions (B, D, M), objects, valid, tokens (N, L) -> scores (B, N).
+
+        Called as a function (the two batch sizes differ); outputs `score`, `w2r`, `o2w`, those the variant has.
+        """
+        inputs = self._picture_inputs()
+        inputs["tokens"] = tf.keras.Input((None,), dtype="int32", name="tokens")
+        outputs = self._scores(
+            inputs,
+            inputs["tokens"],
+            PairCaptions("all", name="pair"),
+            UniformPairs("learned", name="attention"),
+        )
+        outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
+        return tf.keras.Model(inputs, self._add_total(outputs), name="ranker")
+
+    def siamese(self, training: TrainingConfig) -> tf.keras.Model:
+        """The graph that is trained: positives and negatives in one batch.
+
+        Inputs as the scorer's, and `negative_tokens` (B, K, L) where negatives are random captions.
+        Outputs `w2r` and `o2w`, float32 (B, 1 + K), the positive pair in column 0.
+        """
+        inputs = self._picture_inputs()
+        inputs["tokens"] = captions = tf.keras.Input((None,), dtype="int32", name="tokens")
+        if training.negative_source == "random":
+            inputs["negative_tokens"] = tf.keras.Input(
+                (training.negatives, None), dtype="int32", name="negative_tokens"
+            )
+            captions = JoinNegatives(name="captions")([captions, inputs["negative_tokens"]])
+        outputs = self._scores(
+            inputs,
+            captions,
+            PairCaptions(training.negative_source, training.negatives, name="pair"),
+            UniformPairs(training.negative_attention, training.mixed_share, name="attention"),
+        )
+        outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
+        return tf.keras.Model(inputs, outputs, name="siamese")

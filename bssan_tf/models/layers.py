@@ -1,0 +1,242 @@
+"""Small layers that both networks are put together from: normalisation, pairing, masking, fusion.
+
+Shapes use the legend; C counts the captions that each picture of the batch is paired with.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
+
+
+@register
+class FeatureNorm(tf.keras.layers.Layer):
+    """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows) or `sqrt_l2`.
+
+    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`.
+    """
+
+    def __init__(self, mode: str = "none", **kwargs):
+        super().__init__(**kwargs)
+        self.mode = mode
+
+    def call(self, features):
+        if self.mode.startswith("sqrt"):
+            features = tf.sign(features) * tf.sqrt(tf.abs(features))
+        if self.mode.endswith("l2"):
+            features = tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
+        return features
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}
+
+
+@register
+class WordMask(tf.keras.layers.Layer):
+    """tokens int32 (N, L) -> bool (N, L): True at words, False at padding."""
+
+    def call(self, tokens):
+        return tf.not_equal(tokens, 0)
+
+
+@register
+class PairCaptions(tf.keras.layers.Layer):
+    """Lay captions beside the pictures they are paired with: (N, ...) -> (B, C, ...).
+
+    Args:
+        how: which captions go with picture i.
+            `own`: its own; N = B, C = 1.
+            `random`: its own and K given ones; N = B (1 + K), picture by picture; C = 1 + K.
+            `batch`: its own and those of the next K pictures, T_i, T_{i+1}, ... T_{i+K}, cyclic; N = B, C = 1 + K.
+            `all`: every one; C = N.
+        negatives: K.
+
+    Call arguments (a list): the captions' tensor (N, ...), and any tensor (B, ...) of the pictures.
+    """
+
+    def __init__(self, how: str = "own", negatives: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.how = how
+        self.negatives = negatives
+
+    def call(self, inputs):
+        captions, pictures = inputs
+        rest = tf.shape(captions)[1:]
+        if self.how == "own":
+            paired = captions[:, None]
+        elif self.how == "random":
+            paired = tf.reshape(captions, tf.concat([[-1, 1 + self.negatives], rest], axis=0))
+        elif self.how == "batch":
+            paired = tf.stack([tf.roll(captions, -k, axis=0) for k in range(1 + self.negatives)], axis=1)
+        else:
+            shape = tf.concat([tf.shape(pictures)[:1], tf.shape(captions)], axis=0)
+            paired = tf.broadcast_to(captions[None], shape)
+        return tf.ensure_shape(paired, (None, None, *captions.shape[1:]))
+
+    def get_config(self):
+        return {**super().get_config(), "how": self.how, "negatives": self.negatives}
+
+
+@register
+class JoinNegatives(tf.keras.layers.Layer):
+    """tokens (B, L) and negative tokens (B, K, L) -> (B (1 + K), L), picture by picture, the positive first."""
+
+    def call(self, inputs):
+        tokens, negatives = inputs
+        joined = tf.concat([tokens[:, None], negatives], axis=1)
+        return tf.reshape(joined, (-1, tf.shape(tokens)[1]))
+
+
+@register
+class UniformPairs(tf.keras.layers.Layer):
+    """Which pairs are attended to under Eq. 8: bool (B, C), from the pairs' word mask (B, C, L).
+
+    Args:
+        mode: `learned`: none; `uniform`: every negative (columns 1 to K), the paper's; `mixed`: a share of them.
+        share: that share, spread evenly over the negatives of the batch.
+    """
+
+    def __init__(self, mode: str = "learned", share: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.mode = mode
+        self.share = share
+
+    def call(self, mask):
+        B, C = tf.shape(mask)[0], tf.shape(mask)[1]
+        if self.mode == "learned":
+            return tf.zeros((B, C), tf.bool)
+        share = 1.0 if self.mode == "uniform" else self.share
+        n = tf.cast(tf.reshape(tf.range(B * (C - 1)), (B, C - 1)), tf.float32)
+        uniform = tf.floor((n + 1.0) * share) > tf.floor(n * share)
+        return tf.concat([tf.zeros((B, 1), tf.bool), uniform], axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode, "share": self.share}
+
+
+@register
+class MergePairs(tf.keras.layers.Layer):
+    """(B, C, ...) -> (B C, ...): positives and negatives as one batch for LSTM and MLP."""
+
+    def call(self, paired):
+        merged = tf.reshape(paired, tf.concat([[-1], tf.shape(paired)[2:]], axis=0))
+        return tf.ensure_shape(merged, (None, *paired.shape[2:]))
+
+
+@register
+class SplitPairs(tf.keras.layers.Layer):
+    """Scores (B C, 1) -> (B, C); the second argument is any tensor (B, C, ...)."""
+
+    def call(self, inputs):
+        scores, paired = inputs
+        return tf.reshape(scores, tf.shape(paired)[:2])
+
+
+@register
+class KeepValidObjects(tf.keras.layers.Layer):
+    """Rows of real objects only: (B, C, P, F) and valid (B, P) -> (R, F).
+
+    So BatchNorm never sees a padded object.
+    """
+
+    def call(self, inputs):
+        features, valid = inputs
+        return tf.boolean_mask(features, _valid_pairs(features, valid))
+
+
+@register
+class MeanOverObjects(tf.keras.layers.Layer):
+    """Y' = mean of y' over a picture's real objects (Eq. 14): scores (R, 1) -> (B, C); 0 where there is no object.
+
+    Call arguments (a list): scores (R, 1) as kept by KeepValidObjects, features (B, C, P, F), valid (B, P).
+    """
+
+    def call(self, inputs):
+        scores, features, valid = inputs
+        real = _valid_pairs(features, valid)  # (B, C, P)
+        per_object = tf.scatter_nd(tf.where(real), scores[:, 0], tf.shape(real, out_type=tf.int64))
+        count = tf.reduce_sum(tf.cast(real, scores.dtype), axis=-1)
+        return tf.math.divide_no_nan(tf.reduce_sum(per_object, axis=-1), count)
+
+
+def _valid_pairs(features, valid):
+    return tf.broadcast_to(valid[:, None, :], tf.shape(features)[:3])
+
+
+@register
+class RepeatForCaptions(tf.keras.layers.Layer):
+    """(B, P, Q) -> (B, C, P, Q), one copy for each caption; the second argument is any tensor (B, C, ...)."""
+
+    def call(self, inputs):
+        objects, paired = inputs
+        shape = tf.shape(objects)
+        C = tf.shape(paired)[1]
+        return tf.broadcast_to(objects[:, None], tf.stack([shape[0], C, shape[1], shape[2]]))
+
+
+@register
+class FirstCaption(tf.keras.layers.Layer):
+    """(B, 1, ...) -> (B, ...): the only caption of each picture."""
+
+    def call(self, paired):
+        return paired[:, 0]
+
+
+@register
+class ReplayableDropout(tf.keras.layers.Layer):
+    """Dropout whose masks depend on seed and step alone, so that a resumed run draws the masks it would have drawn.
+
+    Keras' own Dropout keeps the state of its generator outside checkpoints; here the step is a weight.
+
+    Args:
+        rate: share of the entries set to zero in training; the rest is scaled by 1 / (1 - rate).
+        seed: masks differ between layers of different seeds.
+    """
+
+    def __init__(self, rate: float, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def build(self, input_shape):
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        super().build(input_shape)
+
+    def call(self, features, training=None):
+        if not training:
+            return features
+        self.step.assign_add(1)
+        return tf.nn.experimental.stateless_dropout(
+            features, self.rate, seed=[self.seed, self.step.read_value()]
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@register
+class MatchingScore(tf.keras.layers.Layer):
+    """MS = Y + λ Y' (Eq. 19).
+
+    Args:
+        weight: λ.
+    """
+
+    def __init__(self, weight: float = 0.6, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = weight
+
+    def call(self, inputs):
+        w2r, o2w = inputs
+        return w2r + self.weight * o2w
+
+    def get_config(self):
+        return {**super().get_config(), "weight": self.weight}

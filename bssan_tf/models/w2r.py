@@ -1,0 +1,83 @@
+"""The word-to-regions network (Fig. 3): attention, an LSTM over [u_k ; t_k], an MLP, one score a pair (Eq. 1-6).
+
+`build_w2r` makes it as a functional model of its own, from word vectors and region features to Y and α.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from bssan_tf.config import ModelConfig
+from bssan_tf.models.attention import WordToRegionAttention
+from bssan_tf.models.layers import FeatureNorm, MergePairs, ReplayableDropout, SplitPairs
+
+
+def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor) -> tf.Tensor:
+    """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, F) -> (R, 1). Table I."""
+    for i, n in enumerate(units, 1):
+        features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(
+            features
+        )
+        features = batch_norm(f"{name}_norm{i}")(features)
+        features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(features)
+    return tf.keras.layers.Dense(1, kernel_regularizer=regularizer(l2), name=f"{name}_out")(features)
+
+
+def regularizer(l2: float):
+    """δ Σ W² for one kernel (Eq. 18), or None."""
+    return tf.keras.regularizers.L2(l2) if l2 else None
+
+
+def batch_norm(name: str) -> tf.keras.layers.Layer:
+    """BatchNorm whose statistics are those of the global batch on several devices."""
+    # momentum 0.9: an epoch on small corpora is too short for Keras' 0.99 to forget its start
+    return tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
+
+
+def fuse(size: int, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor) -> list[tf.Tensor]:
+    """[visual, textual], and (A visual)∘(B textual) of `size` beside them if size > 0."""
+    parts = [visual, textual]
+    if size:
+        A = tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_A")
+        B = tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_B")
+        parts.append(tf.keras.layers.Multiply(name=f"{name}_product")([A(visual), B(textual)]))
+    return parts
+
+
+def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
+    """The W2R network as a functional model.
+
+    Inputs:
+        regions: float32 (B, D, M).
+        words: float32 (B, C, L, E), the word vectors of C captions for each picture.
+        mask: bool (B, C, L), False at padding.
+        uniform: bool (B, C), True where α = 1/D (Eq. 8).
+
+    Outputs:
+        w2r: float32 (B, C), Y of Eq. 6.
+        alpha: float32 (B, C, L, D), Eq. 1; zero for padding.
+
+    Args:
+        l2: δ of Eq. 18.
+    """
+    regions = tf.keras.Input((None, config.M), name="regions")
+    words = tf.keras.Input((None, None, config.E), name="words")
+    mask = tf.keras.Input((None, None), dtype="bool", name="mask")
+    uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
+
+    scaled = FeatureNorm(config.region_norm, name="region_norm")(regions)
+    attention = WordToRegionAttention(l2=l2, scale=config.attention_scale, name="w2r_attention")
+    u, alpha = attention([words, scaled, mask, uniform])  # Eq. 4
+    parts = fuse(config.fusion, l2, "w2r_fusion", u, words)
+    c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # c = [u ; t], (B, C, L, M + E)
+    c = MergePairs(name="w2r_pairs")(c)
+    if config.dropout:
+        c = ReplayableDropout(config.dropout, seed=1, name="w2r_dropout")(c)
+    lstm = tf.keras.layers.LSTM(
+        config.H, kernel_regularizer=regularizer(l2), recurrent_regularizer=regularizer(l2), name="w2r_lstm"
+    )
+    last = lstm(c, mask=MergePairs(name="w2r_mask")(mask))  # (B C, H)
+    y = mlp(config.w2r_mlp, l2, "w2r_mlp", last)  # Eq. 5
+    y = SplitPairs(name="w2r_score")([y, words])  # Eq. 6
+    inputs = {"regions": regions, "words": words, "mask": mask, "uniform": uniform}
+    return tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")

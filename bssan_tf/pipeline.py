@@ -1,0 +1,150 @@
+"""Training batches: pictures' features, one caption each, and the negatives, as a function of the step number.
+
+Step s of a run is always the same batch, whatever came before it in this process: so a resumed run goes on with
+the very batches of an uninterrupted one. Features are read from the memory map, row by row, and never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bssan_tf.config import TrainingConfig
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+
+
+class PairStream:
+    """Positive pairs and their negatives, batch by batch.
+
+    A round passes every picture once, in a new order, with one of its captions; the next round takes the next
+    caption of each. Batches never cross rounds, so a picture is at most once in a batch.
+
+    Args:
+        split: pictures and captions to train on.
+        features: the store; rows are found by `split.image_rows`.
+        tokens: int32 (N_c, L), token ids of the split's captions.
+        training: batch size, negatives and seed are used.
+
+    Raises:
+        UserError: if the split has fewer pictures than a batch.
+    """
+
+    def __init__(self, split: Split, features: Features, tokens: np.ndarray, training: TrainingConfig):
+        self.split, self.features, self.tokens, self.training = split, features, tokens, training
+        self.images = len(split.image_ids)
+        if self.images < training.batch_size:
+            raise UserError(
+                f"--batch-size {training.batch_size}: the {split.name} split has only {self.images} pictures; "
+                "take a smaller batch"
+            )
+        self.round_steps = self.images // training.batch_size
+        counts = np.bincount(split.image_of_caption, minlength=self.images)
+        if counts.min() == 0:
+            name = split.image_ids[int(counts.argmin())]
+            raise UserError(
+                f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it"
+            )
+        by_image = np.argsort(split.image_of_caption, kind="stable")
+        first = np.cumsum(counts) - counts
+        # pictures with the same number n of captions: (their indices, their captions (images, n))
+        self._groups = []
+        for n in np.unique(counts):
+            images = np.flatnonzero(counts == n)
+            self._groups.append((images, by_image[first[images][:, None] + np.arange(n)]))
+        self._round = -1
+
+    def _start_round(self, number: int) -> None:
+        """Draw order, captions and negatives of a round; they depend on seed and number alone."""
+        if number == self._round:
+            return
+        rng = np.random.default_rng([self.training.seed, number])
+        self._order = rng.permutation(self.images)
+        self._caption = np.empty(self.images, np.int64)
+        for images, captions in self._groups:
+            # each picture keeps one order of its n captions until all had their turn
+            turn, place = divmod(number, captions.shape[1])
+            keys = np.random.default_rng([self.training.seed, captions.shape[1], turn]).random(captions.shape)
+            chosen = np.argsort(keys, axis=1)[:, place]
+            self._caption[images] = captions[np.arange(len(images)), chosen]
+        if self.training.negative_source == "random":
+            self._negatives = self._draw_negatives(rng)
+        self._round = number
+
+    def _draw_negatives(self, rng: np.random.Generator) -> np.ndarray:
+        """Captions of other pictures, uniformly from the split: int64 (N_i, K) (decision 15)."""
+        shape = (self.images, self.training.negatives)
+        drawn = rng.integers(len(self.tokens), size=shape)
+        own = np.arange(self.images)[:, None]
+        while (wrong := self.split.image_of_caption[drawn] == own).any():
+            drawn[wrong] = rng.integers(len(self.tokens), size=int(wrong.sum()))
+        return drawn
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Inputs of the siamese graph at a step (0-based), captions cut to the longest of the batch."""
+        number, place = divmod(step, self.round_steps)
+        self._start_round(number)
+        B = self.training.batch_size
+        images = self._order[place * B : (place + 1) * B]
+        tokens = self.tokens[self._caption[images]]  # (B, L)
+        inputs = gather(self.features, self.split.image_rows[images])
+        if self.training.negative_source == "random":
+            negatives = self.tokens[self._negatives[images]]  # (B, K, L)
+            length = max(longest(tokens), longest(negatives.reshape(-1, negatives.shape[-1])))
+            inputs["negative_tokens"] = negatives[:, :, :length]
+        else:
+            length = longest(tokens)
+        inputs["tokens"] = tokens[:, :length]
+        return inputs
+
+    def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """All batches from a step on, without end."""
+        step = start
+        while True:
+            yield self.batch(step)
+            step += 1
+
+
+def longest(tokens: np.ndarray) -> int:
+    """Length of the longest caption of int (N, L), at least 1."""
+    return max(1, int((tokens != 0).sum(axis=1).max()))
+
+
+def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of the store as float32 inputs of the model: regions (B, D, M), objects (B, P, Q), valid bool (B, P)."""
+    inputs = {}
+    if features.regions is not None:
+        inputs["regions"] = np.asarray(features.regions[rows], np.float32)
+    if features.objects is not None:
+        inputs["objects"] = np.asarray(features.objects[rows], np.float32)
+        inputs["valid"] = np.asarray(features.valid[rows], bool)
+    return inputs
+
+
+def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start: int):
+    """The stream from a step on as a prefetching tf.data.Dataset of (inputs, targets).
+
+    Args:
+        inputs: the model's inputs by name, whose shapes and types the batches have.
+        outputs: the model's output names; their targets are zeros, which no loss looks at.
+    """
+    import tensorflow as tf
+
+    B = stream.training.batch_size
+
+    def generate():
+        targets = {name: np.zeros(B, np.float32) for name in outputs}
+        for batch in stream.batches(start):
+            yield {name: batch[name] for name in inputs}, targets
+
+    signature = (
+        {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()},
+        {name: tf.TensorSpec((B,), tf.float32) for name in outputs},
+    )
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return (
+        tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
+    )

@@ -1,0 +1,116 @@
+"""From a DataConfig to what training and evaluation need: the corpus, its features, the tokenizer.
+
+Extraction happens here, on first use; later calls open what the cache holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bssan_tf.config import Config, DataConfig
+from bssan_tf.datasets import load_corpus
+from bssan_tf.datasets.corpus import Corpus, Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A corpus and its features; row i of the features belongs to picture i of the corpus."""
+
+    corpus: Corpus
+    features: Features
+
+    def split(self, name: str) -> Split:
+        """A split without the pictures that could not be read; UserError if there is no such split."""
+        return self.corpus.split(name).without_rows(self.features.bad_rows)
+
+
+def resolve(data: DataConfig) -> DataConfig:
+    """Fill in what depends on the data set: backbone and source of the objects."""
+    scenes = data.data == "scenes"
+    backbone = data.backbone or ("slim" if scenes else "vgg19")
+    objects = data.objects or ("boxes" if data.boxes or scenes else "grid")
+    if objects == "boxes" and not (data.boxes or scenes):
+        raise UserError("--objects boxes: no boxes given; add --boxes FILE.npz, or use --objects grid")
+    return dataclasses.replace(data, backbone=backbone, objects=objects)
+
+
+def open_data(data: DataConfig, progress: bool = True) -> Data:
+    """Load the corpus, and extract or open its features.
+
+    Raises:
+        UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
+    """
+    data = resolve(data)
+    root = Path(data.root) if data.root else None
+    corpus = load_corpus(
+        data.data, root=root, split_lists=data.split, allow_partial=data.allow_partial, cache=Path(data.cache)
+    )
+    if data.import_regions or data.import_objects:
+        from bssan_tf.features.imported import import_features
+
+        features = import_features(
+            corpus.image_ids,
+            regions=data.import_regions and Path(data.import_regions),
+            objects=data.import_objects and Path(data.import_objects),
+            ids=data.import_ids and Path(data.import_ids),
+        )
+        return Data(corpus, features)
+    return Data(corpus, _extracted(corpus, data, progress))
+
+
+def build_extractor(data: DataConfig):
+    """The extractor of a run, for its corpus or for a new photo."""
+    from bssan_tf.features.regions import Extractor
+
+    data = resolve(data)
+    return Extractor(data.backbone, Path(data.backbone_weights) if data.backbone_weights else None)
+
+
+def boxes_of(corpus: Corpus, data: DataConfig) -> Path | str:
+    """Where the objects' boxes come from: a file, or `grid`."""
+    data = resolve(data)
+    if data.objects == "grid":
+        return "grid"
+    return Path(data.boxes) if data.boxes else corpus.boxes_file
+
+
+def _extracted(corpus: Corpus, data: DataConfig, progress: bool) -> Features:
+    from bssan_tf.features.extraction import extract_features
+
+    extractor = build_extractor(data)
+    boxes = boxes_of(corpus, data)
+    if boxes == "grid":
+        logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
+    name = f"{extractor.name}-{'grid' if boxes == 'grid' else Path(boxes).stem}"
+    folder = Path(data.cache) / corpus.cache_key / name
+    return extract_features(
+        corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress
+    )
+
+
+def fit_config(config: Config, features: Features, glove_size: int) -> Config:
+    """The config with the sizes that data decide: D, M, P, Q and the word vectors'.
+
+    Without a GloVe file the words' vectors are learned, 300 numbers each.
+    """
+    values = {"E_glove": glove_size}
+    if not glove_size and config.model.E_trained < 300:
+        values["E_trained"] = 300
+    needed = {"w2r": ("regions",), "o2w": ("objects",)}.get(config.model.variant, ("regions", "objects"))
+    for name, sizes in (("regions", ("D", "M")), ("objects", ("P", "Q"))):
+        array = getattr(features, name)
+        if array is not None:
+            values |= dict(zip(sizes, array.shape[1:]))
+        elif name in needed:
+            raise UserError(
+                f"--variant {config.model.variant}: needs {name}, and none were imported; "
+                f"add --import-{name} FILE.npy or choose another variant"
+            )
+    return config.replace(**values)

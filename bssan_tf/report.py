@@ -1,0 +1,191 @@
+"""Retrieval reports as people and programs read them: a text table beside the paper's rows, and JSON.
+
+In: the dicts of metrics.py and pointing.py. Out: strings and JSON values; nothing is printed here.
+The paper's numbers stand beside ours only for its own data sets, and every way in which our setting differs
+from the paper's is said below the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bssan_tf.errors import UserError
+from bssan_tf.metrics import RECALLS
+from bssan_tf.runs import write_json
+
+# R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
+PAPER_TABLES = {
+    "flickr30k": (
+        "Table II",
+        {
+            "BSSAN_w2r": (41.2, 71.1, 80.9, 3.0, 31.0, 61.3, 70.4, 3.0),
+            "BSSAN_o2w": (38.4, 67.2, 77.5, 3.0, 28.5, 57.5, 67.9, 4.0),
+            "BSSAN_no_reg": (43.1, 73.9, 82.8, 2.0, 32.3, 61.7, 72.3, 3.0),
+            "BSSAN": (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0),
+        },
+    ),
+    "coco": (
+        "Table III",
+        {
+            "BSSAN_w2r": (52.9, 79.3, 88.3, 2.0, 38.1, 74.1, 86.1, 2.0),
+            "BSSAN_o2w": (49.2, 76.1, 85.1, 2.0, 36.2, 69.2, 82.5, 3.0),
+            "BSSAN_no_reg": (54.7, 81.9, 89.7, 1.0, 40.7, 75.5, 87.9, 2.0),
+            "BSSAN": (56.0, 82.6, 91.3, 1.0, 41.8, 76.7, 88.5, 2.0),
+        },
+    ),
+}
+_KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
+_PROTOCOLS = {
+    "1k": "the first 1,000 images",
+    "5fold": "mean of 5 folds of 1,000 images",
+    "5k": "5,000 images at once",
+}
+
+
+def paper_report(values: Sequence[float]) -> dict:
+    """A row of PAPER_TABLES as a dict like those of metrics.py, without counts."""
+    i2t, t2i = dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:]))
+    return {"i2t": i2t, "t2i": t2i, "rsum": sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS)}
+
+
+def differences(
+    *,
+    corpus: str,
+    split: str,
+    split_lists: str,
+    official: bool,
+    backbone: str,
+    objects: str,
+    captions_per_image: int | None = None,
+) -> tuple[str, ...]:
+    """Every way in which a measurement's setting differs from the paper's, one phrase each.
+
+    Args:
+        corpus: name of the data set.
+        split: "train", "val" or "test".
+        split_lists: `Corpus.split_lists`.
+        official: whether the data set is whole, `Corpus.official`.
+        backbone: what the regions come from; the paper's is "vgg19".
+        objects: what the objects come from; the paper's is "faster_rcnn".
+        captions_per_image: how many captions of each image were scored, None for all.
+    """
+    found = []
+    if split != "test":
+        found.append(f"images of the {split} split; the paper's are of test")
+    if not official:
+        found.append("only a part of the data set")
+    if split_lists != "official":
+        found.append(f"split lists: {split_lists}, not the paper's")
+    elif corpus == "coco":
+        found.append("the paper does not say which 1,000 images of val2014 are its test split")
+    if captions_per_image is not None:
+        found.append(f"{captions_per_image} caption(s) an image; the paper scores all five")
+    if backbone != "vgg19":
+        found.append(f"regions of {backbone}; the paper's are of VGG-19 conv5_4")
+    if objects != "faster_rcnn":
+        found.append(f"objects of {objects}; the paper's are Faster R-CNN's fc7")
+    return tuple(found)
+
+
+def text_table(
+    report: Mapping,
+    name: str,
+    corpus: str,
+    split: str,
+    baselines: Mapping[str, Mapping] | None = None,
+    differs: Sequence[str] = (),
+    beside_paper: bool = True,
+) -> str:
+    """The retrieval table: our row, the baselines', and the paper's where the corpus is one of its two.
+
+    Args:
+        report: of `metrics.retrieval_report` or `metrics.protocol_reports`.
+        name: what our row is called, e.g. the run's name.
+        corpus: data set, chooses the paper's table.
+        split: named in the heading.
+        baselines: further rows of our own measurement, name -> report.
+        differs: what `differences` found; said below the table if the paper's rows are shown.
+        beside_paper: False leaves the paper's rows out.
+    """
+    rows = {name: report, **{key.upper(): value for key, value in (baselines or {}).items()}}
+    title, printed = PAPER_TABLES.get(corpus if beside_paper else None, (None, {}))
+    width = max(24, *(len(key) + 2 for key in rows))
+    ours = [_row(key, value, width) for key, value in rows.items()]
+    half = 3 * 7 + 8
+    rule = "-" * len(ours[0])
+    lines = [
+        _heading(report, corpus, split),
+        f"{'':{width}}{'image to text':^{half}}  {'text to image':^{half}}",
+        f"{'':{width}}"
+        + "  ".join(["".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"] * 2)
+        + f"{'rsum':>8}",
+        rule,
+        *ours,
+    ]
+    if printed:
+        mark = " *" if differs else ""
+        lines += [rule, f"printed in the paper, {title}{mark}"]
+        lines += [_row(f"  {key}{mark}", paper_report(values), width) for key, values in printed.items()]
+        if differs:
+            lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
+    return "\n".join(lines)
+
+
+def pointing_lines(pointing: Mapping) -> str:
+    """What `pointing.pointing` found, one line for each attention that the model has; "" if there is none."""
+    lines = []
+    for key, cases, text in (
+        ("w2r", "n_words", "W2R: attention of colour and shape words peaks inside the named object's box"),
+        ("o2w", "n_objects", "O2W: attention of objects peaks at a word that names them"),
+    ):
+        if pointing.get(key) is not None:
+            counted = f"of {pointing[cases]:,} {cases[2:]}; chance {pointing[f'{key}_chance']:.1f} %"
+            lines.append(f"{text}: {pointing[key]:.1f} % ({counted})")
+    return "\n".join(lines)
+
+
+def report_json(
+    report: Mapping,
+    *,
+    run: str,
+    corpus: str,
+    split: str,
+    pointing: Mapping | None = None,
+    baselines: Mapping[str, Mapping] | None = None,
+) -> dict:
+    """The report as one JSON value: the keys of `metrics`, "run", "corpus", "split", and "pointing" and
+    "baselines" where given. Pointing is in percent, like the recalls."""
+    value = {**report}
+    if pointing is not None:
+        value["pointing"] = dict(pointing)
+    value |= {"run": run, "corpus": corpus, "split": split}
+    if baselines:
+        value["baselines"] = {name: dict(row) for name, row in baselines.items()}
+    return value
+
+
+def write_report(path: Path, value: Mapping) -> None:
+    """Write `report_json`'s value, whole or not at all.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    try:
+        write_json(Path(path), dict(value))
+    except OSError as error:
+        raise UserError(f"--json {path}: can't be written ({error.strerror}); name another file") from error
+
+
+def _heading(report: Mapping, corpus: str, split: str) -> str:
+    counts = f"{report['n_images']:,} images, {report['n_captions']:,} captions"
+    protocol = _PROTOCOLS.get(report.get("protocol"))
+    return f"{corpus}, {split}: {counts}" + (f" ({protocol})" if protocol else "")
+
+
+def _row(name: str, report: Mapping, width: int) -> str:
+    ways = []
+    for way in ("i2t", "t2i"):
+        recalls = "".join(f"{report[way][key]:7.1f}" for key in _KEYS[:3])
+        ways.append(f"{recalls}{report[way]['MedR']:8.1f}")
+    return f"{name:{width}}" + "  ".join(ways) + f"{report['rsum']:8.1f}"

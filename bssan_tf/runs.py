@@ -1,0 +1,153 @@
+"""The run folder: config, vocabulary, weights, and how each came to be; all that later commands need.
+
+runs/NAME/config.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
+          history.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bssan_tf.config import Config
+from bssan_tf.errors import UserError
+
+RUNS = Path("runs")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def vocabulary_file(self) -> Path:
+        return self.path / "vocabulary.txt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.keras"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def history_file(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export" / "1"
+
+    def create(self, config: Config, arguments: list[str]) -> None:
+        """Make the folder and write config, command line and versions.
+
+        Raises:
+            UserError: if the folder holds a run already.
+        """
+        if self.config_file.exists():
+            raise UserError(
+                f"{self.path}: holds a run already; choose another --name, or go on with --resume {self.path}"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "command.txt", shlex.join(arguments) + "\n")
+        write_json(self.path / "versions.json", versions())
+        write_text(self.config_file, config.to_json() + "\n")
+
+    def load_config(self) -> Config:
+        """The run's config; UserError if this is no run folder."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: no such run; `python train.py` makes one, or name another")
+        return Config.load(self.config_file)
+
+    def load_model(self):
+        """The best model of the run and its tokenizer: (Bssan, Tokenizer).
+
+        Raises:
+            UserError: if the run has no finished epoch, or a file of it is damaged.
+        """
+        from bssan_tf.models.bssan import Bssan
+        from bssan_tf.text import Tokenizer
+
+        config = self.load_config()
+        if not self.best.exists():
+            raise UserError(
+                f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})"
+            )
+        tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length)
+        model = Bssan(config.model, len(tokenizer.words))
+        try:
+            model.scorer.load_weights(self.best)
+        except (ValueError, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{self.best}: does not fit the run's config.json ({reason}); train the run anew"
+            ) from None
+        return model, tokenizer
+
+
+def latest_run(runs: Path = RUNS) -> RunFolder:
+    """The run whose best model is the newest; UserError if there is none."""
+    found = sorted(runs.glob("*/best.keras"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"{runs}/: no trained run there; `python train.py` makes one, or give --run RUN")
+    return RunFolder(found[-1].parent)
+
+
+def free_name(stem: str, runs: Path = RUNS) -> str:
+    """`stem`, or `stem-2`, `stem-3`, ... if that is taken."""
+    name, n = stem, 1
+    while (runs / name).exists():
+        n += 1
+        name = f"{stem}-{n}"
+    return name
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        found[package] = version(package)
+    return found
+
+
+def command_line() -> list[str]:
+    """The command that is running, as the user gave it."""
+    return ["python", *sys.argv]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

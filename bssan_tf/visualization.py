@@ -1,0 +1,133 @@
+"""From a trained model and a photo to the attention pictures of Figures 7 and 8.
+
+`explain` takes any photo file and caption through the extractor of a run; `draw_pairs` shows pairs of a corpus
+whose features are in the store, for TensorBoard.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.config import DataConfig
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.store import Features
+from bssan_tf.figures import attention_figure, figure_to_array
+from bssan_tf.pipeline import gather, longest
+from bssan_tf.preparation import build_extractor, resolve
+from bssan_tf.runs import RunFolder
+
+
+def explain(
+    run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None
+) -> dict[str, float]:
+    """Draw what the run's best model looks at, and write the picture to `out`.
+
+    Args:
+        photo: any picture file that Pillow reads.
+        caption: any text; words that the run has not seen count as unknown.
+        out: PNG file.
+        data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo. Without it, the
+            run's own boxes where they list the photo, else ten fixed boxes.
+
+    Returns:
+        `score`, and `w2r` and `o2w` where the variant has them.
+
+    Raises:
+        UserError: unreadable photo, caption without a word, a run on imported features, which has no extractor.
+    """
+    flags = dict(data_flags or {})
+    config = run.load_config()
+    if config.data.import_regions or config.data.import_objects:
+        raise UserError(
+            f"{run.path}: was trained on imported arrays, so there is no extractor for a new photo"
+        )
+    picture, size = read_picture(photo)
+    model, tokenizer = run.load_model()
+    words = tokenizer.words_of(caption)
+    if not words:
+        raise UserError(f"caption {caption!r}: has no word; give a sentence")
+    boxes = flags.pop("boxes", None)
+    data = config.replace(**flags).data
+    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P)
+    features = build_extractor(data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    inputs = {
+        "regions": features["regions"].astype(np.float32),
+        "objects": features["objects"].astype(np.float32),
+        "valid": objects["valid"][None],
+        "tokens": tokenizer([caption])[:, : len(words)],
+    }
+    outputs = _score(model.scorer, inputs)
+    known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
+    _draw(picture, known, {name: value[0] for name, value in outputs.items()}, objects, out)
+    return {name: float(outputs[name][0]) for name in ("score", "w2r", "o2w") if name in outputs}
+
+
+def photo_objects(
+    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int
+) -> dict[str, np.ndarray]:
+    """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid.
+
+    Args:
+        size: height and width of the photo in pixels.
+        boxes: a boxes file that must list the photo, or None for the run's own.
+        count: P.
+
+    Raises:
+        UserError: `boxes` does not list the photo.
+    """
+    data = resolve(data)
+    own = data.boxes or (Path(data.cache) / "scenes" / "boxes.npz" if data.data == "scenes" else None)
+    path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
+    if path is not None:
+        file = BoxesFile(path)
+        if (row := file.row_of_name.get(photo.name)) is not None:
+            return top_objects(file.boxes[row], size, count)
+        if boxes is not None:
+            raise UserError(f"--boxes {boxes}: does not list {photo.name}; add it, or leave --boxes out")
+    return grid_boxes(count)
+
+
+def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str, np.ndarray]:
+    """Attention pictures of the first caption of each picture of a split: {title: uint8 (H, W, 3)}."""
+    tokens = tokenizer(split.captions)
+    rows = split.image_rows[split.image_of_caption]
+    outputs = _score(scorer, {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]})
+    images = {}
+    for i, caption in enumerate(split.captions):
+        words = tokenizer.words_of(caption)
+        if not words or (features.grid is None and features.boxes is None):
+            continue
+        objects = {
+            name: getattr(features, name)[rows[i]]
+            for name in ("boxes", "classes", "scores", "valid")
+            if getattr(features, name) is not None
+        }
+        picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
+        figure = _draw(picture, words, {k: v[i] for k, v in outputs.items()}, objects, None, features.grid)
+        images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
+    return images
+
+
+def _score(scorer, inputs: dict) -> dict[str, np.ndarray]:
+    named = {name: inputs[name] for name in scorer.input}
+    return {name: value.numpy() for name, value in scorer(named, training=False).items()}
+
+
+def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(14, 14)):
+    shown = {"alpha": outputs.get("alpha") if grid else None}
+    if "beta" in outputs and "boxes" in objects:
+        shown |= {"beta": outputs["beta"], "boxes": objects["boxes"]}
+        shown |= {"object_scores": objects.get("scores"), "valid": objects.get("valid")}
+    parts = {
+        label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs
+    }
+    if len(parts) < 2:
+        parts = None  # the only part is the score itself
+    return attention_figure(
+        picture, words, float(outputs["score"]), parts=parts, grid=grid or (14, 14), out=out, **shown
+    )

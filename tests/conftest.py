@@ -1,0 +1,25 @@
+"""Fixtures that several test files share: where the real data lies, and quiet TensorFlow."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root, where train.py, evaluate.py and visualize.py lie."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photos, captions and weights for tests; skips where they are absent."""
+    folder = Path(os.environ.get("BSSAN_SHARED_DATA", PROJECT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data not found: set BSSAN_SHARED_DATA to its folder")
+    return folder

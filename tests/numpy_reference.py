@@ -1,0 +1,122 @@
+"""BSSAN in NumPy, one pair at a time, written from the paper's equations; the yardstick for the Keras graphs."""
+
+import numpy as np
+
+
+def softmax(e):
+    exp = np.exp(e - e.max())
+    return exp / exp.sum()
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+class Weights:
+    """The weights of a Keras model by `layer/weight` name."""
+
+    def __init__(self, model):
+        self.values = {}
+        self._collect(model)
+
+    def _collect(self, model):
+        for layer in model.layers:
+            if hasattr(layer, "layers"):
+                self._collect(layer)
+            else:
+                for weight in layer.weights:
+                    parts = weight.name.split(":")[0].split("/")
+                    direction = [p.split("_")[0] for p in parts if p.startswith(("forward_", "backward_"))]
+                    self.values["/".join([layer.name, *direction, parts[-1]])] = weight.numpy().astype(
+                        np.float64
+                    )
+
+    def __getitem__(self, name):
+        return self.values[name]
+
+    def __contains__(self, name):
+        return name in self.values
+
+
+def lstm(x, kernel, recurrent, bias):
+    """States of every step, gates in Keras' order i, f, c, o."""
+    n = recurrent.shape[0]
+    h, c, states = np.zeros(n), np.zeros(n), []
+    for step in x:
+        i, f, g, o = np.split(step @ kernel + h @ recurrent + bias, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        states.append(h)
+    return np.array(states)
+
+
+def mlp(x, weights, name):
+    """Dense, BatchNorm with its moving statistics, tanh; then one number (Table I)."""
+    i = 1
+    while f"{name}_dense{i}/kernel" in weights:
+        x = x @ weights[f"{name}_dense{i}/kernel"] + weights[f"{name}_dense{i}/bias"]
+        norm = {
+            part: weights[f"{name}_norm{i}/{part}"]
+            for part in ("gamma", "beta", "moving_mean", "moving_variance")
+        }
+        x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) * norm["gamma"] + norm["beta"]
+        x = np.tanh(x)
+        i += 1
+    return float(x @ weights[f"{name}_out/kernel"][:, 0] + weights[f"{name}_out/bias"][0])
+
+
+def word_vectors(tokens, weights):
+    parts = [
+        weights[f"{name}/embeddings"] for name in ("glove", "embedding") if f"{name}/embeddings" in weights
+    ]
+    return np.concatenate([part[tokens] for part in parts], axis=1)  # (L, E)
+
+
+def normed(features, mode):
+    if "sqrt" in mode:
+        features = np.sign(features) * np.sqrt(np.abs(features))
+    if "l2" in mode:
+        features = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    return features
+
+
+def fused(visual, textual, weights, name):
+    parts = [visual, textual]
+    if f"{name}_A/kernel" in weights:
+        parts.append((visual @ weights[f"{name}_A/kernel"]) * (textual @ weights[f"{name}_B/kernel"]))
+    return np.concatenate(parts)
+
+
+def w2r(tokens, regions, weights, config, uniform=False):
+    """Y and α of a pair (Eq. 1-6, 8). tokens: (L,) without padding; regions: (D, M)."""
+    t, r = word_vectors(tokens, weights), normed(regions.astype(np.float64), config.region_norm)
+    W, b = weights["w2r_attention/W"], weights["w2r_attention/b"]
+    factor = weights["w2r_attention/scale"] if config.attention_scale else 1.0
+    c, alphas = [], []
+    for t_k in t:
+        e = np.array([np.tanh(t_k @ W @ r_j + b) for r_j in r])  # Eq. 2
+        alpha = np.full(len(r), 1 / len(r)) if uniform else softmax(factor * e)  # Eq. 1, 8
+        u_k = sum(a * r_j for a, r_j in zip(alpha, r))  # Eq. 3
+        c.append(fused(u_k, t_k, weights, "w2r_fusion"))
+        alphas.append(alpha)
+    last = lstm(c, *(weights[f"w2r_lstm/{p}"] for p in ("kernel", "recurrent_kernel", "bias")))[-1]
+    return mlp(last, weights, "w2r_mlp"), np.array(alphas)  # Eq. 5
+
+
+def o2w(tokens, objects, weights, config, uniform=False):
+    """Y' and β of a pair (Eq. 8-16). objects: (P, Q) without padding."""
+    t, objects = word_vectors(tokens, weights), normed(objects.astype(np.float64), config.object_norm)
+    names = ("kernel", "recurrent_kernel", "bias")
+    forward = lstm(t, *(weights[f"o2w_bilstm/forward/{p}"] for p in names))
+    backward = lstm(t[::-1], *(weights[f"o2w_bilstm/backward/{p}"] for p in names))[::-1]
+    s = (forward + backward) / 2  # merging mode "average"
+    W, b = weights["o2w_attention/W"], weights["o2w_attention/b"]
+    factor = weights["o2w_attention/scale"] if config.attention_scale else 1.0
+    y, betas = [], []
+    for o_j in objects:
+        e = np.array([np.tanh(o_j @ W @ s_k + b) for s_k in s])  # Eq. 10
+        beta = np.full(len(s), 1 / len(s)) if uniform else softmax(factor * e)  # Eq. 9, 8
+        u_j = sum(b_k * s_k for b_k, s_k in zip(beta, s))  # Eq. 11
+        y.append(mlp(fused(o_j, u_j, weights, "o2w_fusion"), weights, "o2w_mlp"))  # Eq. 13
+        betas.append(beta)
+    return float(np.mean(y)), np.array(betas)  # Eq. 14

@@ -1,0 +1,150 @@
+"""CCA on made-up corpora: finds a link, finds nothing where there is none, reads only training rows."""
+
+import numpy as np
+import pytest
+
+from bssan_tf import baselines, metrics
+
+N_WORDS, M, D = 60, 48, 6
+
+
+def corpus(n_images, seed, captions_each=3):
+    """Images with six of 40 attributes; a region shows one of them, a caption names five and adds fillers."""
+    link = np.random.default_rng(99).normal(size=(40, M)) ** 2  # the look of each attribute
+    rng = np.random.default_rng(seed)
+    attributes = np.stack([rng.permutation(40)[:D] for _ in range(n_images)])  # (N_i, 6)
+    regions = (link[attributes] * rng.uniform(0.8, 1.2, (n_images, D, 1))).astype(np.float16)
+    owner = rng.permutation(np.repeat(np.arange(n_images), captions_each))
+    named = np.stack([rng.permutation(attributes[i])[:5] for i in owner])
+    fillers = rng.integers(42, N_WORDS, (len(owner), 3))
+    tokens = np.concatenate([named + 2, fillers, np.zeros((len(owner), 4), int)], axis=1).astype(np.int32)
+    return regions, owner, tokens
+
+
+def fit(regions, owner, tokens, rows=None, seed=0):
+    rows = np.arange(len(regions)) if rows is None else rows
+    return baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, seed)
+
+
+@pytest.fixture(scope="module")
+def linked():
+    return fit(*corpus(300, seed=1))
+
+
+def test_finds_the_link_on_new_images(linked):
+    regions, owner, tokens = corpus(100, seed=2)
+    scores = linked.score_matrix(regions, np.arange(100), tokens)
+    assert scores.shape == (100, 300)
+    assert scores.dtype == np.float32
+    report = metrics.retrieval_report(scores, owner)
+    assert report["i2t"]["R@5"] > 95
+    assert report["t2i"]["R@5"] > 95
+
+
+def test_shuffled_pairs_give_chance():
+    regions, owner, tokens = corpus(300, seed=1)
+    cca = fit(regions, np.random.default_rng(0).permutation(owner), tokens)
+    # 60 images are held back: chance of R@1 + R@5 + R@10 is about 8 + 23 + 42 (three captions each) and 2 +
+    # 8 + 17.
+    # Were they part of the fit that is judged, its overfit would show here.
+    assert cca.chosen["held_images"] == 60
+    assert cca.chosen["held_rsum"] < 200
+    test_regions, test_owner, test_tokens = corpus(100, seed=2)
+    report = metrics.retrieval_report(cca.score_matrix(test_regions, np.arange(100), test_tokens), test_owner)
+    assert report["t2i"]["R@10"] < 25
+    assert report["rsum"] < 130
+
+
+class Recorder:
+    """Regions that note which rows are read."""
+
+    def __init__(self, regions):
+        self.regions, self.shape, self.read = regions, regions.shape, set()
+
+    def __getitem__(self, rows):
+        self.read.update(np.asarray(rows).tolist())
+        return self.regions[rows]
+
+
+def test_fit_reads_training_rows_only():
+    regions, owner, tokens = corpus(60, seed=3)
+    everything = np.concatenate([regions, np.full((40, D, M), np.nan, np.float16)])
+    order = np.random.default_rng(0).permutation(100)
+    rows = np.argsort(order)[:60]  # row of image i
+    recorder = Recorder(everything[order])
+    cca = fit(recorder, owner, tokens, rows)
+    assert recorder.read == set(rows.tolist())
+    plain = fit(regions, owner, tokens)
+    np.testing.assert_allclose(
+        cca.score_matrix(recorder, rows, tokens),
+        plain.score_matrix(regions, np.arange(60), tokens),
+        atol=1e-5,
+    )
+
+
+def test_same_seed_same_numbers():
+    regions, owner, tokens = corpus(60, seed=3)
+    first, second = (fit(regions, owner, tokens, seed=5) for _ in range(2))
+    assert first.chosen == second.chosen
+    np.testing.assert_array_equal(first.image_map, second.image_map)
+
+
+def test_scores_do_not_depend_on_padding_or_word_order(linked):
+    regions, _, tokens = corpus(20, seed=4)
+    expected = linked.score_matrix(regions, np.arange(20), tokens)
+    shorter = linked.score_matrix(regions, np.arange(20), tokens[:, :8])
+    reversed_words = linked.score_matrix(regions, np.arange(20), tokens[:, 7::-1])
+    np.testing.assert_allclose(shorter, expected, atol=1e-6)
+    np.testing.assert_allclose(reversed_words, expected, atol=1e-5)
+
+
+def test_solution_is_the_cca_of_the_definition():
+    """Maps whiten the ridged covariances and diagonalise the cross covariance (Hardoon et al., 2004)."""
+    regions, owner, tokens = corpus(200, seed=6)
+    images = baselines.pool_regions(regions, np.arange(200))
+    weights = baselines._word_weights(tokens, N_WORDS)
+    used = np.flatnonzero(weights)
+    bags = np.zeros((len(tokens), N_WORDS))
+    for c, caption in enumerate(tokens):
+        for word in set(caption.tolist()) - {0, 1}:
+            bags[c, word] = weights[word]
+    bags /= np.linalg.norm(bags, axis=1, keepdims=True)
+    x, y = images[owner] - images[owner].mean(0), (bags - bags.mean(0))[:, used]
+    n = len(tokens)
+    cxx, cyy, cxy = x.T @ x / n, y.T @ y / n, x.T @ y / n
+    rx, ry = 0.1 * np.trace(cxx) / len(cxx), 0.5 * np.trace(cyy) / len(cyy)
+
+    sums = baselines._Sums.of(images, tokens, owner, weights, used)
+    a, b, rho = baselines._Solver(sums, 0.5).solve(0.1)
+    top = slice(0, 20)
+    np.testing.assert_allclose((a.T @ (cxx + rx * np.eye(M)) @ a)[top, top], np.eye(20), atol=1e-5)
+    np.testing.assert_allclose((b.T @ (cyy + ry * np.eye(len(cyy))) @ b)[top, top], np.eye(20), atol=1e-4)
+    np.testing.assert_allclose((a.T @ cxy @ b)[top, top], np.diag(rho[top]), atol=1e-5)
+
+
+def test_repeated_and_unknown_words():
+    weights = np.array([0, 0, 3, 4], np.float32)
+    tokens = np.array([[2, 3, 2, 1, 0], [1, 1, 0, 0, 0]])
+    bags = baselines._project_bags(tokens, weights, np.eye(4, dtype=np.float32))
+    np.testing.assert_allclose(bags, [[0, 0, 0.6, 0.8], [0, 0, 0, 0]], atol=1e-6)
+
+
+def test_rare_words_are_left_out_and_common_ones_weigh_less():
+    tokens = np.array([[2, 3, 1], [2, 2, 4], [2, 3, 0], [5, 0, 0]])
+    weights = baselines._word_weights(tokens, 7)
+    assert weights.tolist() == [0, 0, pytest.approx(np.log(4 / 3)), pytest.approx(np.log(2)), 0, 0, 0]
+
+
+def test_pooling_by_hand():
+    regions = np.array([[[4.0, 0], [16, 1]], [[0, 0], [0, 0]]], np.float16)  # means of roots: 3, 0.5
+    pooled = baselines.pool_regions(regions, [1, 0])
+    np.testing.assert_allclose(pooled, [[0, 0], np.array([3, 0.5]) / np.sqrt(9.25)], atol=1e-6)
+
+
+def test_misuse_is_refused():
+    regions, owner, tokens = corpus(9, seed=1)
+    with pytest.raises(ValueError, match="at least 10"):
+        fit(regions, owner, tokens)
+    regions, owner, tokens = corpus(12, seed=1)
+    with pytest.raises(ValueError, match="out of range"):
+        fit(regions, owner, tokens + 30)

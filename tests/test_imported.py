@@ -1,0 +1,152 @@
+"""A user's own arrays: any sizes, any order of rows, and the errors about them."""
+
+import numpy as np
+import pytest
+
+from bssan_tf.errors import UserError
+from bssan_tf.features.imported import Reordered, import_features
+
+IDS = ("a.jpg", "b.jpg", "c.jpg")
+
+
+def save(path, array):
+    np.save(path, array)
+    return path
+
+
+def regions(n=3, D=7, M=5, dtype=np.float32):
+    return np.arange(n * D * M, dtype=np.float64).reshape(n, D, M).astype(dtype) + 1
+
+
+def test_rows_in_corpus_order(tmp_path):
+    R, O = regions(), regions(3, 2, 200, np.float16)  # noqa: E741
+    features = import_features(IDS, save(tmp_path / "r.npy", R), save(tmp_path / "o.npy", O))
+    assert isinstance(features.regions, np.memmap)
+    np.testing.assert_array_equal(features.regions, R)
+    np.testing.assert_array_equal(features.objects, O)
+    assert features.regions.dtype == np.float32
+    assert features.objects.dtype == np.float16
+    assert features.valid.shape == (3, 2)
+    assert features.valid.all()
+    assert features.grid is None  # 7 regions lie in no square
+    assert features.image_ids == IDS
+    assert len(features.bad_rows) == 0
+    assert features.boxes is None
+    assert features.manifest["extractor"] == "imported"
+
+
+def test_only_one_of_them_and_a_square_grid(tmp_path):
+    features = import_features(IDS, regions=save(tmp_path / "r.npy", regions(D=9)))
+    assert features.grid == (3, 3)
+    assert features.objects is None
+    assert features.valid is None
+    features = import_features(IDS, objects=save(tmp_path / "o.npy", regions()))
+    assert features.regions is None
+    assert features.grid is None
+
+
+def test_rows_by_ids_in_another_order_with_more_images(tmp_path):
+    (tmp_path / "ids.txt").write_text("x.jpg\nc.jpg\n\na.jpg\ny.jpg\nb.jpg\n")
+    R = regions(5)
+    features = import_features(IDS, save(tmp_path / "r.npy", R), ids=tmp_path / "ids.txt")
+    expected = R[[2, 4, 1]]
+    assert features.regions.shape == (3, 7, 5)
+    assert len(features.regions) == 3
+    assert features.regions.ndim == 3
+    np.testing.assert_array_equal(features.regions[np.array([2, 0, 2])], expected[[2, 0, 2]])
+    np.testing.assert_array_equal(features.regions[1], expected[1])
+    np.testing.assert_array_equal(features.regions[:2], expected[:2])
+    np.testing.assert_array_equal(features.regions[np.array([True, False, True])], expected[[0, 2]])
+
+
+def test_ids_that_begin_like_the_corpus_stay_a_memory_map(tmp_path):
+    (tmp_path / "ids.txt").write_text("a.jpg\nb.jpg\nc.jpg\nx.jpg\n")
+    features = import_features(IDS, save(tmp_path / "r.npy", regions(4)), ids=tmp_path / "ids.txt")
+    assert isinstance(features.regions, np.memmap)
+    np.testing.assert_array_equal(features.regions, regions(4)[:3])
+
+
+def test_reordered_is_indexed_like_an_array():
+    array, order = regions(5), np.array([4, 0, 3])
+    view, expected = Reordered(array, order), regions(5)[[4, 0, 3]]
+    for key in (0, -1, slice(1, None), [0, 2], (1, 2), (0, slice(2), 3), (slice(None), 0), ([2, 0], slice(1, 3))):
+        np.testing.assert_array_equal(view[key], expected[key])
+    np.testing.assert_array_equal(np.stack(list(view)), expected)
+    with pytest.raises(IndexError):
+        view[3]
+
+
+def test_all_zero_objects_are_padding(tmp_path):
+    objects = np.zeros((3, 4, 100), np.float16)
+    objects[0, :2] = 1
+    objects[1, 0, 99] = -0.5  # only its last number is not 0
+    objects[2] = 1
+    features = import_features(IDS, objects=save(tmp_path / "o.npy", objects))
+    expected = [[True, True, False, False], [True, False, False, False], [True] * 4]
+    np.testing.assert_array_equal(features.valid, expected)
+    (tmp_path / "ids.txt").write_text("c.jpg\nb.jpg\na.jpg\n")
+    features = import_features(IDS, objects=tmp_path / "o.npy", ids=tmp_path / "ids.txt")
+    np.testing.assert_array_equal(features.valid, expected[::-1])
+
+
+def test_padding_over_several_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("bssan_tf.features.imported.BLOCK_BYTES", 1)
+    objects = np.ones((3, 2, 4), np.float32)
+    objects[1, 1] = 0
+    features = import_features(IDS, objects=save(tmp_path / "o.npy", objects))
+    np.testing.assert_array_equal(features.valid, [[True, True], [True, False], [True, True]])
+
+
+NAN = regions()
+NAN[1, 2, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (regions()[0], r"--import-regions .*r\.npy: shape \(7, 5\), wanted is \(N, D, M\)"),
+        (regions(dtype=np.float64), "dtype float64, wanted is float16 or float32"),
+        (regions(dtype=np.int32), "dtype int32"),
+        (regions(2), "2 rows for 3 images; say by --import-ids"),
+        (np.zeros((3, 0, 5), np.float32), r"shape \(3, 0, 5\)"),
+        (NAN, r"the features of b\.jpg are not finite"),
+    ],
+)
+def test_arrays_that_are_wrong(tmp_path, array, words):
+    with pytest.raises(UserError, match=words) as error:
+        import_features(IDS, save(tmp_path / "r.npy", array))
+    assert "\n" not in str(error.value)
+
+
+def test_objects_are_named_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"--import-objects .*: shape \(7, 5\), wanted is \(N, P, Q\)"):
+        import_features(IDS, objects=save(tmp_path / "o.npy", regions()[0]))
+
+
+def test_files_that_are_no_arrays(tmp_path):
+    np.save(tmp_path / "pickle.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("hello")
+    whole = save(tmp_path / "torn.npy", regions()).read_bytes()
+    (tmp_path / "torn.npy").write_bytes(whole[:-4])
+    for name, words in (("none", "no such file"), ("pickle", "not a"), ("text", "not a"), ("torn", "not a complete")):
+        with pytest.raises(UserError, match=rf"{name}\.npy: {words}"):
+            import_features(IDS, tmp_path / f"{name}.npy")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "words"),
+    [
+        ("a.jpg\nb.jpg\n", 2, r"1 of the 3 images of the data set are not in it, the first c\.jpg"),
+        ("a.jpg\nb.jpg\nc.jpg\nb.jpg\n", 4, r"b\.jpg occurs twice"),
+        ("a.jpg\nb.jpg\nc.jpg\n", 4, r"r\.npy: 4 rows, --import-ids .*ids\.txt has 3 ids"),
+    ],
+)
+def test_ids_files_that_are_wrong(tmp_path, text, rows, words):
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(UserError, match=words):
+        import_features(IDS, save(tmp_path / "r.npy", regions(rows)), ids=tmp_path / "ids.txt")
+
+
+def test_no_ids_file(tmp_path):
+    with pytest.raises(UserError, match=r"--import-ids .*none\.txt: unreadable"):
+        import_features(IDS, save(tmp_path / "r.npy", regions()), ids=tmp_path / "none.txt")

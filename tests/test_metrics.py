@@ -1,0 +1,137 @@
+"""Ranks, recalls and protocols against matrices worked out by hand and a sort-based reference."""
+
+import numpy as np
+import pytest
+
+from bssan_tf import metrics
+from bssan_tf.errors import UserError
+
+# Three images; captions 0-1 of image 0, 2 of image 1, 3-5 of image 2.
+OWNER = np.array([0, 0, 1, 2, 2, 2])
+SCORES = np.array(
+    [
+        [0.1, 0.9, 0.5, 0.2, 0.3, 0.4],  # best own 0.9: rank 1
+        [0.8, 0.7, 0.6, 0.1, 0.9, 0.2],  # own 0.6, above it 0.8 0.7 0.9: rank 4
+        [0.9, 0.8, 0.7, 0.3, 0.6, 0.5],  # best own 0.6, above it 0.9 0.8 0.7: rank 4
+    ]
+)
+I2T = [1, 4, 4]
+T2I = [3, 1, 2, 1, 2, 1]  # 0.1 < 0.8, 0.9; 0.9 first; 0.6 < 0.7; 0.3 first; 0.6 < 0.9; 0.5 first
+
+
+def test_hand_worked_ranks_of_uneven_captions():
+    i2t, t2i = metrics.retrieval_ranks(SCORES, OWNER)
+    assert i2t.tolist() == I2T
+    assert t2i.tolist() == T2I
+
+
+def test_hand_worked_report():
+    report = metrics.retrieval_report(SCORES, OWNER)
+    assert report["i2t"] == {"R@1": pytest.approx(100 / 3), "R@5": 100.0, "R@10": 100.0, "MedR": 4.0}
+    assert report["t2i"] == {"R@1": 50.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.5}
+    assert report["rsum"] == pytest.approx(100 / 3 + 50 + 400)
+    assert (report["n_images"], report["n_captions"]) == (3, 6)
+
+
+def test_order_of_captions_does_not_matter():
+    order = np.array([5, 2, 0, 3, 1, 4])
+    i2t, t2i = metrics.retrieval_ranks(SCORES[:, order], OWNER[order])
+    assert i2t.tolist() == I2T
+    assert t2i.tolist() == [T2I[c] for c in order]
+
+
+def test_ties_count_against_us():
+    constant = metrics.retrieval_report(np.zeros((20, 20), np.float32), np.arange(20))
+    assert constant["rsum"] == 0
+    assert constant["i2t"]["MedR"] == constant["t2i"]["MedR"] == 20
+    # Two own captions that tie with each other but with no wrong one: still first.
+    own = np.array([[0.5, 0.5, 0.1], [0.0, 0.0, 0.5]])
+    i2t, _ = metrics.retrieval_ranks(own, np.array([0, 0, 1]))
+    assert i2t.tolist() == [1, 1]
+    one_tie = np.array([[0.5, 0.5], [0.1, 0.9]])
+    i2t, t2i = metrics.retrieval_ranks(one_tie, np.array([0, 1]))
+    assert i2t.tolist() == [2, 1]
+    assert t2i.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 22])
+def test_equals_a_sort_based_reference_whatever_the_block(monkeypatch, block):
+    monkeypatch.setattr(metrics, "_BLOCK_SCORES", block)
+    rng = np.random.default_rng(3)
+    owner = rng.permutation(np.concatenate([np.arange(13), rng.integers(0, 13, 29)]))
+    scores = rng.normal(size=(13, 42)).astype(np.float32)  # without ties
+    i2t, t2i = metrics.retrieval_ranks(scores, owner)
+    for image in range(13):
+        order = list(np.argsort(-scores[image]))
+        # The classical rank: the wrong captions in front of the first correct one.
+        assert i2t[image] == 1 + min(order.index(c) for c in np.flatnonzero(owner == image))
+    for caption in range(42):
+        assert t2i[caption] == 1 + list(np.argsort(-scores[:, caption])).index(owner[caption])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_is_refused(bad):
+    scores = SCORES.copy()
+    scores[2, 5] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        metrics.retrieval_report(scores, OWNER)
+
+
+def test_misuse_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        metrics.retrieval_report(SCORES, OWNER[:-1])
+    with pytest.raises(ValueError, match="no correct candidate"):
+        metrics.retrieval_report(SCORES, np.array([0, 0, 0, 2, 2, 2]))  # image 1 has no caption
+    with pytest.raises(ValueError, match="no correct candidate"):
+        metrics.retrieval_report(SCORES, np.array([0, 0, 1, 2, 2, 3]))  # there is no image 3
+    with pytest.raises(ValueError, match="does not fit"):
+        metrics.retrieval_report(np.zeros((0, 0)), np.zeros(0, int))
+    with pytest.raises(ValueError, match="protocol"):
+        metrics.protocol_reports(SCORES, OWNER, "10k")
+
+
+@pytest.mark.parametrize(("protocol", "needed"), [("1k", "1,000"), ("5fold", "5,000"), ("5k", "5,000")])
+def test_too_few_images_for_the_protocol(protocol, needed):
+    with pytest.raises(UserError, match=f"--protocol {protocol}: needs {needed} images, the split has 3"):
+        metrics.protocol_reports(SCORES, OWNER, protocol)
+
+
+@pytest.fixture
+def small_folds(monkeypatch):
+    """Ten images in five folds of two; the second image of fold k is only found where k is even."""
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    scores = np.eye(10)
+    for fold in (1, 3):
+        second = 2 * fold + 1
+        scores[second, second] = -1.0
+    scores[0, 9] = 2.0  # another fold's caption, which must not harm image 0 inside its own fold
+    return scores
+
+
+def test_folds_are_disjoint_and_averaged(small_folds):
+    report = metrics.protocol_reports(small_folds, np.arange(10), "5fold")
+    # Per fold: R@1 100, 50, 100, 50, 100 in both directions; median rank 1 or (1 + 2) / 2.
+    assert [fold["i2t"]["R@1"] for fold in report["folds"]] == [100, 50, 100, 50, 100]
+    assert report["i2t"] == {"R@1": 80.0, "R@5": 100.0, "R@10": 100.0, "MedR": pytest.approx(1.2)}
+    assert report["rsum"] == pytest.approx(560)
+    assert (report["n_images"], report["n_captions"], report["protocol"]) == (10, 10, "5fold")
+
+
+def test_first_fold_and_all_images(small_folds):
+    first = metrics.protocol_reports(small_folds, np.arange(10), "1k")
+    assert (first["n_images"], first["n_captions"], first["rsum"]) == (2, 2, 600)
+    everything = metrics.protocol_reports(small_folds, np.arange(10), "5k")
+    assert everything["n_images"] == 10
+    assert everything["i2t"]["R@1"] == 70.0  # images 3 and 7, and image 0 beaten by caption 9
+
+
+def test_protocol_with_shuffled_captions(small_folds):
+    order = np.random.default_rng(0).permutation(10)
+    shuffled = metrics.protocol_reports(small_folds[:, order], np.arange(10)[order], "5fold")
+    assert shuffled["rsum"] == pytest.approx(560)
+
+
+def test_memory_mapped_scores(tmp_path):
+    np.save(tmp_path / "scores.npy", SCORES.astype(np.float32))
+    mapped = np.load(tmp_path / "scores.npy", mmap_mode="r")
+    assert metrics.protocol_reports(mapped, OWNER)["rsum"] == metrics.retrieval_report(SCORES, OWNER)["rsum"]

@@ -1,0 +1,249 @@
+"""The scorer and the siamese graph against the NumPy reference, their gradients, padding, saving."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
+from numpy_reference import Weights, o2w, w2r
+
+from bssan_tf.models.bssan import Bssan
+
+IMPROVED = {"region_norm": "sqrt_l2", "object_norm": "l2", "attention_scale": 3.0, "fusion": 4, "E_glove": 3}
+
+
+def build(**values):
+    config = tiny_config(**values)
+    model = Bssan(config.model, VOCABULARY, config.training.l2)
+    randomise(model.scorer)
+    return config, model
+
+
+def siamese_inputs(config, pairs=8, seed=1):
+    inputs = random_pairs(config, pairs, seed=seed)
+    if config.training.negative_source == "random":
+        rng = np.random.default_rng(seed)
+        shape = (pairs, config.training.negatives, inputs["tokens"].shape[1])
+        inputs["negative_tokens"] = rng.integers(1, VOCABULARY, shape).astype(np.int32)
+    return inputs
+
+
+@pytest.mark.parametrize("values", [{}, IMPROVED], ids=["paper", "with all extras"])
+def test_scorer_is_the_papers_equations(values):
+    config, model = build(**values)
+    inputs = random_pairs(config)
+    outputs = {name: value.numpy() for name, value in model.scorer(inputs).items()}
+    weights = Weights(model.scorer)
+    for i, tokens in enumerate(inputs["tokens"]):
+        words, real = tokens[tokens > 0], inputs["valid"][i]
+        y, alpha = w2r(words, inputs["regions"][i], weights, config.model)
+        y_o2w, beta = o2w(words, inputs["objects"][i][real], weights, config.model)
+        np.testing.assert_allclose(outputs["w2r"][i], y, atol=2e-5)
+        np.testing.assert_allclose(outputs["o2w"][i], y_o2w, atol=2e-5)
+        np.testing.assert_allclose(outputs["score"][i], y + 0.6 * y_o2w, atol=4e-5)  # Eq. 19
+        np.testing.assert_allclose(outputs["alpha"][i, : len(words)], alpha, atol=1e-6)
+        np.testing.assert_allclose(outputs["beta"][i][real][:, : len(words)], beta, atol=1e-6)
+        assert not outputs["alpha"][i, len(words) :].any()
+        assert not outputs["beta"][i][:, len(words) :].any()
+
+
+@pytest.mark.parametrize("source", ["random", "batch"])
+@pytest.mark.parametrize("attention", ["uniform", "learned"])
+def test_siamese_scores_are_those_of_the_pairs(source, attention):
+    """Column 0: (V_i, T_i), learned; column k: (V_i, its k-th negative), under Eq. 8 or learned."""
+    config, model = build(negative_source=source, negative_attention=attention, negatives=2)
+    siamese = model.siamese(config.training)
+    inputs = siamese_inputs(config)
+    outputs = siamese(inputs, training=False)
+    weights, uniform = Weights(model.scorer), attention == "uniform"
+    pairs = len(inputs["tokens"])
+    for i in range(pairs):
+        regions, objects = inputs["regions"][i], inputs["objects"][i][inputs["valid"][i]]
+        for k in range(3):
+            if k == 0 or source == "batch":
+                tokens = inputs["tokens"][(i + k) % pairs]
+            else:
+                tokens = inputs["negative_tokens"][i, k - 1]
+            flat = uniform and k > 0
+            tokens = tokens[tokens > 0]
+            np.testing.assert_allclose(
+                outputs["w2r"][i, k], w2r(tokens, regions, weights, config.model, flat)[0], atol=2e-5
+            )
+            np.testing.assert_allclose(
+                outputs["o2w"][i, k], o2w(tokens, objects, weights, config.model, flat)[0], atol=2e-5
+            )
+
+
+def test_mixed_gives_a_share_of_the_negatives_equation_8():
+    from bssan_tf.models.layers import UniformPairs
+
+    mask = tf.ones((8, 5, 3), tf.bool)  # 8 pictures, 4 negatives each
+    flags = UniformPairs("mixed", 0.25)(mask).numpy()
+    assert not flags[:, 0].any()
+    assert flags[:, 1:].sum(axis=1).tolist() == [1] * 8
+    one = UniformPairs("mixed", 0.5)(tf.ones((6, 2, 3), tf.bool)).numpy()
+    assert one[:, 1].sum() == 3
+    assert UniformPairs("uniform")(mask).numpy()[:, 1:].all()
+    assert not UniformPairs("learned")(mask).numpy().any()
+
+
+@pytest.mark.parametrize("variant", ["w2r", "o2w"])
+@pytest.mark.parametrize("attention", ["uniform", "learned"])
+def test_negatives_send_no_gradient_to_the_attention_under_equation_8(variant, attention):
+    config, model = build(variant=variant, negative_attention=attention, negatives=2)
+    siamese = model.siamese(config.training)
+    inputs = {k: v for k, v in siamese_inputs(config).items() if k in siamese.input}
+    W = getattr(model, variant).get_layer(f"{variant}_attention").W
+    with tf.GradientTape(persistent=True) as tape:
+        scores = siamese(inputs, training=False)[variant]
+        positive, negative = tf.reduce_sum(scores[:, 0]), tf.reduce_sum(scores[:, 1:])
+    assert np.abs(tape.gradient(positive, W)).max() > 0
+    gradient = np.abs(tape.gradient(negative, W)).max()
+    assert gradient == 0 if attention == "uniform" else gradient > 0
+
+
+def test_batch_norm_sees_positives_and_negatives_together():
+    config, model = build(variant="w2r", negative_source="batch", negatives=2, l2=0.0)
+    siamese = model.siamese(config.training)
+    inputs = {k: v for k, v in siamese_inputs(config).items() if k in siamese.input}
+    first = tf.keras.Model(model.w2r.input, model.w2r.get_layer("w2r_mlp_dense1").output)
+    words = model.embeddings[0](inputs["tokens"])
+    mask = inputs["tokens"] > 0
+    rows = []
+    for k in range(3):  # the inputs of the first BatchNorm, block by block
+        rolled, rolled_mask = tf.roll(words, -k, 0), np.roll(mask, -k, 0)
+        uniform = np.full((8, 1), k > 0)
+        feed = {
+            "regions": inputs["regions"],
+            "words": rolled[:, None],
+            "mask": rolled_mask[:, None],
+            "uniform": uniform,
+        }
+        rows.append(first(feed).numpy())
+    norm = model.w2r.get_layer("w2r_mlp_norm1")
+    before = norm.moving_mean.numpy()
+    siamese(inputs, training=True)
+    seen = (norm.moving_mean.numpy() - 0.9 * before) / 0.1
+    np.testing.assert_allclose(seen, np.concatenate(rows).mean(axis=0), atol=1e-4)
+
+
+def test_scores_do_not_depend_on_padding():
+    config, model = build()
+    inputs = random_pairs(config)
+    longer = dict(inputs)
+    longer["tokens"] = np.pad(inputs["tokens"], ((0, 0), (0, 9)))
+    # more rows of objects, filled with rubbish: the mask alone must keep them out
+    rubbish = np.where(inputs["valid"][..., None], inputs["objects"], 99.0)
+    longer["objects"] = np.pad(rubbish, ((0, 0), (0, 3), (0, 0)), constant_values=-99.0).astype(np.float32)
+    longer["valid"] = np.pad(inputs["valid"], ((0, 0), (0, 3)))
+    for training in (False, True):  # in training, BatchNorm must not see them either
+        a, b = model.scorer(inputs, training=training), model.scorer(longer, training=training)
+        for name in ("score", "w2r", "o2w"):
+            np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"{name} {training}")
+
+
+def test_pictures_without_objects_and_captions_without_words_give_finite_scores():
+    config, model = build()
+    inputs = random_pairs(config)
+    inputs["valid"][0] = False
+    inputs["tokens"][1] = 0
+    outputs = model.scorer(inputs)
+    assert all(np.isfinite(value).all() for value in outputs.values())
+    assert outputs["o2w"][0] == 0
+    assert not outputs["alpha"][1].numpy().any()
+    assert not outputs["beta"][1].numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("variant", "inputs", "outputs"),
+    [
+        ("full", {"regions", "objects", "valid", "tokens"}, {"score", "w2r", "o2w", "alpha", "beta"}),
+        ("no_reg", {"regions", "objects", "valid", "tokens"}, {"score", "w2r", "o2w", "alpha", "beta"}),
+        ("w2r", {"regions", "tokens"}, {"score", "w2r", "alpha"}),
+        ("o2w", {"objects", "valid", "tokens"}, {"score", "o2w", "beta"}),
+    ],
+)
+def test_variants(variant, inputs, outputs):
+    config, model = build(variant=variant)
+    assert set(model.scorer.input) == inputs
+    pairs = {k: v for k, v in random_pairs(config).items() if k in inputs}
+    got = model.scorer(pairs)
+    assert set(got) == outputs
+    L, (D, P) = 7, (config.model.D, config.model.P)
+    shapes = {"score": (5,), "w2r": (5,), "o2w": (5,), "alpha": (5, L, D), "beta": (5, P, L)}
+    assert all(got[name].shape == shapes[name] for name in outputs)
+
+
+@pytest.mark.parametrize("values", [{}, {**IMPROVED, "dropout": 0.3}], ids=["paper", "with all extras"])
+def test_saved_scorer_gives_the_same_scores(tmp_path, values):
+    config, model = build(**values)
+    inputs = random_pairs(config)
+    expected = model.scorer(inputs)
+    model.scorer.save(tmp_path / "scorer.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "scorer.keras")
+    again = Bssan(config.model, VOCABULARY)
+    again.scorer.load_weights(tmp_path / "scorer.keras")
+    for other in (loaded, again.scorer):
+        for name, value in other(inputs).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_l2_counts_kernels_only():
+    config, model = build(l2=0.01)
+    siamese = model.siamese(config.training)
+    kernels = [
+        w
+        for w in model.scorer.trainable_weights
+        if w.name.split("/")[-1].split(":")[0] in ("kernel", "recurrent_kernel", "W")
+    ]
+    # two attentions, three LSTM directions with two kernels each, two MLPs of four Dense layers
+    assert len(kernels) == 2 + 6 + 8
+    expected = 0.01 * sum(float(tf.reduce_sum(w**2)) for w in kernels)
+    np.testing.assert_allclose(float(tf.add_n(siamese.losses)), expected, rtol=1e-5)
+
+
+def test_frozen_word_vectors_stay():
+    glove = np.random.default_rng(0).normal(size=(VOCABULARY, 3)).astype(np.float32)
+    config = tiny_config(E_glove=3, E_trained=0)
+    model = Bssan(config.model, VOCABULARY, glove=glove)
+    np.testing.assert_array_equal(model.embeddings[0].get_weights()[0], glove)
+    assert not model.embeddings[0].trainable_weights
+    free = Bssan(tiny_config(E_glove=3, train_embeddings=True).model, VOCABULARY, glove=glove)
+    assert len(free.embeddings[0].trainable_weights) == 1
+    with pytest.raises(ValueError, match=r"expected \(12, 3\)"):
+        Bssan(config.model, VOCABULARY, glove=glove[:5])
+
+
+def test_table_1_sizes():
+    from bssan_tf.config import preset
+
+    model = Bssan(preset("paper").model, 100)
+    units = {
+        layer.name: layer.units
+        for part in (model.w2r, model.o2w)
+        for layer in part.layers
+        if "dense" in layer.name
+    }
+    assert units == {
+        "w2r_mlp_dense1": 1024, "w2r_mlp_dense2": 512, "w2r_mlp_dense3": 128,
+        "o2w_mlp_dense1": 512, "o2w_mlp_dense2": 256, "o2w_mlp_dense3": 64,
+    }  # fmt: skip
+    assert model.w2r.get_layer("w2r_lstm").units == 1024
+    assert model.o2w_text.get_layer("o2w_bilstm").forward_layer.units == 512
+    assert model.w2r.get_layer("w2r_attention").W.shape == (300, 512)
+    assert model.o2w.get_layer("o2w_attention").W.shape == (4096, 512)
+
+
+def test_dropout_replays_from_a_saved_step():
+    from bssan_tf.models.layers import ReplayableDropout
+
+    x = tf.ones((4, 50))
+    layer = ReplayableDropout(0.4, seed=3)
+    np.testing.assert_array_equal(layer(x), x)
+    first, second = layer(x, training=True).numpy(), layer(x, training=True).numpy()
+    assert (first != second).any()
+    assert 0.2 < (first == 0).mean() < 0.6
+    np.testing.assert_allclose(first[first > 0], 1 / 0.6, rtol=1e-6)
+    again = ReplayableDropout(0.4, seed=3)
+    again(x)
+    again.step.assign(1)
+    np.testing.assert_array_equal(again(x, training=True), second)

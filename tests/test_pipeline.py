@@ -1,0 +1,152 @@
+"""Batches as a function of the step: coverage, negatives, lengths, restart; and the score matrix."""
+
+import numpy as np
+import pytest
+from model_fixtures import VOCABULARY, randomise, tiny_config
+
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.pipeline import PairStream, training_dataset
+from bssan_tf.scoring import score_matrix
+
+IMAGES, L = 20, 9
+
+
+def make_split():
+    """20 pictures in store rows 5 to 24, with 1, 2 or 3 captions each."""
+    counts = 1 + np.arange(IMAGES) % 3
+    owner = np.repeat(np.arange(IMAGES), counts)
+    return Split(
+        corpus_name="tiny",
+        name="train",
+        image_ids=tuple(f"{i}.jpg" for i in range(IMAGES)),
+        image_paths=tuple(f"{i}.jpg" for i in range(IMAGES)),
+        captions=tuple(f"caption {i}" for i in range(len(owner))),
+        image_of_caption=owner,
+        image_rows=np.arange(IMAGES) + 5,
+        caption_rows=np.arange(len(owner)),
+    )
+
+
+def make_features(config, seed=0):
+    """Region value = row number, so that a batch shows which pictures it holds."""
+    model, n = config.model, IMAGES + 5
+    rng = np.random.default_rng(seed)
+    rows = np.arange(n, dtype=np.float16)[:, None, None]
+    return Features(
+        image_ids=tuple(map(str, range(n))),
+        regions=np.broadcast_to(rows, (n, model.D, model.M)).astype(np.float16),
+        objects=rng.normal(size=(n, model.P, model.Q)).astype(np.float16),
+        valid=np.arange(model.P) < rng.integers(1, model.P + 1, n)[:, None],
+    )
+
+
+def make_tokens(split, seed=0):
+    """Token 1 of caption c is c + 1; lengths differ."""
+    rng = np.random.default_rng(seed)
+    tokens = np.zeros((len(split.captions), L), np.int32)
+    for c, row in enumerate(tokens):
+        row[: rng.integers(1, 6)] = c + 1
+    return tokens
+
+
+def make_stream(**values):
+    config = tiny_config(**values)
+    split = make_split()
+    return PairStream(split, make_features(config), make_tokens(split), config.training)
+
+
+def pictures_and_captions(batch):
+    return batch["regions"][:, 0, 0].astype(int) - 5, batch["tokens"][:, 0] - 1
+
+
+def test_every_pair_is_right_and_every_caption_has_its_turn():
+    stream = make_stream(batch_size=5)
+    seen = set()
+    for round_number in range(6):  # 6 = least common multiple of 1, 2, 3 captions
+        pictures = []
+        for place in range(4):
+            images, captions = pictures_and_captions(stream.batch(round_number * 4 + place))
+            np.testing.assert_array_equal(stream.split.image_of_caption[captions], images)
+            pictures += images.tolist()
+            seen |= set(captions.tolist())
+        assert sorted(pictures) == list(range(IMAGES))
+        if round_number == 2:
+            assert seen == set(range(len(stream.split.captions)))  # three rounds suffice for three captions
+
+
+def test_negatives_are_captions_of_other_pictures_and_change_every_round():
+    stream = make_stream(batch_size=20, negatives=3)
+    batches = [stream.batch(step) for step in range(60)]
+    drawn = np.concatenate([b["negative_tokens"][:, :, 0] - 1 for b in batches])
+    owners = np.concatenate([pictures_and_captions(b)[0] for b in batches])
+    assert (stream.split.image_of_caption[drawn] != owners[:, None]).all()
+    assert set(drawn.ravel()) == set(range(len(stream.split.captions)))
+    # uniform over captions: 3,600 draws of 39 captions, about 92 each
+    assert np.bincount(drawn.ravel()).min() > 50
+    assert np.bincount(drawn.ravel()).max() < 140
+    assert (batches[0]["negative_tokens"] != batches[1]["negative_tokens"][:, :, : L]).any() or L
+
+
+def test_captions_are_cut_to_the_longest_of_the_batch():
+    stream = make_stream(batch_size=5, negatives=1)
+    for step in range(8):
+        batch = stream.batch(step)
+        both = np.concatenate([batch["tokens"], batch["negative_tokens"][:, 0]])
+        assert (both[:, -1] != 0).any()
+        assert batch["tokens"].shape[1] == batch["negative_tokens"].shape[2] <= 5
+
+
+def test_batch_depends_on_the_step_alone():
+    one, other = make_stream(batch_size=5), make_stream(batch_size=5)
+    ahead = [one.batch(step) for step in range(12)]
+    for step in (11, 3, 7):
+        for name, value in other.batch(step).items():
+            np.testing.assert_array_equal(value, ahead[step][name])
+    different = make_stream(batch_size=5, seed=1).batch(3)
+    assert (different["regions"] != ahead[3]["regions"]).any()
+
+
+def test_dataset_starts_at_a_step_and_has_the_models_types():
+    config = tiny_config(batch_size=5)
+    stream = make_stream(batch_size=5)
+    siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
+    dataset = training_dataset(stream, siamese.input, ["w2r", "o2w"], start=7)
+    inputs, targets = next(iter(dataset))
+    expected = stream.batch(7)
+    assert set(inputs) == set(siamese.input)
+    for name, value in inputs.items():
+        np.testing.assert_array_equal(value, expected[name])
+    assert targets["o2w"].shape == (5,)
+
+
+def test_too_large_a_batch_is_refused():
+    with pytest.raises(UserError, match=r"--batch-size 21: the train split has only 20 pictures"):
+        make_stream(batch_size=21)
+
+
+@pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
+def test_score_matrix_is_the_scorer_on_every_pair(variant):
+    config = tiny_config(variant=variant)
+    split, features = make_split(), make_features(config)
+    tokens = make_tokens(split) % VOCABULARY
+    tokens[tokens[:, 0] == 0, 0] = 1  # the remainder made some words padding
+    for row in tokens:
+        row[int((row != 0).argmin() or L) :] = 0
+    model = Bssan(config.model, VOCABULARY)
+    randomise(model.scorer)
+    got = score_matrix(model.ranker(), features, split.image_rows, tokens, block_images=3, block_captions=7)
+    for i in range(IMAGES):
+        n, row = len(tokens), split.image_rows[i]
+        pairs = {
+            "regions": np.repeat(features.regions[row : row + 1].astype(np.float32), n, 0),
+            "objects": np.repeat(features.objects[row : row + 1].astype(np.float32), n, 0),
+            "valid": np.repeat(features.valid[row : row + 1], n, 0),
+            "tokens": tokens,
+        }
+        expected = model.scorer({name: pairs[name] for name in model.scorer.input})
+        assert set(got) == set(expected) - {"alpha", "beta"}
+        for name in got:
+            np.testing.assert_allclose(got[name][i], expected[name], atol=1e-5)

@@ -1,0 +1,128 @@
+"""Tables and JSON of a report: what is in them, and that the paper's numbers are as printed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bssan_tf import metrics, report
+from bssan_tf.errors import UserError
+
+OURS = metrics.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
+SAME = {
+    "corpus": "flickr30k",
+    "split": "test",
+    "split_lists": "official",
+    "official": True,
+    "backbone": "vgg19",
+    "objects": "faster_rcnn",
+}
+
+
+def numbers(line):
+    return [float(word) for word in line.split() if word.replace(".", "", 1).isdigit()]
+
+
+def line_of(table, name):
+    return next(line for line in table.splitlines() if line.strip().startswith(name))
+
+
+def test_own_row_and_no_paper_rows_for_another_corpus():
+    table = report.text_table(OURS, "my-run", "flickr8k", "val", differs=("anything",))
+    assert table.splitlines()[0] == "flickr8k, val: 2 images, 3 captions"
+    # Image 0 first at rank 1, image 1 at rank 1; captions: 0 rank 1, 1 rank 2, 2 rank 1.
+    assert numbers(line_of(table, "my-run")) == [100, 100, 100, 1, 66.7, 100, 100, 1, 566.7]
+    assert "BSSAN" not in table
+    assert "NOT the same" not in table
+
+
+@pytest.mark.parametrize(
+    ("corpus", "row", "printed"),
+    [
+        ("flickr30k", "BSSAN_w2r", [41.2, 71.1, 80.9, 3, 31, 61.3, 70.4, 3, 355.9]),
+        ("flickr30k", "BSSAN ", [44.6, 74.9, 84.3, 2, 33.2, 62.6, 72.9, 3, 372.5]),
+        ("coco", "BSSAN_no_reg", [54.7, 81.9, 89.7, 1, 40.7, 75.5, 87.9, 2, 430.4]),
+        ("coco", "BSSAN ", [56, 82.6, 91.3, 1, 41.8, 76.7, 88.5, 2, 436.9]),
+    ],
+)
+def test_paper_rows_are_as_printed(corpus, row, printed):
+    table = report.text_table(OURS, "my-run", corpus, "test")
+    assert numbers(line_of(table, row)) == printed
+    assert ("Table II" if corpus == "flickr30k" else "Table III") in table
+    assert "*" not in table
+
+
+def test_columns_stand_below_each_other():
+    table = report.text_table(
+        OURS, "a-run-with-a-rather-long-name-of-its-own", "coco", "test", {"cca": OURS}, ("x",)
+    )
+    lines = table.splitlines()
+    ends = {
+        len(line)
+        for line in lines
+        if (numbers(line) and "BSSAN" in line) or line.startswith(("a-run", "CCA"))
+    }
+    assert len(ends) == 1
+    assert len(lines[2]) == ends.pop()
+
+
+def test_differences_are_marked_in_every_paper_row():
+    differs = report.differences(**{**SAME, "split": "val", "backbone": "vgg16"})
+    assert len(differs) == 2
+    table = report.text_table(OURS, "r", "flickr30k", "val", differs=differs)
+    assert all("*" in line for line in table.splitlines() if "BSSAN" in line)
+    assert "vgg16; the paper's are of VGG-19" in table
+    assert "NOT the same setting" in table
+
+
+def test_differences_one_by_one():
+    assert report.differences(**SAME) == ()
+    for change, word in [
+        ({"split": "val"}, "val"),
+        ({"official": False}, "part"),
+        ({"split_lists": "karpathy"}, "karpathy"),
+        ({"captions_per_image": 1}, "1 caption"),
+        ({"backbone": "slim"}, "slim"),
+        ({"objects": "grid"}, "grid"),
+        ({"corpus": "coco"}, "does not say"),
+    ]:
+        (found,) = report.differences(**{**SAME, **change})
+        assert word in found
+
+
+def test_protocol_is_named(monkeypatch):
+    monkeypatch.setattr(metrics, "_FOLD", 1)
+    scores = np.eye(5)
+    table = report.text_table(metrics.protocol_reports(scores, np.arange(5), "5fold"), "r", "coco", "test")
+    assert "mean of 5 folds" in table.splitlines()[0]
+
+
+def test_json_round_trip(tmp_path):
+    pointing = {"w2r": 84.0, "o2w": None, "w2r_chance": 9.0, "o2w_chance": None, "n_words": 5, "n_objects": 0}
+    value = report.report_json(
+        OURS, run="r", corpus="scenes", split="test", pointing=pointing, baselines={"cca": OURS}
+    )
+    path = tmp_path / "report.json"
+    report.write_report(path, value)
+    read = json.loads(path.read_text(encoding="utf-8"))
+    assert read == value
+    assert set(read) == {
+        *("i2t", "t2i", "rsum", "n_images", "n_captions"),
+        *("pointing", "run", "corpus", "split", "baselines"),
+    }
+    assert read["baselines"]["cca"]["i2t"]["R@1"] == 100
+    assert "pointing" not in report.report_json(OURS, run="r", corpus="coco", split="test")
+
+
+def test_json_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match=r"--json .*absent/report\.json: can't be written"):
+        report.write_report(tmp_path / "absent" / "report.json", {})
+
+
+def test_pointing_lines():
+    both = {"w2r": 84.04, "o2w": 61.5, "w2r_chance": 9.1, "o2w_chance": 20, "n_words": 1234, "n_objects": 88}
+    first, second = report.pointing_lines(both).splitlines()
+    assert first.endswith("box: 84.0 % (of 1,234 words; chance 9.1 %)")
+    assert second.endswith("61.5 % (of 88 objects; chance 20.0 %)")
+    assert report.pointing_lines({**both, "w2r": None}) == second
+    assert report.pointing_lines({"w2r": None, "o2w": None}) == ""

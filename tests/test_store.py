@@ -1,0 +1,264 @@
+"""The store on disk: kills at every system call, fit of the manifest, the lock, memory, and what a reader sees."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from bssan_tf.errors import UserError
+from bssan_tf.features import store
+from bssan_tf.features.store import Features, StorePlan, StoreWriter, open_store
+
+IDS = tuple(f"ü{i}.jpg" for i in range(6))
+ARRAYS = {"regions": ((4, 2), "float16"), "valid": ((3,), "bool"), "sizes": ((), "int64")}
+
+
+def plan(ids=IDS, arrays=ARRAYS, **made_with):
+    return StorePlan(ids, arrays, {"extractor": "tiny", "boxes": None, "grid": [2, 2], **made_with})
+
+
+def rows(start, stop):
+    numbers = np.arange(start, stop)
+    regions = (numbers[:, None, None] + np.arange(8).reshape(4, 2) / 10).astype(np.float16)
+    return {"regions": regions, "valid": (numbers[:, None] + np.arange(3)) % 2 == 0, "sizes": numbers * 100}
+
+
+def write_all(folder, bad=(), **changes):
+    with StoreWriter(folder, plan(**changes)) as writer:
+        writer.write(0, rows(0, 4))
+        writer.commit(4, bad)
+        writer.write(4, rows(4, 6))
+        writer.commit(6, bad)
+    return folder
+
+
+def test_what_was_written_is_read(tmp_path):
+    features = open_store(write_all(tmp_path / "deep" / "store", bad=[3, 1]))
+    assert isinstance(features, Features)
+    assert features.image_ids == IDS
+    assert isinstance(features.regions, np.memmap)
+    np.testing.assert_array_equal(features.regions, rows(0, 6)["regions"])
+    np.testing.assert_array_equal(features.valid, rows(0, 6)["valid"])
+    assert features.objects is None
+    assert features.grid == (2, 2)
+    np.testing.assert_array_equal(features.bad_rows, [1, 3])
+    assert features.manifest["bad_images"] == [IDS[1], IDS[3]]
+    assert features.manifest["extractor"] == "tiny"
+    assert (tmp_path / "deep" / "store" / "ids.txt").read_text(encoding="utf-8").split() == list(IDS)
+    with pytest.raises(ValueError, match="read-only"):
+        features.regions[0] = 1
+
+
+def test_the_files_are_plain_npy(tmp_path):
+    write_all(tmp_path)
+    loaded = np.load(tmp_path / "regions.npy", allow_pickle=False)
+    assert loaded.shape == (6, 4, 2)
+    assert loaded.dtype == np.float16
+
+
+def test_going_on_after_an_uncommitted_block(tmp_path):
+    with StoreWriter(tmp_path, plan()) as writer:
+        writer.write(0, rows(0, 2))
+        writer.commit(2, [1])
+        writer.write(2, rows(2, 4))  # never committed
+    with pytest.raises(UserError, match=r"only 2 of 6 images are extracted"):
+        open_store(tmp_path)
+    with StoreWriter(tmp_path, plan()) as writer:
+        assert writer.finished_rows == 2
+        assert writer.bad == {1}
+        writer.write(2, rows(2, 6))
+        writer.commit(6, writer.bad)
+    np.testing.assert_array_equal(open_store(tmp_path).regions, rows(0, 6)["regions"])
+
+
+KILLS = """
+    import os, shutil, signal, sys
+    from pathlib import Path
+    import numpy as np
+    from bssan_tf.features.store import StorePlan, StoreWriter, open_store
+
+    ids = tuple(f"{i}.jpg" for i in range(10))
+    plan = StorePlan(ids, {"regions": ((3, 5), "float16"), "sizes": ((), "int64")}, {"extractor": "tiny"})
+    regions = np.random.default_rng(0).normal(size=(10, 3, 5)).astype(np.float16)
+
+    def run(folder, kill_at=0):
+        calls = 0
+        def wrap(name):
+            original = getattr(os, name)
+            def call(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls == kill_at:
+                    if name == "pwrite":  # torn in the middle
+                        original(args[0], bytes(args[1])[: len(args[1]) // 2], args[2])
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **kwargs)
+            return call
+        if kill_at:
+            for name in ("open", "pwrite", "fsync", "replace", "ftruncate", "mkdir"):
+                setattr(os, name, wrap(name))
+        with StoreWriter(folder, plan) as writer:
+            for start in range(writer.finished_rows, 10, 4):
+                stop = min(start + 4, 10)
+                writer.write(start, {"regions": regions[start:stop], "sizes": np.arange(start, stop)})
+                writer.commit(stop, writer.bad | ({5} if start <= 5 < stop else set()))
+
+    def killed(folder, kill_at):
+        child = os.fork()
+        if not child:
+            run(folder, kill_at)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL, status
+        return status != 0
+
+    def content(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".tmp"}
+
+    base = Path(sys.argv[1])
+    run(base / "whole")
+    expected, points = content(base / "whole"), 0
+    while killed(base / "torn", points + 1):
+        points += 1
+        killed(base / "torn", 1 + points % 7)  # and once more while it goes on
+        run(base / "torn")
+        assert content(base / "torn") == expected, points
+        shutil.rmtree(base / "torn")
+    print(points)
+"""
+
+
+def test_killed_at_every_system_call_then_resumed(tmp_path, project):
+    command = [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 35  # system calls of one run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"extractor": "vgg19"}, r'extractor is "tiny" there, "vgg19" asked for'),
+        ({"boxes": "grid"}, r'boxes is null there, "grid" asked for'),
+        ({"ids": IDS[:5]}, "images is 6 there, 5 asked for; ids_sha256 is"),
+        ({"ids": (*IDS[1:], IDS[0])}, "ids_sha256 is"),
+        ({"arrays": {**ARRAYS, "sizes": ((), "int32")}}, "arrays is"),
+    ],
+)
+def test_a_store_made_for_something_else(tmp_path, changes, words):
+    write_all(tmp_path)
+    before = (tmp_path / "regions.npy").read_bytes()
+    with pytest.raises(UserError, match=rf"manifest\.json: .*{words}.*give another --cache or delete") as error:
+        StoreWriter(tmp_path, plan(**changes))
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "regions.npy").read_bytes() == before
+
+
+def test_two_differences_are_both_named(tmp_path):
+    write_all(tmp_path)
+    with pytest.raises(UserError, match=r'extractor is "tiny".*; boxes is null'):
+        StoreWriter(tmp_path, plan(extractor="b", boxes="grid"))
+
+
+def edit_manifest(folder, **changes):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def test_damaged_stores(tmp_path):
+    for i, (damage, words) in enumerate(
+        [
+            (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: damaged"),
+            (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: damaged"),
+            (lambda f: edit_manifest(f, finished_rows="6"), "manifest.json: damaged .finished_rows is '6'"),
+            (lambda f: edit_manifest(f, bad_images=["x"]), "doesn't fit|damaged"),
+            (lambda f: edit_manifest(f, finished_rows=7), "doesn't fit|damaged"),
+            (lambda f: (f / "manifest.json").unlink(), "has regions.npy but no manifest.json"),
+            (lambda f: (f / "ids.txt").unlink(), "ids.txt: unreadable"),
+            (lambda f: (f / "ids.txt").write_text("a\nb\n"), "ids.txt: (doesn't fit|other images)"),
+            (lambda f: (f / "regions.npy").unlink(), "regions.npy: (no such file|missing)"),
+            (lambda f: os.truncate(f / "regions.npy", 200), "regions.npy: (not a complete|missing or not)"),
+            (lambda f: np.save(f / "regions.npy", np.zeros((6, 4, 2))), "regions.npy: (shape or dtype|missing)"),
+        ]
+    ):
+        folder = write_all(tmp_path / str(i))
+        damage(folder)
+        for use in (open_store, lambda f: StoreWriter(f, plan())):
+            with pytest.raises(UserError, match=words) as error:
+                use(folder)
+            assert "\n" not in str(error.value)
+
+
+def test_no_store(tmp_path):
+    with pytest.raises(UserError, match=r"no feature store; run train.py"):
+        open_store(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        StoreWriter(tmp_path / "file" / "store", plan())
+
+
+def test_objects_arrays_are_never_unpickled(tmp_path):
+    np.save(tmp_path / "regions.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"not a complete .npy array of numbers"):
+        store.map_array(tmp_path / "regions.npy")
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with StoreWriter(tmp_path, plan()), pytest.raises(UserError, match="another process is extracting into it"):
+        StoreWriter(tmp_path, plan())
+    StoreWriter(tmp_path, plan()).__exit__()  # the lock was given back
+
+
+def test_rows_of_a_wrong_shape_are_a_mistake_of_ours(tmp_path):
+    with StoreWriter(tmp_path, plan()) as writer:
+        with pytest.raises(ValueError, match="planned"):
+            writer.write(0, {"regions": rows(0, 1)["regions"]})
+        with pytest.raises(ValueError, match="don't fit"):
+            writer.write(5, rows(0, 2))
+        with pytest.raises(ValueError, match="don't fit"):
+            writer.write(0, {**rows(0, 2), "regions": np.zeros((2, 4, 3))})
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    free = store.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: free)
+    with pytest.raises(UserError, match="GB are free; give a --cache on a larger disk"):
+        StoreWriter(tmp_path / "a", plan())
+    monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with StoreWriter(tmp_path / "b", plan()) as writer:
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(UserError, match=r"No space left on device.*make room and start again"):
+            writer.write(0, rows(0, 2))
+
+
+MEMORY = """
+    import resource, sys
+    import numpy as np
+    from bssan_tf.features.store import StorePlan, StoreWriter, open_store
+
+    rows = 4000  # of 196 x 128 float16 values: 200 MB
+    plan = StorePlan(tuple(map(str, range(rows))), {"regions": ((196, 128), "float16")}, {})
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with StoreWriter(sys.argv[1], plan) as writer:
+        for row in range(0, rows, 16):
+            writer.write(row, {"regions": np.full((16, 196, 128), row, np.float16)})
+        writer.commit(rows, ())
+    features = open_store(sys.argv[1])
+    assert features.regions[rows - 1, 0, 0] == rows - 16
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path, project):
+    command = [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 20  # MB

@@ -1,0 +1,224 @@
+"""Tokenizer against Keras' own layer and hand-worked ids; GloVe files against a plain parse."""
+
+import logging
+import random
+import string
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bssan_tf.datasets import load_corpus
+from bssan_tf.errors import UserError
+from bssan_tf.text import PAD, UNKNOWN, Tokenizer, load_glove, split_words
+
+TRAIN = ["A dog runs, a dog sits.", "The cat runs!", "a bird"]
+
+
+def test_vocabulary_is_by_frequency_then_alphabet():
+    tokenizer = Tokenizer.fit(TRAIN, length=4)
+    # a 3, dog 2, runs 2, then once each: bird, cat, sits, the
+    assert tokenizer.words == ("", "[UNK]", "a", "dog", "runs", "bird", "cat", "sits", "the")
+    assert tuple(tokenizer.layer.get_vocabulary()) == tokenizer.words
+    assert Tokenizer.fit(reversed(TRAIN), length=4).words == tokenizer.words
+
+
+def test_tokens_are_cut_padded_and_unknown(caplog):
+    tokenizer = Tokenizer.fit(TRAIN, length=4)
+    with caplog.at_level(logging.WARNING):
+        tokens = tokenizer(["The CAT, runs.", "a dog sits on a bird", "zebra a", "?! ...", ""])
+    assert tokens.dtype == np.int32
+    np.testing.assert_array_equal(
+        tokens,
+        [[8, 6, 4, PAD], [2, 3, 7, UNKNOWN], [UNKNOWN, 2, PAD, PAD], [PAD] * 4, [PAD] * 4],
+    )
+    assert [r.getMessage() for r in caplog.records] == ["2 of 5 captions have no words; the first: '?! ...'"]
+    assert tokenizer.words_of("A dog sits, on a Zebra") == ["a", "dog", "sits", "on"]
+    assert tokenizer.words_of("?!") == []
+
+
+def test_no_warning_and_no_captions(caplog):
+    tokenizer = Tokenizer.fit(TRAIN)
+    assert tokenizer(["a"]).shape == (1, 30)
+    assert tokenizer([]).shape == (0, 30)
+    assert not caplog.records
+
+
+def test_words_are_split_as_keras_splits_them():
+    """Every ASCII character, and random text with white space and letters outside ASCII."""
+    rng = random.Random(0)
+    alphabet = string.printable + "éÉßİ\u00a0\u2028\u3000–“ñ犬🐕\x1c\x85"
+    captions = [f"x{chr(i)}Y z" for i in range(1, 128)]
+    captions += ["".join(rng.choices(alphabet, k=40)) for _ in range(300)]
+    layer = tf.keras.layers.TextVectorization(output_mode="int", ragged=True)
+    layer.adapt(captions)
+    names = layer.get_vocabulary()
+    expected = [[names[i] for i in row] for row in layer(captions).to_list()]
+    assert [split_words(caption) for caption in captions] == expected
+
+
+def test_layer_works_inside_a_graph_and_agrees():
+    tokenizer = Tokenizer.fit(TRAIN, length=5)
+    captions = ["A dog sat.", "the É bird", ""]
+    in_graph = tf.function(tokenizer.layer, input_signature=[tf.TensorSpec([None], tf.string)])
+    np.testing.assert_array_equal(in_graph(tf.constant(captions)).numpy(), tokenizer(captions))
+
+
+def test_more_captions_than_one_piece():
+    tokenizer = Tokenizer.from_words(["a", "b"], length=2)
+    captions = ["a", "b a"] * 5000
+    np.testing.assert_array_equal(tokenizer(captions), [[2, 0], [3, 2]] * 5000)
+
+
+def test_save_and_load(tmp_path):
+    tokenizer = Tokenizer.fit([*TRAIN, "un café été"], length=7)
+    tokenizer.save(tmp_path / "vocabulary.txt")
+    lines = (tmp_path / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")
+    assert lines[:2] == ["a", "dog"]
+    assert lines[-1] == ""
+    loaded = Tokenizer.load(tmp_path / "vocabulary.txt", length=7)
+    assert (loaded.words, loaded.length) == (tokenizer.words, 7)
+    assert Tokenizer.from_words(tokenizer.words, 7).words == tokenizer.words
+    assert Tokenizer.from_words(tokenizer.words[2:], 7).words == tokenizer.words
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\na\n", "words: a word occurs twice"),
+        (b"a\n\nb\n", "words: '' is not a lower-case word"),
+        (b"a\ntwo words\n", "'two words' is not a lower-case word"),
+        (b"a\nB\n", "'B' is not a lower-case word"),
+        (b"caf\xe9\n", "utf-8"),
+        (b"", "is not a lower-case word"),
+    ],
+)
+def test_bad_vocabulary_file(tmp_path, content, message):
+    path = tmp_path / "vocabulary.txt"
+    path.write_bytes(content)
+    start = "vocabulary.txt: not a vocabulary of one word a line"
+    with pytest.raises(UserError, match=rf"{start} \(.*{message}"):
+        Tokenizer.load(path)
+
+
+def test_vocabulary_file_absent(tmp_path):
+    with pytest.raises(UserError, match=r"vocabulary.txt: can't be read .*; is the run complete"):
+        Tokenizer.load(tmp_path / "vocabulary.txt")
+
+
+def test_captions_without_words():
+    with pytest.raises(UserError, match=r"captions: no train caption has a word"):
+        Tokenizer.fit(["...", ""])
+    with pytest.raises(ValueError, match="the vocabulary is empty"):
+        Tokenizer.from_words([])
+
+
+WORDS = ("", "[UNK]", "dog", "cat", "sofa", "at")
+GLOVE = "the 1 1\ndog 0.5 -2\nat name@domain.com 7 7\n. . . 3 3\ncat 1.5e0 4\ndog 9 9\nat 1 1\n"
+
+
+def test_glove_by_hand(tmp_path, caplog):
+    path = tmp_path / "glove.txt"
+    path.write_text(GLOVE)
+    counts = np.array([100, 3, 6, 2, 4, 5])  # padding does not count; 3 unknown, dog 6, cat 2, sofa 4, at 5
+    with caplog.at_level(logging.INFO):
+        matrix, coverage = load_glove(path, WORDS, counts)
+    assert matrix.dtype == np.float32
+    mean = [1.0, 1.0]  # of dog (0.5, -2), cat (1.5, 4), at (1, 1)
+    np.testing.assert_array_equal(matrix, [[0, 0], mean, [0.5, -2], [1.5, 4], mean, [1, 1]])
+    assert (coverage.found, coverage.total, coverage.missing) == (3, 4, ("sofa",))
+    assert coverage.token_share == pytest.approx(13 / 20)
+    assert "2-d vectors for 3 of 4 words (75.0%), 65.0% of the caption tokens" in caplog.text
+    assert "share one; the most frequent: sofa" in caplog.text
+    assert load_glove(path, WORDS)[1].token_share is None
+
+
+@pytest.mark.parametrize(
+    "text", ["2 3\ndog 1 2 3\ncat 4 5 6\n", "dog 1 2 3 \r\ncat 4 5 6\r\n\n", "dog 1 2 3\ncat 4 5 6"]
+)
+def test_glove_header_line_ends_and_any_dimension(tmp_path, text):
+    path = tmp_path / "glove.txt"
+    path.write_bytes(text.encode())
+    matrix, coverage = load_glove(path, ("", "[UNK]", "cat", "dog"))
+    np.testing.assert_array_equal(matrix[2:], [[4, 5, 6], [1, 2, 3]])
+    assert coverage.missing == ()
+
+
+def test_glove_words_outside_ascii(tmp_path):
+    (tmp_path / "glove.txt").write_bytes("caf\u00e9 1 2\n\u00a0 3 4\nx\u2028y 5 6\n".encode())
+    matrix, _ = load_glove(tmp_path / "glove.txt", ("", "[UNK]", "café"))
+    np.testing.assert_array_equal(matrix[2], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the 1 2\ndog 1\n", ":2: 'dog 1'... is not a token and 2 numbers"),
+        ("the 1 2\nzebra 1\n", ":2: "),  # lines of other words are counted, too: a cut-off download
+        ("the 1 2\ndog 1 x\n", ":2: "),
+        ("the 1 2\ndog 1 nan\n", ":2: "),
+        ("the 1 2\ndog 1 2 3\n", ":2: "),
+        ("the 1 2\ndog  1 2\n", ":2: "),
+        ("PK\x03\x04 junk\n", ":1: .* is not a token and its numbers"),
+        ("\ndog\n", ":2: 'dog'... is not a token and its numbers"),
+        ("zebra 1 2\n", ": has none of the 4 words"),
+        ("", ": has none of the 4 words"),
+    ],
+)
+def test_malformed_glove(tmp_path, text, message):
+    path = tmp_path / "glove.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"glove.txt{message}"):
+        load_glove(path, WORDS)
+
+
+def test_glove_absent(tmp_path):
+    for path in (tmp_path / "glove.txt", tmp_path):
+        with pytest.raises(UserError, match=r"can't be read .*; give a GloVe text file"):
+            load_glove(path, WORDS)
+
+
+def test_glove_is_read_as_a_stream(tmp_path):
+    """A file of 12 MB of which two words are needed takes no more than 1 MB of memory."""
+    path = tmp_path / "glove.txt"
+    numbers = " 0.12345" * 300
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"word{i}{numbers}\n" for i in range(5000))
+    tracemalloc.start()
+    matrix, coverage = load_glove(path, ("", "[UNK]", "word7", "word4999"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (matrix.shape, coverage.found) == ((4, 300), 2)
+    assert path.stat().st_size > 12e6
+    assert peak < 1e6
+
+
+def test_real_captions_and_glove(shared_data):
+    corpus = load_corpus("flickr8k", root=shared_data / "flickr8k", allow_partial=True)
+    train, val = corpus.split("train"), corpus.split("val")
+    tokenizer = Tokenizer.fit(train.captions)
+    counts = Counter(word for caption in train.captions for word in split_words(caption))
+    assert list(tokenizer.words[2:]) == [w for w, _ in sorted(counts.items(), key=lambda i: (-i[1], i[0]))]
+    tokens = tokenizer(train.captions)
+    assert (tokens[:, 0] > UNKNOWN).all()  # every train word is known, every caption has one
+    assert (tokenizer(val.captions) == UNKNOWN).any()  # words that only val has are not
+    words = [tokenizer.words[i] for i in tokens[123] if i]
+    assert words == tokenizer.words_of(train.captions[123])
+
+    path = shared_data / "glove" / "glove.6B.50d.txt"
+    matrix, coverage = load_glove(path, tokenizer.words, np.bincount(tokens.ravel(), minlength=len(tokenizer.words)))
+    lines = [line.split(" ") for line in path.read_text(encoding="utf-8").split("\n") if line]
+    table = {line[0]: np.array(line[1:], np.float32) for line in lines}
+    known = [word in table for word in tokenizer.words]
+    assert coverage.found == sum(known)
+    assert coverage.missing == tuple(w for w, k in zip(tokenizer.words[2:], known[2:]) if not k)
+    np.testing.assert_array_equal(matrix[known], [table[w] for w in tokenizer.words if w in table])
+    others = matrix[1:][~np.array(known[1:])]
+    assert len(np.unique(others, axis=0)) == 1
+    np.testing.assert_allclose(others[0], np.mean([table[w] for w in tokenizer.words if w in table], 0), atol=1e-5)
+    assert not matrix[PAD].any()
+    in_table = sum(counts[w] for w in counts if w in table) / sum(counts.values())
+    assert coverage.token_share == pytest.approx(in_table, abs=1e-3)  # a few captions are cut to 30 tokens
+    assert coverage.token_share > 0.99

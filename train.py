@@ -1,0 +1,130 @@
+"""Train BSSAN on photos and captions: `python train.py` for drawn scenes, `--data flickr30k` for real ones."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bssan_tf import cli
+from bssan_tf.config import (
+    FEATURE_NORMS,
+    LOSSES,
+    NEGATIVE_ATTENTION,
+    NEGATIVE_SOURCES,
+    OPTIMIZERS,
+    PRESETS,
+    SIZES,
+    VARIANTS,
+    preset,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of train.py; every flag of a config field is None unless given."""
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__)
+    parser.add_argument("--name", help="of the run, a folder in runs/ (made from data, preset and size)")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run; other flags but --epochs are its own"
+    )
+    parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--preset", choices=PRESETS, default="improved", help="`paper` is the printed text")
+    parser.add_argument("--size", choices=SIZES, help="`paper`: Table I (small for scenes, else paper)")
+    parser.add_argument("--variant", choices=VARIANTS, default="full", help="section V-A")
+    cli.add_data_flags(parser)
+
+    group = parser.add_argument_group("model (defaults: the preset's)")
+    group.add_argument(
+        "--trained-embeddings", dest="E_trained", type=int, metavar="N", help="trained numbers a word"
+    )
+    group.add_argument(
+        "--train-embeddings", action="store_true", default=None, help="fine-tune the GloVe vectors"
+    )
+    group.add_argument("--region-norm", choices=FEATURE_NORMS, help="scale of the regions before Eq. 2")
+    group.add_argument("--object-norm", choices=FEATURE_NORMS, help="scale of the objects before Eq. 10")
+    group.add_argument(
+        "--fusion", type=int, metavar="N", help="size of (A u)∘(B t) beside [u ; t]; 0 for none"
+    )
+    group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
+    group.add_argument("--dropout", type=float, help="on the inputs of LSTM and MLP")
+    group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")
+    group.add_argument("--lstm", dest="H", type=int, metavar="H", help="LSTM size of W2R")
+    group.add_argument("--bilstm", dest="S", type=int, metavar="S", help="Bi-LSTM size of O2W")
+
+    group = parser.add_argument_group("training (defaults: the preset's)")
+    group.add_argument("--loss", choices=LOSSES, help="Eq. 7, or a softmax over positive and negatives")
+    group.add_argument("--margin", type=float, help="M of Eq. 7")
+    group.add_argument("--l2", type=float, help="δ of Eq. 18")
+    group.add_argument("--negative-attention", choices=NEGATIVE_ATTENTION, help="uniform: Eq. 8")
+    group.add_argument("--mixed-share", type=float, help="share of the negatives under Eq. 8 with `mixed`")
+    group.add_argument(
+        "--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch"
+    )
+    group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
+    group.add_argument("--optimizer", choices=OPTIMIZERS)
+    group.add_argument("--learning-rate", type=float)
+    group.add_argument("--momentum", type=float)
+    group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
+    group.add_argument("--warmup-steps", type=int)
+    group.add_argument("--batch-size", type=int, metavar="B")
+    group.add_argument("--epochs", type=int, help="passes over the photos, each with one of its captions")
+    group.add_argument("--steps-per-epoch", type=int, help="validate and save after so many steps instead")
+    group.add_argument("--minutes", type=float, help="stop after so much training")
+    group.add_argument("--validation-images", type=int, help="seeded part of the val split; 0 for all of it")
+    group.add_argument(
+        "--plateau-patience", type=int, help="epochs without a better rsum before the rate falls"
+    )
+    group.add_argument("--plateau-factor", type=float, help="by which the learning rate falls")
+    group.add_argument("--stop-patience", type=int, help="epochs without a better rsum before training ends")
+    group.add_argument("--seed", type=int)
+    return parser
+
+
+_NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, train, say where the results are."""
+    options = build_parser().parse_args(arguments)
+    given = {k: v for k, v in vars(options).items() if k not in _NOT_CONFIG and v is not None}
+
+    from bssan_tf.errors import UserError
+    from bssan_tf.runs import RUNS, RunFolder, free_name
+
+    if options.resume:
+        if extra := set(given) - {"epochs"}:
+            flag = sorted(extra)[0].replace("_", "-")
+            raise UserError(
+                f"--resume {options.resume}: goes on with the run's own settings; leave out --{flag}"
+            )
+        run = RunFolder(Path(options.resume))
+        config = run.load_config()
+    else:
+        size = options.size or ("small" if given.get("data", "scenes") == "scenes" else "paper")
+        config = preset(options.preset, size, options.variant, given.get("data", "scenes")).replace(**given)
+        config.check()
+        stem = f"{Path(config.data.data).name}-{options.preset}-{size}"
+        run = RunFolder(RUNS / (options.name or free_name(stem)))
+
+    from bssan_tf import training
+    from bssan_tf.report import text_table
+
+    if options.resume:
+        metrics = training.resume(run, options.epochs, options.devices, not options.quiet)
+    else:
+        metrics = training.train(config, run, options.devices, not options.quiet)
+    print(
+        text_table(
+            metrics, f"{run.name}, epoch {metrics['best_epoch']}", metrics["corpus"], "val", beside_paper=False
+        )
+    )
+    print(
+        f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}"
+    )
+    print(
+        f'evaluate:   python evaluate.py {run.path}\nlook:       python visualize.py PHOTO "CAPTION" --run {run.path}'
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

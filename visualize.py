@@ -1,0 +1,39 @@
+"""Draw what a trained run looks at: the photo under each word's attention, the words under each object's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bssan_tf import cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of visualize.py."""
+    parser = argparse.ArgumentParser(prog="visualize.py", description=__doc__)
+    parser.add_argument("photo", help="a picture file")
+    parser.add_argument("caption", help="a sentence, in quotes")
+    parser.add_argument("--run", help="run folder (the latest)")
+    parser.add_argument("-o", "--out", help="PNG to write (the photo's name with -attention.png, here)")
+    cli.add_data_flags(parser, moved_only=True)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, draw, say where the picture is."""
+    options = build_parser().parse_args(arguments)
+    from bssan_tf.runs import RunFolder, latest_run
+
+    run = RunFolder(Path(options.run)) if options.run else latest_run()
+    run.load_config()  # before TensorFlow loads: a wrong name is told at once
+    from bssan_tf.visualization import explain
+
+    photo = Path(options.photo)
+    out = Path(options.out or f"{photo.stem}-attention.png")
+    scores = explain(run, photo, options.caption, out, cli.given_data_flags(options))
+    print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    print(out)
+
+
+if __name__ == "__main__":
+    cli.run(main)
