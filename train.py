@@ -23,9 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of train.py; every flag of a config field is None unless given."""
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__)
     parser.add_argument("--name", help="of the run, a folder in runs/ (made from data, preset and size)")
-    parser.add_argument(
-        "--resume", metavar="RUN", help="go on with a run; other flags but --epochs are its own"
-    )
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run; other flags but --epochs are its own")
     parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--preset", choices=PRESETS, default="improved", help="`paper` is the printed text")
@@ -34,17 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_data_flags(parser)
 
     group = parser.add_argument_group("model (defaults: the preset's)")
-    group.add_argument(
-        "--trained-embeddings", dest="E_trained", type=int, metavar="N", help="trained numbers a word"
-    )
-    group.add_argument(
-        "--train-embeddings", action="store_true", default=None, help="fine-tune the GloVe vectors"
-    )
+    group.add_argument("--trained-embeddings", dest="E_trained", type=int, metavar="N", help="trained numbers a word")
+    group.add_argument("--train-embeddings", action="store_true", default=None, help="fine-tune the GloVe vectors")
     group.add_argument("--region-norm", choices=FEATURE_NORMS, help="scale of the regions before Eq. 2")
     group.add_argument("--object-norm", choices=FEATURE_NORMS, help="scale of the objects before Eq. 10")
-    group.add_argument(
-        "--fusion", type=int, metavar="N", help="size of (A u)∘(B t) beside [u ; t]; 0 for none"
-    )
+    group.add_argument("--fusion", type=int, metavar="N", help="size of (A u)∘(B t) beside [u ; t]; 0 for none")
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
     group.add_argument("--dropout", type=float, help="on the inputs of LSTM and MLP")
     group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")
@@ -57,9 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--l2", type=float, help="δ of Eq. 18")
     group.add_argument("--negative-attention", choices=NEGATIVE_ATTENTION, help="uniform: Eq. 8")
     group.add_argument("--mixed-share", type=float, help="share of the negatives under Eq. 8 with `mixed`")
-    group.add_argument(
-        "--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch"
-    )
+    group.add_argument("--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch")
     group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
     group.add_argument("--optimizer", choices=OPTIMIZERS)
     group.add_argument("--learning-rate", type=float)
@@ -71,9 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--steps-per-epoch", type=int, help="validate and save after so many steps instead")
     group.add_argument("--minutes", type=float, help="stop after so much training")
     group.add_argument("--validation-images", type=int, help="seeded part of the val split; 0 for all of it")
-    group.add_argument(
-        "--plateau-patience", type=int, help="epochs without a better rsum before the rate falls"
-    )
+    group.add_argument("--validation-captions", type=int, help="of each of these pictures; 0 for all")
+    group.add_argument("--plateau-patience", type=int, help="epochs without a better rsum before the rate falls")
     group.add_argument("--plateau-factor", type=float, help="by which the learning rate falls")
     group.add_argument("--stop-patience", type=int, help="epochs without a better rsum before training ends")
     group.add_argument("--seed", type=int)
@@ -94,9 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.resume:
         if extra := set(given) - {"epochs"}:
             flag = sorted(extra)[0].replace("_", "-")
-            raise UserError(
-                f"--resume {options.resume}: goes on with the run's own settings; leave out --{flag}"
-            )
+            raise UserError(f"--resume {options.resume}: goes on with the run's own settings; leave out --{flag}")
         run = RunFolder(Path(options.resume))
         config = run.load_config()
     else:
@@ -114,13 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         metrics = training.train(config, run, options.devices, not options.quiet)
     print(
-        text_table(
-            metrics, f"{run.name}, epoch {metrics['best_epoch']}", metrics["corpus"], "val", beside_paper=False
-        )
+        text_table(metrics, f"{run.name}, epoch {metrics['best_epoch']}", metrics["corpus"], "val", beside_paper=False)
     )
-    print(
-        f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}"
-    )
+    print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
     print(
         f'evaluate:   python evaluate.py {run.path}\nlook:       python visualize.py PHOTO "CAPTION" --run {run.path}'
     )

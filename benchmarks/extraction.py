@@ -2,7 +2,8 @@
 
 Run `python -m benchmarks.extraction [--photos DIR] [--backbone NAME] [--backbone-weights FILE] [--json
 FILE]`. Without photos, JPEGs of 500x375 pixels are drawn; without weights, random ones are used, as the
-speed does not depend on them. Both are measured in turns, so that other work on the machine meets both.
+speed does not depend on them. Both are measured in turns, so that other work on the machine meets both;
+`cpu_ratio_to_bare` compares processor time, which other work changes less.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--photos", type=Path, help="folder of photos (drawn JPEGs)")
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default="vgg19")
     parser.add_argument("--backbone-weights", type=Path, metavar="FILE", help=".h5 or .npz (random weights)")
-    parser.add_argument("--images", type=int, default=96, help="photos in each round (96)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=64, help="photos in each round (64)")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     options = parser.parse_args(arguments)
@@ -51,46 +51,50 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict:
-    """Rates of both, from medians over the rounds, and the peak memory of extraction alone."""
+    """Median rates, the median of the rounds' ratios, and the peak memory of extraction alone."""
     paths = photos(options, folder / "photos")
+    ids = tuple(path.name for path in paths)
     weights = options.backbone_weights or random_weights(options.backbone, folder / "random.npz")
     extractor = Extractor(options.backbone, weights)
-    corpus = SimpleNamespace(name="benchmark", image_ids=tuple(map(str, range(len(paths)))), image_paths=paths)
+    size = options.batch_size
 
-    def extraction(name: str, images: int) -> float:
-        part = SimpleNamespace(
-            name=corpus.name, image_ids=corpus.image_ids[:images], image_paths=corpus.image_paths[:images]
-        )
-        start = time.perf_counter()
-        extract_features(part, folder / name, extractor, boxes="grid", batch_size=options.batch_size, progress=False)
-        return time.perf_counter() - start
+    def extraction(name: str, count: int) -> None:
+        corpus = SimpleNamespace(name="benchmark", image_ids=ids[:count], image_paths=paths[:count])
+        extract_features(corpus, folder / name, extractor, boxes="grid", batch_size=size, progress=False)
 
-    extraction("warm-up", options.batch_size)
-    extraction_seconds = [extraction("round 0", len(paths))]
+    extraction("warm-up", size)
+    times = {"extraction": [timed(lambda: extraction("round 0", len(paths)))], "bare": []}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the arrays of `predict` add theirs
     decoded = preprocess(np.stack([read_picture(path)[0] for path in paths])).numpy()
 
-    def bare() -> float:
-        start = time.perf_counter()
-        extractor.model.predict(decoded, batch_size=options.batch_size, verbose=0)
-        return time.perf_counter() - start
+    def bare() -> None:
+        extractor.model.predict(decoded, batch_size=size, verbose=0)
 
-    extractor.model.predict(decoded[: options.batch_size], verbose=0)
-    bare_seconds = [bare()]
+    bare()  # warm-up
+    times["bare"].append(timed(bare))
     for i in range(1, options.rounds):
-        bare_seconds.append(bare())
-        extraction_seconds.append(extraction(f"round {i}", len(paths)))
-    rates = {name: len(paths) / statistics.median(seconds) for name, seconds in
-             (("extraction", extraction_seconds), ("bare", bare_seconds))}  # fmt: skip
+        times["extraction"].append(timed(lambda name=f"round {i}": extraction(name, len(paths))))
+        times["bare"].append(timed(bare))
+    seconds, cpu = (
+        {name: np.array([measured[k] for measured in rounds]) for name, rounds in times.items()} for k in (0, 1)
+    )
     return {
         "backbone": options.backbone,
         "images": len(paths),
-        "batch_size": options.batch_size,
-        "images_per_s": rates["extraction"],
-        "bare_images_per_s": rates["bare"],
-        "ratio_to_bare": rates["extraction"] / rates["bare"],
+        "batch_size": size,
+        "images_per_s": len(paths) / float(np.median(seconds["extraction"])),
+        "bare_images_per_s": len(paths) / float(np.median(seconds["bare"])),
+        "ratio_to_bare": float(np.median(seconds["bare"] / seconds["extraction"])),
+        "cpu_ratio_to_bare": float(np.median(cpu["bare"] / cpu["extraction"])),
         "peak_mb": peak,
     }
+
+
+def timed(run) -> tuple[float, float]:
+    """Seconds on the clock and of this process' processor time."""
+    start, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def photos(options: argparse.Namespace, folder: Path) -> tuple[Path, ...]:

@@ -197,14 +197,10 @@ class _Sums:
             kept = np.nonzero(pairs)
             np.add.at(yy, slots[kept[0], kept[1]] * n_words + slots[kept[0], kept[2]], pairs[kept])
         weighted = images * captions_of[:, None]
-        return cls(
-            len(tokens), weighted.sum(axis=0), y, weighted.T @ images, yx, yy.reshape(n_words, n_words)
-        )
+        return cls(len(tokens), weighted.sum(axis=0), y, weighted.T @ images, yx, yy.reshape(n_words, n_words))
 
     def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(
-            *(getattr(self, name) + getattr(other, name) for name in ("n", "x", "y", "xx", "yx", "yy"))
-        )
+        return _Sums(*(getattr(self, name) + getattr(other, name) for name in ("n", "x", "y", "xx", "yx", "yy")))
 
     @property
     def x_mean(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings, TensorBoard.
+"""Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings.
 
 Their order matters and is set in training.py: RetrievalValidation puts rsum into the epoch's logs, the others
 read it there, TrainingState comes last and saves what all of them remember.
@@ -6,9 +6,6 @@ read it there, TrainingState comes last and saves what all of them remember.
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import json
 import logging
 import time
@@ -18,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config import Config
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import retrieval_report
-from bssan_tf.runs import write_json, write_text
+from bssan_tf.runs import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,25 +81,6 @@ class WarmUp(tf.keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations)
         if step < self.steps:
             self.model.optimizer.learning_rate.assign(self.learning_rate * (step + 1) / self.steps)
-
-
-class Throughput(tf.keras.callbacks.Callback):
-    """Adds `pairs_per_s` (positive and negative pairs trained on per second) to the logs of batches and epochs."""
-
-    def __init__(self, pairs_per_step: int):
-        super().__init__()
-        self.pairs_per_step = pairs_per_step
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start, self.steps = time.perf_counter(), 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        self.rate = self.steps * self.pairs_per_step / (time.perf_counter() - self.start)
-        logs["pairs_per_s"] = self.rate
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["pairs_per_s"] = self.rate
 
 
 class BestScorer(tf.keras.callbacks.Callback):
@@ -223,9 +200,7 @@ class TrainingState(tf.keras.callbacks.Callback):
             for callback, names in self.remembered.items()
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.folder / f"callbacks-{epoch + 1}.json", state
-        )  # first: a checkpoint is never without it
+        write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
         self._manager().save(checkpoint_number=epoch + 1)
         for old in self.folder.glob("callbacks-*.json"):
             if int(old.stem.rsplit("-", 1)[1]) < epoch:
@@ -234,70 +209,3 @@ class TrainingState(tf.keras.callbacks.Callback):
 
 def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
-
-
-class AttentionImages(tf.keras.callbacks.Callback):
-    """Write the attention pictures of a few fixed pairs to TensorBoard after every `every` epochs.
-
-    Args:
-        logs: TensorBoard's folder.
-        draw: returns {title: uint8 (H, W, 3)}.
-    """
-
-    def __init__(self, logs: Path, draw: Callable[[], dict[str, np.ndarray]], every: int = 1):
-        super().__init__()
-        self.writer = tf.summary.create_file_writer(str(logs))
-        self.draw, self.every = draw, every
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch % self.every == 0:
-            with self.writer.as_default():
-                for title, image in self.draw().items():
-                    tf.summary.image(title, image[None], step=epoch)
-                self.writer.flush()
-
-
-class RunHparams(tf.keras.callbacks.Callback):
-    """Show the run's settings in TensorBoard's HParams tab, beside its rsum.
-
-    Args:
-        logs: TensorBoard's folder.
-        config: the run's config.
-    """
-
-    def __init__(self, logs: Path, config: Config):
-        super().__init__()
-        self.logs, self.config = logs, config
-
-    def on_train_begin(self, logs=None):
-        from tensorboard.plugins.hparams import api as hp
-
-        values = {"preset": self.config.preset, "size": self.config.size}
-        for section in (self.config.model, self.config.training):
-            values |= {name: _shown(value) for name, value in dataclasses.asdict(section).items()}
-        with tf.summary.create_file_writer(str(self.logs / "train")).as_default():
-            hp.hparams(values, trial_id=self.logs.parent.name)
-
-
-def _shown(value):
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-class HistoryFile(tf.keras.callbacks.Callback):
-    """Append each epoch's numbers to a CSV file; epochs that a resumed run repeats are replaced."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-
-    def on_epoch_end(self, epoch, logs=None):
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-        rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[-1]))
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())

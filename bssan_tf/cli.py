@@ -39,14 +39,10 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
     Args:
         moved_only: only those that say where things lie, for a run whose data have moved.
     """
-    group = parser.add_argument_group(
-        "data" + (" (only where they have moved since training)" if moved_only else "")
-    )
+    group = parser.add_argument_group("data" + (" (only where they have moved since training)" if moved_only else ""))
     group.add_argument("--root", help="where the data set lies ($BSSAN_DATA/NAME, then data/NAME)")
     group.add_argument("--cache", help="where features are kept (cache)")
-    group.add_argument(
-        "--backbone-weights", metavar="FILE", help="local .h5 or .npz instead of Keras' download"
-    )
+    group.add_argument("--backbone-weights", metavar="FILE", help="local .h5 or .npz instead of Keras' download")
     group.add_argument("--boxes", metavar="FILE", help=".npz with the boxes of any detector; see the README")
     group.add_argument("--import-regions", metavar="FILE", help="your own regions, .npy (N, D, M)")
     group.add_argument("--import-objects", metavar="FILE", help="your own objects, .npy (N, P, Q)")
@@ -55,16 +51,10 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
         return
     group.add_argument("--data", help="scenes, flickr8k, flickr30k, coco, or a folder of pictures (scenes)")
     group.add_argument("--split", choices=("official", "karpathy"), help="whose split lists (official)")
-    group.add_argument(
-        "--allow-partial", action="store_true", default=None, help="accept a subset of a data set"
-    )
-    group.add_argument(
-        "--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)"
-    )
+    group.add_argument("--allow-partial", action="store_true", default=None, help="accept a subset of a data set")
+    group.add_argument("--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)")
     group.add_argument("--objects", choices=("boxes", "grid"), help="boxes of --boxes, or ten fixed ones")
-    group.add_argument(
-        "--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures"
-    )
+    group.add_argument("--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures")
     group.add_argument("--glove", metavar="FILE", help="pre-trained word vectors, GloVe's text format")
 
 

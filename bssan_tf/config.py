@@ -196,9 +196,7 @@ class Config:
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
         _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
         _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
-        _require(
-            0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1"
-        )
+        _require(0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1")
         _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
         _require(0 <= model.dropout < 1, "dropout", model.dropout, "in [0, 1)")
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
@@ -257,9 +255,7 @@ _IMPROVED = {
 _SCENES = {"epochs": 20, "plateau_patience": 2, "stop_patience": 5}
 
 
-def preset(
-    name: str = "improved", size: str = "paper", variant: str = "full", data: str = DataConfig.data
-) -> Config:
+def preset(name: str = "improved", size: str = "paper", variant: str = "full", data: str = DataConfig.data) -> Config:
     """The config of a named preset.
 
     Args:

@@ -30,9 +30,7 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     if kind == "gpu":
         count = int(match[2]) if match[2] else len(gpus)
         if not 0 < count <= len(gpus):
-            raise UserError(
-                f"--devices {devices}: this machine has {len(gpus)} GPUs; use --devices cpu or auto"
-            )
+            raise UserError(f"--devices {devices}: this machine has {len(gpus)} GPUs; use --devices cpu or auto")
     else:
         tf.config.set_visible_devices([], "GPU")
         count = int(match[2] or 1)
@@ -50,6 +48,4 @@ def _split_cpu(count: int) -> None:
         tf.config.set_logical_device_configuration(cpu, logical)
     except RuntimeError as error:  # TensorFlow runs already; fine if with the same devices
         if len(tf.config.list_logical_devices("CPU")) != count:
-            raise UserError(
-                f"--devices cpu:{count}: TensorFlow runs already with other devices; start anew"
-            ) from error
+            raise UserError(f"--devices cpu:{count}: TensorFlow runs already with other devices; start anew") from error

@@ -65,9 +65,7 @@ def evaluate(
     pointed = pointing(model.scorer, data.features, part, truth, tokenizer) if truth else None
     baselines = {}
     if baseline == "cca":
-        baselines["cca"] = protocol_reports(
-            _cca_scores(data, part, tokenizer, config), part.image_of_caption, protocol
-        )
+        baselines["cca"] = protocol_reports(_cca_scores(data, part, tokenizer, config), part.image_of_caption, protocol)
     value = reports.report_json(
         report, run=run.name, corpus=data.corpus.name, split=part.name, pointing=pointed, baselines=baselines
     )

@@ -113,8 +113,7 @@ def protocol_reports(scores: np.ndarray, image_of_caption: np.ndarray, protocol:
     needed = {"full": 0, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
     if len(scores) < needed:
         raise UserError(
-            f"--protocol {protocol}: needs {needed:,} images, the split has {len(scores):,}; "
-            "use --protocol full"
+            f"--protocol {protocol}: needs {needed:,} images, the split has {len(scores):,}; use --protocol full"
         )
     owner = np.asarray(image_of_caption)
     if protocol == "full":

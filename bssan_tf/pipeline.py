@@ -44,9 +44,7 @@ class PairStream:
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         if counts.min() == 0:
             name = split.image_ids[int(counts.argmin())]
-            raise UserError(
-                f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it"
-            )
+            raise UserError(f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it")
         by_image = np.argsort(split.image_of_caption, kind="stable")
         first = np.cumsum(counts) - counts
         # pictures with the same number n of captions: (their indices, their captions (images, n))
@@ -145,6 +143,4 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
     )
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return (
-        tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
-    )
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)

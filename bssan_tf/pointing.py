@@ -96,9 +96,7 @@ def word_cases(alpha: np.ndarray, named: Sequence, boxes: np.ndarray, grid: tupl
     return cases
 
 
-def object_cases(
-    beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected: np.ndarray, words: int
-) -> list:
+def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected: np.ndarray, words: int) -> list:
     """(right, chance) of each detected box of one image whose object the caption names.
 
     Args:

@@ -48,11 +48,16 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
     """
     data = resolve(data)
-    root = Path(data.root) if data.root else None
+    imported = bool(data.import_regions or data.import_objects)
     corpus = load_corpus(
-        data.data, root=root, split_lists=data.split, allow_partial=data.allow_partial, cache=Path(data.cache)
+        data.data,
+        root=Path(data.root) if data.root else None,
+        split_lists=data.split,
+        allow_partial=data.allow_partial,
+        cache=Path(data.cache),
+        need_images=not imported,
     )
-    if data.import_regions or data.import_objects:
+    if imported:
         from bssan_tf.features.imported import import_features
 
         features = import_features(

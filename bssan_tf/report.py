@@ -117,9 +117,7 @@ def text_table(
     lines = [
         _heading(report, corpus, split),
         f"{'':{width}}{'image to text':^{half}}  {'text to image':^{half}}",
-        f"{'':{width}}"
-        + "  ".join(["".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"] * 2)
-        + f"{'rsum':>8}",
+        f"{'':{width}}" + "  ".join(["".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"] * 2) + f"{'rsum':>8}",
         rule,
         *ours,
     ]

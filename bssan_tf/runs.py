@@ -96,18 +96,14 @@ class RunFolder:
 
         config = self.load_config()
         if not self.best.exists():
-            raise UserError(
-                f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})"
-            )
+            raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
         tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length)
         model = Bssan(config.model, len(tokenizer.words))
         try:
             model.scorer.load_weights(self.best)
         except (ValueError, OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{self.best}: does not fit the run's config.json ({reason}); train the run anew"
-            ) from None
+            raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None
         return model, tokenizer
 
 

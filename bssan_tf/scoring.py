@@ -61,7 +61,5 @@ def _traced(ranker: tf.keras.Model):
     """The ranker as a function that is traced once for all block sizes and kept with the model."""
     if not hasattr(ranker, "score_block"):
         signature = {k: tf.TensorSpec(v.shape, v.dtype) for k, v in ranker.input.items()}
-        ranker.score_block = tf.function(
-            lambda inputs: ranker(inputs, training=False), input_signature=[signature]
-        )
+        ranker.score_block = tf.function(lambda inputs: ranker(inputs, training=False), input_signature=[signature])
     return ranker.score_block

@@ -24,6 +24,7 @@ from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, training_dataset
 from bssan_tf.preparation import Data, fit_config, open_data, resolve
+from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line, write_json
 from bssan_tf.scoring import score_matrix
 from bssan_tf.text import Tokenizer, load_glove
@@ -120,9 +121,7 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
         loss = RankingSoftmax(symmetric)
     clip = training.clip_norm or None
     if training.optimizer == "sgd":
-        optimizer = tf.keras.optimizers.SGD(
-            training.learning_rate, momentum=training.momentum, global_clipnorm=clip
-        )
+        optimizer = tf.keras.optimizers.SGD(training.learning_rate, momentum=training.momentum, global_clipnorm=clip)
     else:
         optimizer = tf.keras.optimizers.Adam(training.learning_rate, global_clipnorm=clip)
     names = list(siamese.output)
@@ -163,16 +162,16 @@ def _fit(config, run, data: Data, tokenizer, model: Bssan, strategy, progress: b
 
 
 def validation_split(data: Data, training: TrainingConfig) -> Split:
-    """The pictures that choose the best model: the val split, or a seeded part of it."""
+    """The pictures and captions that choose the best model: the val split, or a seeded part of it."""
     split = data.split("val")
-    return (
-        split.first_images(training.validation_images, training.seed) if training.validation_images else split
-    )
+    if training.validation_images:
+        split = split.first_images(training.validation_images, training.seed)
+    if training.validation_captions:
+        split = split.captions_per_image(training.validation_captions)
+    return split
 
 
-def _callbacks(
-    config, run: RunFolder, data: Data, tokenizer, model: Bssan, siamese, validation: Split, progress
-):
+def _callbacks(config, run: RunFolder, data: Data, tokenizer, model: Bssan, siamese, validation: Split, progress):
     from bssan_tf.tfa import ProgressBar
 
     training = config.training
@@ -196,9 +195,7 @@ def _callbacks(
         min_delta=0,
     )
     stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
-    collapse = cb.CollapseWarning(
-        outputs, chance, 0.02 * (training.margin if training.loss == "hinge" else 1.0)
-    )
+    collapse = cb.CollapseWarning(outputs, chance, 0.02 * (training.margin if training.loss == "hinge" else 1.0))
     limit = cb.TimeLimit(training.minutes)
     state = cb.TrainingState(
         run.state,
@@ -214,17 +211,14 @@ def _callbacks(
     calls = [
         cb.WarmUp(training.warmup_steps, training.learning_rate),
         cb.StopAtNaN(),
-        cb.Throughput(pairs),
+        Throughput(pairs),
         validate,
     ]
     calls += [best, collapse, plateau, stop, limit]
-    calls += [
-        cb.AttentionImages(
-            run.logs / "attention", _attention_drawer(config, data, tokenizer, model, validation)
-        )
-    ]
-    calls += [cb.RunHparams(run.logs, config), tf.keras.callbacks.TensorBoard(run.logs, write_graph=False)]
-    calls += [cb.HistoryFile(run.history_file)]
+    draw = _attention_drawer(config, data, tokenizer, model, validation)
+    calls += [AttentionImages(run.logs / "attention", draw, every=max(1, training.epochs // 10))]
+    calls += [RunHparams(run.logs, config), tf.keras.callbacks.TensorBoard(run.logs, write_graph=False)]
+    calls += [HistoryFile(run.history_file)]
     if progress:
         calls.append(ProgressBar(pairs))
     return [*calls, state], state, best
@@ -244,9 +238,7 @@ def _attention_drawer(config, data: Data, tokenizer, model: Bssan, validation: S
     return lambda: draw_pairs(model.scorer, data.features, few, tokenizer)
 
 
-def _finish(
-    config, run: RunFolder, tokenizer, model: Bssan, state: cb.TrainingState, best: cb.BestScorer
-) -> dict:
+def _finish(config, run: RunFolder, tokenizer, model: Bssan, state: cb.TrainingState, best: cb.BestScorer) -> dict:
     """Write metrics.json and the SavedModel of the best epoch."""
     epochs = state.finished_epochs()
     if best.best_report is None:

@@ -22,9 +22,7 @@ from bssan_tf.preparation import build_extractor, resolve
 from bssan_tf.runs import RunFolder
 
 
-def explain(
-    run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None
-) -> dict[str, float]:
+def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None) -> dict[str, float]:
     """Draw what the run's best model looks at, and write the picture to `out`.
 
     Args:
@@ -43,9 +41,7 @@ def explain(
     flags = dict(data_flags or {})
     config = run.load_config()
     if config.data.import_regions or config.data.import_objects:
-        raise UserError(
-            f"{run.path}: was trained on imported arrays, so there is no extractor for a new photo"
-        )
+        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for a new photo")
     picture, size = read_picture(photo)
     model, tokenizer = run.load_model()
     words = tokenizer.words_of(caption)
@@ -123,9 +119,7 @@ def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(
     if "beta" in outputs and "boxes" in objects:
         shown |= {"beta": outputs["beta"], "boxes": objects["boxes"]}
         shown |= {"object_scores": objects.get("scores"), "valid": objects.get("valid")}
-    parts = {
-        label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs
-    }
+    parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
     if len(parts) < 2:
         parts = None  # the only part is the score itself
     return attention_figure(

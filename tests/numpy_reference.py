@@ -27,9 +27,7 @@ class Weights:
                 for weight in layer.weights:
                     parts = weight.name.split(":")[0].split("/")
                     direction = [p.split("_")[0] for p in parts if p.startswith(("forward_", "backward_"))]
-                    self.values["/".join([layer.name, *direction, parts[-1]])] = weight.numpy().astype(
-                        np.float64
-                    )
+                    self.values["/".join([layer.name, *direction, parts[-1]])] = weight.numpy().astype(np.float64)
 
     def __getitem__(self, name):
         return self.values[name]
@@ -55,10 +53,7 @@ def mlp(x, weights, name):
     i = 1
     while f"{name}_dense{i}/kernel" in weights:
         x = x @ weights[f"{name}_dense{i}/kernel"] + weights[f"{name}_dense{i}/bias"]
-        norm = {
-            part: weights[f"{name}_norm{i}/{part}"]
-            for part in ("gamma", "beta", "moving_mean", "moving_variance")
-        }
+        norm = {part: weights[f"{name}_norm{i}/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")}
         x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) * norm["gamma"] + norm["beta"]
         x = np.tanh(x)
         i += 1
@@ -66,9 +61,7 @@ def mlp(x, weights, name):
 
 
 def word_vectors(tokens, weights):
-    parts = [
-        weights[f"{name}/embeddings"] for name in ("glove", "embedding") if f"{name}/embeddings" in weights
-    ]
+    parts = [weights[f"{name}/embeddings"] for name in ("glove", "embedding") if f"{name}/embeddings" in weights]
     return np.concatenate([part[tokens] for part in parts], axis=1)  # (L, E)
 
 

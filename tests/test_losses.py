@@ -17,7 +17,7 @@ def test_hinge_is_equation_7_averaged():
 
 
 def test_caption_view_gathers_the_scores_of_each_caption():
-    # caption 0 was scored with picture 0 and, as its next, with picture 2; caption 1 with 1 and 0; caption 2 with 2 and 1
+    # caption 0 was scored with picture 0 and, as its next, with picture 2; and so on
     np.testing.assert_allclose(caption_view(tf.constant(SCORES)), [[1.0, 0.4], [0.5, 0.9], [0.2, 0.1]])
 
 

@@ -218,10 +218,7 @@ def test_table_1_sizes():
 
     model = Bssan(preset("paper").model, 100)
     units = {
-        layer.name: layer.units
-        for part in (model.w2r, model.o2w)
-        for layer in part.layers
-        if "dense" in layer.name
+        layer.name: layer.units for part in (model.w2r, model.o2w) for layer in part.layers if "dense" in layer.name
     }
     assert units == {
         "w2r_mlp_dense1": 1024, "w2r_mlp_dense2": 512, "w2r_mlp_dense3": 128,

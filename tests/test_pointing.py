@@ -30,9 +30,7 @@ FEATURES = Features(
     image_ids=CORPUS.image_ids,
     regions=np.arange(3, dtype=np.float16).reshape(3, 1, 1).repeat(4, axis=1),
     objects=np.zeros((3, 3, 1), np.float16),
-    boxes=np.array(
-        [[RIGHT, LEFT, TOP_LEFT], [LEFT, LEFT, LEFT], [TOP_LEFT, (0.6, 0.6, 1, 1), TOP_LEFT]], np.float32
-    ),
+    boxes=np.array([[RIGHT, LEFT, TOP_LEFT], [LEFT, LEFT, LEFT], [TOP_LEFT, (0.6, 0.6, 1, 1), TOP_LEFT]], np.float32),
     valid=np.array([[True, True, False], [True] * 3, [True, True, False]]),
     grid=(2, 2),
 )
@@ -40,9 +38,7 @@ L = 8
 
 
 def tokenizer(captions):
-    return np.stack(
-        [np.pad(np.ones(n, np.int32), (0, L - n)) for n in (len(text.split()) for text in captions)]
-    )
+    return np.stack([np.pad(np.ones(n, np.int32), (0, L - n)) for n in (len(text.split()) for text in captions)])
 
 
 def peaks(shape, *places):

@@ -53,15 +53,9 @@ def test_paper_rows_are_as_printed(corpus, row, printed):
 
 
 def test_columns_stand_below_each_other():
-    table = report.text_table(
-        OURS, "a-run-with-a-rather-long-name-of-its-own", "coco", "test", {"cca": OURS}, ("x",)
-    )
+    table = report.text_table(OURS, "a-run-with-a-rather-long-name-of-its-own", "coco", "test", {"cca": OURS}, ("x",))
     lines = table.splitlines()
-    ends = {
-        len(line)
-        for line in lines
-        if (numbers(line) and "BSSAN" in line) or line.startswith(("a-run", "CCA"))
-    }
+    ends = {len(line) for line in lines if (numbers(line) and "BSSAN" in line) or line.startswith(("a-run", "CCA"))}
     assert len(ends) == 1
     assert len(lines[2]) == ends.pop()
 
@@ -99,9 +93,7 @@ def test_protocol_is_named(monkeypatch):
 
 def test_json_round_trip(tmp_path):
     pointing = {"w2r": 84.0, "o2w": None, "w2r_chance": 9.0, "o2w_chance": None, "n_words": 5, "n_objects": 0}
-    value = report.report_json(
-        OURS, run="r", corpus="scenes", split="test", pointing=pointing, baselines={"cca": OURS}
-    )
+    value = report.report_json(OURS, run="r", corpus="scenes", split="test", pointing=pointing, baselines={"cca": OURS})
     path = tmp_path / "report.json"
     report.write_report(path, value)
     read = json.loads(path.read_text(encoding="utf-8"))

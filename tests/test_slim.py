@@ -123,9 +123,7 @@ def test_batches_mirror_picture_and_cells_together():
         assert pixels.shape == (2, 224, 224, 3)
         assert set(targets) == set(weights) == {"colour", "shape", "size"}
         assert np.array_equal(weights["size"], np.where(targets["colour"] > 0, 3.0, 1.0))
-        for picture, colour, shape in zip(
-            pixels.numpy(), targets["colour"].numpy(), targets["shape"].numpy()
-        ):
+        for picture, colour, shape in zip(pixels.numpy(), targets["colour"].numpy(), targets["shape"].numpy()):
             candidates = [(i, step) for i in (0, 1) for step in (1, -1)]
             plain = [preprocess(pictures[i][:, ::step]).numpy() for i, step in candidates]
             away = [np.abs(picture - other).mean() for other in plain]  # up to 12 by the brightness
@@ -180,7 +178,14 @@ def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project)
 
 @pytest.mark.parametrize(
     "flags",
-    [["--out", "slim.h5"], [], ["--out", "a.npz", "--steps", "0"], ["--out", "a.npz", "--batch", "x"]],
+    [
+        [],
+        ["--out", "slim.h5"],
+        ["--out", f"{__file__}/slim.npz"],
+        ["--out", "a.npz", "--steps", "0"],
+        ["--out", "a.npz", "--batch", "x"],
+        ["--out", "a.npz", "--seed", "-1"],
+    ],
 )
 def test_bad_flags_end_before_any_work(flags, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -4,8 +4,10 @@ import csv
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +17,6 @@ import tiny_corpus
 from bssan_tf import callbacks as cb
 from bssan_tf import training
 from bssan_tf.config import Config, preset
-from bssan_tf.datasets import load_corpus
 from bssan_tf.errors import UserError
 from bssan_tf.runs import RunFolder
 
@@ -42,23 +43,35 @@ def weights_of(run):
     return [w.numpy() for w in run.load_model()[0].scorer.weights]
 
 
-def test_run_folder_holds_all_that_is_promised(corpus, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    metrics = training.train(make_config(corpus), run, progress=False)
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """An uninterrupted run of the preset improved, four epochs, and what train() returned."""
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
+    metrics = training.train(make_config(corpus, epochs=4, plateau_patience=1), run, progress=False)
+    return run, metrics
+
+
+def history_of(run):
+    with run.history_file.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_all_that_is_promised(whole, corpus):
+    run, metrics = whole
     config = run.load_config()
     assert (config.model.D, config.model.M, config.model.P, config.model.Q) == (6, 12, 3, 12)
     assert (config.model.E_glove, config.model.E_trained) == (0, 300)  # no GloVe file: learned
     assert json.loads(run.metrics_file.read_text()) == metrics
-    assert metrics["epochs"] == 3
-    assert 1 <= metrics["best_epoch"] <= 3
-    assert metrics["n_images"] == 8
+    assert metrics["epochs"] == 4
+    assert 1 <= metrics["best_epoch"] <= 4
+    assert (metrics["n_images"], metrics["n_captions"]) == (8, 8)
     versions = json.loads((run.path / "versions.json").read_text())
     assert versions["tensorflow"] == tf.__version__
     words = run.vocabulary_file.read_text().split("\n")
     assert "dog" in words
-    with run.history_file.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert "unseen" not in words  # captions of val and test have it, those of train have not
+    rows = history_of(run)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     for name in ("loss", "w2r_active", "val_rsum", "val_i2t_R@1", "val_w2r_negative", "val_o2w_positive", "lr"):
         assert np.isfinite(float(rows[-1][name])), name
     assert max(float(row["val_rsum"]) for row in rows) == pytest.approx(metrics["rsum"])
@@ -68,60 +81,67 @@ def test_run_folder_holds_all_that_is_promised(corpus, tmp_path):
         training.train(make_config(corpus), run, progress=False)
 
 
-def test_vocabulary_is_of_training_captions_only(corpus, tmp_path):
-    other = tmp_path / "corpus"
-    tiny_corpus.write_corpus(other)
-    text = (other / "captions.csv").read_text().replace("A red", "Xylophone red")
-    lines = [line.replace("Xylophone", "A") if line.endswith("train") else line for line in text.split("\n")]
-    (other / "captions.csv").write_text("\n".join(lines))
-    assert any("Xylophone" in c for c in load_corpus(str(other)).captions)
-    run = RunFolder(tmp_path / "run")
-    training.train(make_config(other, epochs=1), run, progress=False)
-    assert "xylophone" not in run.vocabulary_file.read_text()
+def test_tensorboard_has_curves_and_settings(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-
-def test_training_learns(corpus, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    metrics = training.train(
-        make_config(corpus, epochs=40, learning_rate=0.01, plateau_patience=20, stop_patience=40, dropout=0.0),
-        run,
-        progress=False,
-    )
-    assert metrics["rsum"] > 1.5 * training.chance_rsum(8, 16)
+    run, _ = whole
+    scalars = set()
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(run.logs / part)).Reload()
+        scalars |= set(events.Tags()["tensors"])
+    assert scalars >= {
+        "epoch_loss", "epoch_w2r_loss", "epoch_w2r_active", "epoch_lr", "epoch_rsum", "epoch_i2t_R@1",
+        "epoch_w2r_positive", "epoch_o2w_negative", "_hparams_/session_start_info",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["improved", "paper"])
-def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path, name):
-    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    values = {"epochs": 4, "negatives": 2, "plateau_patience": 1}
-    expected = training.train(make_config(corpus, name, **values), whole, progress=False)
+def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_path, name):
+    values = {"epochs": 4, "plateau_patience": 1}
+    if name == "improved":
+        run, expected = whole
+    else:
+        run = RunFolder(tmp_path / "whole")
+        expected = training.train(make_config(corpus, name, **values), run, progress=False)
+    parts = RunFolder(tmp_path / "parts")
     training.train(make_config(corpus, name, **{**values, "epochs": 2}), parts, progress=False)
     got = training.resume(parts, epochs=4, progress=False)
     assert {**got, "run": ""} == {**expected, "run": ""}
-    for a, b in zip(weights_of(whole), weights_of(parts)):
+    for a, b in zip(weights_of(run), weights_of(parts)):
         np.testing.assert_array_equal(a, b)
-    histories = []
-    for run in (whole, parts):
-        with run.history_file.open() as file:
-            histories.append([{**row, "pairs_per_s": 0, "minutes": 0} for row in csv.DictReader(file)])
-    assert histories[0] == histories[1]
+    # all but the clock
+    one, other = ([{**row, "pairs_per_s": 0, "minutes": 0} for row in history_of(r)] for r in (run, parts))
+    assert one == other
 
 
-def test_resume_does_not_forget_the_best_score(corpus, tmp_path, monkeypatch):
+def test_resume_does_not_forget_the_best_score(whole, tmp_path):
     """A best score that later epochs cannot reach must survive the restart, with its model."""
-    run = RunFolder(tmp_path / "run")
-    real = cb.retrieval_report
-
-    def unbeatable(scores, owner):
-        return {**real(scores, owner), "rsum": 599.0}
-
-    monkeypatch.setattr(cb, "retrieval_report", unbeatable)
-    training.train(make_config(corpus, epochs=1), run, progress=False)
+    run = RunFolder(tmp_path / "copy")
+    shutil.copytree(whole[0].path, run.path)
+    file = run.state / "callbacks-4.json"
+    state = json.loads(file.read_text())
+    state["BestScorer"] |= {"best": 599.0, "best_epoch": 2}
+    file.write_text(json.dumps(state))
     before = run.best.read_bytes()
-    monkeypatch.setattr(cb, "retrieval_report", real)
-    metrics = training.resume(run, epochs=2, progress=False)
-    assert (metrics["best_epoch"], metrics["rsum"]) == (1, 599.0)
+    metrics = training.resume(run, epochs=5, progress=False)
+    assert (metrics["best_epoch"], metrics["epochs"]) == (2, 5)
     assert run.best.read_bytes() == before
+
+
+def test_a_finished_run_can_be_resumed(whole, tmp_path):
+    run = RunFolder(tmp_path / "copy")
+    shutil.copytree(whole[0].path, run.path)
+    run.metrics_file.unlink()
+    shutil.rmtree(run.export)  # as if killed before these were written
+    metrics = training.resume(run, progress=False)
+    assert {**metrics, "run": ""} == {**whole[1], "run": ""}
+    assert run.export.is_dir()
+
+
+def test_training_learns(corpus, tmp_path):
+    values = {"learning_rate": 0.01, "plateau_patience": 20, "stop_patience": 40, "dropout": 0.0, "epochs": 30}
+    metrics = training.train(make_config(corpus, **values), RunFolder(tmp_path / "run"), progress=False)
+    assert metrics["rsum"] > 1.4 * training.chance_rsum(8, 8)
 
 
 def test_collapse_is_announced(caplog):
@@ -153,15 +173,34 @@ def test_nan_stops_with_a_word(corpus, tmp_path):
         )
 
 
-def test_warm_up_and_time_limit(corpus, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    metrics = training.train(
-        make_config(corpus, epochs=50, minutes=1e-6, warmup_steps=1000, learning_rate=0.5), run, progress=False
-    )
-    assert metrics["epochs"] == 1
-    with run.history_file.open() as file:
-        rate = float(next(csv.DictReader(file))["lr"])
-    assert rate == pytest.approx(0.5 * 4 / 1000)  # 32 pictures, 4 steps
+def test_warm_up_raises_the_rate_over_the_first_steps():
+    class Model:
+        optimizer = tf.keras.optimizers.SGD(0.5)
+
+    callback = cb.WarmUp(10, 0.5)
+    callback.model = Model()
+    rates = []
+    for step in range(12):
+        Model.optimizer.iterations.assign(step)
+        callback.on_train_batch_begin(0)
+        rates.append(float(Model.optimizer.learning_rate))
+    np.testing.assert_allclose(rates[:3], [0.05, 0.1, 0.15], rtol=1e-6)
+    np.testing.assert_allclose(rates[9:], 0.5, rtol=1e-6)
+
+
+def test_time_limit_counts_the_whole_run():
+    class Model:
+        stop_training = False
+
+    limit = cb.TimeLimit(minutes=10)
+    limit.model = Model()
+    for spent, stops in ((5.0, False), (9.99999, True)):
+        limit.spent = spent  # as a resumed run would have it
+        limit.on_epoch_begin(0)
+        time.sleep(0.001)
+        limit.on_epoch_end(0, logs := {})
+        assert logs["minutes"] > spent
+        assert limit.model.stop_training is stops
 
 
 REPLICAS = """

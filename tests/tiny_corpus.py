@@ -28,7 +28,11 @@ def write_corpus(folder, pictures=48, seed=0):
             objects[i, k, [colours[k], 6 + things[k]]] = 3.0
         a, b = (f"{COLOURS[c]} {THINGS[t]}" for c, t in zip(colours, things))
         split = "train" if i < pictures - 16 else ("val" if i < pictures - 8 else "test")
-        rows += [(f"{i:03}.png", f"A {a} and a {b}.", split), (f"{i:03}.png", f"There is a {b} near the {a}!", split)]
+        seen = "" if split == "train" else " unseen"  # a word that the vocabulary must not have
+        rows += [
+            (f"{i:03}.png", f"A {a} and a{seen} {b}.", split),
+            (f"{i:03}.png", f"There is a {b} near the {a}!", split),
+        ]
     with (folder / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "caption", "split"), *rows])
     np.save(folder / "regions.npy", regions)

@@ -120,15 +120,11 @@ def _write(scene: Scene, template: str, objects: int, rng: np.random.Generator) 
     slots = {"texture": [(scene.texture, None)]}
     for letter, index in zip("abcd", chosen):
         thing = scene.things[index]
-        slots[letter] = _noun_phrase(
-            thing, index, index != colourless, sizes_said and rng.random() < 0.7, rng
-        )
+        slots[letter] = _noun_phrase(thing, index, index != colourless, sizes_said and rng.random() < 0.7, rng)
         slots[f"at_{letter}"] = _words(_place(thing, rng))
     for one, other in ("ab", "cd"):
         if one in slots and other in slots:
-            way = _way(
-                scene.things[chosen["abcd".index(one)]], scene.things[chosen["abcd".index(other)]], rng
-            )
+            way = _way(scene.things[chosen["abcd".index(one)]], scene.things[chosen["abcd".index(other)]], rng)
             slots[f"{one}_from_{other}"] = _words(way)
     tokens = _fill(template, slots)
     text = " ".join(word for word, _ in tokens)
@@ -151,9 +147,7 @@ def _fill(template: str, slots: dict[str, list[_Token]]) -> list[_Token]:
     return tokens
 
 
-def _noun_phrase(
-    thing: Thing, index: int, coloured: bool, sized: bool, rng: np.random.Generator
-) -> list[_Token]:
+def _noun_phrase(thing: Thing, index: int, coloured: bool, sized: bool, rng: np.random.Generator) -> list[_Token]:
     """An object in words, e.g. "a large red circle" or "an orange star"."""
     tokens = []
     if sized and (thing.size != "medium" or rng.random() < 0.4):

@@ -165,12 +165,7 @@ def _place(rng: np.random.Generator, colours: list[str], shapes: list[str]) -> t
 
 
 def _apart(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return (
-        one[0] > other[2] + _GAP
-        or other[0] > one[2] + _GAP
-        or one[1] > other[3] + _GAP
-        or other[1] > one[3] + _GAP
-    )
+    return one[0] > other[2] + _GAP or other[0] > one[2] + _GAP or one[1] > other[3] + _GAP or other[1] > one[3] + _GAP
 
 
 def _tone(rng: np.random.Generator, things: tuple[Thing, ...]) -> tuple[float, float, float]:
@@ -205,9 +200,7 @@ def _outline(shape: str, angle: float) -> np.ndarray:
     elif shape == "diamond":
         corners = np.array([(0, -1), (0.74, 0), (0, 1), (-0.74, 0)])
     elif shape == "arrow":
-        corners = np.array(
-            [(-1, -0.36), (0.05, -0.36), (0.05, -0.9), (1, 0), (0.05, 0.9), (0.05, 0.36), (-1, 0.36)]
-        )
+        corners = np.array([(-1, -0.36), (0.05, -0.36), (0.05, -0.9), (1, 0), (0.05, 0.9), (0.05, 0.36), (-1, 0.36)])
     else:
         raise ValueError(f"no shape {shape!r}")
     turn = np.deg2rad(angle)
@@ -243,9 +236,7 @@ def _background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return (np.array(scene.tone, np.float32) + light[..., None]).astype(np.float32)
 
 
-def _paint(
-    picture: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng: np.random.Generator
-) -> None:
+def _paint(picture: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng: np.random.Generator) -> None:
     """Put one object with its shadow, rim and shading into `picture`, and its index into `owner`."""
     x1, y1, x2, y2 = thing.box
     left, top = int(x1) - _MARGIN, int(y1) - _MARGIN

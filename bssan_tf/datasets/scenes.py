@@ -98,9 +98,7 @@ def _manifest(seed: int, sizes: Mapping[str, int]) -> dict:
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
             raise UserError(f"scenes: size of {split} is {number!r}; give a whole number of 1 or more")
     if sum(sizes.values()) > MOST_SCENES:
-        raise UserError(
-            f"scenes: {sum(sizes.values())} pictures asked for; at most {MOST_SCENES} in all can differ"
-        )
+        raise UserError(f"scenes: {sum(sizes.values())} pictures asked for; at most {MOST_SCENES} in all can differ")
     return {
         "version": VERSION,
         "seed": int(seed),

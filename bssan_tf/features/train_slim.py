@@ -91,14 +91,13 @@ def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.nda
             factor = gamma / np.sqrt(variance + norm.epsilon)
             kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
             weights[kernel], weights[bias] = layer.kernel.numpy() * factor, beta - mean * factor
-    weights[kernel] *= scale
+    weights[kernel] *= scale  # of the last convolution
     weights[bias] *= scale
     return weights
 
 
 def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     """Write an .npz of float16 arrays, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part.npz")
     np.savez(part, **{key: value.astype(np.float16) for key, value in weights.items()})
     os.replace(part, path)
@@ -106,10 +105,7 @@ def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
 
 def add_heads(features: tf.keras.Model) -> tf.keras.Model:
     """The network with logits "colour", "shape", "size" (B, 14, 14, classes), linear in a cell's feature."""
-    logits = {
-        name: tf.keras.layers.Conv2D(number, 1, name=name)(features.output)
-        for name, number in CLASSES.items()
-    }
+    logits = {name: tf.keras.layers.Conv2D(number, 1, name=name)(features.output) for name, number in CLASSES.items()}
     return tf.keras.Model(features.input, logits)
 
 
@@ -169,23 +165,23 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: draw, train, fold, save, and measure what was saved."""
-    parser = argparse.ArgumentParser(
-        "python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0]
-    )
+    parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--steps", type=_positive, default=1400, help="training steps (%(default)s)")
     parser.add_argument("--batch", type=_positive, default=24, help="pictures per step (%(default)s)")
     parser.add_argument("--scenes", type=_positive, default=3000, help="pictures to train on (%(default)s)")
-    parser.add_argument(
-        "--held-out", type=_positive, default=300, help="pictures to measure on (%(default)s)"
-    )
-    parser.add_argument(
-        "--learning-rate", type=float, default=3e-3, help="largest rate of Adam (%(default)s)"
-    )
+    parser.add_argument("--held-out", type=_positive, default=300, help="pictures to measure on (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="largest rate of Adam (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (%(default)s)")
     args = parser.parse_args(argv)
     if args.out.suffix != ".npz":
         parser.error(f"--out {args.out}: must end in .npz")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}: must be 0 or more")
+    try:  # before the training, not after it
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out}: its folder cannot be made ({error})")
 
     tf.keras.utils.set_random_seed(args.seed)
     slim = BACKBONES["slim"]

@@ -71,15 +71,11 @@ class Bssan:
             layer.build((None, None))
             if self.glove is not None:
                 if self.glove.shape != (self.vocabulary_size, config.E_glove):
-                    raise ValueError(
-                        f"glove {self.glove.shape}: expected ({self.vocabulary_size}, {config.E_glove})"
-                    )
+                    raise ValueError(f"glove {self.glove.shape}: expected ({self.vocabulary_size}, {config.E_glove})")
                 layer.set_weights([self.glove])
             self.embeddings.append(layer)
         if config.E_trained:
-            self.embeddings.append(
-                tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding")
-            )
+            self.embeddings.append(tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding"))
 
     def _embed(self, tokens):
         vectors = [embedding(tokens) for embedding in self.embeddings]
@@ -94,9 +90,7 @@ class Bssan:
             inputs["valid"] = tf.keras.Input((None,), dtype="bool", name="valid")
         return inputs
 
-    def _scores(
-        self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs
-    ) -> dict[str, tf.Tensor]:
+    def _scores(self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs) -> dict[str, tf.Tensor]:
         """Outputs of both networks for pictures and the captions (N, L) that `pair` lays beside them."""
         picture = inputs["regions"] if self.has_w2r else inputs["objects"]
         words = self._embed(captions)  # (N, L, E)

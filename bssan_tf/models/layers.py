@@ -214,9 +214,7 @@ class ReplayableDropout(tf.keras.layers.Layer):
         if not training:
             return features
         self.step.assign_add(1)
-        return tf.nn.experimental.stateless_dropout(
-            features, self.rate, seed=[self.seed, self.step.read_value()]
-        )
+        return tf.nn.experimental.stateless_dropout(features, self.rate, seed=[self.seed, self.step.read_value()])
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

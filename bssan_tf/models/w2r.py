@@ -15,9 +15,7 @@ from bssan_tf.models.layers import FeatureNorm, MergePairs, ReplayableDropout, S
 def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor) -> tf.Tensor:
     """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, F) -> (R, 1). Table I."""
     for i, n in enumerate(units, 1):
-        features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(
-            features
-        )
+        features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(features)
         features = batch_norm(f"{name}_norm{i}")(features)
         features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(features)
     return tf.keras.layers.Dense(1, kernel_regularizer=regularizer(l2), name=f"{name}_out")(features)
