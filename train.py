@@ -15,6 +15,7 @@ from bssan_tf.config import (
     PRESETS,
     SIZES,
     VARIANTS,
+    flag_of,
     preset,
 )
 
@@ -27,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--preset", choices=PRESETS, default="improved", help="`paper` is the printed text")
-    parser.add_argument("--size", choices=SIZES, help="`paper`: Table I (small for scenes, else paper)")
+    parser.add_argument("--size", choices=SIZES, help="paper: Table I (tiny for scenes, else paper)")
     parser.add_argument("--variant", choices=VARIANTS, default="full", help="section V-A")
     cli.add_data_flags(parser)
 
@@ -82,12 +83,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     if options.resume:
         if extra := set(given) - {"epochs"}:
-            flag = sorted(extra)[0].replace("_", "-")
-            raise UserError(f"--resume {options.resume}: goes on with the run's own settings; leave out --{flag}")
+            flag = flag_of(min(extra))
+            raise UserError(f"--resume {options.resume}: goes on with the run's own settings; leave out {flag}")
         run = RunFolder(Path(options.resume))
         config = run.load_config()
     else:
-        size = options.size or ("small" if given.get("data", "scenes") == "scenes" else "paper")
+        size = options.size or ("tiny" if given.get("data", "scenes") == "scenes" else "paper")
         config = preset(options.preset, size, options.variant, given.get("data", "scenes")).replace(**given)
         config.check()
         stem = f"{Path(config.data.data).name}-{options.preset}-{size}"

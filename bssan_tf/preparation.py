@@ -103,10 +103,10 @@ def _extracted(corpus: Corpus, data: DataConfig, progress: bool) -> Features:
 def fit_config(config: Config, features: Features, glove_size: int) -> Config:
     """The config with the sizes that data decide: D, M, P, Q and the word vectors'.
 
-    Without a GloVe file the words' vectors are learned, 300 numbers each.
+    Without a GloVe file the words' vectors are learned: `E_trained` numbers each, 300 if the preset has none.
     """
     values = {"E_glove": glove_size}
-    if not glove_size and config.model.E_trained < 300:
+    if not glove_size and not config.model.E_trained:
         values["E_trained"] = 300
     needed = {"w2r": ("regions",), "o2w": ("objects",)}.get(config.model.variant, ("regions", "objects"))
     for name, sizes in (("regions", ("D", "M")), ("objects", ("P", "Q"))):

@@ -32,7 +32,7 @@ def test_paper_preset_is_the_printed_text():
 
 
 @pytest.mark.parametrize("name", ["paper", "improved"])
-@pytest.mark.parametrize("size", ["paper", "small"])
+@pytest.mark.parametrize("size", ["paper", "small", "tiny"])
 @pytest.mark.parametrize("variant", ["full", "w2r", "o2w", "no_reg"])
 def test_json_round_trip(name, size, variant):
     config = preset(name, size, variant).check()
@@ -55,7 +55,7 @@ def test_replace_finds_the_section():
         ({"mixed_share": 2.0}, r"--mixed-share 2.0: must be between 0 and 1"),
         ({"negative_source": "batch", "negatives": 64}, r"--negatives 64: must be below --batch-size"),
         ({"loss": "mse"}, r"--loss mse: must be one of hinge, softmax"),
-        ({"o2w_weight": -1.0}, r"--o2w-weight -1.0"),
+        ({"o2w_weight": -1.0}, r"--lambda -1.0"),
         ({"learning_rate": float("nan")}, r"--learning-rate nan"),
     ],
 )

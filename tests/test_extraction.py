@@ -139,10 +139,20 @@ CHILD = """
 """
 
 
+def environment(project):
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "tests")])}
+
+
 def start_child(base, project):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "tests")])}
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(base)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(project), stderr=subprocess.PIPE, text=True)
+
+
+def run(arguments, project):
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def finished_rows(folder):
@@ -311,10 +321,28 @@ MEMORY = """
 
 
 def test_peak_memory(tmp_path, project):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(project / "tests")])}
-    command = [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    few, many = map(float, done.stdout.split())
+    few, many = map(float, run(["-c", textwrap.dedent(MEMORY), tmp_path], project).split())
     assert many < 1024  # MB, TensorFlow included
     assert many - few < 60
+
+
+def benchmark(project, tmp_path, *options):
+    run(["-m", "benchmarks.extraction", *options, "--json", tmp_path / "result.json"], project)
+    return json.loads((tmp_path / "result.json").read_text())
+
+
+def test_the_benchmark_runs_without_any_data(tmp_path, project):
+    result = benchmark(project, tmp_path, "--backbone", "slim", "--images", 8, "--rounds", 1, "--batch-size", 4)
+    assert result["images"] == 8
+    assert result["images_per_s"] > 0
+    assert 0 < result["ratio_to_bare"] < 10
+    assert 0 < result["peak_mb"] < 1024
+
+
+@pytest.mark.large
+def test_vgg16_on_real_photos_is_as_fast_as_the_bare_backbone_in_2_gb(tmp_path, project, shared_data):
+    weights = shared_data / "weights" / "vgg16_imagenet_notop_float16.npz"
+    options = ["--photos", shared_data / "flickr8k" / "images", "--backbone", "vgg16", "--backbone-weights", weights]
+    result = benchmark(project, tmp_path, *options)
+    assert result["peak_mb"] < 2048
+    assert result["cpu_ratio_to_bare"] > 0.9

@@ -123,6 +123,7 @@ def test_exif_orientation(tmp_path, orientation):
     assert np.abs(found - expected).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_damaged_exif_block_is_ignored(tmp_path):
     photo(400, 200).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(tmp_path / "a.jpg")[1] == (200, 400)
@@ -161,6 +162,7 @@ def test_no_picture_no_file_a_folder(tmp_path):
         read_picture(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [7000, 12000, 30000])
 def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path, side):
     path = png_header(tmp_path / "huge.png", side, side)

@@ -139,6 +139,27 @@ def test_killed_at_every_system_call_then_resumed(tmp_path, project):
     assert int(done.stdout) > 35  # system calls of one run
 
 
+def test_arrays_are_durable_before_the_manifest_says_so(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def record_fsync(descriptor):
+        events.append("fsync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def record_replace(source, target):
+        events.append(f"replace {os.path.basename(target)}")
+        replace(source, target)
+
+    with StoreWriter(tmp_path, plan()) as writer:
+        writer.write(0, rows(0, 6))
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(os, "replace", record_replace)
+        writer.commit(6, [])
+    arrays = [f"fsync {name}.npy" for name in ARRAYS]
+    manifest = ["fsync manifest.json.tmp", "replace manifest.json", f"fsync {tmp_path.name}"]
+    assert events == arrays + manifest
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -60,7 +60,7 @@ def test_run_folder_holds_all_that_is_promised(whole, corpus):
     run, metrics = whole
     config = run.load_config()
     assert (config.model.D, config.model.M, config.model.P, config.model.Q) == (6, 12, 3, 12)
-    assert (config.model.E_glove, config.model.E_trained) == (0, 300)  # no GloVe file: learned
+    assert (config.model.E_glove, config.model.E_trained) == (0, 10)  # no GloVe file: learned
     assert json.loads(run.metrics_file.read_text()) == metrics
     assert metrics["epochs"] == 4
     assert 1 <= metrics["best_epoch"] <= 4

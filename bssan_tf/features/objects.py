@@ -1,9 +1,8 @@
 """Objects of a picture: which boxes, and what the backbone's map says about each.
 
 In: a file with the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes` for photos that come without. Out:
-the top P boxes of a photo by score, as fractions of it, with class, score and a validity mask,
-and `roi_means`, the mean feature of each box on a feature map (RoI Align, 7x7 samples). The paper's own objects come
-from Faster R-CNN instead.
+the top P boxes of a photo by score, as fractions of it, with class, score and a validity mask, and `roi_means`, the
+mean feature of each box on a feature map (RoI Align, 7x7 samples). The paper's own objects come from Faster R-CNN.
 """
 
 from __future__ import annotations

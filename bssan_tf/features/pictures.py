@@ -17,9 +17,9 @@ from PIL import Image
 from bssan_tf.errors import UserError
 
 SIDE = 224
-# Decoding takes up to 9 bytes a pixel, which must fit beside the backbone in 2 GB. (Baseline JPEGs are
-# decoded smaller where they are large; for them Pillow's own limit of 179 million pixels holds.)
-MAX_PIXELS = 48_000_000
+# Decoding takes up to 12 bytes a pixel, which must fit beside the backbone in 2 GB. (Baseline JPEGs are decoded smaller
+# where they are large; for them Pillow's own limit of 179 million pixels holds.)
+MAX_PIXELS = 40_000_000
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one of them is in memory
 
 ORIENTATION_TAG = 0x0112
@@ -92,7 +92,9 @@ def _small_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _wide_grey(image)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        small = _resized(image.convert("RGBA"))  # Pillow weighs colours by their opacity
+        small = _resized(
+            image if image.mode == "RGBA" else image.convert("RGBA")
+        )  # Pillow weighs colours by their opacity
         return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     if image.mode not in ("RGB", "L"):
         image = image.convert("RGB")

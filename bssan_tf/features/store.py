@@ -260,7 +260,6 @@ class StoreWriter:
             return
         if self.finished_rows:
             raise UserError(f"{path}: missing or not of the size that {MANIFEST} says; {REMEDY}")
-        os.ftruncate(descriptor, 0)
         os.ftruncate(descriptor, size)
         os.pwrite(descriptor, header, 0)
 

@@ -1,0 +1,168 @@
+"""The three scripts as real commands: on small data, with bad input, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny_corpus
+from PIL import Image
+
+TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
+
+
+def run(project, folder, arguments, **kwargs):
+    """Run a script of the project with `folder` as the working directory."""
+    command = [sys.executable, str(project / arguments[0]), *map(str, arguments[1:])]
+    environment = {k: v for k, v in os.environ.items() if k != "BSSAN_DATA"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def workplace(project, tmp_path_factory):
+    """A folder with photos, their captions, and a run `one` trained on them."""
+    folder = tmp_path_factory.mktemp("workplace")
+    tiny_corpus.write_corpus(folder / "photos")
+    done = run(project, folder, [*TRAIN, "--name", "one"])
+    assert done.returncode == 0, done.stderr
+    assert "rsum" in done.stdout
+    return folder
+
+
+def history(folder, name):
+    """history.csv without the columns that measure time."""
+    lines = [line.split(",") for line in (folder / "runs" / name / "history.csv").read_text().split()]
+    clock = [i for i, column in enumerate(lines[0]) if column in ("pairs_per_s", "minutes")]
+    return [[value for i, value in enumerate(line) if i not in clock] for line in lines]
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "visualize.py"])
+def test_help_answers_at_once(project, tmp_path, script):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = run(project, tmp_path, [script, "--help"])
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert "usage: " + script in done.stdout
+    assert min(times) < 1.5  # seconds; TensorFlow alone takes longer to import
+
+
+def test_run_folder_remembers_the_command(workplace):
+    command = (workplace / "runs" / "one" / "command.txt").read_text()
+    assert command.startswith("python ")
+    assert "train.py" in command
+    assert "--data photos" in command
+
+
+def test_evaluate(project, workplace):
+    done = run(project, workplace, ["evaluate.py", "--quiet", "--json", "report.json", "--baseline", "cca"])
+    assert done.returncode == 0, done.stderr
+    assert "CCA" in done.stdout
+    report = json.loads((workplace / "report.json").read_text())
+    assert (report["run"], report["split"], report["n_images"], report["n_captions"]) == ("one", "test", 8, 16)
+    for way in ("i2t", "t2i"):
+        assert set(report[way]) == {"R@1", "R@5", "R@10", "MedR"}
+    total = sum(report[way][f"R@{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10))
+    assert report["rsum"] == pytest.approx(total)
+    assert "pointing" not in report  # a folder has no ground truth
+    assert report["baselines"]["cca"]["n_images"] == 8
+
+
+def test_evaluate_a_part(project, workplace):
+    arguments = ["evaluate.py", "runs/one", "--split", "val", "--images", 5, "--captions-per-image", 1]
+    done = run(project, workplace, [*arguments, "--quiet", "--json", "part.json"])
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workplace / "part.json").read_text())
+    assert (report["split"], report["n_images"], report["n_captions"]) == ("val", 5, 5)
+
+
+def test_visualize_any_photo(project, workplace):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (60, 90), dtype=np.uint8)).save(workplace / "grey.png")
+    done = run(project, workplace, ["visualize.py", "grey.png", "A red dog, and a zyx!", "-o", "out.png"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("score ")
+    with Image.open(workplace / "out.png") as picture:
+        assert picture.width > 600
+        assert np.asarray(picture.convert("RGB")).std() > 20
+
+
+def test_visualize_takes_boxes(project, workplace):
+    boxes = np.array([[[5, 5, 40, 40, 0.9, 3], [0, 0, 0, 0, 0, 0]]], np.float32)
+    np.savez(workplace / "boxes.npz", names=np.array(["000.png"]), boxes=boxes)
+    arguments = ["visualize.py", "photos/000.png", "a dog", "-o", "boxed.png", "--boxes", "boxes.npz"]
+    done = run(project, workplace, arguments)
+    assert done.returncode == 0, done.stderr
+    without = run(project, workplace, arguments[:-2])
+    assert done.stdout.split("\n")[0] != without.stdout.split("\n")[0]
+
+
+def test_killed_training_resumes_to_the_same_numbers(project, workplace):
+    command = [sys.executable, str(project / "train.py"), *TRAIN[1:], "--name", "killed"]
+    started = workplace / "runs" / "killed" / "state" / "checkpoint"
+    child = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not started.exists():  # the first epoch is saved
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (workplace / "runs" / "killed" / "metrics.json").exists()
+    done = run(project, workplace, ["train.py", "--resume", "runs/killed", "--quiet"])
+    assert done.returncode == 0, done.stderr
+    assert history(workplace, "killed") == history(workplace, "one")
+    metrics = [json.loads((workplace / "runs" / n / "metrics.json").read_text()) for n in ("one", "killed")]
+    assert {**metrics[0], "run": ""} == {**metrics[1], "run": ""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "--data", "flickr30k"], "flickr30k"),
+        (["train.py", "--data", "nowhere"], "--data nowhere: neither a folder nor one of scenes"),
+        (["train.py", "--dropout", "2"], "--dropout 2.0: must be in [0, 1)"),
+        (["train.py", "--lambda", "-1"], "--lambda -1.0: must be 0 or more"),
+        (["train.py", "--devices", "tpu"], "--devices tpu: must be auto"),
+        (["train.py", "--data", "photos", "--name", "one"], "runs/one: holds a run already"),
+        (["train.py", "--data", "photos", "--backbone", "slim", "--objects", "boxes"], "--objects boxes: no boxes"),
+        (["train.py", "--data", "photos", "--backbone", "slim", "--boxes", "no.npz"], "--boxes no.npz: no such file"),
+        (["train.py", "--data", "photos", "--backbone", "slim", "--glove", "no.txt"], "no.txt"),
+        (["train.py", "--data", "photos", "--backbone", "slim", "--batch-size", "99"], "--batch-size 99"),
+        (["train.py", "--data", "photos", "--import-regions", "no.npy"], "no.npy"),
+        (["train.py", "--data", "photos", "--import-regions", "photos/regions.npy"], "--import-objects FILE.npy"),
+        (["train.py", "--backbone-weights", "no.h5"], "no.h5"),
+        (["train.py", "--resume", "runs/none"], "runs/none: no such run"),
+        (["train.py", "--resume", "runs/one", "--seed", "3"], "leave out --seed"),
+        (["evaluate.py", "runs/none"], "runs/none: no such run"),
+        (["evaluate.py", "runs/one", "--split", "dress"], "has no split 'dress'"),
+        (["evaluate.py", "runs/one", "--protocol", "1k", "--quiet"], "--protocol 1k: needs 1,000 images"),
+        (["visualize.py", "no.jpg", "a dog"], "no.jpg"),
+        (["visualize.py", "photos/captions.csv", "a dog"], "photos/captions.csv"),
+        (["visualize.py", "photos/000.png", "?!"], "has no word"),
+        (["visualize.py", "photos/000.png", "a dog", "--boxes", "empty.npz"], "does not list 000.png"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(project, workplace, arguments, message):
+    if "empty.npz" in arguments:
+        np.savez(workplace / "empty.npz", names=np.array(["x"]), boxes=np.zeros((1, 1, 6), np.float32))
+    done = run(project, workplace, arguments)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.strip().split("\n") if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_no_run_at_all(project, tmp_path):
+    done = run(project, tmp_path, ["evaluate.py"])
+    assert done.returncode == 2
+    assert "runs/: no trained run there" in done.stderr
