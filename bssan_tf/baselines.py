@@ -15,15 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf import metrics
+from bssan_tf.errors import UserError
 
 log = logging.getLogger(__name__)
 
-IMAGE_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # in units of the mean variance of a feature
-TEXT_RIDGES = (1e-1, 1.0, 10.0)  # in units of the mean variance of a word
+IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
+TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
 DIMENSIONS = (32, 64, 128, 256, 512)
-POWERS = (0.0, 1.0, 2.0, 4.0)
+POWERS = (0.0, 1.0, 2.0)
 _MAX_WORDS = 4000  # the text covariance is V x V
 _MIN_CAPTIONS = 2  # a word of a single caption links nothing
+_MIN_IMAGES = 10
 _HELD_SHARE, _MAX_HELD = 0.2, 1000
 _BLOCK = 64  # images pooled at once
 _UNKNOWN = 1  # ids 0 and 1 are padding and the unknown word
@@ -71,6 +73,7 @@ def fit_cca(
     image_of_caption: np.ndarray,
     vocabulary_size: int,
     seed: int = 0,
+    progress: bool = True,
 ) -> Cca:
     """Fit on a training split; every caption with its image is one sample.
 
@@ -81,24 +84,30 @@ def fit_cca(
         image_of_caption: int (N_c,), index into `image_rows`.
         vocabulary_size: V, above every id in `tokens`.
         seed: chooses the images that are held back for the selection.
+        progress: show bars.
 
     Raises:
-        ValueError: fewer than ten images, or ids and rows out of range.
+        UserError: fewer than ten images, or no word occurs in two captions.
+        ValueError: ids and rows out of range.
     """
     tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
     n_images = len(image_rows)
-    if n_images < 10:
-        raise ValueError(f"CCA needs at least 10 training images, got {n_images}")
+    if n_images < _MIN_IMAGES:
+        raise UserError(
+            f"--baseline cca: needs at least {_MIN_IMAGES} training images, there are {n_images}; leave it out"
+        )
     if tokens.max(initial=0) >= vocabulary_size or owner.max(initial=0) >= n_images:
         raise ValueError("tokens or image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
-    images = pool_regions(regions, image_rows, progress=True)  # (N_i, M)
+    used = np.flatnonzero(weights)
+    if used.size == 0:
+        raise UserError("--baseline cca: no word occurs in two training captions; leave it out")
+    images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
     is_held = np.zeros(n_images, bool)
     n_held = min(_MAX_HELD, max(2, int(_HELD_SHARE * n_images)))
     is_held[np.random.default_rng(seed).permutation(n_images)[:n_held]] = True
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
-    used = np.flatnonzero(weights)
     rest_sums = _Sums.of(images, tokens[rest], owner[rest], weights, used)
     chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used)
     log.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
@@ -123,7 +132,7 @@ def fit_cca(
 
 
 def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = False) -> np.ndarray:
-    """Square root of each activation, mean over the regions, L2: float32 (N_i, M).
+    """Mean over the regions, square root, L2: float32 (N_i, M).
 
     The root tames the few very large activations of a ReLU map; a negative value keeps its sign.
     """
@@ -132,8 +141,8 @@ def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = F
     starts = range(0, len(rows), _BLOCK)
     for start in tqdm(starts, desc="CCA: pooling regions", unit="block", disable=not progress):
         block = np.asarray(regions[rows[start : start + _BLOCK]], np.float32)  # (b, D, M)
-        pooled[start : start + _BLOCK] = (np.sign(block) * np.sqrt(np.abs(block))).mean(axis=1)
-    return _unit(pooled)
+        pooled[start : start + _BLOCK] = block.mean(axis=1)
+    return _unit(np.sign(pooled) * np.sqrt(np.abs(pooled)))
 
 
 def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
@@ -167,8 +176,7 @@ def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray)
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Sums over samples of x, y and their products; x pooled regions (M,), y a bag over the words in use
-    (W,)."""
+    """Sums over samples: x a pooled picture (M,), y a bag of the W words in use; float64."""
 
     n: int
     x: np.ndarray  # (M,)

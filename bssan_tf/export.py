@@ -1,7 +1,6 @@
 """A trained scorer as a SavedModel that needs neither this package nor Keras to be used.
 
-In: the scorer and the tokenizer's layer. Out: a folder for `tf.saved_model.load` or TensorFlow Serving with
-    two
+In: the scorer and the tokenizer's layer. Out: a folder for `tf.saved_model.load` or TensorFlow Serving with two
 signatures: `serving_default` takes features and token ids, `captions` takes features and caption strings.
 """
 

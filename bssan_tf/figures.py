@@ -246,7 +246,7 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     _bare([photo])
     # The best box has the widest line, below the others, so that boxes in one place stay visible.
     scaled = boxes * (width, height, width, height) - 0.5
-    for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (9.0, 5.5, 2.5), scaled):
+    for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (6.5, 4.2, 2.2), scaled):
         box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line)
         photo.add_patch(box)
     place = np.arange(len(words))

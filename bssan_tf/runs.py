@@ -64,16 +64,13 @@ class RunFolder:
     def export(self) -> Path:
         return self.path / "export" / "1"
 
-    def create(self, config: Config, arguments: list[str]) -> None:
-        """Make the folder and write config, command line and versions.
-
-        Raises:
-            UserError: if the folder holds a run already.
-        """
+    def require_new(self) -> None:
+        """UserError if the folder holds a run already."""
         if self.config_file.exists():
-            raise UserError(
-                f"{self.path}: holds a run already; choose another --name, or go on with --resume {self.path}"
-            )
+            raise UserError(f"{self.path}: holds a run already; choose another --name, or --resume {self.path}")
+
+    def create(self, config: Config, arguments: list[str]) -> None:
+        """Make the folder and write command line, versions and, last, the config that makes it a run."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / "command.txt", shlex.join(arguments) + "\n")
         write_json(self.path / "versions.json", versions())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,22 +48,23 @@ def train(config: Config, run: RunFolder, devices: str = "auto", progress: bool 
         UserError: for bad data or flags, or when training diverges.
     """
     config = dataclasses.replace(config.check(), data=resolve(config.data))
+    run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    _be_deterministic(config.training.seed)
     data = open_data(config.data, progress)
     train_split = data.split("train")
     tokenizer = Tokenizer.fit(train_split.captions, config.data.caption_length)
     glove = None
     if config.data.glove:
-        glove, coverage = load_glove(Path(config.data.glove), tokenizer.words)
-        logger.info("word vectors: %s", coverage)
+        glove, _ = load_glove(Path(config.data.glove), tokenizer.words)  # logs the coverage
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
+    stream = PairStream(train_split, data.features, tokenizer(train_split.captions), config.training)
     run.create(config, command_line())
     tokenizer.save(run.vocabulary_file)
+    _be_deterministic(config.training.seed)  # last, as extraction draws random numbers, too
     with strategy.scope():
         model = Bssan(config.model, len(tokenizer.words), config.training.l2, glove)
-    return _fit(config, run, data, tokenizer, model, strategy, progress)
+    return _fit(config, run, data, stream, tokenizer, model, strategy, progress)
 
 
 def resume(run: RunFolder, epochs: int | None = None, devices: str = "auto", progress: bool = True) -> dict:
@@ -81,12 +81,14 @@ def resume(run: RunFolder, epochs: int | None = None, devices: str = "auto", pro
         config = config.replace(epochs=epochs).check()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    _be_deterministic(config.training.seed)
     data = open_data(config.data, progress)
     tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
+    train_split = data.split("train")
+    stream = PairStream(train_split, data.features, tokenizer(train_split.captions), config.training)
+    _be_deterministic(config.training.seed)
     with strategy.scope():  # the weights, GloVe's among them, come from the saved state
         model = Bssan(config.model, len(tokenizer.words), config.training.l2, _glove_again(config, tokenizer))
-    return _fit(config, run, data, tokenizer, model, strategy, progress)
+    return _fit(config, run, data, stream, tokenizer, model, strategy, progress)
 
 
 def _glove_again(config: Config, tokenizer: Tokenizer) -> np.ndarray | None:
@@ -135,10 +137,8 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
 
 
-def _fit(config, run, data: Data, tokenizer, model: Bssan, strategy, progress: bool) -> dict:
+def _fit(config, run, data: Data, stream: PairStream, tokenizer, model: Bssan, strategy, progress: bool) -> dict:
     training = config.training
-    train_split = data.split("train")
-    stream = PairStream(train_split, data.features, tokenizer(train_split.captions), training)
     steps = training.steps_per_epoch or stream.round_steps
     with strategy.scope():
         siamese = model.siamese(training)
@@ -253,6 +253,5 @@ def _finish(config, run: RunFolder, tokenizer, model: Bssan, state: cb.TrainingS
     }
     write_json(run.metrics_file, metrics)
     model.scorer.load_weights(run.best)
-    shutil.rmtree(run.export, ignore_errors=True)
     export_saved_model(model.scorer, tokenizer.layer, run.export)
     return metrics

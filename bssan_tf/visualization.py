@@ -66,7 +66,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
 def photo_objects(
     data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int
 ) -> dict[str, np.ndarray]:
-    """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid.
+    """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid, and `labels` (or None).
 
     Args:
         size: height and width of the photo in pixels.
@@ -82,7 +82,7 @@ def photo_objects(
     if path is not None:
         file = BoxesFile(path)
         if (row := file.row_of_name.get(photo.name)) is not None:
-            return top_objects(file.boxes[row], size, count)
+            return {**top_objects(file.boxes[row], size, count), "labels": file.labels}
         if boxes is not None:
             raise UserError(f"--boxes {boxes}: does not list {photo.name}; add it, or leave --boxes out")
     return grid_boxes(count)
@@ -96,13 +96,15 @@ def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str,
     images = {}
     for i, caption in enumerate(split.captions):
         words = tokenizer.words_of(caption)
-        if not words or (features.grid is None and features.boxes is None):
+        drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
+        if not words or not drawable:
             continue
         objects = {
             name: getattr(features, name)[rows[i]]
             for name in ("boxes", "classes", "scores", "valid")
             if getattr(features, name) is not None
         }
+        objects["labels"] = features.manifest.get("labels")
         picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
         figure = _draw(picture, words, {k: v[i] for k, v in outputs.items()}, objects, None, features.grid)
         images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
@@ -119,6 +121,8 @@ def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(
     if "beta" in outputs and "boxes" in objects:
         shown |= {"beta": outputs["beta"], "boxes": objects["boxes"]}
         shown |= {"object_scores": objects.get("scores"), "valid": objects.get("valid")}
+        if labels := objects.get("labels"):
+            shown["object_names"] = [labels[c] if 0 <= c < len(labels) else "" for c in objects["classes"]]
     parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
     if len(parts) < 2:
         parts = None  # the only part is the score itself

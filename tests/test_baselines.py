@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bssan_tf import baselines, metrics
+from bssan_tf.errors import UserError
 
 N_WORDS, M, D = 60, 48, 6
 
@@ -136,15 +137,17 @@ def test_rare_words_are_left_out_and_common_ones_weigh_less():
 
 
 def test_pooling_by_hand():
-    regions = np.array([[[4.0, 0], [16, 1]], [[0, 0], [0, 0]]], np.float16)  # means of roots: 3, 0.5
+    regions = np.array([[[14.0, 0], [18, -2]], [[0, 0], [0, 0]]], np.float16)  # means 16 and -1: roots 4 and -1
     pooled = baselines.pool_regions(regions, [1, 0])
-    np.testing.assert_allclose(pooled, [[0, 0], np.array([3, 0.5]) / np.sqrt(9.25)], atol=1e-6)
+    np.testing.assert_allclose(pooled, [[0, 0], np.array([4, -1]) / np.sqrt(17)], atol=1e-6)
 
 
 def test_misuse_is_refused():
     regions, owner, tokens = corpus(9, seed=1)
-    with pytest.raises(ValueError, match="at least 10"):
+    with pytest.raises(UserError, match="at least 10 training images, there are 9"):
         fit(regions, owner, tokens)
     regions, owner, tokens = corpus(12, seed=1)
     with pytest.raises(ValueError, match="out of range"):
         fit(regions, owner, tokens + 30)
+    with pytest.raises(UserError, match="no word occurs in two"):
+        fit(regions, owner, np.ones_like(tokens))

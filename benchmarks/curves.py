@@ -1,0 +1,50 @@
+"""Draw the curves of runs side by side: `python -m benchmarks.curves runs/A runs/B -o curves.png`.
+
+In: each run's history.csv, the numbers that TensorBoard shows, too. Out: one PNG, a line for each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from bssan_tf import cli
+from bssan_tf.errors import UserError
+from bssan_tf.figures import curves_figure
+from bssan_tf.runs import RunFolder
+
+
+def read_curve(run: RunFolder, x: str, y: str) -> tuple[list[float], list[float]]:
+    """Columns x and y of a run's history.
+
+    Raises:
+        UserError: no history, or no such column in it.
+    """
+    try:
+        with run.history_file.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [float(row[x]) for row in rows], [float(row[y]) for row in rows]
+    except OSError as error:
+        raise UserError(f"{run.history_file}: {error.strerror}; name a run with a finished epoch") from None
+    except KeyError as error:
+        raise UserError(f"{run.history_file}: has no column {error}; see its first line") from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, read, draw."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    parser.add_argument("runs", nargs="+", help="run folders")
+    parser.add_argument("-x", default="minutes", help="column across: epoch or minutes (minutes)")
+    parser.add_argument("-y", default="val_rsum", help="column up (val_rsum)")
+    parser.add_argument("--title", default="", help="above the chart")
+    parser.add_argument("-o", "--out", default="curves.png", help="PNG to write (curves.png)")
+    options = parser.parse_args(arguments)
+    runs = [RunFolder(Path(path)) for path in options.runs]
+    curves = {run.name: read_curve(run, options.x, options.y) for run in runs}
+    curves_figure(curves, options.x, options.y, options.title, Path(options.out))
+    print(options.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)
