@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.metrics import PROTOCOLS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="train, val or test (test)")
     parser.add_argument("--captions-per-image", type=cli.count, metavar="N", help="only the first N of a picture")
     parser.add_argument("--images", type=cli.count, metavar="N", help="only a seeded subset of N pictures")
-    parser.add_argument("--protocol", choices=("full", "1k", "5fold", "5k"), default="full", help="COCO's protocols")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="full", help="COCO's protocols")
     parser.add_argument("--baseline", choices=("cca",), help="add a regularised CCA on the same features")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file, too")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -18,18 +18,24 @@ from bssan_tf.config import (
     flag_of,
     preset,
 )
+from bssan_tf.errors import UserError
+from bssan_tf.runs import RUNS, RunFolder, free_name
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of train.py; every flag of a config field is None unless given."""
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__)
     parser.add_argument("--name", help="of the run, a folder in runs/ (made from data, preset and size)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run; other flags but --epochs are its own")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run; takes new limits (--epochs, --minutes, --stop-patience) and moved data",
+    )
     parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.add_argument("--preset", choices=PRESETS, default="improved", help="`paper` is the printed text")
+    parser.add_argument("--preset", choices=PRESETS, help="paper: the printed text (improved)")
     parser.add_argument("--size", choices=SIZES, help="paper: Table I (tiny for scenes, else paper)")
-    parser.add_argument("--variant", choices=VARIANTS, default="full", help="section V-A")
+    parser.add_argument("--variant", choices=VARIANTS, help="section V-A (full)")
     cli.add_data_flags(parser)
 
     group = parser.add_argument_group("model (defaults: the preset's)")
@@ -70,44 +76,60 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
+NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
+RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
+
+
+def given_fields(options: argparse.Namespace) -> dict:
+    """The flags that were given, by config field."""
+    return {name: value for name, value in vars(options).items() if name not in NOT_CONFIG and value is not None}
+
+
+def resume(options: argparse.Namespace, run: RunFolder) -> dict:
+    """Go on with a run; UserError if a flag was given that would make it another run."""
+    given = given_fields(options)
+    allowed = (*RESUME_LIMITS, *cli.DATA_FLAGS)
+    others = {name for name in ("name", "preset", "size", "variant") if getattr(options, name)}
+    others |= set(given) - set(allowed)
+    if others:
+        raise UserError(
+            f"--resume {options.resume}: goes on with the run's own settings; leave out {flag_of(min(others))}"
+        )
+    run.load_config()  # before TensorFlow loads: a wrong name is told at once
+    from bssan_tf import training
+
+    limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
+    return training.resume(run, options.devices, not options.quiet, given, **limits)
+
+
+def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
+    """Train a new run."""
+    given = given_fields(options)
+    data, name = given.get("data", "scenes"), options.preset or "improved"
+    size = options.size or ("tiny" if data == "scenes" else "paper")
+    config = preset(name, size, options.variant or "full", data).replace(**given).check()
+    stem = f"{Path(data).resolve().name}-{name}-{size}"
+    run = RunFolder(RUNS / (options.name or free_name(stem)))
+    from bssan_tf import training
+
+    return run, training.train(config, run, options.devices, not options.quiet)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
-    given = {k: v for k, v in vars(options).items() if k not in _NOT_CONFIG and v is not None}
-
-    from bssan_tf.errors import UserError
-    from bssan_tf.runs import RUNS, RunFolder, free_name
-
     if options.resume:
-        if extra := set(given) - {"epochs"}:
-            flag = flag_of(min(extra))
-            raise UserError(f"--resume {options.resume}: goes on with the run's own settings; leave out {flag}")
         run = RunFolder(Path(options.resume))
-        config = run.load_config()
+        metrics = resume(options, run)
     else:
-        size = options.size or ("tiny" if given.get("data", "scenes") == "scenes" else "paper")
-        config = preset(options.preset, size, options.variant, given.get("data", "scenes")).replace(**given)
-        config.check()
-        stem = f"{Path(config.data.data).name}-{options.preset}-{size}"
-        run = RunFolder(RUNS / (options.name or free_name(stem)))
-
-    from bssan_tf import training
+        run, metrics = start(options)
     from bssan_tf.report import text_table
 
-    if options.resume:
-        metrics = training.resume(run, options.epochs, options.devices, not options.quiet)
-    else:
-        metrics = training.train(config, run, options.devices, not options.quiet)
-    print(
-        text_table(metrics, f"{run.name}, epoch {metrics['best_epoch']}", metrics["corpus"], "val", beside_paper=False)
-    )
+    title = f"{run.name}, epoch {metrics['best_epoch']}"
+    print(text_table(metrics, title, metrics["corpus"], "val", beside_paper=False))
     print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
-    print(
-        f'evaluate:   python evaluate.py {run.path}\nlook:       python visualize.py PHOTO "CAPTION" --run {run.path}'
-    )
+    print(f"evaluate:   python evaluate.py {run.path}")
+    print(f'look:       python visualize.py PHOTO "CAPTION" --run {run.path}')
 
 
 if __name__ == "__main__":

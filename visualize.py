@@ -15,7 +15,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("caption", help="a sentence, in quotes")
     parser.add_argument("--run", help="run folder (the latest)")
     parser.add_argument("-o", "--out", help="PNG to write (the photo's name with -attention.png, here)")
-    cli.add_data_flags(parser, moved_only=True)
+    parser.add_argument("--boxes", metavar="FILE", help=".npz with boxes of this photo; see the README")
+    parser.add_argument("--backbone-weights", metavar="FILE", help="where the run's weights have moved to")
+    parser.add_argument("--cache", help="where the run's cache has moved to")
     return parser
 
 
@@ -29,8 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     from bssan_tf.visualization import explain
 
     photo = Path(options.photo)
+    moved = {name: getattr(options, name) for name in ("boxes", "backbone_weights", "cache") if getattr(options, name)}
     out = Path(options.out or f"{photo.stem}-attention.png")
-    scores = explain(run, photo, options.caption, out, cli.given_data_flags(options))
+    scores = explain(run, photo, options.caption, out, moved)
     print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     print(out)
 

@@ -10,8 +10,8 @@ import csv
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.charts import curves_figure
 from bssan_tf.errors import UserError
-from bssan_tf.figures import curves_figure
 from bssan_tf.runs import RunFolder
 
 

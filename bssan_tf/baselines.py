@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bssan_tf import metrics
 from bssan_tf.errors import UserError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
 TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
@@ -110,7 +110,7 @@ def fit_cca(
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
     rest_sums = _Sums.of(images, tokens[rest], owner[rest], weights, used)
     chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used)
-    log.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
+    logger.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
 
     sums = rest_sums + _Sums.of(images, tokens[held], owner[held], weights, used)
     solver = _Solver(sums, chosen["text_ridge"])

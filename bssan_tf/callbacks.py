@@ -1,7 +1,7 @@
 """Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings.
 
 Their order matters and is set in training.py: RetrievalValidation puts rsum into the epoch's logs, the others
-read it there, TrainingState comes last and saves what all of them remember.
+read it there, TrainingState comes behind them and saves what all of them remember.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.files import write_json
 from bssan_tf.metrics import retrieval_report
-from bssan_tf.runs import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
 def not_finite(where: str) -> str:
     """What to tell a user whose training produced NaN or infinity."""
     return (
-        f"{where}: not a number; training has diverged. The best model so far is kept. "
+        f"{where}: not a number; training has diverged. What earlier epochs saved is kept. "
         "Lower --learning-rate, or set --clip-norm 1"
     )
 
@@ -106,30 +106,38 @@ class BestScorer(tf.keras.callbacks.Callback):
 
 
 class CollapseWarning(tf.keras.callbacks.Callback):
-    """Say so in plain words when the loss is gone while retrieval is near chance (DESIGN: Eq. 8 is a shortcut).
+    """Say so in plain words when the ranking loss is gone while retrieval is near chance.
 
     Args:
-        outputs: names of the outputs that have a loss.
+        outputs: names of the outputs; each has a metric `NAME_ranking`, its loss without the L2 term.
         chance_rsum: what a random matrix of the validation's shape would reach.
         threshold: a loss below this counts as gone.
+        negative_attention: the run's, which the advice depends on.
     """
 
-    def __init__(self, outputs: list[str], chance_rsum: float, threshold: float):
+    def __init__(self, outputs: list[str], chance_rsum: float, threshold: float, negative_attention: str):
         super().__init__()
         self.outputs, self.chance_rsum, self.threshold = outputs, chance_rsum, threshold
+        if negative_attention == "learned":
+            self.advice = "Remedy: lower --learning-rate, or more --negatives."
+        else:
+            self.advice = (
+                "The network tells negatives by their uniform attention (Eq. 8), not by what they show. "
+                "Remedy: --negative-attention learned, as the preset `improved` has it."
+            )
         self.announced = False
 
     def on_epoch_end(self, epoch, logs=None):
-        losses = {name: logs[f"{name}_loss" if f"{name}_loss" in logs else "loss"] for name in self.outputs}
+        losses = {name: logs[f"{name}_ranking"] for name in self.outputs}
         gone = [name for name, loss in losses.items() if loss < self.threshold]
         near_chance = logs["val_rsum"] < self.chance_rsum + 0.1 * (600 - self.chance_rsum)
         if gone and near_chance and not self.announced:
             self.announced = True
             logger.warning(
                 "COLLAPSE after epoch %d: the loss of %s is %.4f, nothing is left to learn, but rsum is %.1f where "
-                "chance is %.1f. The network tells pairs apart by how sharp their attention is (Eq. 8), not by what "
-                "they show. Remedy: --negative-attention mixed or learned (the preset `improved` has mixed).",
+                "chance is %.1f. %s",
                 epoch + 1, " and ".join(gone), max(losses[name] for name in gone), logs["val_rsum"], self.chance_rsum,
+                self.advice,
             )  # fmt: skip
 
 
@@ -163,48 +171,54 @@ class TrainingState(tf.keras.callbacks.Callback):
     Args:
         folder: holds the TensorFlow checkpoint and `callbacks-N.json`.
         remembered: {callback: names of its attributes to keep}.
+
+    Attributes:
+        stopped: whether training had been stopped early, or by the time limit, when the state was saved.
     """
 
     def __init__(self, folder: Path, remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]]):
         super().__init__()
-        self.folder, self.remembered = folder, remembered
+        self.folder, self.remembered, self.stopped = folder, remembered, False
 
     def _manager(self) -> tf.train.CheckpointManager:
         checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
         return tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
 
-    def finished_epochs(self) -> int:
-        """Number of epochs that the saved state has behind it; 0 if there is none."""
-        latest = tf.train.latest_checkpoint(str(self.folder))
-        return int(latest.rsplit("-", 1)[1]) if latest else 0
-
     def on_train_begin(self, logs=None):
-        # last in the list: the other callbacks have just forgotten everything, as Keras has it
-        epochs = self.finished_epochs()
-        if epochs:
+        # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
+        if latest_epoch(self.folder):
             manager = self._manager()
             manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
             self.restore_remembered()
 
     def restore_remembered(self) -> None:
         """Give the callbacks back what they remembered at the last finished epoch."""
-        path = self.folder / f"callbacks-{self.finished_epochs()}.json"
+        path = self.folder / f"callbacks-{latest_epoch(self.folder)}.json"
         state = json.loads(path.read_text(encoding="utf-8"))
         for callback, names in self.remembered.items():
             for name in names:
                 setattr(callback, name, state[type(callback).__name__][name])
+        self.stopped = state["stopped"]
 
     def on_epoch_end(self, epoch, logs=None):
+        self.stopped = self.model.stop_training
         state = {
             type(callback).__name__: {name: _plain(getattr(callback, name)) for name in names}
             for callback, names in self.remembered.items()
         }
+        state["stopped"] = self.stopped
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
         self._manager().save(checkpoint_number=epoch + 1)
         for old in self.folder.glob("callbacks-*.json"):
             if int(old.stem.rsplit("-", 1)[1]) < epoch:
                 old.unlink()
+
+
+def latest_epoch(folder: Path) -> int:
+    """Number of epochs that the state saved in a folder has behind it; 0 if there is none."""
+    latest = tf.train.latest_checkpoint(str(folder))
+    return int(latest.rsplit("-", 1)[1]) if latest else 0
 
 
 def _plain(value):

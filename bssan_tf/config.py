@@ -187,6 +187,7 @@ class Config:
             "l2",
             "margin",
             "clip_norm",
+            "seed",
             "warmup_steps",
             "steps_per_epoch",
             "minutes",
@@ -198,6 +199,8 @@ class Config:
         _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
         _require(0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1")
         _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
+        _require(model.E_trained >= 0, "E_trained", model.E_trained, "0 or more")
+        _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")
         _require(0 <= model.dropout < 1, "dropout", model.dropout, "in [0, 1)")
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")

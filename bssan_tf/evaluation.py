@@ -1,25 +1,27 @@
 """What evaluate.py reports of a run: retrieval in both directions, pointing, and the CCA baseline.
 
-In: a run folder and a split. Out: one JSON value and the table for people.
+In: a run folder and a split. Out: one JSON value and the table for people. What can be refused is refused before
+anything is scored, and only pairs that the protocol ranks are scored.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from bssan_tf import report as reports
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import protocol_reports
+from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
+from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
-from bssan_tf.preparation import Data, open_data, resolve
+from bssan_tf.preparation import FEATURE_KEYS, Data, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrix
 
-logger = logging.getLogger(__name__)
-
-BASELINES = ("cca",)
+ScoreSplit = Callable[[Split], np.ndarray]  # every image with every caption: float (N_i, N_c)
 
 
 def evaluate(
@@ -38,9 +40,10 @@ def evaluate(
         split: `train`, `val` (or `dev`), `test`.
         captions_per_image: score only the first so many captions of each picture.
         images: score only a seeded subset of so many pictures.
-        protocol: see `metrics.protocol_reports`.
+        protocol: see `metrics.protocol_folds`.
         baseline: `cca`, or None.
         data_flags: fields of DataConfig to replace, where the data have moved since training.
+        progress: show bars.
 
     Returns:
         The JSON value of `report_json`, and the text for people.
@@ -52,73 +55,110 @@ def evaluate(
     model, tokenizer = run.load_model()
     data = open_data(config.data, progress)
     check_fit(config, data)
+    run.require_same_data(fingerprint(data), FEATURE_KEYS)
     part = data.split(split)
     if images:
-        part = part.first_images(images, config.training.seed)
+        part = part.sample_images(images, config.training.seed)
     if captions_per_image:
         part = part.captions_per_image(captions_per_image)
-    tokens = tokenizer(part.captions)
-    scores = score_matrix(model.ranker(), data.features, part.image_rows, tokens, progress=progress)["score"]
-    report = protocol_reports(scores, part.image_of_caption, protocol)
+    protocol_folds(protocol, len(part.image_ids))  # raises if there are too few, before CCA is fitted
 
+    score_cca = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else None
+    report = protocol_report(_bssan_scores(model, tokenizer, data, progress), part, protocol)
+    baselines = {"cca": protocol_report(score_cca, part, protocol)} if score_cca else {}
     truth = data.corpus.grounding
-    pointed = pointing(model.scorer, data.features, part, truth, tokenizer) if truth else None
-    baselines = {}
-    if baseline == "cca":
-        baselines["cca"] = protocol_reports(_cca_scores(data, part, tokenizer, config), part.image_of_caption, protocol)
-    value = reports.report_json(
-        report, run=run.name, corpus=data.corpus.name, split=part.name, pointing=pointed, baselines=baselines
-    )
-    text = reports.text_table(
-        report,
-        run.name,
-        data.corpus.name,
-        part.name,
-        baselines,
-        _differences(config, data, part, captions_per_image),
-    )
+    pointed = pointing(model.scorer, data.features, part, truth, tokenizer, progress=progress) if truth else None
+
+    where = {"corpus": data.corpus.name, "split": part.name}
+    value = reports.report_json(report, run=run.name, **where, pointing=pointed, baselines=baselines)
+    differs = _differences(config, data, part, report, captions_per_image)
+    text = reports.text_table(report, run.name, **where, baselines=baselines, differs=differs)
     if pointed:
         text += "\n\n" + reports.pointing_lines(pointed)
     return value, text
 
 
+def protocol_report(score: ScoreSplit, split: Split, protocol: str) -> dict:
+    """Score a split under a protocol, fold by fold: pairs of different folds are never scored.
+
+    Args:
+        score: called with each fold as a split of its own.
+        split: images in the order from which the protocol takes the first ones.
+        protocol: one of `metrics.PROTOCOLS`.
+
+    Raises:
+        UserError: the split has fewer images than the protocol needs; nothing was scored then.
+    """
+    folds = []
+    for start, stop in protocol_folds(protocol, len(split.image_ids)):
+        fold = split.without_rows(np.delete(split.image_rows, np.s_[start:stop]))
+        folds.append(retrieval_report(score(fold), fold.image_of_caption))
+    return mean_report(folds, protocol)
+
+
 def check_fit(config: Config, data: Data) -> None:
-    """UserError unless the features have the sizes that the run was trained on."""
-    for name, letters in (("regions", "DM"), ("objects", "PQ")):
+    """UserError unless the features that the model looks at are there, in the sizes that it was trained on."""
+    for name in needed_features(config.model.variant):
         array = getattr(data.features, name)
+        if array is None:
+            raise UserError(
+                f"{name}: the run is of variant {config.model.variant}, which needs them, and none were imported; "
+                f"add --import-{name} FILE.npy"
+            )
+        letters = "DM" if name == "regions" else "PQ"
         trained = tuple(getattr(config.model, letter) for letter in letters)
-        if array is not None and array.shape[2] != trained[1]:
+        if array.shape[2] != trained[1]:
             raise UserError(
                 f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}; "
                 "give the features that it was trained with"
             )
 
 
-def _cca_scores(data: Data, part: Split, tokenizer, config: Config):
+def _bssan_scores(model, tokenizer, data: Data, progress: bool) -> ScoreSplit:
+    ranker = model.ranker()
+
+    def score(part: Split) -> np.ndarray:
+        tokens = tokenizer(part.captions)
+        scores = score_matrix(ranker, data.features, part.image_rows, tokens, outputs=("score",), progress=progress)
+        return scores["score"]
+
+    return score
+
+
+def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
     from bssan_tf.baselines import fit_cca
 
-    if data.features.regions is None:
-        raise UserError("--baseline cca: needs regions, and this run has objects only")
+    regions = data.features.regions
+    if regions is None:
+        raise UserError("--baseline cca: needs regions, and this run has objects only; leave it out")
     train = data.split("train")
+    tokens = tokenizer(train.captions)
     cca = fit_cca(
-        data.features.regions,
-        train.image_rows,
-        tokenizer(train.captions),
-        train.image_of_caption,
-        len(tokenizer.words),
-        config.training.seed,
+        regions, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed, progress=progress
     )
-    return cca.score_matrix(data.features.regions, part.image_rows, tokenizer(part.captions))
+    return lambda part: cca.score_matrix(regions, part.image_rows, tokenizer(part.captions))
 
 
-def _differences(config: Config, data: Data, part: Split, captions_per_image: int | None) -> tuple[str, ...]:
+def _differences(
+    config: Config, data: Data, part: Split, report: Mapping, captions_per_image: int | None
+) -> tuple[str, ...]:
     chosen = resolve(config.data)
+    sources = {
+        "regions": "your own file" if chosen.import_regions else chosen.backbone,
+        "objects": "your own file" if chosen.import_objects else chosen.objects,
+    }
+    used = {name: sources[name] for name in needed_features(config.model.variant)}
+    listed = data.corpus.split(part.name)
     return reports.differences(
         corpus=data.corpus.name,
         split=part.name,
         split_lists=data.corpus.split_lists,
         official=data.corpus.official,
-        backbone="your own file" if chosen.import_regions else chosen.backbone,
-        objects="your own file" if chosen.import_objects else chosen.objects,
+        images=report.get("folds", [report])[0]["n_images"],
+        unreadable=int(np.isin(listed.image_rows, data.features.bad_rows).sum()),
         captions_per_image=captions_per_image,
+        backbone=used.get("regions"),
+        objects=used.get("objects"),
+        E_glove=config.model.E_glove,
+        E_trained=config.model.E_trained,
     )

@@ -1,4 +1,4 @@
-"""Pictures of what the model sees: attention over a photo and over the words, retrieval lists, curves.
+"""Pictures of what the model sees: attention over a photo and over the words of a caption.
 
 In: arrays and words, no model and no files. Out: matplotlib figures, drawn by Agg through the object API, so
 that nothing global changes; `save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
@@ -7,9 +7,8 @@ Figures 7 and 8 of the paper are one figure here, with the words' maps below and
 
 from __future__ import annotations
 
-import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bssan_tf.errors import UserError
+from bssan_tf.files import replacing
 
 TRANSPARENCY = 0.7  # of the heat map over the photo (section V-D)
 COLOURS = ("#e69f00", "#0072b2", "#c2185b")  # the three top objects; told apart by the colour-blind too
-RIGHT, WRONG = "#1a7f37", "#c62828"
 HEAT = ListedColormap(colormaps["turbo"](np.linspace(0.06, 0.93, 256)))  # without its two dark ends
 _SIGMA = 0.75  # of the Gaussian filter, in cells
 _FULL_HEAT = 4.0  # times the even share 1/D: a word's scale never ends below, so that even attention stays cool
@@ -74,7 +73,7 @@ def attention_figure(
     columns = 6 if n <= 18 else 8
     rows = 0 if alpha is None else -(-n // columns)
     heights = ([4.0] if beta is not None else []) + ([(13 / columns) * rows] if rows else [])
-    figure = _figure(12, sum(heights) + 1.0)
+    figure = new_figure(12, sum(heights) + 1.0)
     _title(figure, words, score, parts)
     panels = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
     if beta is not None:
@@ -120,78 +119,6 @@ def heat_overlays(picture: np.ndarray, alpha: np.ndarray, grid: tuple[int, int] 
     return np.round(TRANSPARENCY * picture + (1 - TRANSPARENCY) * heat).astype(np.uint8)
 
 
-def retrieval_figure(
-    scores: np.ndarray,
-    captions: Sequence[str],
-    image_of_caption: np.ndarray,
-    picture_of: Callable[[int], np.ndarray],
-    images: Sequence[int] = (),
-    queries: Sequence[int] = (),
-    top: int = 5,
-    out: Path | None = None,
-) -> Figure:
-    """Figures 5 and 6: photos with their best captions, captions with their best photos.
-
-    Right ones are green, wrong ones red.
-
-    Args:
-        scores: float (N_i, N_c).
-        captions: N_c texts.
-        image_of_caption: int (N_c,).
-        picture_of: image index -> uint8 (H, W, 3).
-        images: image indices to show with their `top` captions.
-        queries: caption indices to show with their `top` photos.
-        out: where to write a PNG, if anywhere.
-    """
-    if not len(images) and not len(queries):
-        raise ValueError("retrieval_figure: neither images nor queries")
-    heights = [2.6] * len(images) + [2.7] * len(queries)
-    figure = _figure(12, sum(heights))
-    panels = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
-    for panel, image in zip(panels, images):
-        axes = panel.subplots(1, 2, width_ratios=(1, 4))
-        axes[0].imshow(picture_of(image))
-        for rank, caption in enumerate(np.argsort(-scores[image], kind="stable")[:top]):
-            colour = RIGHT if image_of_caption[caption] == image else WRONG
-            y = 1 - (rank + 0.5) / top
-            line = textwrap.shorten(f"{rank + 1}.  {captions[caption]}", 105, placeholder=" …")
-            text = axes[1].text(0.01, y, line, color=colour, va="center", fontsize=12, parse_math=False)
-            text.set_in_layout(False)
-        _bare(axes)
-    for panel, caption in zip(panels[len(images) :], queries):
-        axes = np.atleast_1d(panel.subplots(1, top))
-        panel.suptitle(_quoted(captions[caption], 100), fontsize=12, parse_math=False)
-        for axis, image in zip(axes, np.argsort(-scores[:, caption], kind="stable")[:top]):
-            axis.imshow(picture_of(image))
-            _frame(axis, RIGHT if image_of_caption[caption] == image else WRONG)
-        _bare(axes)
-    if out is not None:
-        save(figure, out)
-    return figure
-
-
-def curves_figure(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    xlabel: str,
-    ylabel: str,
-    title: str,
-    out: Path | None = None,
-) -> Figure:
-    """Line plot of named curves, each (x, y)."""
-    figure = _figure(8, 5)
-    axis = figure.add_subplot()
-    for name, (x, y) in curves.items():
-        axis.plot(x, y, marker="o" if len(x) < 30 else None, markersize=4, linewidth=2, label=name)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.set_title(title, parse_math=False)
-    _light(axis)
-    if curves:
-        axis.legend(frameon=False)
-    if out is not None:
-        save(figure, out)
-    return figure
-
-
 def figure_to_array(figure: Figure) -> np.ndarray:
     """The figure as uint8 (height, width, 3) in pixels, e.g. for `tf.summary.image`."""
     canvas = FigureCanvasAgg(figure)
@@ -205,11 +132,9 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        FigureCanvasAgg(figure).print_png(part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            FigureCanvasAgg(figure).print_png(part)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
 
@@ -224,7 +149,7 @@ def _top_objects(beta, object_scores, valid) -> np.ndarray:
     return real[: len(COLOURS)]
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of width x height inches with a small margin."""
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
@@ -235,7 +160,7 @@ def _title(figure: Figure, words: Sequence[str], score: float, parts: Mapping[st
     numbers = f"matching score {score:.3f}"
     if parts:
         numbers += "   (" + ",  ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
-    figure.suptitle(f"{_quoted(' '.join(words), 100)}\n{numbers}", fontsize=14, parse_math=False)
+    figure.suptitle(f"{quoted(' '.join(words), 100)}\n{numbers}", fontsize=14, parse_math=False)
 
 
 def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
@@ -243,7 +168,7 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     photo, chart = panel.subplots(1, 2, width_ratios=(1, 2.4))
     height, width = picture.shape[:2]
     photo.imshow(picture)
-    _bare([photo])
+    bare([photo])
     # The best box has the widest line, below the others, so that boxes in one place stay visible.
     scaled = boxes * (width, height, width, height) - 0.5
     for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (6.5, 4.2, 2.2), scaled):
@@ -259,7 +184,7 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
         label.set_parse_math(False)
     chart.set_ylim(bottom=0)
     chart.set_ylabel("attention β over the words", fontsize=11)
-    _light(chart)
+    light(chart)
     legend = chart.legend(
         frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2
     )
@@ -275,18 +200,20 @@ def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
         axis.set_title(word, fontsize=13, parse_math=False)
     for axis in axes[len(words) :]:
         axis.set_visible(False)
-    _bare(axes)
+    bare(axes)
     bar = panel.colorbar(ScalarMappable(cmap=HEAT), ax=axes, fraction=0.012, pad=0.01, ticks=[0, 1])
     bar.ax.set_yticklabels(["none", "most"])
     bar.set_label("attention α over the photo", fontsize=11, labelpad=-16)
     bar.outline.set_visible(False)
 
 
-def _quoted(text: str, width: int) -> str:
+def quoted(text: str, width: int) -> str:
+    """The text in quotation marks, in lines of at most `width` letters."""
     return "\n".join(textwrap.wrap(f"“{text}”", width)) or "“”"
 
 
-def _bare(axes) -> None:
+def bare(axes) -> None:
+    """Take the ticks off axes with a picture, and everything off those without."""
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -295,11 +222,7 @@ def _bare(axes) -> None:
         axis.axis("off")
 
 
-def _frame(axis, colour: str) -> None:
-    for spine in axis.spines.values():
-        spine.set(edgecolor=colour, linewidth=4)
-
-
-def _light(axis) -> None:
+def light(axis) -> None:
+    """The look of a chart: no box around it, faint lines across."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.3)

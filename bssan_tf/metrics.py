@@ -8,6 +8,8 @@ need no copy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from bssan_tf.errors import UserError
@@ -94,43 +96,58 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
     }
 
 
-def protocol_reports(scores: np.ndarray, image_of_caption: np.ndarray, protocol: str = "full") -> dict:
-    """`retrieval_report` under one of COCO's protocols.
+def protocol_folds(protocol: str, n_images: int) -> list[tuple[int, int]]:
+    """Which images one of COCO's protocols ranks against each other: (first, last + 1) of each fold.
 
-    "full": every image. "1k": the first 1,000 images. "5k": the first 5,000 images against each other.
-    "5fold": the first 5,000 images in five disjoint folds of 1,000; each number is the mean over the folds.
-
-    Returns:
-        The dict of `retrieval_report` with "protocol" added; "5fold" adds "folds", the five reports, and
-        counts the images and captions of all folds.
+    "full": every image. "1k": the first 1,000. "5k": the first 5,000. "5fold": the first 5,000 in five disjoint
+    folds of 1,000.
 
     Raises:
         UserError: fewer images than the protocol needs.
-        ValueError: an unknown protocol, and what `retrieval_report` raises.
+        ValueError: an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
-    needed = {"full": 0, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
-    if len(scores) < needed:
+    needed = {"full": n_images, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
+    if n_images < needed:
         raise UserError(
-            f"--protocol {protocol}: needs {needed:,} images, the split has {len(scores):,}; use --protocol full"
+            f"--protocol {protocol}: needs {needed:,} images, the split has {n_images:,}; use --protocol full"
         )
-    owner = np.asarray(image_of_caption)
-    if protocol == "full":
-        return {**retrieval_report(scores, owner), "protocol": protocol}
-    if protocol in ("1k", "5k"):
-        return {**_report_of_images(scores, owner, 0, needed), "protocol": protocol}
-    folds = [_report_of_images(scores, owner, start, start + _FOLD) for start in range(0, needed, _FOLD)]
+    size = _FOLD if protocol == "5fold" else needed
+    return [(start, start + size) for start in range(0, needed, size)]
+
+
+def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
+    """The report of a protocol from the `retrieval_report` of each of its folds.
+
+    Returns:
+        The only report, or the mean of each number over the folds, with "protocol" added; several folds add
+        "folds", the reports themselves, and counts of the images and captions of all of them.
+    """
+    if len(folds) == 1:
+        return {**folds[0], "protocol": protocol}
     i2t, t2i = ({key: _mean(f[way][key] for f in folds) for key in folds[0][way]} for way in ("i2t", "t2i"))
     return {
         "i2t": i2t,
         "t2i": t2i,
         "rsum": _rsum(i2t, t2i),
-        "n_images": needed,
+        "n_images": sum(fold["n_images"] for fold in folds),
         "n_captions": sum(fold["n_captions"] for fold in folds),
         "protocol": protocol,
-        "folds": folds,
+        "folds": list(folds),
     }
+
+
+def protocol_reports(scores: np.ndarray, image_of_caption: np.ndarray, protocol: str = "full") -> dict:
+    """`mean_report` of a whole score matrix, from which the folds are cut. Arguments as `retrieval_report`.
+
+    Raises:
+        UserError: fewer images than the protocol needs.
+        ValueError: an unknown protocol, and what `retrieval_report` raises.
+    """
+    owner = np.asarray(image_of_caption)
+    folds = [_report_of_images(scores, owner, *fold) for fold in protocol_folds(protocol, len(scores))]
+    return mean_report(folds, protocol)
 
 
 def _report_of_images(scores: np.ndarray, owner: np.ndarray, start: int, stop: int) -> dict:

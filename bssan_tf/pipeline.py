@@ -19,8 +19,9 @@ from bssan_tf.features.store import Features
 class PairStream:
     """Positive pairs and their negatives, batch by batch.
 
-    A round passes every picture once, in a new order, with one of its captions; the next round takes the next
-    caption of each. Batches never cross rounds, so a picture is at most once in a batch.
+    A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption
+    of each. Batches never cross rounds, so a picture is at most once in a batch; the N_i mod B pictures at the end of
+    a round wait for the next.
 
     Args:
         split: pictures and captions to train on.
@@ -40,6 +41,8 @@ class PairStream:
                 f"--batch-size {training.batch_size}: the {split.name} split has only {self.images} pictures; "
                 "take a smaller batch"
             )
+        if self.images < 2:
+            raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
         self.round_steps = self.images // training.batch_size
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         if counts.min() == 0:
@@ -144,3 +147,8 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
+
+
+def needed_features(variant: str) -> tuple[str, ...]:
+    """Which arrays of the store a variant of the model looks at: `regions`, `objects` or both."""
+    return {"w2r": ("regions",), "o2w": ("objects",)}.get(variant, ("regions", "objects"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from bssan_tf.boxes import iou
 from bssan_tf.datasets.corpus import Grounding, Split
 from bssan_tf.features.store import Features
 from bssan_tf.pipeline import gather, longest
@@ -114,12 +115,3 @@ def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected:
         if naming:
             cases.append((int(beta[box].argmax()) in naming, len(naming) / words))
     return cases
-
-
-def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (p, 4) and others (n, 4), x1, y1, x2, y2: float (p, n)."""
-    a, b = np.asarray(boxes)[:, None], np.asarray(others)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = np.clip(sides, 0, None).prod(axis=-1)
-    area_a, area_b = ((box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (a, b))
-    return common / np.maximum(area_a + area_b - common, 1e-12)

@@ -6,6 +6,8 @@ Extraction happens here, on first use; later calls open what the cache holds.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
+from bssan_tf.pipeline import needed_features
+
+FEATURE_KEYS = ("extractor", "weights_sha256", "boxes")  # None for imported arrays
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +75,20 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
     return Data(corpus, _extracted(corpus, data, progress))
 
 
+def fingerprint(data: Data) -> dict:
+    """What a run's numbers depend on of its data: captions, splits and features, as JSON values."""
+    corpus, features = data.corpus, data.features
+    said = "\n".join(f"{corpus.image_ids[i]}\t{text}" for i, text in zip(corpus.image_of_caption, corpus.captions))
+    splits = {name: [corpus.image_ids[i] for i in rows] for name, rows in corpus.splits.items()}
+    arrays = {name: getattr(features, name) for name in ("regions", "objects")}
+    return {
+        "captions_sha256": hashlib.sha256(said.encode()).hexdigest(),
+        "splits_sha256": hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest(),
+        "shapes": {name: list(array.shape) for name, array in arrays.items() if array is not None},
+        **{key: features.manifest.get(key) for key in FEATURE_KEYS},
+    }
+
+
 def build_extractor(data: DataConfig):
     """The extractor of a run, for its corpus or for a new photo."""
     from bssan_tf.features.regions import Extractor
@@ -108,7 +127,7 @@ def fit_config(config: Config, features: Features, glove_size: int) -> Config:
     values = {"E_glove": glove_size}
     if not glove_size and not config.model.E_trained:
         values["E_trained"] = 300
-    needed = {"w2r": ("regions",), "o2w": ("objects",)}.get(config.model.variant, ("regions", "objects"))
+    needed = needed_features(config.model.variant)
     for name, sizes in (("regions", ("D", "M")), ("objects", ("P", "Q"))):
         array = getattr(features, name)
         if array is not None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bssan_tf.errors import UserError
+from bssan_tf.files import write_json
 from bssan_tf.metrics import RECALLS
-from bssan_tf.runs import write_json
 
 # R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
 PAPER_TABLES = {
@@ -35,6 +35,8 @@ PAPER_TABLES = {
         },
     ),
 }
+PAPER_IMAGES = 1000  # in the test split of either
+PAPER_GLOVE = 300  # numbers of a word's vector
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
 _PROTOCOLS = {
     "1k": "the first 1,000 images",
@@ -55,9 +57,13 @@ def differences(
     split: str,
     split_lists: str,
     official: bool,
-    backbone: str,
-    objects: str,
-    captions_per_image: int | None = None,
+    images: int,
+    unreadable: int,
+    captions_per_image: int | None,
+    backbone: str | None,
+    objects: str | None,
+    E_glove: int,
+    E_trained: int,
 ) -> tuple[str, ...]:
     """Every way in which a measurement's setting differs from the paper's, one phrase each.
 
@@ -66,9 +72,12 @@ def differences(
         split: "train", "val" or "test".
         split_lists: `Corpus.split_lists`.
         official: whether the data set is whole, `Corpus.official`.
-        backbone: what the regions come from; the paper's is "vgg19".
-        objects: what the objects come from; the paper's is "faster_rcnn".
+        images: how many are ranked against each other; the paper's test splits have 1,000.
+        unreadable: how many images of the split were left out because they can't be read.
         captions_per_image: how many captions of each image were scored, None for all.
+        backbone: what the regions come from, None where the model has none; the paper's is "vgg19".
+        objects: what the objects come from, None where the model has none; the paper's is "faster_rcnn".
+        E_glove, E_trained: numbers of a word's vector from GloVe and learned; the paper's are 300 and 0.
     """
     found = []
     if split != "test":
@@ -79,12 +88,20 @@ def differences(
         found.append(f"split lists: {split_lists}, not the paper's")
     elif corpus == "coco":
         found.append("the paper does not say which 1,000 images of val2014 are its test split")
+    if images != PAPER_IMAGES:
+        easier = "fewer are easier" if images < PAPER_IMAGES else "more are harder"
+        found.append(f"{images:,} images ranked against each other; the paper's are {PAPER_IMAGES:,} ({easier})")
+    if unreadable:
+        found.append(f"{unreadable:,} unreadable image(s) of the split left out")
     if captions_per_image is not None:
         found.append(f"{captions_per_image} caption(s) an image; the paper scores all five")
-    if backbone != "vgg19":
+    if backbone not in ("vgg19", None):
         found.append(f"regions of {backbone}; the paper's are of VGG-19 conv5_4")
-    if objects != "faster_rcnn":
+    if objects not in ("faster_rcnn", None):
         found.append(f"objects of {objects}; the paper's are Faster R-CNN's fc7")
+    if (E_glove, E_trained) != (PAPER_GLOVE, 0):
+        parts = [f"{E_glove}-d GloVe"] * bool(E_glove) + [f"{E_trained} learned numbers"] * bool(E_trained)
+        found.append(f"word vectors of {' and '.join(parts)}; the paper's are {PAPER_GLOVE}-d GloVe")
     return tuple(found)
 
 

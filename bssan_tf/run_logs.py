@@ -16,22 +16,31 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config import Config
-from bssan_tf.runs import write_text
+from bssan_tf.files import write_text
 
 
 class Throughput(tf.keras.callbacks.Callback):
-    """Adds `pairs_per_s` (positive and negative pairs trained on per second) to the logs of batches and epochs."""
+    """Adds `pairs_per_s`, positive and negative pairs trained on per second, to the logs of batches and epochs.
+
+    The first step of an epoch is not counted: it may build the graph, or wait for the first batch.
+
+    Args:
+        pairs_per_step: B (1 + K).
+    """
 
     def __init__(self, pairs_per_step: int):
         super().__init__()
         self.pairs_per_step = pairs_per_step
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.start, self.steps = time.perf_counter(), 0
+        self.start, self.steps, self.rate = None, 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.start is None:
+            self.start = time.perf_counter()
+            return
         self.steps += 1
-        self.rate = self.steps * self.pairs_per_step / (time.perf_counter() - self.start)
+        self.rate = self.steps * self.pairs_per_step / max(time.perf_counter() - self.start, 1e-9)
         logs["pairs_per_s"] = self.rate
 
     def on_epoch_end(self, epoch, logs=None):
@@ -77,7 +86,8 @@ class RunHparams(tf.keras.callbacks.Callback):
         values = {"preset": self.config.preset, "size": self.config.size}
         for section in (self.config.model, self.config.training):
             values |= {name: _shown(value) for name, value in dataclasses.asdict(section).items()}
-        with tf.summary.create_file_writer(str(self.logs / "train")).as_default():
+        # TensorBoard takes a session's metrics from its folder and those below: train/ and validation/
+        with tf.summary.create_file_writer(str(self.logs)).as_default():
             hp.hparams(values, trial_id=self.logs.parent.name)
 
 

@@ -1,22 +1,23 @@
 """The run folder: config, vocabulary, weights, and how each came to be; all that later commands need.
 
-runs/NAME/config.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
+runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
           history.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
 from bssan_tf.config import Config
 from bssan_tf.errors import UserError
+from bssan_tf.files import write_json, write_text
 
 RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
@@ -35,6 +36,10 @@ class RunFolder:
     @property
     def config_file(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def data_file(self) -> Path:
+        return self.path / "data.json"
 
     @property
     def vocabulary_file(self) -> Path:
@@ -69,11 +74,40 @@ class RunFolder:
         if self.config_file.exists():
             raise UserError(f"{self.path}: holds a run already; choose another --name, or --resume {self.path}")
 
-    def create(self, config: Config, arguments: list[str]) -> None:
-        """Make the folder and write command line, versions and, last, the config that makes it a run."""
+    def create(self, config: Config, arguments: list[str], data: dict) -> None:
+        """Make the folder and write command line, versions, data and, last, the config that makes it a run.
+
+        Args:
+            data: what `preparation.fingerprint` says of the data.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.data_file, data)
         write_text(self.path / "command.txt", shlex.join(arguments) + "\n")
         write_json(self.path / "versions.json", versions())
+        write_text(self.config_file, config.to_json() + "\n")
+
+    def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
+        """UserError that names what differs between `data` and those that the run was trained on.
+
+        Args:
+            data: what `preparation.fingerprint` says of the data now.
+            keys: compare only these.
+        """
+        try:
+            trained = json.loads(self.data_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.data_file}: cannot be read ({error}); train the run anew") from None
+        for key in keys or trained:
+            if data.get(key) != trained.get(key):
+                raise UserError(
+                    f"{self.path}: the data have changed since training: {key} is {data.get(key)}, was "
+                    f"{trained.get(key)}; give those that it was trained with"
+                )
+
+    def note_resume(self, config: Config, arguments: list[str]) -> None:
+        """Add the command to command.txt, and save the config with its new limits."""
+        file = self.path / "command.txt"
+        write_text(file, file.read_text(encoding="utf-8") + shlex.join(arguments) + "\n")
         write_text(self.config_file, config.to_json() + "\n")
 
     def load_config(self) -> Config:
@@ -98,7 +132,7 @@ class RunFolder:
         model = Bssan(config.model, len(tokenizer.words))
         try:
             model.scorer.load_weights(self.best)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, BadZipFile) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None
         return model, tokenizer
@@ -132,15 +166,3 @@ def versions() -> dict[str, str]:
 def command_line() -> list[str]:
     """The command that is running, as the user gave it."""
     return ["python", *sys.argv]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

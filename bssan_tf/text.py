@@ -85,12 +85,6 @@ class Tokenizer:
             raise UserError("captions: no train caption has a word; check the captions file")
         return cls(sorted(counts, key=lambda word: (-counts[word], word)), length)
 
-    @classmethod
-    def from_words(cls, words: Iterable[str], length: int = 30) -> Tokenizer:
-        """From a vocabulary in the order of ids, with or without the two leading special words."""
-        words = tuple(words)
-        return cls(words[2:] if words[:2] == SPECIAL else words, length)
-
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
         """int32 (N, L). A caption without a word becomes a row of zeros; a warning counts these."""
         captions = list(captions)

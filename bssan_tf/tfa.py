@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import time
 import warnings
 from collections import defaultdict
 
@@ -31,19 +30,18 @@ def gaussian_filter(maps: np.ndarray, size: int, sigma: float) -> np.ndarray:
 class ProgressBar(tfa.callbacks.TQDMProgressBar):
     """One bar an epoch on stderr: epoch, steps, time left, pairs per second and the losses.
 
-    Needs a known number of steps: a dataset with a cardinality, or `steps_per_epoch`. Use with `verbose=0`.
+    Needs a known number of steps: a dataset with a cardinality, or `steps_per_epoch`. Use with `verbose=0`, behind
+    a callback that puts `pairs_per_s` into the logs of each batch.
 
     Args:
-        pairs_per_step: the global batch size, for the pairs per second.
         shown: what to show of the logs; a name shows every entry that equals or ends in it.
     """
 
-    def __init__(self, pairs_per_step: int, shown: tuple[str, ...] = ("loss", "rsum")):
+    def __init__(self, shown: tuple[str, ...] = ("loss", "rsum")):
         super().__init__(
             show_overall_progress=False,  # its second bar needs a terminal and starts at 0 after a resume
             epoch_bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
         )
-        self.pairs_per_step = pairs_per_step
         self.shown = shown
         if not sys.stderr.isatty():
             self.update_interval = 30.0  # seconds; a log file wants a line now and then
@@ -51,7 +49,6 @@ class ProgressBar(tfa.callbacks.TQDMProgressBar):
     def _initialize_progbar(self, hook, epoch, logs=None):
         with contextlib.redirect_stdout(io.StringIO()):  # the base class prints "Epoch 1/3" there
             super()._initialize_progbar(hook, epoch, logs)
-        self.first_step = self.last_step = None
         self.title = f"epoch {epoch + 1}/{self.num_epochs}" if hook == "train_epoch" else "evaluating"
         if hook == "train_epoch":
             self.epoch_progress_tqdm.set_description_str(self.title)
@@ -60,21 +57,18 @@ class ProgressBar(tfa.callbacks.TQDMProgressBar):
         # Keras' logs are means over the epoch already; the base class would average these means again.
         self.logs = defaultdict(float)
         n = self.num_samples_seen + 1
-        self.last_step = time.monotonic()
-        self.first_step = self.first_step or self.last_step
         super()._update_progbar({name: value * n for name, value in logs.items()})
 
     def format_metrics(self, logs=None, factor=1):
         """Title, losses and rates, as the text in front of the bar."""
-        logs = {
-            name: value
-            for name, value in (logs or {}).items()
-            if any(name == end or name.endswith("_" + end) for end in self.shown)
-        }
-        text = super().format_metrics(logs, factor)
-        if self.steps_so_far < 2:
-            return f"{self.title}  {text}"
-        # The first step builds the graph, and validation comes after the last: neither is training speed.
-        seconds = max(self.last_step - self.first_step, 1e-9)
-        rate = (self.steps_so_far - 1) * self.pairs_per_step / seconds
-        return f"{self.title} {rate:.0f} pairs/s  {text}"
+        logs = logs or {}
+        text = super().format_metrics(
+            {
+                name: value
+                for name, value in logs.items()
+                if any(name == end or name.endswith("_" + end) for end in self.shown)
+            },
+            factor,
+        )
+        rate = f"{logs['pairs_per_s'] / factor:.0f} pairs/s" if "pairs_per_s" in logs else ""
+        return f"{self.title} {rate}  {text}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from bssan_tf.datasets.corpus import Split
 from bssan_tf.devices import make_strategy
 from bssan_tf.errors import UserError
 from bssan_tf.export import export_saved_model
+from bssan_tf.files import write_json
 from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, training_dataset
-from bssan_tf.preparation import Data, fit_config, open_data, resolve
+from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
-from bssan_tf.runs import RunFolder, command_line, write_json
+from bssan_tf.runs import RunFolder, command_line
 from bssan_tf.scoring import score_matrix
 from bssan_tf.text import Tokenizer, load_glove
 
@@ -52,48 +54,47 @@ def train(config: Config, run: RunFolder, devices: str = "auto", progress: bool 
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
     data = open_data(config.data, progress)
-    train_split = data.split("train")
-    tokenizer = Tokenizer.fit(train_split.captions, config.data.caption_length)
-    glove = None
-    if config.data.glove:
-        glove, _ = load_glove(Path(config.data.glove), tokenizer.words)  # logs the coverage
+    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    glove = _load_glove(config, data, tokenizer)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
-    stream = PairStream(train_split, data.features, tokenizer(train_split.captions), config.training)
-    run.create(config, command_line())
+    job = _Job(config, run, data, tokenizer, strategy, progress)
+    run.create(config, command_line(), fingerprint(data))
     tokenizer.save(run.vocabulary_file)
-    _be_deterministic(config.training.seed)  # last, as extraction draws random numbers, too
-    with strategy.scope():
-        model = Bssan(config.model, len(tokenizer.words), config.training.l2, glove)
-    return _fit(config, run, data, stream, tokenizer, model, strategy, progress)
+    return job.run_on(glove)
 
 
-def resume(run: RunFolder, epochs: int | None = None, devices: str = "auto", progress: bool = True) -> dict:
+def resume(
+    run: RunFolder, devices: str = "auto", progress: bool = True, data_flags: dict | None = None, **limits
+) -> dict:
     """Go on with a run where its last finished epoch left it; same numbers as without the interruption.
 
+    A run that had stopped by itself is only finished (metrics, export), unless a limit is new.
+
     Args:
-        epochs: a new number of epochs, or None for the run's.
+        data_flags: fields of DataConfig to replace, where the data have moved.
+        limits: new values of `epochs`, `minutes` or `stop_patience`; they are saved in the run's config.
 
     Raises:
         UserError: if the folder is no run, or its data have changed.
     """
-    config = run.load_config()
-    if epochs is not None:
-        config = config.replace(epochs=epochs).check()
+    config = run.load_config().replace(**(data_flags or {}), **limits).check()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
     data = open_data(config.data, progress)
+    run.require_same_data(fingerprint(data))
     tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
-    train_split = data.split("train")
-    stream = PairStream(train_split, data.features, tokenizer(train_split.captions), config.training)
-    _be_deterministic(config.training.seed)
-    with strategy.scope():  # the weights, GloVe's among them, come from the saved state
-        model = Bssan(config.model, len(tokenizer.words), config.training.l2, _glove_again(config, tokenizer))
-    return _fit(config, run, data, stream, tokenizer, model, strategy, progress)
+    job = _Job(config, run, data, tokenizer, strategy, progress)
+    run.note_resume(config, command_line())
+    saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
+    return job.run_on(None if saved else _load_glove(config, data, tokenizer), new_limits=bool(limits))
 
 
-def _glove_again(config: Config, tokenizer: Tokenizer) -> np.ndarray | None:
-    """Word vectors for a run that has no finished epoch yet, and so no saved weights."""
-    return load_glove(Path(config.data.glove), tokenizer.words)[0] if config.data.glove else None
+def _load_glove(config: Config, data: Data, tokenizer: Tokenizer) -> np.ndarray | None:
+    """The words' vectors float32 (V, E_glove), if there is a file; logs what it covers of the training captions."""
+    if not config.data.glove:
+        return None
+    counts = np.bincount(tokenizer(data.split("train").captions).ravel(), minlength=len(tokenizer.words))
+    return load_glove(Path(config.data.glove), tokenizer.words, counts)[0]
 
 
 def _be_deterministic(seed: int) -> None:
@@ -132,96 +133,25 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
         optimizer=optimizer,
         loss={name: loss for name in names},
         loss_weights={name: weights[name] for name in names},
-        metrics={name: [ActiveHinges(training.margin)] for name in names},
+        metrics={name: _metrics(loss, training.margin, "" if len(names) > 1 else f"{name}_") for name in names},
     )
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
 
 
-def _fit(config, run, data: Data, stream: PairStream, tokenizer, model: Bssan, strategy, progress: bool) -> dict:
-    training = config.training
-    steps = training.steps_per_epoch or stream.round_steps
-    with strategy.scope():
-        siamese = model.siamese(training)
-        compile_siamese(siamese, config)
-    validation = validation_split(data, training)
-    calls, state, best = _callbacks(config, run, data, tokenizer, model, siamese, validation, progress)
-    done = state.finished_epochs()
-    if done:
-        logger.info("%s: going on after epoch %d", run.path, done)
-    if done < training.epochs:
-        dataset = training_dataset(stream, siamese.input, list(siamese.output), start=done * steps)
-        siamese.fit(
-            dataset,
-            epochs=training.epochs,
-            initial_epoch=done,
-            steps_per_epoch=steps,
-            callbacks=calls,
-            verbose=0,
-        )
-    return _finish(config, run, tokenizer, model, state, best)
+def _metrics(loss, margin: float, prefix: str) -> list[tf.keras.metrics.Metric]:
+    """Ranking loss without the L2 term, and share of active hinges. Keras prefixes them where outputs are several."""
+    ranking = tf.keras.metrics.MeanMetricWrapper(loss.call, name=f"{prefix}ranking")
+    return [ranking, ActiveHinges(margin, name=f"{prefix}active")]
 
 
 def validation_split(data: Data, training: TrainingConfig) -> Split:
     """The pictures and captions that choose the best model: the val split, or a seeded part of it."""
     split = data.split("val")
     if training.validation_images:
-        split = split.first_images(training.validation_images, training.seed)
+        split = split.sample_images(training.validation_images, training.seed)
     if training.validation_captions:
         split = split.captions_per_image(training.validation_captions)
     return split
-
-
-def _callbacks(config, run: RunFolder, data: Data, tokenizer, model: Bssan, siamese, validation: Split, progress):
-    from bssan_tf.tfa import ProgressBar
-
-    training = config.training
-    tokens = tokenizer(validation.captions)
-    ranker = model.ranker()
-    outputs = list(siamese.output)
-    images, captions = len(validation.image_ids), len(validation.captions)
-    chance = chance_rsum(images, captions)
-    logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
-
-    validate = cb.RetrievalValidation(
-        lambda: score_matrix(ranker, data.features, validation.image_rows, tokens),
-        validation.image_of_caption,
-    )
-    best = cb.BestScorer(model.scorer, run.best, lambda: validate.report)
-    plateau = tf.keras.callbacks.ReduceLROnPlateau(
-        "val_rsum",
-        factor=training.plateau_factor,
-        patience=training.plateau_patience,
-        mode="max",
-        min_delta=0,
-    )
-    stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
-    collapse = cb.CollapseWarning(outputs, chance, 0.02 * (training.margin if training.loss == "hinge" else 1.0))
-    limit = cb.TimeLimit(training.minutes)
-    state = cb.TrainingState(
-        run.state,
-        {
-            best: ("best", "best_epoch", "best_report"),
-            plateau: ("best", "wait", "cooldown_counter"),
-            stop: ("best", "wait", "best_epoch"),
-            collapse: ("announced",),
-            limit: ("spent",),
-        },
-    )
-    pairs = training.batch_size * (1 + training.negatives)
-    calls = [
-        cb.WarmUp(training.warmup_steps, training.learning_rate),
-        cb.StopAtNaN(),
-        Throughput(pairs),
-        validate,
-    ]
-    calls += [best, collapse, plateau, stop, limit]
-    draw = _attention_drawer(config, data, tokenizer, model, validation)
-    calls += [AttentionImages(run.logs / "attention", draw, every=max(1, training.epochs // 10))]
-    calls += [RunHparams(run.logs, config), tf.keras.callbacks.TensorBoard(run.logs, write_graph=False)]
-    calls += [HistoryFile(run.history_file)]
-    if progress:
-        calls.append(ProgressBar(pairs))
-    return [*calls, state], state, best
 
 
 def chance_rsum(images: int, captions: int) -> float:
@@ -230,28 +160,110 @@ def chance_rsum(images: int, captions: int) -> float:
     return sum(100 * (min(1.0, k / images) + 1 - max(0.0, 1 - k / captions) ** per_image) for k in (1, 5, 10))
 
 
-def _attention_drawer(config, data: Data, tokenizer, model: Bssan, validation: Split):
-    """A function that draws the attention of the first validation pairs as it is now."""
-    from bssan_tf.visualization import draw_pairs
+@dataclass
+class _Job:
+    """One call of train or resume: what it works on, and the steps from a fresh model to the finished folder."""
 
-    few = validation.first_images(ATTENTION_PAIRS, seed=config.training.seed).captions_per_image(1)
-    return lambda: draw_pairs(model.scorer, data.features, few, tokenizer)
+    config: Config
+    run: RunFolder
+    data: Data
+    tokenizer: Tokenizer
+    strategy: tf.distribute.Strategy
+    progress: bool
 
+    def __post_init__(self):
+        # both refuse bad data, so that no half-made run is left
+        split = self.data.split("train")
+        self.stream = PairStream(split, self.data.features, self.tokenizer(split.captions), self.config.training)
+        self.validation = validation_split(self.data, self.config.training)
 
-def _finish(config, run: RunFolder, tokenizer, model: Bssan, state: cb.TrainingState, best: cb.BestScorer) -> dict:
-    """Write metrics.json and the SavedModel of the best epoch."""
-    epochs = state.finished_epochs()
-    if best.best_report is None:
-        state.restore_remembered()
-    metrics = {
-        "run": run.name,
-        "corpus": config.data.data,
-        "split": "val",
-        "epochs": epochs,
-        "best_epoch": best.best_epoch,
-        **best.best_report,
-    }
-    write_json(run.metrics_file, metrics)
-    model.scorer.load_weights(run.best)
-    export_saved_model(model.scorer, tokenizer.layer, run.export)
-    return metrics
+    def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
+        """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
+        config, training = self.config, self.config.training
+        _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
+        with self.strategy.scope():
+            self.model = Bssan(config.model, len(self.tokenizer.words), training.l2, glove)
+            siamese = self.model.siamese(training)
+            compile_siamese(siamese, config)
+        callbacks = self._callbacks(siamese)
+        done = cb.latest_epoch(self.run.state)
+        if done:
+            self.state.restore_remembered()
+            logger.info("%s: going on after epoch %d", self.run.path, done)
+        if done < training.epochs and (new_limits or not self.state.stopped):
+            steps = training.steps_per_epoch or self.stream.round_steps
+            siamese.fit(
+                training_dataset(self.stream, siamese.input, list(siamese.output), start=done * steps),
+                epochs=training.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        return self._finish()
+
+    def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
+        """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""
+        from bssan_tf.tfa import ProgressBar
+
+        training, run = self.config.training, self.run
+        steering = self._steering(siamese)
+        shown = [
+            AttentionImages(run.logs / "attention", self._attention_drawer(), every=max(1, training.epochs // 10)),
+            RunHparams(run.logs, self.config),
+            tf.keras.callbacks.TensorBoard(run.logs, write_graph=False),
+        ]
+        if self.progress:
+            shown.append(ProgressBar())
+        throughput = Throughput(training.batch_size * (1 + training.negatives))
+        return [throughput, *steering, HistoryFile(run.history_file), self.state, *shown]
+
+    def _steering(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
+        training, validation = self.config.training, self.validation
+        tokens, ranker = self.tokenizer(validation.captions), self.model.ranker()
+        images, captions = len(validation.image_ids), len(validation.captions)
+        chance = chance_rsum(images, captions)
+        logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
+        validate = cb.RetrievalValidation(
+            lambda: score_matrix(ranker, self.data.features, validation.image_rows, tokens), validation.image_of_caption
+        )
+        self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
+        gone = 0.02 * (training.margin if training.loss == "hinge" else 1.0)
+        collapse = cb.CollapseWarning(list(siamese.output), chance, gone, training.negative_attention)
+        plateau = tf.keras.callbacks.ReduceLROnPlateau(
+            "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
+        )
+        stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
+        limit = cb.TimeLimit(training.minutes)
+        remembered = {
+            self.best: ("best", "best_epoch", "best_report"),
+            plateau: ("best", "wait", "cooldown_counter"),
+            stop: ("best", "wait", "best_epoch"),
+            collapse: ("announced",),
+            limit: ("spent",),
+        }
+        self.state = cb.TrainingState(self.run.state, remembered)
+        warm_up = cb.WarmUp(training.warmup_steps, training.learning_rate)
+        return [warm_up, cb.StopAtNaN(), validate, self.best, collapse, plateau, stop, limit]
+
+    def _attention_drawer(self):
+        """A function that draws the attention of a few validation pairs as it is now."""
+        from bssan_tf.visualization import draw_pairs
+
+        few = self.validation.sample_images(ATTENTION_PAIRS, self.config.training.seed).captions_per_image(1)
+        return lambda: draw_pairs(self.model.scorer, self.data.features, few, self.tokenizer)
+
+    def _finish(self) -> dict:
+        """Write metrics.json and the SavedModel of the best epoch."""
+        metrics = {
+            "run": self.run.name,
+            "corpus": self.data.corpus.name,
+            "split": "val",
+            "epochs": cb.latest_epoch(self.run.state),
+            "best_epoch": self.best.best_epoch,
+            **self.best.best_report,
+        }
+        write_json(self.run.metrics_file, metrics)
+        self.model.scorer.load_weights(self.run.best)
+        export_saved_model(self.model.scorer, self.tokenizer.layer, self.run.export)
+        return metrics

@@ -6,6 +6,7 @@ whose features are in the store, for TensorBoard.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from bssan_tf.figures import attention_figure, figure_to_array
 from bssan_tf.pipeline import gather, longest
 from bssan_tf.preparation import build_extractor, resolve
 from bssan_tf.runs import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None) -> dict[str, float]:
@@ -50,7 +53,11 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     boxes = flags.pop("boxes", None)
     data = config.replace(**flags).data
     objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P)
-    features = build_extractor(data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    extractor = build_extractor(data)
+    run.require_same_data(
+        {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}, ("extractor", "weights_sha256")
+    )
+    features = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
     inputs = {
         "regions": features["regions"].astype(np.float32),
         "objects": features["objects"].astype(np.float32),
@@ -82,9 +89,11 @@ def photo_objects(
     if path is not None:
         file = BoxesFile(path)
         if (row := file.row_of_name.get(photo.name)) is not None:
+            logger.info("boxes of %s: from %s", photo.name, path)
             return {**top_objects(file.boxes[row], size, count), "labels": file.labels}
         if boxes is not None:
             raise UserError(f"--boxes {boxes}: does not list {photo.name}; add it, or leave --boxes out")
+    logger.info("boxes of %s: ten fixed ones", photo.name)
     return grid_boxes(count)
 
 
@@ -105,7 +114,11 @@ def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str,
             if getattr(features, name) is not None
         }
         objects["labels"] = features.manifest.get("labels")
-        picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
+        try:
+            picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
+        except UserError as error:  # features can be at hand without the photos
+            logger.warning("no attention picture: %s", error)
+            continue
         figure = _draw(picture, words, {k: v[i] for k, v in outputs.items()}, objects, None, features.grid)
         images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
     return images

@@ -103,6 +103,18 @@ def test_visualize_takes_boxes(project, workplace):
     assert done.stdout.split("\n")[0] != without.stdout.split("\n")[0]
 
 
+def test_curves_of_runs(project, workplace):
+    command = [sys.executable, "-m", "benchmarks.curves", str(workplace / "runs" / "one"), "-x", "epoch"]
+    out = workplace / "curves.png"
+    done = subprocess.run([*command, "-o", str(out)], cwd=project, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with Image.open(out) as picture:
+        assert picture.width > 600
+    wrong = subprocess.run([*command, "-y", "joy"], cwd=project, capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert "has no column 'joy'" in wrong.stderr
+
+
 def test_killed_training_resumes_to_the_same_numbers(project, workplace):
     command = [sys.executable, str(project / "train.py"), *TRAIN[1:], "--name", "killed"]
     started = workplace / "runs" / "killed" / "state" / "checkpoint"
@@ -142,6 +154,8 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         (["train.py", "--backbone-weights", "no.h5"], "no.h5"),
         (["train.py", "--resume", "runs/none"], "runs/none: no such run"),
         (["train.py", "--resume", "runs/one", "--seed", "3"], "leave out --seed"),
+        (["train.py", "--resume", "runs/one", "--variant", "w2r"], "leave out --variant"),
+        (["evaluate.py", "runs/one", "--import-regions", "photos/regions.npy", "--quiet"], "--import-objects FILE.npy"),
         (["evaluate.py", "runs/none"], "runs/none: no such run"),
         (["evaluate.py", "runs/one", "--split", "dress"], "has no split 'dress'"),
         (["evaluate.py", "runs/one", "--protocol", "1k", "--quiet"], "--protocol 1k: needs 1,000 images"),

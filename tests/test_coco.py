@@ -218,4 +218,4 @@ def test_real_coco_mini(shared_data):
     data = json.loads((root / "annotations" / "captions_val2017.json").read_text())
     number = next(image["id"] for image in data["images"] if image["file_name"] == text.split("test").image_ids[0])
     expected = [" ".join(a["caption"].split()) for a in data["annotations"] if a["image_id"] == number]
-    assert list(text.split("test").first_images(1000).captions[: len(expected)]) == expected
+    assert list(text.split("test").sample_images(1000).captions[: len(expected)]) == expected

@@ -56,7 +56,7 @@ def test_captions_per_image():
     assert make().split("train").captions_per_image(99).captions == make().split("train").captions
 
 
-def test_first_images_keeps_order_and_all_captions():
+def test_sample_images_keeps_order_and_all_captions():
     n = 50
     corpus = make(
         image_ids=[f"i{i}" for i in range(n)],
@@ -66,19 +66,19 @@ def test_first_images_keeps_order_and_all_captions():
         splits={"test": np.arange(n)[::-1]},
     )
     split = corpus.split("test")
-    ten = split.first_images(10, seed=3)
+    ten = split.sample_images(10, seed=3)
     assert len(ten.image_ids) == 10
     assert (np.diff(ten.image_rows) < 0).all()  # the order of the list, which runs backwards
     assert ten.captions == tuple(f"{name[1:]}-{k}" for name in ten.image_ids for k in range(2))
     assert [corpus.captions[row] for row in ten.caption_rows] == list(ten.captions)
     assert [corpus.image_ids[row] for row in ten.image_rows] == list(ten.image_ids)
-    assert split.first_images(10, seed=3).image_ids == ten.image_ids
-    assert split.first_images(10, seed=4).image_ids != ten.image_ids
-    assert set(split.first_images(5, seed=3).image_ids) < set(ten.image_ids)
-    assert split.first_images(n) is split
+    assert split.sample_images(10, seed=3).image_ids == ten.image_ids
+    assert split.sample_images(10, seed=4).image_ids != ten.image_ids
+    assert set(split.sample_images(5, seed=3).image_ids) < set(ten.image_ids)
+    assert split.sample_images(n) is split
 
 
-@pytest.mark.parametrize("method", ["first_images", "captions_per_image"])
+@pytest.mark.parametrize("method", ["sample_images", "captions_per_image"])
 def test_subsets_must_not_be_empty(method):
     with pytest.raises(ValueError, match=r"n is 0, must be positive"):
         getattr(make().split("train"), method)(0)
@@ -165,6 +165,7 @@ def test_cache_key_tells_lists_apart():
     assert make().cache_key == "tiny"
     assert make(split_lists="own").cache_key == "tiny"
     assert make(split_lists="karpathy").cache_key == "tiny-karpathy"
+    assert make(split_lists="own", place="0a1b").cache_key == "tiny-0a1b"
 
 
 def test_assemble_leaves_nothing_silently(tmp_path):

@@ -16,11 +16,13 @@ from feature_fixtures import tiny_extractor, vgg_arrays, write_boxes, write_pict
 from PIL import Image
 
 from bssan_tf.errors import UserError
+from bssan_tf.features import extraction
 from bssan_tf.features.backbones import Backbone
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
+from bssan_tf.features.store_writer import StoreWriter
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +253,44 @@ def test_bad_pictures_are_named_and_the_others_kept(tmp_path, corpus, extractor,
     assert arrays(tmp_path / "store") == arrays(tmp_path / "whole")
 
 
+def test_bad_pictures_are_looked_at_once_in_a_start(tmp_path, corpus, extractor, monkeypatch):
+    for row in (1, 2):
+        spoil(corpus.image_paths[row])
+    extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
+    Image.new("RGB", (90, 70), "orange").save(corpus.image_paths[9])
+    read = []
+
+    def count(path):
+        read.append(path.name)
+        return read_picture(path)
+
+    monkeypatch.setattr(extraction, "read_picture", count)
+    extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
+    again = ["photo001.jpg", "photo002.jpg"]
+    assert sorted(read) == [*again, "photo008.jpg", "photo009.jpg", "photo010.jpg"]  # and the batch of the new one
+    read.clear()
+    extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
+    assert sorted(read) == again
+
+
+def test_another_process_has_extracted_before_the_lock_was_free(tmp_path, corpus, extractor, monkeypatch):
+    extract(corpus, tmp_path / "store", extractor)
+    Image.new("RGB", (90, 70), "orange").save(corpus.image_paths[6])
+    other = Extractor(extractor.backbone, extractor.weights_file)
+
+    def overtaken(folder, plan):
+        monkeypatch.setattr(extraction, "StoreWriter", StoreWriter)
+        extract(corpus, folder, other)
+        return StoreWriter(folder, plan)
+
+    monkeypatch.setattr(extraction, "StoreWriter", overtaken)
+    forbid_describing(monkeypatch, extractor)
+    features = extract(corpus, tmp_path / "store", extractor)  # not done again
+    extract(corpus, tmp_path / "fresh", other)
+    assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
+    assert features.manifest["finished_rows"] == 11
+
+
 def test_only_bad_pictures(tmp_path, corpus, extractor, monkeypatch):
     for path in corpus.image_paths:
         path.unlink()
@@ -345,4 +385,6 @@ def test_vgg16_on_real_photos_is_as_fast_as_the_bare_backbone_in_2_gb(tmp_path, 
     options = ["--photos", shared_data / "flickr8k" / "images", "--backbone", "vgg16", "--backbone-weights", weights]
     result = benchmark(project, tmp_path, *options)
     assert result["peak_mb"] < 2048
+    print({name: round(result[name], 3) for name in ("images_per_s", "bare_images_per_s", "ratio_to_bare")})
     assert result["cpu_ratio_to_bare"] > 0.9
+    assert result["ratio_to_bare"] > 0.9

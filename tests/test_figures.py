@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from bssan_tf import figures
+from bssan_tf import charts, figures
 from bssan_tf.errors import UserError
 
 GREY = np.full((224, 224, 3), 128, np.uint8)
@@ -166,7 +166,7 @@ def test_retrieval_lists(tmp_path):
     captions = ["one of zero $x$", "two of zero", "one of one", "one of two"]
     owner = np.array([0, 0, 1, 2])
     scores = np.array([[0.1, 0.9, 0.5, 0.0], [0.2, 0.3, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0]])
-    figure = figures.retrieval_figure(
+    figure = charts.retrieval_figure(
         scores,
         captions,
         owner,
@@ -178,20 +178,20 @@ def test_retrieval_lists(tmp_path):
     )
     listed = [t for t in figure.findobj(Text) if t.get_text()[:2] in ("1.", "2.", "3.")]
     assert [t.get_text().split(" ", 1)[1].strip() for t in listed] == [captions[1], captions[2], captions[0]]
-    assert [t.get_color() for t in listed] == [figures.RIGHT, figures.WRONG, figures.RIGHT]
+    assert [t.get_color() for t in listed] == [charts.RIGHT, charts.WRONG, charts.RIGHT]
     photos = figure.subfigs[1].axes
     assert [axis.get_images()[0].get_array()[0, 0, 0] for axis in photos] == [100, 101, 102]  # 0.5, 0.4, 0
     frames = [axis.spines["left"].get_edgecolor()[:3] for axis in photos]
-    assert frames == [to_rgb(figures.WRONG), to_rgb(figures.RIGHT), to_rgb(figures.WRONG)]
+    assert frames == [to_rgb(charts.WRONG), to_rgb(charts.RIGHT), to_rgb(charts.WRONG)]
     pixels = read(tmp_path / "lists.png")
-    assert share_of(pixels, figures.RIGHT) > 1e-3
-    assert share_of(pixels, figures.WRONG) > 1e-3
+    assert share_of(pixels, charts.RIGHT) > 1e-3
+    assert share_of(pixels, charts.WRONG) > 1e-3
     with pytest.raises(ValueError, match="neither"):
-        figures.retrieval_figure(scores, captions, owner, lambda image: GREY)
+        charts.retrieval_figure(scores, captions, owner, lambda image: GREY)
 
 
 def test_curves(tmp_path):
-    figure = figures.curves_figure(
+    figure = charts.curves_figure(
         {"improved": ([1, 2, 3], [10, 20, 15]), "paper": ([1, 2], [5, 6])},
         "epoch",
         "rsum",
@@ -203,10 +203,10 @@ def test_curves(tmp_path):
     assert axis.lines[0].get_ydata().tolist() == [10, 20, 15]
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("epoch", "rsum", "a $title$")
     assert read(tmp_path / "c.png").shape == (550, 880, 3)
-    assert figures.figure_to_array(figures.curves_figure({}, "x", "y", "empty")).shape == (550, 880, 3)
+    assert figures.figure_to_array(charts.curves_figure({}, "x", "y", "empty")).shape == (550, 880, 3)
 
 
 def test_png_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r"absent/x\.png: can't be written"):
-        figures.curves_figure({}, "x", "y", "t", tmp_path / "absent" / "x.png")
+        charts.curves_figure({}, "x", "y", "t", tmp_path / "absent" / "x.png")
     assert list(tmp_path.iterdir()) == []

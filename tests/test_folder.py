@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -57,9 +58,22 @@ def test_jsonl(tmp_path):
 def test_the_path_of_a_folder_is_a_data_set(tmp_path, monkeypatch):
     write(tmp_path / "pets", "image,caption,split\na.jpg,x,test\n")
     corpus = load_corpus(str(tmp_path / "pets"))
-    assert (corpus.name, corpus.cache_key) == ("folder-pets", "folder-pets")
+    assert corpus.name == "folder-pets"
     monkeypatch.chdir(tmp_path / "pets")
-    assert load_corpus(".").name == "folder-pets"
+    here = load_corpus(".")
+    assert (here.name, here.cache_key) == (corpus.name, corpus.cache_key)
+
+
+def test_folders_of_one_name_have_their_own_place_in_the_cache(tmp_path):
+    text = "image,caption,split\na.jpg,x,test\n"
+    one, other = (load_corpus(str(write(tmp_path / year / "pets", text))) for year in ("2019", "2020"))
+    assert one.name == other.name == "folder-pets"
+    assert re.fullmatch(r"folder-pets-[0-9a-f]{8}", one.cache_key)
+    assert one.cache_key != other.cache_key
+    (tmp_path / "link").symlink_to(tmp_path / "2019")
+    assert load_corpus(str(tmp_path / "link" / "pets")).cache_key == one.cache_key
+    roots = [load_corpus("folder", root=tmp_path / year / "pets").cache_key for year in ("2019", "2020")]
+    assert roots == [one.cache_key.replace("-pets", ""), other.cache_key.replace("-pets", "")]
 
 
 def numbered(folder, n, captions=2):

@@ -153,6 +153,15 @@ def test_pictures_without_objects_and_captions_without_words_give_finite_scores(
     assert not outputs["beta"][1].numpy().any()
 
 
+def test_a_training_batch_without_any_object_leaves_the_statistics_finite():
+    config, model = build()
+    inputs = random_pairs(config)
+    inputs["valid"][:] = False
+    outputs = model.scorer(inputs, training=True)
+    assert not outputs["o2w"].numpy().any()
+    assert all(np.isfinite(weight).all() for weight in model.scorer.get_weights())
+
+
 @pytest.mark.parametrize(
     ("variant", "inputs", "outputs"),
     [

@@ -14,8 +14,13 @@ SAME = {
     "split": "test",
     "split_lists": "official",
     "official": True,
+    "images": 1000,
+    "unreadable": 0,
+    "captions_per_image": None,
     "backbone": "vgg19",
     "objects": "faster_rcnn",
+    "E_glove": 300,
+    "E_trained": 0,
 }
 
 
@@ -78,10 +83,21 @@ def test_differences_one_by_one():
         ({"captions_per_image": 1}, "1 caption"),
         ({"backbone": "slim"}, "slim"),
         ({"objects": "grid"}, "grid"),
+        ({"images": 100}, "100 images ranked against each other; the paper's are 1,000 (fewer are easier)"),
+        ({"images": 5000}, "5,000 images ranked against each other; the paper's are 1,000 (more are harder)"),
+        ({"unreadable": 3}, "3 unreadable"),
+        ({"E_glove": 50}, "word vectors of 50-d GloVe; the paper's are 300-d GloVe"),
+        ({"E_trained": 250}, "300-d GloVe and 250 learned numbers;"),
+        ({"E_glove": 0, "E_trained": 300}, "word vectors of 300 learned numbers;"),
         ({"corpus": "coco"}, "does not say"),
     ]:
         (found,) = report.differences(**{**SAME, **change})
         assert word in found
+
+
+def test_features_that_the_model_has_not_are_no_difference():
+    assert report.differences(**{**SAME, "objects": None}) == ()
+    assert report.differences(**{**SAME, "backbone": None}) == ()
 
 
 def test_protocol_is_named(monkeypatch):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bssan_tf.errors import UserError
-from bssan_tf.features import store
-from bssan_tf.features.store import Features, StorePlan, StoreWriter, open_store
+from bssan_tf.features import store_writer
+from bssan_tf.features.store import Features, map_array, open_store
+from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
 IDS = tuple(f"ü{i}.jpg" for i in range(6))
 ARRAYS = {"regions": ((4, 2), "float16"), "valid": ((3,), "bool"), "sizes": ((), "int64")}
@@ -79,7 +80,8 @@ KILLS = """
     import os, shutil, signal, sys
     from pathlib import Path
     import numpy as np
-    from bssan_tf.features.store import StorePlan, StoreWriter, open_store
+    from bssan_tf.features.store import open_store
+    from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
     ids = tuple(f"{i}.jpg" for i in range(10))
     plan = StorePlan(ids, {"regions": ((3, 5), "float16"), "sizes": ((), "int64")}, {"extractor": "tiny"})
@@ -117,7 +119,7 @@ KILLS = """
         return status != 0
 
     def content(folder):
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".tmp"}
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".part"}
 
     base = Path(sys.argv[1])
     run(base / "whole")
@@ -156,7 +158,7 @@ def test_arrays_are_durable_before_the_manifest_says_so(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "replace", record_replace)
         writer.commit(6, [])
     arrays = [f"fsync {name}.npy" for name in ARRAYS]
-    manifest = ["fsync manifest.json.tmp", "replace manifest.json", f"fsync {tmp_path.name}"]
+    manifest = [f"fsync .manifest.json.{os.getpid()}.part", "replace manifest.json", f"fsync {tmp_path.name}"]
     assert events == arrays + manifest
 
 
@@ -225,7 +227,7 @@ def test_no_store(tmp_path):
 def test_objects_arrays_are_never_unpickled(tmp_path):
     np.save(tmp_path / "regions.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(UserError, match=r"not a complete .npy array of numbers"):
-        store.map_array(tmp_path / "regions.npy")
+        map_array(tmp_path / "regions.npy")
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -245,8 +247,8 @@ def test_rows_of_a_wrong_shape_are_a_mistake_of_ours(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    free = store.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: free)
+    free = store_writer.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(store_writer.shutil, "disk_usage", lambda _: free)
     with pytest.raises(UserError, match="GB are free; give a --cache on a larger disk"):
         StoreWriter(tmp_path / "a", plan())
     monkeypatch.undo()
@@ -263,7 +265,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
 MEMORY = """
     import resource, sys
     import numpy as np
-    from bssan_tf.features.store import StorePlan, StoreWriter, open_store
+    from bssan_tf.features.store import open_store
+    from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
     rows = 4000  # of 196 x 128 float16 values: 200 MB
     plan = StorePlan(tuple(map(str, range(rows))), {"regions": ((196, 128), "float16")}, {})

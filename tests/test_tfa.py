@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import tfa
+from bssan_tf.run_logs import Throughput
 
 
 class Losses(tf.keras.layers.Layer):
@@ -21,12 +22,12 @@ def fit(**settings):
     model = tf.keras.Model(values, Losses()(values))
     model.compile("sgd")
     data = np.array([[1.0], [2.0], [6.0], [7.0]], np.float32)
-    bar = tfa.ProgressBar(pairs_per_step=1)
+    bar = tfa.ProgressBar()
     seen = []
     bar.update_interval = 0  # show every step
     record = bar.format_metrics
     bar.format_metrics = lambda *args, **kwargs: seen.append(record(*args, **kwargs)) or seen[-1]
-    model.fit(data, batch_size=1, shuffle=False, verbose=0, callbacks=[bar], **settings)
+    model.fit(data, batch_size=1, shuffle=False, verbose=0, callbacks=[Throughput(1), bar], **settings)
     return [float(re.search(r" loss: ([\d.]+)", text).group(1)) for text in seen], seen
 
 

@@ -27,6 +27,8 @@ SIZES = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, 
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "corpus"
     tiny_corpus.write_corpus(folder)
+    for photo in folder.glob("*.png"):
+        photo.unlink()  # imported features need no photos; pictures of attention are left out then
     return folder
 
 
@@ -59,7 +61,7 @@ def history_of(run):
 def test_run_folder_holds_all_that_is_promised(whole, corpus):
     run, metrics = whole
     config = run.load_config()
-    assert (config.model.D, config.model.M, config.model.P, config.model.Q) == (6, 12, 3, 12)
+    assert (config.model.D, config.model.M, config.model.P, config.model.Q) == (4, 12, 3, 12)
     assert (config.model.E_glove, config.model.E_trained) == (0, 10)  # no GloVe file: learned
     assert json.loads(run.metrics_file.read_text()) == metrics
     assert metrics["epochs"] == 4
@@ -86,7 +88,7 @@ def test_tensorboard_has_curves_and_settings(whole):
 
     run, _ = whole
     scalars = set()
-    for part in ("train", "validation"):
+    for part in (".", "train", "validation"):
         events = EventAccumulator(str(run.logs / part)).Reload()
         scalars |= set(events.Tags()["tensors"])
     assert scalars >= {
@@ -101,6 +103,7 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_pat
     if name == "improved":
         run, expected = whole
     else:
+        values["variant"] = "o2w"
         run = RunFolder(tmp_path / "whole")
         expected = training.train(make_config(corpus, name, **values), run, progress=False)
     parts = RunFolder(tmp_path / "parts")
@@ -109,6 +112,8 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_pat
     assert {**got, "run": ""} == {**expected, "run": ""}
     for a, b in zip(weights_of(run), weights_of(parts)):
         np.testing.assert_array_equal(a, b)
+    # the loss without the L2 term, by which a collapse is seen, has the same name with one output and with two
+    assert 0 < float(history_of(run)[-1]["o2w_ranking"]) < float(history_of(run)[-1]["loss"])
     # all but the clock
     one, other = ([{**row, "pairs_per_s": 0, "minutes": 0} for row in history_of(r)] for r in (run, parts))
     assert one == other
@@ -138,23 +143,62 @@ def test_a_finished_run_can_be_resumed(whole, tmp_path):
     assert run.export.is_dir()
 
 
+def test_a_run_that_stopped_by_itself_is_not_trained_on(whole, tmp_path):
+    run = RunFolder(tmp_path / "copy")
+    shutil.copytree(whole[0].path, run.path)
+    run.config_file.write_text(run.load_config().replace(epochs=9).to_json())
+    file = run.state / "callbacks-4.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "stopped": True}))
+    run.metrics_file.unlink()
+    assert {**training.resume(run, progress=False), "run": ""} == {**whole[1], "run": ""}
+
+
+def test_resume_refuses_other_data(whole, corpus, tmp_path):
+    run, moved = RunFolder(tmp_path / "copy"), tmp_path / "moved"
+    shutil.copytree(whole[0].path, run.path)
+    shutil.copytree(corpus, moved)
+    text = (moved / "captions.csv").read_text().replace("There is", "There was", 1)
+    (moved / "captions.csv").write_text(text)
+    with pytest.raises(UserError, match="data have changed since training: captions_sha256"):
+        training.resume(run, progress=False, data_flags={"data": str(moved)})
+
+
+def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(corpus, bare)
+    (bare / "captions.csv").write_text((bare / "captions.csv").read_text().replace(",val", ",test"))
+    with pytest.raises(UserError, match="has no split 'val'"):
+        training.train(make_config(bare), RunFolder(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_learns(corpus, tmp_path):
-    values = {"learning_rate": 0.01, "plateau_patience": 20, "stop_patience": 40, "dropout": 0.0, "epochs": 30}
+    values = {
+        "variant": "w2r",
+        "learning_rate": 0.01,
+        "plateau_patience": 20,
+        "stop_patience": 40,
+        "dropout": 0.0,
+        "epochs": 30,
+    }
     metrics = training.train(make_config(corpus, **values), RunFolder(tmp_path / "run"), progress=False)
     assert metrics["rsum"] > 1.4 * training.chance_rsum(8, 8)
 
 
 def test_collapse_is_announced(caplog):
-    warning = cb.CollapseWarning(["w2r"], chance_rsum=16.0, threshold=0.004)
+    warning = cb.CollapseWarning(["w2r"], chance_rsum=16.0, threshold=0.004, negative_attention="uniform")
     with caplog.at_level(logging.WARNING):
-        warning.on_epoch_end(0, {"w2r_loss": 0.1, "val_rsum": 17.0})  # near chance, but still learning
-        warning.on_epoch_end(1, {"w2r_loss": 0.001, "val_rsum": 300.0})  # loss gone, but it works
+        warning.on_epoch_end(0, {"w2r_ranking": 0.1, "val_rsum": 17.0})  # near chance, but still learning
+        warning.on_epoch_end(1, {"w2r_ranking": 0.001, "val_rsum": 300.0})  # loss gone, but it works
         assert not caplog.records
-        warning.on_epoch_end(2, {"w2r_loss": 0.001, "val_rsum": 20.0})
-        warning.on_epoch_end(3, {"w2r_loss": 0.001, "val_rsum": 20.0})
+        warning.on_epoch_end(2, {"w2r_ranking": 0.001, "val_rsum": 20.0})
+        warning.on_epoch_end(3, {"w2r_ranking": 0.001, "val_rsum": 20.0})
     assert len(caplog.records) == 1
     assert "COLLAPSE after epoch 3" in caplog.text
-    assert "--negative-attention mixed" in caplog.text
+    assert "--negative-attention learned" in caplog.text
+    other = cb.CollapseWarning(["w2r"], chance_rsum=16.0, threshold=0.004, negative_attention="learned")
+    other.on_epoch_end(0, {"w2r_ranking": 0.001, "val_rsum": 20.0})
+    assert "lower --learning-rate" in caplog.records[-1].getMessage()
 
 
 def test_chance_rsum_is_what_random_scores_reach():
@@ -169,7 +213,9 @@ def test_chance_rsum_is_what_random_scores_reach():
 def test_nan_stops_with_a_word(corpus, tmp_path):
     with pytest.raises(UserError, match=r"not a number; training has diverged.*--learning-rate"):
         training.train(
-            make_config(corpus, "paper", learning_rate=1e30, l2=1.0), RunFolder(tmp_path / "run"), progress=False
+            make_config(corpus, "paper", variant="w2r", learning_rate=1e30, l2=1.0),
+            RunFolder(tmp_path / "run"),
+            progress=False,
         )
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 COLOURS = ("red", "green", "blue", "black", "white", "yellow")
 THINGS = ("dog", "cat", "bird", "car", "tree", "boat")
-D, M, P, Q = 6, 12, 3, 12
+D, M, P, Q = 4, 12, 3, 12
 
 
 def write_corpus(folder, pictures=48, seed=0):

@@ -33,6 +33,7 @@ def assemble(
     need_images: bool = True,
     official: bool = True,
     split_lists: str = "official",
+    place: str = "",
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
@@ -48,7 +49,7 @@ def assemble(
         problems: what the reader has found missing.
         allow_partial: take a subset, with warnings; the corpus is then not official.
         need_images: False leaves out the check of the photo files, for work on the text alone.
-        official, split_lists: see `Corpus`.
+        official, split_lists, place: see `Corpus`.
 
     Raises:
         UserError: if something is missing and `allow_partial` is off, nothing is left, or an image is in two
@@ -87,6 +88,7 @@ def assemble(
         splits=rows,
         official=official and not problems,
         split_lists=split_lists,
+        place=place,
     )
 
 

@@ -93,6 +93,7 @@ class Corpus:
         boxes_file: scenes only: its `boxes.npz`.
         official: whether this is the published data set, whole; False for a subset, a folder, scenes.
         split_lists: whose lists divide it: "official", "karpathy", "2017" (COCO), "own".
+        place: tells corpora of one name apart in the cache, e.g. a digest of a folder's path; "" where names do.
 
     Raises:
         ValueError: if the fields do not fit each other, an id repeats, splits overlap, or an image has no
@@ -109,6 +110,7 @@ class Corpus:
     boxes_file: Path | None = None
     official: bool = True
     split_lists: str = "official"
+    place: str = ""
 
     def __post_init__(self):
         for name in ("image_ids", "image_paths", "captions"):
@@ -133,8 +135,9 @@ class Corpus:
 
     @property
     def cache_key(self) -> str:
-        """Name of its folder in the cache: corpora with other lists have other images, hence other rows."""
-        return self.name if self.split_lists in ("official", "own") else f"{self.name}-{self.split_lists}"
+        """Name of its folder in the cache: corpora with other lists or in another place have other images."""
+        lists = "" if self.split_lists in ("official", "own") else self.split_lists
+        return "-".join(filter(None, (self.name, lists, self.place)))
 
     def split(self, name: str) -> Split:
         """One split ("dev" and "validation" mean "val"); captions are grouped by image, in the split's order.
@@ -202,14 +205,14 @@ class Split:
             caption_rows=self.caption_rows[captions],
         )
 
-    def first_images(self, n: int, seed: int = 0) -> Split:
+    def sample_images(self, n: int, seed: int = 0) -> Split:
         """A seeded random subset of n images, in their order, with all their captions.
 
         A smaller n gives a subset of what a larger n gives under the same seed. The whole split if it has no
         more than n.
         """
         if n < 1:
-            raise ValueError(f"first_images: n is {n}, must be positive")
+            raise ValueError(f"sample_images: n is {n}, must be positive")
         if n >= len(self.image_ids):
             return self
         # RandomState: NumPy has frozen its stream, so that the subset stays the same for ever

@@ -7,8 +7,10 @@ split field, images are divided 80/10/10 into train, val and test by a seeded or
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -97,6 +99,7 @@ def load_folder(
         need_images=need_images,
         official=False,
         split_lists="own",
+        place=hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8],
     )
 
 

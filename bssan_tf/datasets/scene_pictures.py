@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SIDE = 224  # pixels, width and height
+from bssan_tf.boxes import iou
+
+# Width and height in pixels. Part of what a scene is, so not that of features/pictures.py, where the backbone's input
+# size is meant: with another backbone the scenes stay the same.
+SIDE = 224
 COLOURS = {
     "red": (214, 38, 40),
     "orange": (250, 130, 10),
@@ -129,21 +133,13 @@ def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
         width, height = rng.uniform(30, 90, 2)
         x, y = rng.uniform(0, SIDE - width), rng.uniform(0, SIDE - height)
         box = np.array([x, y, x + width, y + height])
-        if box_iou(box, true).max() < 0.3:
+        if iou(box[None], true).max() < 0.3:
             rows.append((*box, rng.uniform(0.05, 0.5), rng.integers(len(SHAPES))))
             wanted -= 1
     rows.sort(key=lambda row: -row[4])
     detections = np.zeros((number, 6), np.float32)
     detections[: len(rows)] = rows
     return detections
-
-
-def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of `box` (4,) with `others` (n, 4), all x1, y1, x2, y2: (n,)."""
-    corner = np.maximum(box[:2], others[:, :2])
-    inner = np.clip(np.minimum(box[2:], others[:, 2:]) - corner, 0, None).prod(-1)
-    areas = (others[:, 2:] - others[:, :2]).prod(-1)
-    return inner / ((box[2:] - box[:2]).prod() + areas - inner)
 
 
 def _place(rng: np.random.Generator, colours: list[str], shapes: list[str]) -> tuple[Thing, ...] | None:

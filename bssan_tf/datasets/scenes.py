@@ -24,10 +24,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from bssan_tf.datasets.corpus import Corpus, Grounding
+from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, draw_scene, plan_scene
 from bssan_tf.errors import UserError
+from bssan_tf.files import write_bytes, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ VERSION = 1  # raise it when the same seed gives other pictures, captions or box
 DEFAULT_SIZES = {"train": 1200, "val": 200, "test": 200}
 MOST_SCENES = 50_000  # more could not all differ from each other
 
-_SPLITS = ("train", "val", "test")
 _NAME = re.compile(r"(train|val|test)_\d{5}_[0-9a-f]{8}\.jpg")
 
 
@@ -81,19 +81,19 @@ def plan_corpus(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Scene]]:
     for split in ("test", "val", "train"):  # so that a smaller train split leaves the others as they are
         plans[split] = []
         for number in range(sizes[split]):
-            scene = plan_scene((seed, _SPLITS.index(split), number), taken)
+            scene = plan_scene((seed, SPLITS.index(split), number), taken)
             taken.add(scene.key)
             plans[split].append(scene)
-    return {split: plans[split] for split in _SPLITS}
+    return {split: plans[split] for split in SPLITS}
 
 
 def _manifest(seed: int, sizes: Mapping[str, int]) -> dict:
     """What decides the content of a folder; checks the values a user may choose."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise UserError(f"scenes: seed is {seed!r}; give a whole number of 0 or more")
-    if set(sizes) != set(_SPLITS):
+    if set(sizes) != set(SPLITS):
         raise UserError(f"scenes: sizes are given for {sorted(sizes)}; give them for train, val and test")
-    for split in _SPLITS:
+    for split in SPLITS:
         number = sizes[split]
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
             raise UserError(f"scenes: size of {split} is {number!r}; give a whole number of 1 or more")
@@ -102,7 +102,7 @@ def _manifest(seed: int, sizes: Mapping[str, int]) -> dict:
     return {
         "version": VERSION,
         "seed": int(seed),
-        "sizes": {split: int(sizes[split]) for split in _SPLITS},
+        "sizes": {split: int(sizes[split]) for split in SPLITS},
     }
 
 
@@ -130,7 +130,7 @@ def _write(folder: Path, manifest: dict) -> None:
     present = set(os.listdir(images))
     lacking = [(name, scene) for name, _, scene in plans if name not in present]
     for name, scene in tqdm(lacking, desc="scenes: drawing", unit="picture"):
-        _replace(images / name, _jpeg(scene))
+        write_bytes(images / name, _jpeg(scene))
 
     rows, truth = io.StringIO(newline=""), []
     table = csv.writer(rows, lineterminator="\n")
@@ -153,10 +153,10 @@ def _write(folder: Path, manifest: dict) -> None:
         boxes=np.stack([detected_boxes(scene) for _, _, scene in plans]),
         labels=np.array(SHAPES),
     )
-    _replace(folder / "captions.csv", rows.getvalue().encode())
-    _replace(folder / "truth.json", json.dumps(truth).encode())
-    _replace(folder / "boxes.npz", boxes.getvalue())
-    _replace(folder / "manifest.json", json.dumps(manifest, indent=2).encode())
+    write_text(folder / "captions.csv", rows.getvalue())
+    write_text(folder / "truth.json", json.dumps(truth))
+    write_bytes(folder / "boxes.npz", boxes.getvalue())
+    write_json(folder / "manifest.json", manifest)
     _tidy(folder, {name for name, _, _ in plans})
 
 
@@ -189,7 +189,7 @@ def _read(folder: Path) -> Corpus | None:
             image_paths=tuple(folder / "images" / name for name in names),
             captions=tuple(row["caption"] for row in rows),
             image_of_caption=owners,
-            splits={split: np.unique(owners[split_of_row == split]) for split in _SPLITS},
+            splits={split: np.unique(owners[split_of_row == split]) for split in SPLITS},
             grounding=Grounding(
                 boxes=tuple(np.array(image["boxes"], np.float32) for image in truth),
                 labels=tuple(tuple(image["labels"]) for image in truth),
@@ -212,10 +212,3 @@ def _jpeg(scene: Scene) -> bytes:
 def _digest(scene: Scene) -> str:
     """Eight hex digits that stand for a plan and for the version of the code that draws it."""
     return hashlib.sha256(f"{VERSION} {scene!r}".encode()).hexdigest()[:8]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there either whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)

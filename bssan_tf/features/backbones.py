@@ -8,7 +8,6 @@ Keras' download; foreign weights are copied only after the names and shapes of a
 from __future__ import annotations
 
 import hashlib
-import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import SIDE
-
-logger = logging.getLogger(__name__)
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # per block
 FILTERS = (64, 128, 256, 512, 512)

@@ -25,15 +25,8 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.objects import BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, read_picture
-from bssan_tf.features.store import (
-    Features,
-    StorePlan,
-    StoreWriter,
-    check_fit,
-    map_array,
-    open_store,
-    read_manifest,
-)
+from bssan_tf.features.store import Features, map_array, open_store, read_manifest
+from bssan_tf.features.store_writer import StorePlan, StoreWriter, check_fit
 
 if TYPE_CHECKING:
     from bssan_tf.datasets.corpus import Corpus
@@ -65,22 +58,22 @@ def extract_features(
         boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, or None for regions only.
         objects: P, objects of an image.
         batch_size: pictures described at once; a store that was begun goes on with its own.
-        skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad`.
+        skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
         progress: show a bar with images per second.
         commit_seconds: at most this much work is lost by a kill.
 
     Raises:
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
-    job = _Job(corpus, Path(folder), extractor, boxes, objects, batch_size)
-    if job.rows_to_extract().any():
+    job = _Job(corpus, Path(folder), extractor, boxes, objects, batch_size, progress)
+    if job.rows_to_extract().any():  # without the lock, so that many may read a finished store
         with StoreWriter(job.folder, job.plan) as writer:
-            job.run(writer, progress, commit_seconds)
+            job.run(writer, commit_seconds)
     features = open_store(job.folder)
     if len(features.bad_rows):
         message = f"{len(features.bad_rows)} of {len(features.image_ids)} pictures can't be read"
         if not skip_bad_images:
-            names = "; ".join(job.reasons[row] for row in features.bad_rows[:3])
+            names = "; ".join(map(job.reason, features.bad_rows[:3]))
             more = f"; and {len(features.bad_rows) - 3} more" if len(features.bad_rows) > 3 else ""
             raise UserError(
                 f"{message}: {names}{more}. The others are extracted; mend these files and start again,"
@@ -93,8 +86,10 @@ def extract_features(
 class _Job:
     """One extraction: what the store is to hold, which rows lack, and the loop over them."""
 
-    def __init__(self, corpus, folder: Path, extractor: Extractor, boxes, count: int, batch_size: int):
+    def __init__(self, corpus, folder: Path, extractor: Extractor, boxes, count: int, batch_size: int, progress: bool):
         self.paths, self.folder, self.extractor, self.count = corpus.image_paths, folder, extractor, count
+        self.progress = progress
+        self._compared: tuple[tuple, np.ndarray] | None = None  # a state of the store, its rows to extract
         self.file = self.file_rows = None
         self.reasons: dict[int, str] = {}  # row -> why its picture can't be read
         self.oversized = 0  # photos with boxes far outside
@@ -126,33 +121,55 @@ class _Job:
         self.plan = StorePlan(tuple(corpus.image_ids), arrays, made_with)
 
     def rows_to_extract(self) -> np.ndarray:
-        """bool (N,): rows that are new, or whose picture file has another size by now or is mended."""
-        wanted = np.ones(len(self.paths), bool)
+        """bool (N,): rows that are new, or whose picture file has another size by now or is mended.
+
+        As bad pictures are decoded for it, a later call compares anew only if another process has changed the store.
+        """
         manifest = read_manifest(self.folder)
-        if manifest is None:
-            return wanted
-        check_fit(self.folder, manifest, self.plan)
-        finished = manifest["finished_rows"]
-        if finished:
-            sizes = np.array(map_array(self.folder / "sizes.npy")).tolist()
-            bad = set(manifest["bad_images"])
-            for row in range(finished):
-                if (sizes[row] == UNREADABLE) != (self.plan.image_ids[row] in bad):
-                    continue  # a kill came between the row and the manifest
-                if sizes[row] == UNREADABLE:
-                    wanted[row] = self._read(row) is not None
-                else:
-                    wanted[row] = _file_size(self.paths[row]) not in (sizes[row], None)
+        sizes = []
+        if manifest is not None:
+            check_fit(self.folder, manifest, self.plan)
+            if manifest["finished_rows"]:
+                sizes = np.array(map_array(self.folder / "sizes.npy")[: manifest["finished_rows"]]).tolist()
+        state = manifest, sizes
+        if self._compared is None or self._compared[0] != state:
+            self._compared = state, self._compare(sizes, set((manifest or {}).get("bad_images", ())))
+        return self._compared[1]
+
+    def _compare(self, sizes: list[int], bad: set[str]) -> np.ndarray:
+        """`rows_to_extract` of a store whose finished rows have these file sizes, and these bad images."""
+        wanted, doubtful = np.ones(len(self.paths), bool), []
+        for row, size in enumerate(sizes):
+            if (size == UNREADABLE) != (self.plan.image_ids[row] in bad):
+                continue  # a kill came between the row and the manifest
+            if size == UNREADABLE:
+                doubtful.append(row)
+            else:
+                wanted[row] = _file_size(self.paths[row]) not in (size, None)
+        with _pool() as pool:
+            readable = pool.map(lambda row: self._read(row) is not None, doubtful)
+            bar = tqdm(
+                readable, total=len(doubtful), desc="bad pictures, again", unit="img", leave=False,
+                disable=not self.progress or not doubtful,
+            )  # fmt: skip
+            wanted[doubtful] = list(bar)
         return wanted
 
-    def run(self, writer: StoreWriter, progress: bool, commit_seconds: float) -> None:
+    def reason(self, row: int) -> str:
+        """Why the picture of a bad row can't be read."""
+        return self.reasons.get(row, f"{self.paths[row]}: can't be read as a picture")  # another process found it
+
+    def run(self, writer: StoreWriter, commit_seconds: float) -> None:
+        """Extract what is missing, now that no other process writes."""
         wanted = self.rows_to_extract()
+        if not wanted.any():
+            return
         total, count = len(wanted), int(wanted.sum())
         finished, bad = writer.finished_rows, set(writer.bad)
         began = committed = time.monotonic()
         bar = tqdm(
             total=total, initial=total - count, desc=f"features {self.plan.made_with['dataset']}", unit="img",
-            disable=not progress,
+            disable=not self.progress,
         )  # fmt: skip
         with bar, contextlib.closing(self._decoded(wanted)) as batches:
             try:
@@ -182,7 +199,7 @@ class _Job:
 
     def _decoded(self, wanted: np.ndarray) -> Iterator[tuple[int, list]]:
         """Yield (first row, pictures) of each batch with wanted rows, decoded ahead in threads."""
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+        pool = _pool()
         ahead = deque()
         try:
             for start in range(0, len(wanted), self.batch_size):
@@ -240,6 +257,10 @@ class _Job:
         if len(scored) and scored.max() > 1.2 * max(size):
             self.oversized += 1
         return top_objects(detections, size, self.count)
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

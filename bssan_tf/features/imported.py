@@ -7,7 +7,6 @@ Object rows that are all zeros count as padding.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,6 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features, map_array
-
-logger = logging.getLogger(__name__)
 
 SAMPLED_ROWS = 256
 BLOCK_BYTES = 32 << 20
@@ -53,6 +50,9 @@ def import_features(
 ) -> Features:
     """Open a user's own arrays.
 
+    Only `SAMPLED_ROWS` evenly spaced rows are checked for values that are not finite; NaN in another row is not seen
+    here.
+
     Args:
         image_ids: the corpus' ids, N of them.
         regions: .npy, float16 or float32 (n, D, M).
@@ -61,8 +61,8 @@ def import_features(
             = N).
 
     Raises:
-        UserError: a file is absent or damaged, its shape or dtype is wrong, images lack, or values are not
-            finite.
+        UserError: a file is absent or damaged, its shape or dtype is wrong, images lack, or values of the sampled
+            rows are not finite.
     """
     if regions is None and objects is None:
         raise ValueError("neither regions nor objects given")
@@ -137,7 +137,11 @@ def _open_rows(what: str, path: str | Path, image_ids: tuple[str, ...], ids, ord
 
 
 def _not_padding(objects: np.ndarray | Reordered) -> np.ndarray:
-    """bool (N, P): True where an object's features (N, P, Q) are not all zeros; reads little of the array."""
+    """bool (N, P): True where an object's features (N, P, Q) are not all zeros.
+
+    Reads block by block: of an array in the corpus' order only the first numbers of each object (of a `Reordered` one
+    whole rows), then the rest of those rows where these are all zero.
+    """
     count, P, Q = objects.shape
     valid = np.empty((count, P), bool)
     block = max(1, BLOCK_BYTES // (P * Q * objects.dtype.itemsize))

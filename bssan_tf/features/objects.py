@@ -7,7 +7,6 @@ mean feature of each box on a feature map (RoI Align, 7x7 samples). The paper's 
 
 from __future__ import annotations
 
-import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 ROI_SIDE = 7
 NO_CLASS = -1

@@ -38,7 +38,7 @@ class Extractor:
         weights: .h5 or .npz file; None takes the packaged or the downloaded one.
 
     Attributes:
-        name: the backbone's name, which is also the store's folder name.
+        name: the backbone's name.
         layer: the convolution that is read.
         grid: (14, 14), rows and columns of the region grid.
         region_shape: (D, M).

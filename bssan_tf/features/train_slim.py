@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,10 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
+from bssan_tf.cli import count
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIDE, SIZES, Scene, draw_scene, plan_scene
 from bssan_tf.features.backbones import BACKBONES, build_vgg, load_weights, preprocess
+from bssan_tf.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +99,8 @@ def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.nda
 
 def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     """Write an .npz of float16 arrays, whole or not at all."""
-    part = path.with_name(f".{path.name}.part.npz")
-    np.savez(part, **{key: value.astype(np.float16) for key, value in weights.items()})
-    os.replace(part, path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **{key: value.astype(np.float16) for key, value in weights.items()})
 
 
 def add_heads(features: tf.keras.Model) -> tf.keras.Model:
@@ -167,10 +167,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line: draw, train, fold, save, and measure what was saved."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
-    parser.add_argument("--steps", type=_positive, default=1400, help="training steps (%(default)s)")
-    parser.add_argument("--batch", type=_positive, default=24, help="pictures per step (%(default)s)")
-    parser.add_argument("--scenes", type=_positive, default=3000, help="pictures to train on (%(default)s)")
-    parser.add_argument("--held-out", type=_positive, default=300, help="pictures to measure on (%(default)s)")
+    parser.add_argument("--steps", type=count, default=1400, help="training steps (%(default)s)")
+    parser.add_argument("--batch", type=count, default=24, help="pictures per step (%(default)s)")
+    parser.add_argument("--scenes", type=count, default=3000, help="pictures to train on (%(default)s)")
+    parser.add_argument("--held-out", type=count, default=300, help="pictures to measure on (%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="largest rate of Adam (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order (%(default)s)")
     args = parser.parse_args(argv)
@@ -212,13 +212,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "share of right cells on held-out scenes: %s",
         ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items()),
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":

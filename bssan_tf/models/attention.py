@@ -15,7 +15,7 @@ class _BilinearAttention(tf.keras.layers.Layer):
 
     Args:
         l2: weight δ of the L2 term on W (Eq. 18).
-        scale: start value of a learned positive factor on e; 0 leaves e as Eq. 1 and 9 have it.
+        scale: start value of a learned factor on e; 0 leaves e as Eq. 1 and 9 have it.
     """
 
     def __init__(self, l2: float = 0.0, scale: float = 0.0, **kwargs):

@@ -142,7 +142,7 @@ class KeepValidObjects(tf.keras.layers.Layer):
 
     def call(self, inputs):
         features, valid = inputs
-        return tf.boolean_mask(features, _valid_pairs(features, valid))
+        return tf.boolean_mask(features, _kept_pairs(_valid_pairs(features, valid)))
 
 
 @register
@@ -155,9 +155,17 @@ class MeanOverObjects(tf.keras.layers.Layer):
     def call(self, inputs):
         scores, features, valid = inputs
         real = _valid_pairs(features, valid)  # (B, C, P)
-        per_object = tf.scatter_nd(tf.where(real), scores[:, 0], tf.shape(real, out_type=tf.int64))
-        count = tf.reduce_sum(tf.cast(real, scores.dtype), axis=-1)
-        return tf.math.divide_no_nan(tf.reduce_sum(per_object, axis=-1), count)
+        places = tf.where(_kept_pairs(real))
+        per_object = tf.scatter_nd(places, scores[:, 0], tf.shape(real, out_type=tf.int64))
+        real = tf.cast(real, scores.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(per_object * real, axis=-1), tf.reduce_sum(real, axis=-1))
+
+
+def _kept_pairs(real):
+    """`real`, or the very first place where none is: BatchNorm has no mean of no rows."""
+    shape = tf.shape(real)
+    first = tf.reshape(tf.equal(tf.range(tf.size(real)), 0), shape)
+    return real | (first & ~tf.reduce_any(real))
 
 
 def _valid_pairs(features, valid):
@@ -186,6 +194,7 @@ class FirstCaption(tf.keras.layers.Layer):
 @register
 class ReplayableDropout(tf.keras.layers.Layer):
     """Dropout whose masks depend on seed and step alone, so that a resumed run draws the masks it would have drawn.
+    Each replica has masks of its own.
 
     Keras' own Dropout keeps the state of its generator outside checkpoints; here the step is a weight.
 
@@ -214,7 +223,10 @@ class ReplayableDropout(tf.keras.layers.Layer):
         if not training:
             return features
         self.step.assign_add(1)
-        return tf.nn.experimental.stateless_dropout(features, self.rate, seed=[self.seed, self.step.read_value()])
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group if context else 0  # none while a graph is put together
+        seed = tf.stack([self.seed + 1000 * replica, self.step.read_value()])
+        return tf.nn.experimental.stateless_dropout(features, self.rate, seed=seed)
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,237 @@
+"""Evaluation of a run with a stub in place of the model: what is scored, what is refused before, what is said."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from model_fixtures import TINY, VOCABULARY, randomise, tiny_config
+
+from bssan_tf import evaluation, metrics
+from bssan_tf.datasets.corpus import Corpus
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.pipeline import needed_features
+from bssan_tf.preparation import Data
+from bssan_tf.scoring import score_matrix
+
+TRAIN, TEST, CAPTIONS = 12, 10, 2
+WORDS = ("", "[UNK]", *"abcdefgh")
+
+
+def make_corpus(**changes):
+    """12 train and 10 test images with two captions each; image i's are "a i" and "b i"."""
+    n = TRAIN + TEST
+    fields = {
+        "name": "flickr30k",
+        "image_ids": [f"{i}.jpg" for i in range(n)],
+        "image_paths": [f"{i}.jpg" for i in range(n)],
+        "captions": [f"{word} {i}" for i in range(n) for word in "ab"],
+        "image_of_caption": np.repeat(np.arange(n), CAPTIONS),
+        "splits": {"train": np.arange(TRAIN), "test": np.arange(TRAIN, n)[::-1]},
+    }
+    return Corpus(**{**fields, **changes})
+
+
+def make_features(**changes):
+    n, rng = TRAIN + TEST, np.random.default_rng(0)
+    arrays = {
+        "regions": rng.random((n, TINY["D"], TINY["M"])),
+        "objects": rng.random((n, TINY["P"], TINY["Q"])),
+        "valid": np.ones((n, TINY["P"]), bool),
+    }
+    return Features(tuple(map(str, range(n))), **{**arrays, **changes})
+
+
+class Tokens:
+    """Tokenizer: the image's number is the second token of a caption."""
+
+    words = WORDS
+
+    def __call__(self, captions):
+        return np.array([[2 + "ab".index(c[0]), 2 + int(c[2:]) % 8] for c in captions], np.int32)
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrix."""
+    scored = []
+
+    def perfect(ranker, features, image_rows, tokens, *, outputs, progress):
+        assert (ranker, outputs) == ("ranker", ("score",))
+        scored.append((image_rows.tolist(), len(tokens)))
+        own = np.repeat(np.arange(len(image_rows)), len(tokens) // len(image_rows))
+        return {"score": (own == np.arange(len(image_rows))[:, None]).astype(np.float32)}
+
+    def measure(config=None, corpus=None, features=None, **arguments):
+        config = config or tiny_config()
+        model = SimpleNamespace(ranker=lambda: "ranker", scorer=None)
+        run = SimpleNamespace(name="stub", load_config=lambda: config, load_model=lambda: (model, Tokens()))
+        data = Data(corpus or make_corpus(), features or make_features())
+        monkeypatch.setattr(evaluation, "open_data", lambda *_: data)
+        return evaluation.evaluate(run, **{"progress": False, **arguments})
+
+    monkeypatch.setattr(evaluation, "score_matrix", perfect)
+    measure.scored = scored
+    return measure
+
+
+def test_score_matrix_fills_only_the_outputs_asked_for():
+    model = Bssan(tiny_config().model, VOCABULARY)
+    randomise(model.scorer)
+    ranker, tokens = model.ranker(), Tokens()(make_corpus().captions[:5])
+    everything = score_matrix(ranker, make_features(), np.arange(3), tokens)
+    score = score_matrix(ranker, make_features(), np.arange(3), tokens, outputs=("score",))
+    assert set(everything) == {"score", "w2r", "o2w"}
+    assert set(score) == {"score"}
+    np.testing.assert_array_equal(score["score"], everything["score"])
+
+
+def test_whole_split(measure):
+    value, text = measure()
+    assert measure.scored == [(list(range(21, 11, -1)), 20)]
+    assert (value["rsum"], value["n_images"], value["n_captions"], value["run"]) == (600, 10, 20, "stub")
+    assert "stub" in text
+    assert "baselines" not in value
+
+
+def test_only_the_pairs_of_each_fold_are_scored(measure, monkeypatch):
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    value, text = measure(protocol="5fold")
+    assert measure.scored == [([21 - k, 20 - k], 4) for k in (0, 2, 4, 6, 8)]
+    assert [fold["n_images"] for fold in value["folds"]] == [2] * 5
+    assert (value["n_images"], value["n_captions"], value["rsum"]) == (10, 20, 600)
+    assert "2 images ranked against each other" in text
+    del measure.scored[:]
+    value, _ = measure(protocol="1k", captions_per_image=1)
+    assert measure.scored == [([21, 20], 2)]
+    assert (value["n_images"], value["n_captions"], value["protocol"]) == (2, 2, "1k")
+
+
+@pytest.mark.parametrize("protocol", metrics.PROTOCOLS)
+def test_folds_of_a_split_equal_those_of_its_matrix(monkeypatch, protocol):
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    split = make_corpus().split("test")
+    scores = np.random.default_rng(1).random((TRAIN + TEST, (TRAIN + TEST) * CAPTIONS))
+
+    def score(part):
+        return scores[np.ix_(part.image_rows, part.caption_rows)]
+
+    expected = metrics.protocol_reports(score(split), split.image_of_caption, protocol)
+    assert evaluation.protocol_report(score, split, protocol) == expected
+
+
+def test_cca_has_the_same_folds(measure, monkeypatch):
+    from bssan_tf import baselines
+
+    fitted, embedded = [], []
+
+    def fit_cca(regions, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
+        fitted.append((image_rows.tolist(), len(tokens), vocabulary_size, progress))
+        return SimpleNamespace(score_matrix=score)
+
+    def score(regions, image_rows, tokens):
+        embedded.append(image_rows.tolist())
+        return np.zeros((len(image_rows), len(tokens)))
+
+    monkeypatch.setattr(baselines, "fit_cca", fit_cca)
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    value, text = measure(protocol="5fold", baseline="cca")
+    assert fitted == [(list(range(TRAIN)), 24, len(WORDS), False)]
+    assert embedded == [rows for rows, _ in measure.scored]
+    assert value["baselines"]["cca"]["protocol"] == "5fold"
+    assert value["baselines"]["cca"]["i2t"]["R@1"] == 0  # ties count against
+    assert value["rsum"] == 600
+    assert "CCA" in text
+
+
+@pytest.mark.parametrize("protocol", ["1k", "5fold", "5k"])
+def test_too_small_a_split_is_refused_before_scoring(measure, protocol):
+    with pytest.raises(UserError, match=f"--protocol {protocol}: needs .* images, the split has 10"):
+        measure(protocol=protocol, baseline="cca")
+    assert not measure.scored
+
+
+@pytest.mark.parametrize(
+    ("variant", "absent", "refused"),
+    [
+        ("full", "objects", True),
+        ("no_reg", "regions", True),
+        ("w2r", "regions", True),
+        ("o2w", "objects", True),
+        ("w2r", "objects", False),
+        ("o2w", "regions", False),
+    ],
+)
+def test_features_that_the_variant_needs(measure, variant, absent, refused):
+    config, features = tiny_config(variant=variant), make_features(**{absent: None})
+    if not refused:
+        assert measure(config, features=features)[0]["rsum"] == 600
+        return
+    with pytest.raises(UserError, match=f"{absent}: the run is of variant {variant}.*--import-{absent} FILE.npy"):
+        measure(config, features=features)
+    assert not measure.scored
+
+
+def test_needed_features():
+    assert needed_features("w2r") == ("regions",)
+    assert needed_features("o2w") == ("objects",)
+    assert needed_features("full") == needed_features("no_reg") == ("regions", "objects")
+
+
+def test_features_of_another_size(measure):
+    with pytest.raises(UserError, match=r"objects of the data are \(4, 3\), the run was trained on \(4, 7\)"):
+        measure(features=make_features(objects=np.zeros((TRAIN + TEST, TINY["P"], 3))))
+    # w2r never looks at objects
+    measure(tiny_config(variant="w2r"), features=make_features(objects=np.zeros((TRAIN + TEST, 4, 3))))
+
+
+def test_cca_without_regions_is_refused_before_scoring(measure):
+    with pytest.raises(UserError, match="--baseline cca: needs regions"):
+        measure(tiny_config(variant="o2w"), features=make_features(regions=None), baseline="cca")
+    assert not measure.scored
+
+
+def test_differences_are_said(measure):
+    config = tiny_config(data="flickr30k", backbone="vgg16", E_glove=50, E_trained=9)
+    features = make_features(bad_rows=np.array([0, 13, 14]))  # 0 is of train
+    corpus = dataclasses.replace(make_corpus(), official=False)
+    value, text = measure(config, corpus, features, images=5, captions_per_image=1)
+    assert (value["n_images"], value["n_captions"]) == (5, 5)
+    below = text.split("NOT the same setting")[1]
+    for phrase in (
+        "only a part of the data set",
+        "5 images ranked against each other; the paper's are 1,000",
+        "2 unreadable image(s) of the split",
+        "1 caption(s) an image",
+        "regions of vgg16",
+        "objects of grid",
+        "50-d GloVe and 9 learned numbers",
+    ):
+        assert phrase in below
+    assert len(below.strip().splitlines()) == 8  # the heading's rest and these seven
+
+
+def test_sources_that_the_variant_does_not_use_are_not_said(measure):
+    config = tiny_config(data="flickr30k", variant="w2r", import_regions="r.npy")
+    _, text = measure(config)
+    assert "regions of your own file" in text
+    assert "objects of" not in text
+
+
+def test_pointing_where_there_is_ground_truth(measure, monkeypatch):
+    calls = []
+
+    def pointing(scorer, features, split, grounding, tokenizer, progress):
+        calls.append((split.name, grounding, progress))
+        return {"w2r": 50.0, "w2r_chance": 10.0, "n_words": 4, "o2w": None}
+
+    monkeypatch.setattr(evaluation, "pointing", pointing)
+    corpus = SimpleNamespace(
+        name="scenes", grounding="truth", split_lists="own", official=False, split=make_corpus().split
+    )
+    value, text = measure(corpus=corpus, progress=True)
+    assert calls == [("test", "truth", True)]
+    assert value["pointing"]["w2r"] == 50.0
+    assert "50.0 % (of 4 words; chance 10.0 %)" in text
