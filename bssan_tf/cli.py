@@ -12,6 +12,9 @@ from collections.abc import Callable
 def run(main: Callable[[list[str] | None], int | None]) -> None:
     """Call a script's main function and exit with its code; 2 for bad usage or data, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports absent CUDA libraries as errors
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds; a log file wants a line now and then
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     from bssan_tf.errors import UserError
 

@@ -155,7 +155,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         (["train.py", "--resume", "runs/none"], "runs/none: no such run"),
         (["train.py", "--resume", "runs/one", "--seed", "3"], "leave out --seed"),
         (["train.py", "--resume", "runs/one", "--variant", "w2r"], "leave out --variant"),
-        (["evaluate.py", "runs/one", "--import-regions", "photos/regions.npy", "--quiet"], "--import-objects FILE.npy"),
+        (["evaluate.py", "runs/one", "--import-regions", "photos/regions.npy", "--quiet"], "regions of the data are"),
         (["evaluate.py", "runs/none"], "runs/none: no such run"),
         (["evaluate.py", "runs/one", "--split", "dress"], "has no split 'dress'"),
         (["evaluate.py", "runs/one", "--protocol", "1k", "--quiet"], "--protocol 1k: needs 1,000 images"),
