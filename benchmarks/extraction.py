@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image
 
+from benchmarks.memory import peak_mb
 from bssan_tf.features.backbones import BACKBONES, build_vgg, preprocess
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.pictures import read_picture
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
 
     extraction("warm-up", size)
     times = {"extraction": [timed(lambda: extraction("round 0", len(paths)))], "bare": []}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the arrays of `predict` add theirs
+    peak = peak_mb()  # before the arrays of `predict` add theirs
     decoded = preprocess(np.stack([read_picture(path)[0] for path in paths])).numpy()
 
     def bare() -> None:

@@ -8,7 +8,7 @@ import pytest
 from model_fixtures import TINY, VOCABULARY, randomise, tiny_config
 
 from bssan_tf import evaluation, metrics
-from bssan_tf.datasets.corpus import Corpus
+from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 from bssan_tf.models.bssan import Bssan
@@ -56,7 +56,7 @@ class Tokens:
 @pytest.fixture
 def measure(monkeypatch):
     """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrix."""
-    scored = []
+    scored, compared = [], []
 
     def perfect(ranker, features, image_rows, tokens, *, outputs, progress):
         assert (ranker, outputs) == ("ranker", ("score",))
@@ -67,13 +67,18 @@ def measure(monkeypatch):
     def measure(config=None, corpus=None, features=None, **arguments):
         config = config or tiny_config()
         model = SimpleNamespace(ranker=lambda: "ranker", scorer=None)
-        run = SimpleNamespace(name="stub", load_config=lambda: config, load_model=lambda: (model, Tokens()))
+        run = SimpleNamespace(
+            name="stub",
+            load_config=lambda: config,
+            load_model=lambda: (model, Tokens()),
+            require_same_data=lambda data, keys: compared.append((data, keys)),
+        )
         data = Data(corpus or make_corpus(), features or make_features())
         monkeypatch.setattr(evaluation, "open_data", lambda *_: data)
         return evaluation.evaluate(run, **{"progress": False, **arguments})
 
     monkeypatch.setattr(evaluation, "score_matrix", perfect)
-    measure.scored = scored
+    measure.scored, measure.compared = scored, compared
     return measure
 
 
@@ -93,6 +98,8 @@ def test_whole_split(measure):
     assert measure.scored == [(list(range(21, 11, -1)), 20)]
     assert (value["rsum"], value["n_images"], value["n_captions"], value["run"]) == (600, 10, 20, "stub")
     assert "stub" in text
+    ((data, keys),) = measure.compared
+    assert set(keys) <= set(data)  # the features are held against those of the training
     assert "baselines" not in value
 
 
@@ -228,10 +235,11 @@ def test_pointing_where_there_is_ground_truth(measure, monkeypatch):
         return {"w2r": 50.0, "w2r_chance": 10.0, "n_words": 4, "o2w": None}
 
     monkeypatch.setattr(evaluation, "pointing", pointing)
-    corpus = SimpleNamespace(
-        name="scenes", grounding="truth", split_lists="own", official=False, split=make_corpus().split
-    )
+    n = TRAIN + TEST
+    boxes = [np.array([[0.1, 0.1, 0.5, 0.5]])] * n
+    truth = Grounding(boxes=tuple(boxes), labels=(("thing",),) * n, named=((),) * (n * CAPTIONS))
+    corpus = make_corpus(name="scenes", grounding=truth, split_lists="own", official=False)
     value, text = measure(corpus=corpus, progress=True)
-    assert calls == [("test", "truth", True)]
+    assert calls == [("test", truth, True)]
     assert value["pointing"]["w2r"] == 50.0
     assert "50.0 % (of 4 words; chance 10.0 %)" in text

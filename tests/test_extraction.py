@@ -342,21 +342,17 @@ def test_other_weights_or_images(tmp_path, corpus, extractor):
 
 
 MEMORY = """
-    import resource, sys
+    import sys
     from pathlib import Path
-    import numpy as np
-    from PIL import Image
+    from benchmarks.memory import peak_mb
     from feature_fixtures import tiny_extractor, write_pictures
     from bssan_tf.features.extraction import extract_features
-
-    def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     base = Path(sys.argv[1])
     for count in (64, 640):
         corpus = write_pictures(base / f"photos{count}", count)
         extract_features(corpus, base / f"store{count}", tiny_extractor(base), boxes="grid", progress=False)
-        print(peak())
+        print(peak_mb())
 """
 
 

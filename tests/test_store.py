@@ -263,21 +263,22 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 
 MEMORY = """
-    import resource, sys
+    import sys
     import numpy as np
+    from benchmarks.memory import peak_mb
     from bssan_tf.features.store import open_store
     from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
     rows = 4000  # of 196 x 128 float16 values: 200 MB
     plan = StorePlan(tuple(map(str, range(rows))), {"regions": ((196, 128), "float16")}, {})
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = peak_mb()
     with StoreWriter(sys.argv[1], plan) as writer:
         for row in range(0, rows, 16):
             writer.write(row, {"regions": np.full((16, 196, 128), row, np.float16)})
         writer.commit(rows, ())
     features = open_store(sys.argv[1])
     assert features.regions[rows - 1, 0, 0] == rows - 16
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
+    print(peak_mb() - start)
 """
 
 

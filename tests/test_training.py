@@ -101,7 +101,7 @@ def killed_in_the_last_epoch(run, folder):
     """A copy of a run of four epochs as a kill during the fourth would have left it."""
     copy = RunFolder(folder)
     shutil.copytree(run.path, copy.path)
-    tf.train.update_checkpoint_state(str(copy.state), str(copy.state / "ckpt-3"))
+    tf.compat.v1.train.update_checkpoint_state(str(copy.state), str(copy.state / "ckpt-3"))
     (copy.state / "callbacks-4.json").unlink()
     for path in (*copy.state.glob("ckpt-4.*"), copy.metrics_file):
         path.unlink()
@@ -165,6 +165,14 @@ def test_resume_refuses_other_data(whole, corpus, tmp_path):
     (moved / "captions.csv").write_text(text)
     with pytest.raises(UserError, match="data have changed since training: captions_sha256"):
         training.resume(run, progress=False, data_flags={"data": str(moved)})
+
+
+def test_a_run_refuses_features_of_other_weights(whole):
+    trained = json.loads(whole[0].data_file.read_text())
+    whole[0].require_same_data(trained)
+    whole[0].require_same_data({"weights_sha256": trained["weights_sha256"]}, ("weights_sha256",))
+    with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
+        whole[0].require_same_data({**trained, "weights_sha256": "abc"})
 
 
 def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):
