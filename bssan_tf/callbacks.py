@@ -78,7 +78,7 @@ class WarmUp(tf.keras.callbacks.Callback):
         self.learning_rate = learning_rate
 
     def on_train_batch_begin(self, batch, logs=None):
-        step = int(self.model.optimizer.iterations)
+        step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))  # of any replica
         if step < self.steps:
             self.model.optimizer.learning_rate.assign(self.learning_rate * (step + 1) / self.steps)
 

@@ -103,6 +103,21 @@ def test_visualize_takes_boxes(project, workplace):
     assert done.stdout.split("\n")[0] != without.stdout.split("\n")[0]
 
 
+def test_training_on_two_devices(project, workplace):
+    done = run(project, workplace, [*TRAIN, "--name", "two", "--epochs", 1, "--devices", "cpu:2"])
+    assert done.returncode == 0, done.stderr
+    rows = history(workplace, "two")
+    loss = rows[0].index("loss")
+    one = history(workplace, "one")
+    # the same pictures and words; the negatives are those of each device's half of the batch
+    assert float(rows[1][loss]) == pytest.approx(float(one[1][loss]), rel=0.3)
+    again = run(
+        project, workplace, ["train.py", "--resume", "runs/two", "--epochs", 2, "--devices", "cpu:2", "--quiet"]
+    )
+    assert again.returncode == 0, again.stderr
+    assert len(history(workplace, "two")) == 3
+
+
 def test_curves_of_runs(project, workplace):
     command = [sys.executable, "-m", "benchmarks.curves", str(workplace / "runs" / "one"), "-x", "epoch"]
     out = workplace / "curves.png"
