@@ -14,7 +14,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports absent CUDA libraries as errors
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds; a log file wants a line now and then
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # its export and tracing notices are not for users
+    for name in ("tensorflow", "absl"):  # their export and tracing notices are not for users
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     from bssan_tf.errors import UserError
 
