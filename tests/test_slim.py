@@ -158,7 +158,8 @@ def test_folding_the_batch_norm_changes_nothing():
         for layer in plain.layers[1:]:
             if layer.weights:
                 layer.set_weights([weights[f"{layer.name}/kernel"], weights[f"{layer.name}/bias"]])
-        np.testing.assert_allclose(plain(pixels).numpy(), scale * unfolded, atol=1e-4)
+        # Twenty layers of float32: the error is that of the largest value, and moves with the number of threads.
+        np.testing.assert_allclose(plain(pixels).numpy(), scale * unfolded, atol=1e-4 * scale * np.abs(unfolded).max())
 
 
 def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project):
