@@ -7,6 +7,7 @@ anything is scored, and only pairs that the protocol ranks are scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
 from bssan_tf.preparation import FEATURE_KEYS, Data, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
-from bssan_tf.scoring import score_matrix
+from bssan_tf.scoring import FastScorer, score_matrix
+from bssan_tf.scoring.planning import MEMORY_MB
 
 ScoreSplit = Callable[[Split], np.ndarray]  # every image with every caption: float (N_i, N_c)
 
@@ -32,6 +34,8 @@ def evaluate(
     protocol: str = "full",
     baseline: str | None = None,
     data_flags: dict | None = None,
+    memory_mb: float = MEMORY_MB,
+    out: Path | None = None,
     progress: bool = True,
 ) -> tuple[dict, str]:
     """Measure a run on a split.
@@ -43,6 +47,8 @@ def evaluate(
         protocol: see `metrics.protocol_folds`.
         baseline: `cca`, or None.
         data_flags: fields of DataConfig to replace, where the data have moved since training.
+        memory_mb: what scoring may take, see `score_matrix`.
+        out: a .npy file for the scores, with which an interrupted call goes on where it was.
         progress: show bars.
 
     Returns:
@@ -61,10 +67,13 @@ def evaluate(
         part = part.sample_images(images, config.training.seed)
     if captions_per_image:
         part = part.captions_per_image(captions_per_image)
-    protocol_folds(protocol, len(part.image_ids))  # raises if there are too few, before CCA is fitted
+    folds = protocol_folds(protocol, len(part.image_ids))  # raises if there are too few, before CCA is fitted
+    if out and len(folds) > 1:
+        raise UserError(f"--out {out}: holds one matrix, and --protocol {protocol} has {len(folds)}; leave one out")
 
     score_cca = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else None
-    report = protocol_report(_bssan_scores(model, tokenizer, data, progress), part, protocol)
+    score = _bssan_scores(model, tokenizer, data, memory_mb=memory_mb, out=out, progress=progress)
+    report = protocol_report(score, part, protocol)
     baselines = {"cca": protocol_report(score_cca, part, protocol)} if score_cca else {}
     truth = data.corpus.grounding
     pointed = pointing(model.scorer, data.features, part, truth, tokenizer, progress=progress) if truth else None
@@ -114,13 +123,19 @@ def check_fit(config: Config, data: Data) -> None:
             )
 
 
-def _bssan_scores(model, tokenizer, data: Data, progress: bool) -> ScoreSplit:
-    ranker = model.ranker()
+def _bssan_scores(model, tokenizer, data: Data, **options) -> ScoreSplit:
+    fast, features = FastScorer(model.scorer), data.features
 
     def score(part: Split) -> np.ndarray:
-        tokens = tokenizer(part.captions)
-        scores = score_matrix(ranker, data.features, part.image_rows, tokens, outputs=("score",), progress=progress)
-        return scores["score"]
+        return score_matrix(
+            fast,
+            features.regions,
+            features.objects,
+            tokenizer(part.captions),
+            valid=features.valid,
+            image_rows=part.image_rows,
+            **options,
+        )
 
     return score
 

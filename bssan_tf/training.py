@@ -27,7 +27,7 @@ from bssan_tf.pipeline import PairStream, training_dataset
 from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
-from bssan_tf.scoring import score_matrix
+from bssan_tf.scoring import score_matrices
 from bssan_tf.text import Tokenizer, load_glove
 
 logger = logging.getLogger(__name__)
@@ -220,12 +220,20 @@ class _Job:
 
     def _steering(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         training, validation = self.config.training, self.validation
-        tokens, ranker = self.tokenizer(validation.captions), self.model.ranker()
+        tokens, features = self.tokenizer(validation.captions), self.data.features
         images, captions = len(validation.image_ids), len(validation.captions)
         chance = chance_rsum(images, captions)
         logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
         validate = cb.RetrievalValidation(
-            lambda: score_matrix(ranker, self.data.features, validation.image_rows, tokens), validation.image_of_caption
+            lambda: score_matrices(
+                self.model.scorer,
+                features.regions,
+                features.objects,
+                tokens,
+                valid=features.valid,
+                image_rows=validation.image_rows,
+            ),
+            validation.image_of_caption,
         )
         self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
         gone = 0.02 * (training.margin if training.loss == "hinge" else 1.0)

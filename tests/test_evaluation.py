@@ -5,16 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from model_fixtures import TINY, VOCABULARY, randomise, tiny_config
+from model_fixtures import TINY, tiny_config
 
 from bssan_tf import evaluation, metrics
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
-from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import needed_features
 from bssan_tf.preparation import Data
-from bssan_tf.scoring import score_matrix
 
 TRAIN, TEST, CAPTIONS = 12, 10, 2
 WORDS = ("", "[UNK]", *"abcdefgh")
@@ -58,15 +56,16 @@ def measure(monkeypatch):
     """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrix."""
     scored, compared = [], []
 
-    def perfect(ranker, features, image_rows, tokens, *, outputs, progress):
-        assert (ranker, outputs) == ("ranker", ("score",))
+    def perfect(scorer, regions, objects, tokens, *, valid, image_rows, **options):
+        assert scorer == "scorer"
+        measure.options = options
         scored.append((image_rows.tolist(), len(tokens)))
         own = np.repeat(np.arange(len(image_rows)), len(tokens) // len(image_rows))
-        return {"score": (own == np.arange(len(image_rows))[:, None]).astype(np.float32)}
+        return (own == np.arange(len(image_rows))[:, None]).astype(np.float32)
 
     def measure(config=None, corpus=None, features=None, **arguments):
         config = config or tiny_config()
-        model = SimpleNamespace(ranker=lambda: "ranker", scorer=None)
+        model = SimpleNamespace(scorer="scorer")
         run = SimpleNamespace(
             name="stub",
             load_config=lambda: config,
@@ -77,20 +76,10 @@ def measure(monkeypatch):
         monkeypatch.setattr(evaluation, "open_data", lambda *_: data)
         return evaluation.evaluate(run, **{"progress": False, **arguments})
 
+    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: scorer)
     monkeypatch.setattr(evaluation, "score_matrix", perfect)
     measure.scored, measure.compared = scored, compared
     return measure
-
-
-def test_score_matrix_fills_only_the_outputs_asked_for():
-    model = Bssan(tiny_config().model, VOCABULARY)
-    randomise(model.scorer)
-    ranker, tokens = model.ranker(), Tokens()(make_corpus().captions[:5])
-    everything = score_matrix(ranker, make_features(), np.arange(3), tokens)
-    score = score_matrix(ranker, make_features(), np.arange(3), tokens, outputs=("score",))
-    assert set(everything) == {"score", "w2r", "o2w"}
-    assert set(score) == {"score"}
-    np.testing.assert_array_equal(score["score"], everything["score"])
 
 
 def test_whole_split(measure):

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from model_fixtures import VOCABULARY, randomise, tiny_config
+from model_fixtures import VOCABULARY, tiny_config
 
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, training_dataset
-from bssan_tf.scoring import score_matrix
 
 IMAGES, L = 20, 9
 
@@ -127,28 +126,3 @@ def test_dataset_starts_at_a_step_and_has_the_models_types():
 def test_too_large_a_batch_is_refused():
     with pytest.raises(UserError, match=r"--batch-size 21: the train split has only 20 pictures"):
         make_stream(batch_size=21)
-
-
-@pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
-def test_score_matrix_is_the_scorer_on_every_pair(variant):
-    config = tiny_config(variant=variant)
-    split, features = make_split(), make_features(config)
-    tokens = make_tokens(split) % VOCABULARY
-    tokens[tokens[:, 0] == 0, 0] = 1  # the remainder made some words padding
-    for row in tokens:
-        row[int((row != 0).argmin() or L) :] = 0
-    model = Bssan(config.model, VOCABULARY)
-    randomise(model.scorer)
-    got = score_matrix(model.ranker(), features, split.image_rows, tokens, block_images=3, block_captions=7)
-    for i in range(IMAGES):
-        n, row = len(tokens), split.image_rows[i]
-        pairs = {
-            "regions": np.repeat(features.regions[row : row + 1].astype(np.float32), n, 0),
-            "objects": np.repeat(features.objects[row : row + 1].astype(np.float32), n, 0),
-            "valid": np.repeat(features.valid[row : row + 1], n, 0),
-            "tokens": tokens,
-        }
-        expected = model.scorer({name: pairs[name] for name in model.scorer.input})
-        assert set(got) == set(expected) - {"alpha", "beta"}
-        for name in got:
-            np.testing.assert_allclose(got[name][i], expected[name], atol=1e-5)

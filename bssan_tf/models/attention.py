@@ -10,6 +10,23 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+def learned_weights(products, b, scale=None, key_mask=None):
+    """softmax of e = tanh(products + b) over the last axis (Eq. 1, 2, 9, 10): float (..., N_k).
+
+    Args:
+        products: float (..., N_k), query' W key.
+        b: scalar.
+        scale: a factor on e, or None.
+        key_mask: bool, broadcastable to products; False where a key is padding, which gets no weight. None: all real.
+    """
+    e = tf.tanh(products + b)  # Eq. 2, 10
+    if scale is not None:
+        e *= scale
+    if key_mask is None:
+        return tf.nn.softmax(e)  # Eq. 1
+    return tf.nn.softmax(tf.where(key_mask, e, -1e9)) * tf.cast(key_mask, e.dtype)  # Eq. 9; no word, no weight
+
+
 class _BilinearAttention(tf.keras.layers.Layer):
     """What both attentions share: W, b, the optional learned scale, the softmax and Eq. 8.
 
@@ -39,15 +56,11 @@ class _BilinearAttention(tf.keras.layers.Layer):
             uniform: bool, broadcastable to products; True where Eq. 8 rules.
             key_mask: bool, broadcastable to products; False where a key is padding.
         """
-        e = tf.tanh(products + self.b)  # Eq. 2, 10
-        if self.scale:
-            e *= self.sharpness
+        learned = learned_weights(products, self.b, self.sharpness if self.scale else None, key_mask)
         if key_mask is None:
-            learned = tf.nn.softmax(e)  # Eq. 1
-            same = tf.fill((1, 1, 1, 1), 1.0 / tf.cast(tf.shape(e)[-1], e.dtype))
+            same = tf.fill((1, 1, 1, 1), 1.0 / tf.cast(tf.shape(products)[-1], products.dtype))
         else:
-            real = tf.cast(key_mask, e.dtype)
-            learned = tf.nn.softmax(tf.where(key_mask, e, -1e9)) * real  # Eq. 9; no word, no weight
+            real = tf.cast(key_mask, products.dtype)
             same = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=-1, keepdims=True))
         return tf.where(uniform, same, learned)  # Eq. 8
 

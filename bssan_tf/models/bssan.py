@@ -1,7 +1,6 @@
-"""BSSAN as a whole: one set of layers, three functional graphs over them.
+"""BSSAN as a whole: one set of layers, two functional graphs over them.
 
 `scorer`: a picture and a caption -> MS, Y, Y', α, β (Eq. 19); what is saved, exported and looked at.
-`ranker`: every picture of a batch with every given caption -> scores; what evaluation calls.
 `siamese`: a picture with its caption and K others -> scores, positives first (Eq. 7, 8, 17); what is trained.
 """
 
@@ -92,17 +91,16 @@ class Bssan:
 
     def _scores(self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs) -> dict[str, tf.Tensor]:
         """Outputs of both networks for pictures and the captions (N, L) that `pair` lays beside them."""
-        picture = inputs["regions"] if self.has_w2r else inputs["objects"]
         words = self._embed(captions)  # (N, L, E)
         mask = WordMask(name="word_mask")(captions)
-        paired_mask = pair([mask, picture])  # (B, C, L)
+        paired_mask = pair(mask)  # (B, C, L)
         uniform = attention(paired_mask)
         outputs = {}
         if self.has_w2r:
             outputs |= self.w2r(
                 {
                     "regions": inputs["regions"],
-                    "words": pair([words, picture]),
+                    "words": pair(words),
                     "mask": paired_mask,
                     "uniform": uniform,
                 }
@@ -113,7 +111,7 @@ class Bssan:
                 {
                     "objects": inputs["objects"],
                     "valid": inputs["valid"],
-                    "states": pair([states, picture]),
+                    "states": pair(states),
                     "mask": paired_mask,
                     "uniform": uniform,
                 }
@@ -138,22 +136,6 @@ class Bssan:
         )
         outputs = {name: FirstCaption(name=f"{name}_of_pair")(value) for name, value in outputs.items()}
         return tf.keras.Model(inputs, self._add_total(outputs), name="bssan")
-
-    def ranker(self) -> tf.keras.Model:
-        """Every picture with every caption: regions (B, D, M), objects, valid, tokens (N, L) -> scores (B, N).
-
-        Called as a function (the two batch sizes differ); outputs `score`, `w2r`, `o2w`, those the variant has.
-        """
-        inputs = self._picture_inputs()
-        inputs["tokens"] = tf.keras.Input((None,), dtype="int32", name="tokens")
-        outputs = self._scores(
-            inputs,
-            inputs["tokens"],
-            PairCaptions("all", name="pair"),
-            UniformPairs("learned", name="attention"),
-        )
-        outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
-        return tf.keras.Model(inputs, self._add_total(outputs), name="ranker")
 
     def siamese(self, training: TrainingConfig) -> tf.keras.Model:
         """The graph that is trained: positives and negatives in one batch.

@@ -49,10 +49,8 @@ class PairCaptions(tf.keras.layers.Layer):
             `own`: its own; N = B, C = 1.
             `random`: its own and K given ones; N = B (1 + K), picture by picture; C = 1 + K.
             `batch`: its own and those of the next K pictures, T_i, T_{i+1}, ... T_{i+K}, cyclic; N = B, C = 1 + K.
-            `all`: every one; C = N.
         negatives: K.
 
-    Call arguments (a list): the captions' tensor (N, ...), and any tensor (B, ...) of the pictures.
     """
 
     def __init__(self, how: str = "own", negatives: int = 1, **kwargs):
@@ -60,18 +58,14 @@ class PairCaptions(tf.keras.layers.Layer):
         self.how = how
         self.negatives = negatives
 
-    def call(self, inputs):
-        captions, pictures = inputs
+    def call(self, captions):
         rest = tf.shape(captions)[1:]
         if self.how == "own":
             paired = captions[:, None]
         elif self.how == "random":
             paired = tf.reshape(captions, tf.concat([[-1, 1 + self.negatives], rest], axis=0))
-        elif self.how == "batch":
-            paired = tf.stack([tf.roll(captions, -k, axis=0) for k in range(1 + self.negatives)], axis=1)
         else:
-            shape = tf.concat([tf.shape(pictures)[:1], tf.shape(captions)], axis=0)
-            paired = tf.broadcast_to(captions[None], shape)
+            paired = tf.stack([tf.roll(captions, -k, axis=0) for k in range(1 + self.negatives)], axis=1)
         return tf.ensure_shape(paired, (None, None, *captions.shape[1:]))
 
     def get_config(self):

@@ -1,0 +1,35 @@
+"""The MLPs of Table I for inference: BatchNorm folded into the Dense layer before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+Dense = tuple[tf.Tensor, tf.Tensor]  # kernel (F, n), bias (n,)
+
+
+def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:
+    """Kernels and biases of the MLP `name` of a network, the same function with one layer for each Dense.
+
+    Args:
+        network: holds `{name}_dense1`, `{name}_norm1`, ... `{name}_out`, as `models.w2r.mlp` names them.
+    """
+    layers, names = [], {layer.name for layer in network.layers}
+    i = 1
+    while f"{name}_dense{i}" in names:
+        kernel, bias = network.get_layer(f"{name}_dense{i}").get_weights()
+        norm = network.get_layer(f"{name}_norm{i}")
+        gamma, beta, mean, variance = norm.get_weights()
+        factor = gamma / np.sqrt(variance + norm.epsilon)
+        layers.append((tf.constant(kernel * factor), tf.constant((bias - mean) * factor + beta)))
+        i += 1
+    kernel, bias = network.get_layer(f"{name}_out").get_weights()
+    return [*layers, (tf.constant(kernel), tf.constant(bias))]
+
+
+def apply_mlp(features: tf.Tensor, layers: list[Dense]) -> tf.Tensor:
+    """(R, F) -> scores (R,): tanh after every layer but the last."""
+    for kernel, bias in layers[:-1]:
+        features = tf.tanh(tf.matmul(features, kernel) + bias)
+    kernel, bias = layers[-1]
+    return (tf.matmul(features, kernel) + bias)[:, 0]

@@ -1,0 +1,79 @@
+"""A score matrix in a .npy file that grows block by block and survives a kill at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.errors import UserError
+from bssan_tf.files import write_json
+
+
+class ScoreFile:
+    """FILE.npy while it is written (as FILE.npy.part) and after; FILE.npy.json says what it holds the scores of.
+
+    Unwritten scores are NaN, so a resumed call sees what is left to do, whatever its blocks are.
+
+    Args:
+        path: the .npy file; its folder is made.
+        shape: (N_i, N_c).
+        identity: texts and arrays that the scores depend on.
+
+    Attributes:
+        matrix: float32 `shape`, memory-mapped; writable until it is finished.
+        finished: whether all scores are there.
+
+    Raises:
+        UserError: the file holds scores of something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, shape: tuple[int, int], identity: list):
+        self.path = Path(path)
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.key = {"shape": list(shape), "sha256": _digest(identity)}
+        note = self.path.with_name(self.path.name + ".json")
+        try:
+            known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+            if (self.path.exists() or self.part.exists()) and known != self.key:
+                raise UserError(f"--out {self.path}: holds other scores; delete it or name another file")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.finished = self.path.exists()
+            if self.finished:
+                self.matrix = np.load(self.path, mmap_mode="r")
+            elif self.part.exists():
+                self.matrix = np.load(self.part, mmap_mode="r+")
+            else:
+                write_json(note, self.key)
+                self._create(shape)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--out {self.path}: {error}; name another file") from error
+
+    def _create(self, shape: tuple[int, int]) -> None:
+        new = self.part.with_name(self.part.name + ".new")  # a part file is never without its NaNs
+        matrix = np.lib.format.open_memmap(new, mode="w+", dtype=np.float32, shape=shape)
+        for start in range(0, shape[0], 1024):
+            matrix[start : start + 1024] = np.nan
+        matrix.flush()
+        new.replace(self.part)
+        self.matrix = matrix
+
+    def has(self, rows: slice, captions: np.ndarray) -> bool:
+        """Whether all these scores are written."""
+        return not np.isnan(self.matrix[rows][:, captions]).any()
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        self.matrix.flush()
+        self.part.replace(self.path)
+        self.matrix = np.load(self.path, mmap_mode="r")
+        self.finished = True
+
+
+def _digest(identity: list) -> str:
+    found = hashlib.sha256()
+    for value in identity:
+        found.update(value.encode() if isinstance(value, str) else np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,54 @@
+"""A scorer's weights, laid out for scoring many pictures with many captions."""
+
+from __future__ import annotations
+
+import hashlib
+
+import tensorflow as tf
+
+from bssan_tf.scoring.o2w import FastO2W
+from bssan_tf.scoring.w2r import FastW2R
+
+
+class FastScorer:
+    """The same function as a scorer, computed with fewer operations. Weights are read once, when it is made.
+
+    Args:
+        scorer: `Bssan.scorer`, or one loaded from a .keras file.
+
+    Attributes:
+        parts: what it can score, of `w2r`, `o2w` and `score`, their sum (Eq. 19).
+        w2r, o2w: the two networks, or None where the variant lacks one.
+    """
+
+    def __init__(self, scorer: tf.keras.Model):
+        layers = {layer.name: layer for layer in scorer.layers}
+        self.scorer = scorer
+        self.w2r = FastW2R(layers["w2r"]) if "w2r" in layers else None
+        self.o2w = FastO2W(layers["o2w_text"], layers["o2w"]) if "o2w" in layers else None
+        self.weight = layers["score"].weight if "score" in layers else None
+        self.parts = (*(part for part in ("w2r", "o2w") if getattr(self, part)), "score")
+        self._embeddings = [layers[name] for name in ("glove", "embedding") if name in layers]
+
+    def embed(self, tokens) -> tf.Tensor:
+        """int32 (...) -> the words' vectors (..., E)."""
+        return tf.concat([layer(tokens) for layer in self._embeddings], axis=-1)
+
+    def needed(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """The networks that some parts need, of `w2r` and `o2w`."""
+        if "score" in parts:
+            return self.parts[:-1]
+        return tuple(part for part in self.parts if part in parts)
+
+    def total(self, scores: dict):
+        """MS of Eq. 19 from the parts' scores."""
+        if self.weight is None:
+            return scores[self.parts[0]]
+        return scores["w2r"] + self.weight * scores["o2w"]
+
+    def digest(self) -> str:
+        """SHA-256 of all weights."""
+        found = hashlib.sha256()
+        for weight in self.scorer.weights:
+            found.update(weight.numpy().tobytes())
+        return found.hexdigest()

@@ -1,0 +1,203 @@
+"""W2R scores of pictures and captions, every product computed once where Keras computes it many times.
+
+What a word finds in a picture depends on the two alone: attention, u and the LSTM's input product are computed once
+for each distinct word and picture. States of the LSTM are computed once for each prefix (see prefix_tree.py), level
+by level, for a block of pictures at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.models.attention import learned_weights
+from bssan_tf.scoring.folding import apply_mlp, folded_mlp
+from bssan_tf.scoring.prefix_tree import PrefixTree
+
+SLAB_ROWS = 2048  # rows of one product; from 512 on matrix products run at full speed
+
+
+@dataclass(frozen=True, eq=False)
+class W2RText:
+    """What is known of captions before any picture.
+
+    Attributes:
+        tree: the captions.
+        queries: float (V, M), t' W of Eq. 2, for each distinct word.
+        inputs: float (V, 4H), the words' part of the LSTM's input product, with its bias.
+        fused: float (V, F), B t of the fusion, or None.
+    """
+
+    tree: PrefixTree
+    queries: tf.Tensor
+    inputs: tf.Tensor
+    fused: tf.Tensor | None
+
+
+class FastW2R:
+    """The W2R network of a scorer, for inference.
+
+    Args:
+        network: the model `w2r` of a scorer; its weights are read now.
+    """
+
+    def __init__(self, network: tf.keras.Model):
+        names = {layer.name for layer in network.layers}
+        attention = network.get_layer("w2r_attention")
+        self.norm = network.get_layer("region_norm")
+        self.W = tf.constant(attention.W.numpy())
+        self.attention = (
+            tf.constant(attention.b.numpy()),
+            tf.constant(attention.sharpness.numpy()) if attention.scale else None,
+        )
+        kernel, recurrent, self.bias = network.get_layer("w2r_lstm").get_weights()
+        E, M = self.W.shape
+        self.from_region, self.from_word, from_fusion = np.split(kernel, [M, M + E])
+        self.recurrent = tf.constant(recurrent)
+        self.A = self.B = None
+        if "w2r_fusion_A" in names:
+            self.A, self.B = (tf.constant(network.get_layer(f"w2r_fusion_{side}").get_weights()[0]) for side in "AB")
+            self.from_region = np.concatenate([self.from_region, from_fusion])
+        self.from_region = tf.constant(self.from_region)
+        self.mlp = folded_mlp(network, "w2r_mlp")
+        self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp))
+
+    @property
+    def gates(self) -> int:
+        """4H."""
+        return self.recurrent.shape[1]
+
+    def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
+        """What one more picture in a block takes: input products, states, its regions."""
+        states = 3 * tree.width * self.gates // 4  # h and c of a level, and of the part of it that is still read
+        return 4 * (len(tree.words) * self.gates + states + 2 * regions * self.W.shape[1])
+
+    def fixed_bytes(self, tree: PrefixTree, regions: int) -> int:
+        """What a page of captions takes whatever the block of pictures: its text side, and one slab."""
+        M, F = self.from_region.shape[0], 0 if self.B is None else self.B.shape[1]
+        text = len(tree.words) * (self.gates + M + F)
+        return 4 * (text + SLAB_ROWS * max(3 * self.gates, 2 * self.gates + 2 * M + 3 * regions))
+
+    def prepare(self, tree: PrefixTree, vectors: tf.Tensor) -> W2RText:
+        """The text side of captions; vectors: float (V, E) of the tree's words."""
+        return W2RText(
+            tree,
+            queries=tf.matmul(vectors, self.W),
+            inputs=tf.matmul(vectors, tf.constant(self.from_word)) + self.bias,
+            fused=None if self.B is None else tf.matmul(vectors, self.B),
+        )
+
+    def score(self, text: W2RText, regions: tf.Tensor, scored: Callable[[int], None] = lambda n: None) -> np.ndarray:
+        """Scores of a block of pictures with all captions of a page.
+
+        Args:
+            text: from `prepare`.
+            regions: float32 (B, D, M), as stored.
+            scored: told the number of captions whenever some are done.
+
+        Returns:
+            float32 (N_u, B), rows as `text.tree.captions`.
+        """
+        scores = np.full((len(text.tree.captions), len(regions)), self.no_word, np.float32)
+        scored(int((text.tree.lengths == 0).sum()))
+        if not text.tree.levels:
+            return scores
+        products = self._input_products(text, self.norm(regions))
+        step = max(1, SLAB_ROWS // len(regions))
+        above: list[State] = []
+        for level in text.tree.levels:
+            states = []
+            for start in range(0, len(level.parents), step):
+                nodes = slice(start, start + step)
+                if not above:
+                    states.append(_first_states(products, level.words[nodes]))
+                else:
+                    h, c, parents = _slabs_of(above, level.parents[nodes], step)
+                    states.append(_next_states(h, c, parents, products, level.words[nodes], self.recurrent))
+                ends = _within(level.end_nodes, start, step)
+                if ends.stop > ends.start:
+                    last = _score_states(states[-1][0], level.end_nodes[ends] - start, self.mlp)
+                    scores[level.end_captions[ends]] = last.numpy()
+                    scored(ends.stop - ends.start)
+            above = states
+        return scores
+
+    def _input_products(self, text: W2RText, regions: tf.Tensor) -> tf.Tensor:
+        """The LSTM's input product of every word beside every picture, bias included: (V, B, 4H)."""
+        V, B = len(text.tree.words), len(regions)
+        products = tf.raw_ops.Empty(shape=(V, B, self.gates), dtype=tf.float32)
+        step = max(1, SLAB_ROWS // B)
+        for start in range(0, V, step):
+            words = slice(start, start + step)
+            fused = None if text.fused is None else text.fused[words]
+            part = _word_products(
+                text.queries[words], text.inputs[words], fused, regions, self.attention, self.A, self.from_region
+            )
+            # in place: the largest array there is, and concat or a Variable would hold it twice
+            products = tf.raw_ops.InplaceUpdate(x=products, i=tf.range(start, start + len(part)), v=part)
+        return products
+
+
+State = tuple[tf.Tensor, tf.Tensor]  # h and c, each float (n, B, H)
+
+
+def _slabs_of(above: list[State], parents: np.ndarray, step: int) -> tuple[tf.Tensor, tf.Tensor, np.ndarray]:
+    """h and c of the slabs that hold the parents, and the parents' places in them.
+
+    Parents ascend, so these are few, and earlier slabs are let go.
+    """
+    first, last = parents[0] // step, parents[-1] // step
+    above[:first] = [None] * first  # their children are done
+    h, c = zip(*above[first : last + 1])
+    if len(h) > 1:
+        h, c = [tf.concat(h, axis=0)], [tf.concat(c, axis=0)]
+    return h[0], c[0], parents - first * step
+
+
+def _within(ascending: np.ndarray, start: int, step: int) -> slice:
+    """The part of ascending numbers that lies in [start, start + step)."""
+    first, last = np.searchsorted(ascending, [start, start + step])
+    return slice(int(first), int(last))
+
+
+@tf.function(reduce_retracing=True)
+def _word_products(queries, inputs, fused, regions, attention, A, from_region):
+    """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product: (v, B, 4H)."""
+    B, v, gates = tf.shape(regions)[0], tf.shape(queries)[0], tf.shape(inputs)[1]
+    products = tf.matmul(queries[None], regions, transpose_b=True)  # (B, v, D)
+    u = tf.matmul(learned_weights(products, *attention), regions)  # Eq. 3
+    u = tf.transpose(u, (1, 0, 2))  # (v, B, M)
+    if fused is not None:
+        u = tf.concat([u, tf.matmul(u, A) * fused[:, None]], axis=-1)
+    flat = tf.matmul(tf.reshape(u, (v * B, -1)), from_region)
+    return tf.reshape(flat, (v, B, gates)) + inputs[:, None]
+
+
+@tf.function(reduce_retracing=True)
+def _first_states(products, words):
+    """States after the first word: no state before it, so no recurrent product."""
+    i, _, g, o = tf.split(tf.gather(products, words), 4, axis=-1)
+    c = tf.sigmoid(i) * tf.tanh(g)
+    return tf.sigmoid(o) * tf.tanh(c), c
+
+
+@tf.function(reduce_retracing=True)
+def _next_states(h, c, parents, products, words, recurrent):
+    """One step of the LSTM for nodes (n,) of the tree, in Keras' order of gates: h and c, each (n, B, H)."""
+    B, H = tf.shape(h)[1], tf.shape(h)[2]
+    before = tf.reshape(tf.gather(h, parents), (-1, H))
+    z = tf.matmul(before, recurrent) + tf.reshape(tf.gather(products, words), (-1, 4 * H))
+    i, f, g, o = tf.split(z, 4, axis=1)
+    c = tf.sigmoid(f) * tf.reshape(tf.gather(c, parents), (-1, H)) + tf.sigmoid(i) * tf.tanh(g)
+    h = tf.sigmoid(o) * tf.tanh(c)
+    return tf.reshape(h, (-1, B, H)), tf.reshape(c, (-1, B, H))
+
+
+@tf.function(reduce_retracing=True)
+def _score_states(h, nodes, mlp):
+    """Eq. 5 for the states of some nodes: (m, B)."""
+    last = tf.gather(h, nodes)  # (m, B, H)
+    return tf.reshape(apply_mlp(tf.reshape(last, (-1, tf.shape(h)[2])), mlp), tf.shape(last)[:2])

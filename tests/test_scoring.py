@@ -1,0 +1,284 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
+
+from benchmarks.naive import NaiveScorer
+from bssan_tf.errors import UserError
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.scoring import FastScorer, matrix, o2w, planning, score_matrices, score_matrix, w2r
+from bssan_tf.scoring.prefix_tree import PrefixTree
+
+TREE_TOKENS = np.array(
+    [
+        [3, 4, 5, 0],
+        [3, 0, 0, 0],  # one word, a prefix of the first
+        [7, 7, 0, 0],
+        [3, 4, 5, 0],  # a duplicate
+        [3, 4, 6, 9],  # full length
+        [3, 4, 0, 0],
+    ],
+    np.int32,
+)
+
+
+def make(variant="full", name="improved", seed=0, **values):
+    config = tiny_config(name, variant=variant, **values)
+    model = Bssan(config.model, VOCABULARY)
+    randomise(model.scorer, seed)
+    return config, model.scorer
+
+
+def make_pictures(config, count=7, seed=0, dtype=np.float32):
+    pairs = random_pairs(config, count, seed=seed)
+    pairs["valid"][-1] = False  # a picture without any object
+    return {
+        "regions": pairs["regions"].astype(dtype),
+        "objects": pairs["objects"].astype(dtype),
+        "valid": pairs["valid"],
+    }
+
+
+def make_captions(count=40, length=30, seed=1):
+    """Captions over few words, so that they share beginnings; of one word, of the full length, twice the same."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, VOCABULARY, (count, length)).astype(np.int32)
+    tokens[: count // 2, :3] = [2, 3, 4]
+    lengths = rng.integers(1, length + 1, count)
+    lengths[:4] = 1, length, 3, 2
+    tokens[np.arange(length) >= lengths[:, None]] = 0
+    tokens[5] = tokens[6]
+    tokens[8] = 0  # no word at all
+    return tokens
+
+
+class TestPrefixTree:
+    def test_every_path_spells_its_caption(self):
+        for tokens in (TREE_TOKENS, make_captions()):
+            tree = PrefixTree(tokens)
+            np.testing.assert_array_equal(tree.captions[tree.caption_of], tokens)
+            spelled = {}
+            for depth, level in enumerate(tree.levels):
+                for node, caption in zip(level.end_nodes, level.end_captions):
+                    words, place = [], node
+                    for upper in tree.levels[depth::-1]:
+                        words.append(tree.words[upper.words[place]])
+                        place = upper.parents[place]
+                    spelled[caption] = words[::-1]
+            for i, caption in enumerate(tree.captions):
+                assert spelled.get(i, []) == list(caption[caption != 0])
+
+    def test_no_prefix_has_two_nodes(self):
+        for tokens in (TREE_TOKENS, make_captions()):
+            prefixes = {tuple(row[:n]) for row in tokens for n in range(1, (row != 0).sum() + 1)}
+            assert PrefixTree(tokens).nodes == len(prefixes)
+
+    def test_parents_ascend(self):
+        for level in PrefixTree(make_captions(200)).levels:
+            assert (np.diff(level.parents) >= 0).all()
+            assert (np.diff(level.end_nodes) > 0).all()
+
+    def test_of_nothing(self):
+        assert PrefixTree(np.zeros((0, 5), np.int32)).nodes == 0
+        assert PrefixTree(np.zeros((2, 5), np.int32)).levels == []
+
+
+@pytest.mark.parametrize("variant", ["full", "w2r", "o2w", "no_reg"])
+@pytest.mark.parametrize("name", ["paper", "improved"])
+class TestSameScoresAsKeras:
+    def test_every_part(self, variant, name):
+        config, scorer = make(variant, name)
+        pictures, tokens = make_pictures(config), make_captions()
+        expected = NaiveScorer(scorer, **pictures).matrix(tokens)
+        got = score_matrices(scorer, **pictures, captions=tokens)
+        assert set(got) == set(expected)
+        for part, wanted in expected.items():
+            assert wanted.std() > 1e-3
+            np.testing.assert_allclose(got[part], wanted, atol=1e-5, err_msg=part)
+            assert got[part].dtype == np.float32
+            alone = score_matrix(scorer, **pictures, captions=tokens, part=part)
+            np.testing.assert_array_equal(alone, got[part])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"D": 1, "M": 3, "P": 1, "Q": 2, "H": 1, "S": 1},
+        {"D": 9, "M": 16, "P": 6, "Q": 3, "H": 33, "S": 17, "E_trained": 5, "w2r_mlp": (7,), "o2w_mlp": (5, 4)},
+    ],
+)
+def test_any_sizes(sizes):
+    config, scorer = make(**sizes)
+    pictures, tokens = make_pictures(config, dtype=np.float16), make_captions(25, length=9)
+    expected = NaiveScorer(scorer, **pictures).matrix(tokens)["score"]
+    np.testing.assert_allclose(score_matrix(scorer, **pictures, captions=tokens), expected, atol=1e-5)
+
+
+def test_table_1_sizes_agree_to_1e_4():
+    config, scorer = make(H=1024, S=512, M=512, Q=512, D=49, w2r_mlp=(1024, 512, 128), o2w_mlp=(512, 256, 64))
+    for weight in scorer.weights:  # of the size that training gives them, so that gates are not saturated
+        if len(weight.shape) == 2:
+            weight.assign(weight * 0.1)
+    pictures, tokens = make_pictures(config, 3), make_captions(12, length=30)
+    expected = NaiveScorer(scorer, **pictures).matrix(tokens)
+    for part, got in score_matrices(scorer, **pictures, captions=tokens).items():
+        np.testing.assert_allclose(got, expected[part], atol=1e-4)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Constants so small that tiny models need many slabs, groups and blocks."""
+    for module, name, value in ((w2r, "SLAB_ROWS", 16), (o2w, "PAIR_ROWS", 64), (o2w, "GROUP", 4)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(planning, "MIN_PICTURES", 2)
+    monkeypatch.setattr(planning, "PLANNED_SHARE", 1.0)
+
+
+class TestBudget:
+    def tokens(self):
+        return make_captions(90, length=12)
+
+    def plan(self, scorer, memory_mb, pictures=11):
+        return planning.plan(FastScorer(scorer), ("w2r", "o2w"), self.tokens(), pictures, 6, 4, memory_mb)
+
+    def test_pages_and_blocks_change_nothing(self, small_blocks):
+        config, scorer = make()
+        pictures = make_pictures(config, 11)
+        expected = NaiveScorer(scorer, **pictures).matrix(self.tokens())["score"]
+        (page,) = self.plan(scorer, 100)
+        assert page.pictures == 11
+        paged = self.plan(scorer, 0.1)
+        assert len(paged) > 2
+        assert all(1 < page.pictures < 11 for page in paged)
+        for memory_mb in (100, 0.1):
+            got = score_matrix(scorer, **pictures, captions=self.tokens(), memory_mb=memory_mb)
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+
+    def test_pages_hold_each_caption_once(self, small_blocks):
+        pages = self.plan(make()[1], 0.1)
+        np.testing.assert_array_equal(np.sort(np.concatenate([page.captions for page in pages])), np.arange(90))
+
+    def test_blocks_depend_on_the_budget_not_on_the_corpus(self, small_blocks):
+        scorer = make()[1]
+        assert len({self.plan(scorer, 0.2, pictures)[0].pictures for pictures in (2000, 4000, 80_000)}) == 1
+
+    def test_too_little_is_refused_with_what_is_enough(self, small_blocks):
+        scorer = make()[1]
+        with pytest.raises(UserError, match=r"--memory 0.001: .* at least (\d+)"):
+            self.plan(scorer, 0.001)
+
+
+def test_rows_of_a_larger_store():
+    config, scorer = make()
+    pictures, tokens = make_pictures(config, 9), make_captions(10, length=6)
+    rows = np.array([7, 2, 3])
+    whole = score_matrix(scorer, **pictures, captions=tokens)
+    np.testing.assert_allclose(
+        score_matrix(scorer, **pictures, captions=tokens, image_rows=rows), whole[rows], atol=1e-5
+    )
+
+
+def test_nothing_to_score():
+    config, scorer = make()
+    pictures = make_pictures(config, 3)
+    assert score_matrix(scorer, **pictures, captions=np.zeros((0, 5), np.int32)).shape == (3, 0)
+    assert score_matrix(scorer, **pictures, captions=TREE_TOKENS, image_rows=np.zeros(0, int)).shape == (0, 6)
+
+
+def test_missing_features_and_parts_are_named():
+    config, scorer = make("w2r")
+    pictures = make_pictures(config)
+    with pytest.raises(ValueError, match="regions: w2r needs them"):
+        score_matrix(scorer, None, pictures["objects"], TREE_TOKENS)
+    with pytest.raises(ValueError, match="only the parts w2r, score"):
+        score_matrix(scorer, pictures["regions"], None, TREE_TOKENS, part="o2w")
+
+
+def test_a_scorer_loaded_from_a_file_scores_the_same(tmp_path):
+    config, scorer = make()
+    pictures = make_pictures(config)
+    scorer.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        score_matrix(loaded, **pictures, captions=TREE_TOKENS),
+        score_matrix(scorer, **pictures, captions=TREE_TOKENS),
+        atol=1e-6,
+    )
+
+
+def test_twice_gives_the_same_numbers():
+    config, scorer = make()
+    pictures, tokens = make_pictures(config), make_captions()
+    first = score_matrix(scorer, **pictures, captions=tokens)
+    np.testing.assert_array_equal(score_matrix(scorer, **pictures, captions=tokens), first)
+
+
+class TestFile:
+    def test_holds_the_matrix(self, tmp_path):
+        config, scorer = make()
+        pictures = make_pictures(config)
+        out = tmp_path / "new" / "scores.npy"
+        got = score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
+        expected = score_matrix(scorer, **pictures, captions=TREE_TOKENS)
+        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(np.load(out), expected)
+        assert sorted(path.name for path in out.parent.iterdir()) == ["scores.npy", "scores.npy.json"]
+
+    def test_a_finished_one_is_read_not_scored_again(self, tmp_path, monkeypatch):
+        config, scorer = make()
+        pictures = make_pictures(config)
+        first = np.array(score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"))
+        monkeypatch.setattr(matrix, "_fill", None)
+        np.testing.assert_array_equal(
+            score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"), first
+        )
+
+    def test_an_interrupted_one_goes_on(self, tmp_path, monkeypatch, small_blocks):
+        config, scorer = make()
+        pictures, tokens = make_pictures(config, 11), make_captions(90, length=12)
+        expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1)
+        real, calls = w2r.FastW2R.score, []
+
+        def dies(self, *args):
+            calls.append(1)
+            if len(calls) == limit:
+                raise KeyboardInterrupt
+            return real(self, *args)
+
+        monkeypatch.setattr(w2r.FastW2R, "score", dies)
+        limit = 8
+        with pytest.raises(KeyboardInterrupt):
+            score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+        assert not (tmp_path / "s.npy").exists()
+        limit, before = -1, len(calls)
+        got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+        np.testing.assert_array_equal(got, expected)
+        blocks = sum(
+            -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
+        )
+        assert len(calls) - before == blocks - 7
+
+    def test_scores_of_something_else_are_not_touched(self, tmp_path):
+        config, scorer = make()
+        pictures = make_pictures(config)
+        out = tmp_path / "s.npy"
+        score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
+        before = out.read_bytes()
+        other = {
+            "captions": {"captions": TREE_TOKENS[::-1].copy()},
+            "pictures": {"regions": pictures["regions"] + 1},
+            "part": {"part": "w2r"},
+        }
+        for change in other.values():
+            with pytest.raises(UserError, match="holds other scores"):
+                score_matrix(scorer, **{**pictures, "captions": TREE_TOKENS, "out": out, **change})
+        randomise(scorer, seed=5)
+        with pytest.raises(UserError, match="holds other scores"):
+            score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
+        assert out.read_bytes() == before
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        config, scorer = make()
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="--out"):
+            score_matrix(scorer, **make_pictures(config), captions=TREE_TOKENS, out=tmp_path / "file" / "s.npy")
