@@ -24,8 +24,8 @@ from bssan_tf.runs import RUNS, RunFolder, free_name
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of train.py; every flag of a config field is None unless given."""
-    parser = argparse.ArgumentParser(prog="train.py", description=__doc__)
-    parser.add_argument("--name", help="of the run, a folder in runs/ (made from data, preset and size)")
+    parser = cli.Parser(prog="train.py", description=__doc__)
+    parser.add_argument("--name", type=run_name, help="of the run, a folder in runs/ (data, preset and size)")
     parser.add_argument(
         "--resume",
         metavar="RUN",
@@ -58,22 +58,33 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mixed-share", type=float, help="share of the negatives under Eq. 8 with `mixed`")
     group.add_argument("--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch")
     group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
-    group.add_argument("--optimizer", choices=OPTIMIZERS)
-    group.add_argument("--learning-rate", type=float)
-    group.add_argument("--momentum", type=float)
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
+    group.add_argument("--learning-rate", type=float, help="after the warm-up")
+    group.add_argument("--momentum", type=float, help="of sgd")
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
-    group.add_argument("--warmup-steps", type=int)
-    group.add_argument("--batch-size", type=int, metavar="B")
+    group.add_argument("--warmup-steps", type=int, metavar="N", help="steps over which the rate rises from 0")
+    group.add_argument("--batch-size", type=int, metavar="B", help="pictures of a batch")
+    group.add_argument("--length-pool", type=int, metavar="N", help="batches sorted by length together; 1 for none")
     group.add_argument("--epochs", type=int, help="passes over the photos, each with one of its captions")
     group.add_argument("--steps-per-epoch", type=int, help="validate and save after so many steps instead")
-    group.add_argument("--minutes", type=float, help="stop after so much training")
+    group.add_argument(
+        "--minutes", type=float, help="end at the epoch that passes so much training time; 0 for no limit"
+    )
+    group.add_argument("--mixed-precision", action="store_true", default=None, help="train in bfloat16")
     group.add_argument("--validation-images", type=int, help="seeded part of the val split; 0 for all of it")
     group.add_argument("--validation-captions", type=int, help="of each of these pictures; 0 for all")
     group.add_argument("--plateau-patience", type=int, help="epochs without a better rsum before the rate falls")
     group.add_argument("--plateau-factor", type=float, help="by which the learning rate falls")
     group.add_argument("--stop-patience", type=int, help="epochs without a better rsum before training ends")
-    group.add_argument("--seed", type=int)
+    group.add_argument("--seed", type=int, help="of weights, batches and dropout (0)")
     return parser
+
+
+def run_name(text: str) -> str:
+    """A name that makes one folder in runs/, for argparse."""
+    if Path(text).name != text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text}: a run's name is one folder in {RUNS}/, without slashes")
+    return text
 
 
 NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
@@ -95,7 +106,6 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
         raise UserError(
             f"--resume {options.resume}: goes on with the run's own settings; leave out {flag_of(min(others))}"
         )
-    run.load_config()  # before TensorFlow loads: a wrong name is told at once
     from bssan_tf import training
 
     limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
@@ -119,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
     if options.resume:
-        run = RunFolder(Path(options.resume))
+        run = cli.run_folder(options.resume)
         metrics = resume(options, run)
     else:
         run, metrics = start(options)

@@ -10,11 +10,11 @@ from bssan_tf import cli
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of visualize.py."""
-    parser = argparse.ArgumentParser(prog="visualize.py", description=__doc__)
+    parser = cli.Parser(prog="visualize.py", description=__doc__)
     parser.add_argument("photo", help="a picture file")
     parser.add_argument("caption", help="a sentence, in quotes")
     parser.add_argument("--run", help="run folder (the latest)")
-    parser.add_argument("-o", "--out", help="PNG to write (the photo's name with -attention.png, here)")
+    parser.add_argument("-o", "--out", type=cli.png, help="PNG to write (the photo's name with -attention.png, here)")
     parser.add_argument("--boxes", metavar="FILE", help=".npz with boxes of this photo; see the README")
     parser.add_argument("--backbone-weights", metavar="FILE", help="where the run's weights have moved to")
     parser.add_argument("--cache", help="where the run's cache has moved to")
@@ -24,15 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, draw, say where the picture is."""
     options = build_parser().parse_args(arguments)
-    from bssan_tf.runs import RunFolder, latest_run
-
-    run = RunFolder(Path(options.run)) if options.run else latest_run()
-    run.load_config()  # before TensorFlow loads: a wrong name is told at once
+    run = cli.run_folder(options.run)
     from bssan_tf.visualization import explain
 
     photo = Path(options.photo)
     moved = {name: getattr(options, name) for name in ("boxes", "backbone_weights", "cache") if getattr(options, name)}
-    out = Path(options.out or f"{photo.stem}-attention.png")
+    out = options.out or Path(f"{photo.stem}-attention.png")
     scores = explain(run, photo, options.caption, out, moved)
     print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     print(out)

@@ -5,7 +5,6 @@ In: each run's history.csv, the numbers that TensorBoard shows, too. Out: one PN
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 
@@ -33,14 +32,14 @@ def read_curve(run: RunFolder, x: str, y: str) -> tuple[list[float], list[float]
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, read, draw."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    parser = cli.Parser(prog="python -m benchmarks.curves", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("-x", default="minutes", help="column across: epoch or minutes (minutes)")
     parser.add_argument("-y", default="val_rsum", help="column up (val_rsum)")
     parser.add_argument("--title", default="", help="above the chart")
-    parser.add_argument("-o", "--out", default="curves.png", help="PNG to write (curves.png)")
+    parser.add_argument("-o", "--out", type=cli.png, default="curves.png", help="PNG to write (curves.png)")
     options = parser.parse_args(arguments)
-    runs = [RunFolder(Path(path)) for path in options.runs]
+    runs = [cli.run_folder(path) for path in options.runs]
     curves = {run.name: read_curve(run, options.x, options.y) for run in runs}
     curves_figure(curves, options.x, options.y, options.title, Path(options.out))
     print(options.out)

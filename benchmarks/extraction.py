@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +22,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.memory import peak_mb
+from bssan_tf import cli
+from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import BACKBONES, build_vgg, preprocess
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.pictures import read_picture
@@ -32,7 +33,7 @@ PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = cli.Parser(prog="python -m benchmarks.extraction", description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=Path, help="folder of photos (drawn JPEGs)")
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default="vgg19")
     parser.add_argument("--backbone-weights", type=Path, metavar="FILE", help=".h5 or .npz (random weights)")
@@ -100,9 +101,11 @@ def timed(run) -> tuple[float, float]:
 def photos(options: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
     """The first photos of --photos, or drawn ones: soft colour fields with grain, as JPEG."""
     if options.photos:
+        if not options.photos.is_dir():
+            raise UserError(f"--photos {options.photos}: no such folder")
         paths = sorted(path for path in options.photos.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
         if not paths:
-            sys.exit(f"--photos {options.photos}: no photos in it; name a folder of JPEG or PNG files")
+            raise UserError(f"--photos {options.photos}: no photos in it; name a folder of JPEG or PNG files")
         return tuple(paths[: options.images])
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -122,4 +125,4 @@ def random_weights(backbone: str, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -83,6 +83,17 @@ class WarmUp(tf.keras.callbacks.Callback):
             self.model.optimizer.learning_rate.assign(self.learning_rate * (step + 1) / self.steps)
 
 
+class CopyWeights(tf.keras.callbacks.Callback):
+    """Give the weights of the model that is trained to the float32 one that is measured and saved."""
+
+    def __init__(self, trained: tf.keras.Model, measured: tf.keras.Model):
+        super().__init__()
+        self.trained, self.measured = trained, measured
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.measured.set_weights(self.trained.get_weights())
+
+
 class BestScorer(tf.keras.callbacks.Callback):
     """Save the scorer whenever rsum on the validation split is the best so far.
 

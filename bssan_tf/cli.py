@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
@@ -32,12 +33,50 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         sys.exit(130)
 
 
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> None:
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_folder(path: str | None):
+    """The run that a user names by its folder or by its name in runs/; without a name, the latest.
+
+    Raises:
+        UserError: no such run.
+    """
+    from bssan_tf.runs import RUNS, RunFolder, latest_run
+
+    if path is None:
+        return latest_run()
+    given, named = Path(path), RUNS / path
+    run = RunFolder(named if not given.exists() and named.is_dir() else given)
+    run.load_config()  # before TensorFlow loads: a wrong name is told at once
+    return run
+
+
+def writable(path: str, suffix: str = "") -> Path:
+    """A file to be written, for argparse: its folder exists, and it ends as it must."""
+    out = Path(path)
+    if not out.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {out.parent}; make it first")
+    if suffix and out.suffix.lower() != suffix:
+        raise argparse.ArgumentTypeError(f"{path}: must end with {suffix}")
+    return out
+
+
+def png(path: str) -> Path:
+    """A picture to be written, for argparse."""
+    return writable(path, ".png")
+
+
 def count(text: str) -> int:
     """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) -> None:
@@ -56,7 +95,7 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
     group.add_argument("--import-ids", metavar="FILE", help="picture of each imported row, one id a line")
     if moved_only:
         return
-    group.add_argument("--data", help="scenes, flickr8k, flickr30k, coco, or a folder of pictures (scenes)")
+    group.add_argument("--data", help="scenes, flickr8k, flickr30k, coco, or the path of a folder of pictures (scenes)")
     group.add_argument("--split", choices=("official", "karpathy"), help="whose split lists (official)")
     group.add_argument("--allow-partial", action="store_true", default=None, help="accept a subset of a data set")
     group.add_argument("--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)")

@@ -90,8 +90,10 @@ class TrainingConfig:
     clip_norm: float = 0.0  # 0: none
     warmup_steps: int = 0
     batch_size: int = 64  # B
+    length_pool: int = 32  # batches whose pairs are sorted by length together; 1: none are
     epochs: int = 100
     steps_per_epoch: int = 0  # 0: one pass over the photos
+    mixed_precision: bool = False  # products in bfloat16, weights and scores in float32
     minutes: float = 0.0  # stop after so much training; 0: no limit
     validation_images: int = 200  # 0: all
     validation_captions: int = 1  # of each of these pictures; 0: all
@@ -177,6 +179,7 @@ class Config:
         for name in (
             "learning_rate",
             "batch_size",
+            "length_pool",
             "epochs",
             "negatives",
             "plateau_patience",

@@ -6,8 +6,6 @@ the very batches of an uninterrupted one. Features are read from the memory map,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from bssan_tf.config import TrainingConfig
@@ -21,7 +19,8 @@ class PairStream:
 
     A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption
     of each. Batches never cross rounds, so a picture is at most once in a batch; the N_i mod B pictures at the end of
-    a round wait for the next.
+    a round wait for the next. Within a pool of `length_pool` batches, pairs are sorted by the length of their captions
+    before they are cut into batches, so that a batch holds little padding; the batches come in random order.
 
     Args:
         split: pictures and captions to train on.
@@ -44,6 +43,7 @@ class PairStream:
         if self.images < 2:
             raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
         self.round_steps = self.images // training.batch_size
+        self._lengths = (tokens != 0).sum(axis=1)
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         if counts.min() == 0:
             name = split.image_ids[int(counts.argmin())]
@@ -70,18 +70,33 @@ class PairStream:
             keys = np.random.default_rng([self.training.seed, captions.shape[1], turn]).random(captions.shape)
             chosen = np.argsort(keys, axis=1)[:, place]
             self._caption[images] = captions[np.arange(len(images)), chosen]
+        B, K = self.training.batch_size, self.training.negatives
         if self.training.negative_source == "random":
-            self._negatives = self._draw_negatives(rng)
+            self._negatives = rng.integers(len(self.tokens), size=(self.images, K))  # decision 15
+        if self.training.length_pool > 1:
+            for start in range(0, self.round_steps * B, self.training.length_pool * B):
+                self._sort_pool(slice(start, min(start + self.training.length_pool * B, self.round_steps * B)), rng)
+        if self.training.negative_source == "random":
+            self._replace_own(rng)
         self._round = number
 
-    def _draw_negatives(self, rng: np.random.Generator) -> np.ndarray:
-        """Captions of other pictures, uniformly from the split: int64 (N_i, K) (decision 15)."""
-        shape = (self.images, self.training.negatives)
-        drawn = rng.integers(len(self.tokens), size=shape)
+    def _sort_pool(self, pool: slice, rng: np.random.Generator) -> None:
+        """Sort pairs and negatives of a part of the round by length, and shuffle its batches."""
+        B = self.training.batch_size
+        images = self._order[pool]
+        images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
+        if self.training.negative_source == "random":
+            # the same draw, dealt out by length: the i-th shortest negatives go to the i-th shortest pair
+            drawn = self._negatives[images].ravel()
+            drawn = drawn[np.argsort(self._lengths[drawn], kind="stable")]
+            self._negatives[images] = drawn.reshape(len(images), -1)
+        self._order[pool] = rng.permutation(images.reshape(-1, B)).ravel()
+
+    def _replace_own(self, rng: np.random.Generator) -> None:
+        """Draw anew where a negative is a caption of the picture itself."""
         own = np.arange(self.images)[:, None]
-        while (wrong := self.split.image_of_caption[drawn] == own).any():
-            drawn[wrong] = rng.integers(len(self.tokens), size=int(wrong.sum()))
-        return drawn
+        while (wrong := self.split.image_of_caption[self._negatives] == own).any():
+            self._negatives[wrong] = rng.integers(len(self.tokens), size=int(wrong.sum()))
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Inputs of the siamese graph at a step (0-based), captions cut to the longest of the batch."""
@@ -100,13 +115,6 @@ class PairStream:
         inputs["tokens"] = tokens[:, :length]
         return inputs
 
-    def batches(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """All batches from a step on, without end."""
-        step = start
-        while True:
-            yield self.batch(step)
-            step += 1
-
 
 def longest(tokens: np.ndarray) -> int:
     """Length of the longest caption of int (N, L), at least 1."""
@@ -124,8 +132,8 @@ def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:
     return inputs
 
 
-def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start: int):
-    """The stream from a step on as a prefetching tf.data.Dataset of (inputs, targets).
+def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start: int, stop: int):
+    """Steps start ... stop - 1 of the stream as a prefetching tf.data.Dataset of (inputs, targets).
 
     Args:
         inputs: the model's inputs by name, whose shapes and types the batches have.
@@ -134,19 +142,21 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
     import tensorflow as tf
 
     B = stream.training.batch_size
+    shapes = {name: (B, *value.shape[1:]) for name, value in inputs.items()}
+    targets = {name: tf.zeros(B) for name in outputs}
 
-    def generate():
-        targets = {name: np.zeros(B, np.float32) for name in outputs}
-        for batch in stream.batches(start):
-            yield {name: batch[name] for name in inputs}, targets
+    def load(step: np.ndarray) -> list[np.ndarray]:
+        batch = stream.batch(int(step))
+        return [batch[name] for name in inputs]
 
-    signature = (
-        {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()},
-        {name: tf.TensorSpec((B,), tf.float32) for name in outputs},
-    )
+    def examples(step):
+        # not from_generator: ending one before its end can block for a minute
+        arrays = tf.numpy_function(load, [step], [value.dtype for value in inputs.values()])
+        return {name: tf.ensure_shape(array, shapes[name]) for name, array in zip(inputs, arrays)}, targets
+
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
+    return tf.data.Dataset.range(start, stop).map(examples).prefetch(2).with_options(options)
 
 
 def needed_features(variant: str) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def latest_run(runs: Path = RUNS) -> RunFolder:
     """The run whose best model is the newest; UserError if there is none."""
     found = sorted(runs.glob("*/best.keras"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"{runs}/: no trained run there; `python train.py` makes one, or give --run RUN")
+        raise UserError(f"{runs}/: no trained run there; `python train.py` makes one, or name a run")
     return RunFolder(found[-1].parent)
 
 

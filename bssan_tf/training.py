@@ -138,6 +138,17 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
 
 
+def in_bfloat16(model: Bssan) -> Bssan:
+    """A model with the same weights whose products are in bfloat16; weights and scores stay float32."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        other = Bssan(model.config, model.vocabulary_size, model.l2)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    other.scorer.set_weights(model.scorer.get_weights())
+    return other
+
+
 def _metrics(loss, margin: float, prefix: str) -> list[tf.keras.metrics.Metric]:
     """Ranking loss without the L2 term, and share of active hinges. Keras prefixes them where outputs are several."""
     ranking = tf.keras.metrics.MeanMetricWrapper(loss.call, name=f"{prefix}ranking")
@@ -183,23 +194,30 @@ class _Job:
         _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
         with self.strategy.scope():
             self.model = Bssan(config.model, len(self.tokenizer.words), training.l2, glove)
-            siamese = self.model.siamese(training)
+            self.trained = in_bfloat16(self.model) if training.mixed_precision else self.model
+            siamese = self.trained.siamese(training)
             compile_siamese(siamese, config)
         callbacks = self._callbacks(siamese)
         done = cb.latest_epoch(self.run.state)
         if done:
             self.state.restore_remembered()
-            logger.info("%s: going on after epoch %d", self.run.path, done)
+            finished = done >= training.epochs or (self.state.stopped and not new_limits)
+            ends = "had ended at" if finished else "going on after"
+            logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if done < training.epochs and (new_limits or not self.state.stopped):
             steps = training.steps_per_epoch or self.stream.round_steps
             siamese.fit(
-                training_dataset(self.stream, siamese.input, list(siamese.output), start=done * steps),
+                training_dataset(
+                    self.stream, siamese.input, list(siamese.output), done * steps, training.epochs * steps
+                ),
                 epochs=training.epochs,
                 initial_epoch=done,
                 steps_per_epoch=steps,
                 callbacks=callbacks,
                 verbose=0,
             )
+            if self.stop.stopped_epoch:
+                logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
         return self._finish()
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
@@ -241,7 +259,7 @@ class _Job:
         plateau = tf.keras.callbacks.ReduceLROnPlateau(
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )
-        stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
+        self.stop = stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
         limit = cb.TimeLimit(training.minutes)
         remembered = {
             self.best: ("best", "best_epoch", "best_report"),
@@ -252,7 +270,8 @@ class _Job:
         }
         self.state = cb.TrainingState(self.run.state, remembered)
         warm_up = cb.WarmUp(training.warmup_steps, training.learning_rate)
-        return [warm_up, cb.StopAtNaN(), validate, self.best, collapse, plateau, stop, limit]
+        copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
+        return [warm_up, cb.StopAtNaN(), *copy, validate, self.best, collapse, plateau, stop, limit]
 
     def _attention_drawer(self):
         """A function that draws the attention of a few validation pairs as it is now."""

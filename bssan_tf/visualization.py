@@ -65,6 +65,8 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
         "tokens": tokenizer([caption])[:, : len(words)],
     }
     outputs = _score(model.scorer, inputs)
+    if unknown := [word for word in words if word not in tokenizer.words]:
+        logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
     _draw(picture, known, {name: value[0] for name, value in outputs.items()}, objects, out)
     return {name: float(outputs[name][0]) for name in ("score", "w2r", "o2w") if name in outputs}

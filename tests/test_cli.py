@@ -3,10 +3,12 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,11 +77,57 @@ def test_evaluate(project, workplace):
 
 
 def test_evaluate_a_part(project, workplace):
-    arguments = ["evaluate.py", "runs/one", "--split", "val", "--images", 5, "--captions-per-image", 1]
+    arguments = ["evaluate.py", "runs/one", "--split", "val", "--sample", 5, "--captions-per-image", 1]
     done = run(project, workplace, [*arguments, "--quiet", "--json", "part.json"])
     assert done.returncode == 0, done.stderr
     report = json.loads((workplace / "part.json").read_text())
     assert (report["split"], report["n_images"], report["n_captions"]) == ("val", 5, 5)
+
+
+def test_scores_are_kept_and_used_again(project, workplace):
+    arguments = ["evaluate.py", "one", "--quiet", "--out", "scores.npy", "--json", "kept.json"]
+    done = run(project, workplace, arguments)
+    assert done.returncode == 0, done.stderr
+    scores = np.load(workplace / "scores.npy")
+    assert scores.shape == (8, 16)
+    first = (workplace / "kept.json").read_text()
+    written = (workplace / "scores.npy").stat().st_mtime_ns
+    assert run(project, workplace, arguments).returncode == 0
+    assert (workplace / "kept.json").read_text() == first
+    assert (workplace / "scores.npy").stat().st_mtime_ns == written
+    other = run(project, workplace, [*arguments, "--split", "val"])
+    assert other.returncode == 2
+    assert "scores.npy: holds other scores" in other.stderr
+
+
+def found(done):
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().split("\n")
+    scores = [float(line.split()[1]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    return [line.split(maxsplit=2)[2] for line in lines]
+
+
+def test_search_of_pictures(project, workplace):
+    full = found(run(project, workplace, ["evaluate.py", "one", "--search", "a dog", "--quiet", "--rerank", 0]))
+    assert len(full) == 8  # all of the test split
+    assert all((workplace / path).exists() for path in full)
+    some = found(run(project, workplace, ["evaluate.py", "one", "--search", "a dog", "--quiet", "--top", 3]))
+    assert some == full[:3]
+
+
+def test_search_of_a_folder_and_of_sentences(project, workplace):
+    (workplace / "mine").mkdir()
+    for i in range(3):
+        shutil.copy(workplace / "photos" / f"00{i}.png", workplace / "mine")
+    (workplace / "mine" / "broken.png").write_text("no picture")
+    arguments = ["evaluate.py", "one", "--quiet", "--search"]
+    done = run(project, workplace, [*arguments, "a red dog", "--images", "mine"])
+    assert {Path(path).name for path in found(done)} == {"000.png", "001.png", "002.png"}
+    assert "broken.png" in done.stderr
+    sentences = found(run(project, workplace, [*arguments, "mine/000.png", "--top", 4]))
+    assert len(sentences) == 4
+    assert all(" " in sentence for sentence in sentences)
 
 
 def test_visualize_any_photo(project, workplace):
@@ -172,7 +220,18 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         (["train.py", "--resume", "runs/one", "--variant", "w2r"], "leave out --variant"),
         (["evaluate.py", "runs/one", "--import-regions", "photos/regions.npy", "--quiet"], "regions of the data are"),
         (["evaluate.py", "runs/none"], "runs/none: no such run"),
-        (["evaluate.py", "runs/one", "--split", "dress"], "has no split 'dress'"),
+        (["evaluate.py", "runs/one", "--split", "dress"], "--split: invalid choice: 'dress'"),
+        (["evaluate.py", "runs/one", "--sample", "0"], "--sample: 0: must be a whole number above 0"),
+        (["evaluate.py", "runs/one", "--json", "gone/report.json"], "there is no folder gone"),
+        (["evaluate.py", "runs/one", "--images", "photos"], "is for --search"),
+        (["evaluate.py", "runs/one", "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
+        (["evaluate.py", "runs/one", "--search", "!?"], "has no word"),
+        (["evaluate.py", "runs/one", "--search", "gone.jpg"], "gone.jpg: no such picture file"),
+        (["evaluate.py", "runs/one", "--search", "a dog", "--images", "gone"], "--images gone: no such folder"),
+        (["evaluate.py", "runs/one", "--search", "a dog", "--images", "runs"], "--images runs: no pictures in it"),
+        (["visualize.py", "photos/000.png", "a dog", "-o", "picture.txt"], "must end with .png"),
+        (["train.py", "--name", "../one"], "without slashes"),
+        (["train.py", "--size", "huge"], "--size: invalid choice"),
         (["evaluate.py", "runs/one", "--protocol", "1k", "--quiet"], "--protocol 1k: needs 1,000 images"),
         (["visualize.py", "no.jpg", "a dog"], "no.jpg"),
         (["visualize.py", "photos/captions.csv", "a dog"], "photos/captions.csv"),

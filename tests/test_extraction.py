@@ -226,7 +226,7 @@ def test_bad_pictures_are_named_and_the_others_kept(tmp_path, corpus, extractor,
     with pytest.raises(UserError, match=r"2 of 11 pictures can't be read.*--skip-bad-images") as error:
         extract(corpus, tmp_path / "store", extractor)
     assert "photo002.jpg: can't be read" in str(error.value)
-    assert "photo009.jpg: picture file not found" in str(error.value)
+    assert "photo009.jpg: no such picture file" in str(error.value)
     assert "\n" not in str(error.value)
 
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Batches as a function of the step: coverage, negatives, lengths, restart; and the score matrix."""
+"""Batches as a function of the step: coverage, negatives, lengths, restart."""
 
 import numpy as np
 import pytest
@@ -110,12 +110,57 @@ def test_batch_depends_on_the_step_alone():
     assert (different["regions"] != ahead[3]["regions"]).any()
 
 
+def long_stream(**values):
+    """600 pictures with a caption each, of 1 to 30 words, bell-shaped as real captions are."""
+    config = tiny_config(batch_size=10, **values)
+    lengths = np.clip(np.random.default_rng(3).normal(12, 4, 600).round(), 1, 30).astype(int)
+    tokens = (np.arange(30) < lengths[:, None]) * (np.arange(600)[:, None] + 1)
+    split = Split(
+        corpus_name="long",
+        name="train",
+        image_ids=tuple(map(str, range(600))),
+        image_paths=tuple(map(str, range(600))),
+        captions=tuple(map(str, range(600))),
+        image_of_caption=np.arange(600),
+        image_rows=np.arange(600),
+        caption_rows=np.arange(600),
+    )
+    regions = np.zeros((600, config.model.D, config.model.M), np.float16)
+    return PairStream(split, Features(split.image_ids, regions=regions), tokens.astype(np.int32), config.training)
+
+
+def padded_share(stream):
+    captions = []
+    for step in range(2 * stream.round_steps):
+        batch = stream.batch(step)
+        both = [batch["tokens"][:, None], batch["negative_tokens"]] if "negative_tokens" in batch else [batch["tokens"]]
+        captions.append(np.concatenate(both, axis=-2 if len(both) == 1 else 1).ravel())
+    return float((np.concatenate(captions) == 0).mean())
+
+
+@pytest.mark.parametrize("source", ["random", "batch"])
+def test_sorting_by_length_leaves_little_padding(source):
+    sorted_, plain = (padded_share(long_stream(negative_source=source, length_pool=n)) for n in (32, 1))
+    assert plain > 0.25
+    assert sorted_ < (0.12 if source == "random" else 0.06)
+
+
+def test_sorted_batches_come_in_random_order_and_cover_the_round():
+    stream = long_stream(negative_source="batch")
+    batches = [stream.batch(step)["tokens"] for step in range(stream.round_steps)]
+    widths = np.array([tokens.shape[1] for tokens in batches])
+    assert abs(np.corrcoef(widths, np.arange(len(widths)))[0, 1]) < 0.5
+    assert sorted(np.concatenate([tokens[:, 0] for tokens in batches])) == list(range(1, 601))
+    again = [stream.batch(stream.round_steps + step)["tokens"] for step in range(stream.round_steps)]
+    assert any(set(a[:, 0]) != set(b[:, 0]) for a, b in zip(batches, again))
+
+
 def test_dataset_starts_at_a_step_and_has_the_models_types():
     config = tiny_config(batch_size=5)
     stream = make_stream(batch_size=5)
     siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
-    dataset = training_dataset(stream, siamese.input, ["w2r", "o2w"], start=7)
-    inputs, targets = next(iter(dataset))
+    dataset = training_dataset(stream, siamese.input, ["w2r", "o2w"], 7, 9)
+    (inputs, targets), _ = dataset
     expected = stream.batch(7)
     assert set(inputs) == set(siamese.input)
     for name, value in inputs.items():

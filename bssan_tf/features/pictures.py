@@ -62,7 +62,7 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
     except Image.DecompressionBombError:
         problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
     except FileNotFoundError:
-        raise UserError(f"{path}: picture file not found; check the data set's folder") from None
+        raise UserError(f"{path}: no such picture file; check the name") from None
     except Exception as error:  # Pillow's plug-ins raise nearly any type on a broken file
         reason = " ".join(str(error).replace(str(path), "file").split()) or type(error).__name__
         raise UserError(f"{path}: can't be read as a picture ({reason}); replace the file") from error

@@ -59,7 +59,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     mask = tf.keras.Input((None, None), dtype="bool", name="mask")
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
-    scaled = FeatureNorm(config.object_norm, name="object_norm")(objects)
+    scaled = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")(objects)
     attention = ObjectToWordAttention(l2=l2, scale=config.attention_scale, name="o2w_attention")
     u, beta = attention([scaled, states, mask, uniform])  # Eq. 12
     repeated = RepeatForCaptions(name="o2w_objects")([scaled, states])
@@ -69,6 +69,6 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     if config.dropout:
         rows = ReplayableDropout(config.dropout, seed=2, name="o2w_dropout")(rows)
     y = mlp(config.o2w_mlp, l2, "o2w_mlp", rows)  # Eq. 13
-    y = MeanOverObjects(name="o2w_score")([y, c, valid])  # Eq. 14
+    y = MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
     inputs = {"objects": objects, "valid": valid, "states": states, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")

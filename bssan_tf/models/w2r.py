@@ -18,7 +18,8 @@ def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor) -> tf
         features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(features)
         features = batch_norm(f"{name}_norm{i}")(features)
         features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(features)
-    return tf.keras.layers.Dense(1, kernel_regularizer=regularizer(l2), name=f"{name}_out")(features)
+    out = tf.keras.layers.Dense(1, kernel_regularizer=regularizer(l2), dtype="float32", name=f"{name}_out")
+    return out(features)
 
 
 def regularizer(l2: float):
@@ -63,7 +64,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     mask = tf.keras.Input((None, None), dtype="bool", name="mask")
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
-    scaled = FeatureNorm(config.region_norm, name="region_norm")(regions)
+    scaled = FeatureNorm(config.region_norm, dtype="float32", name="region_norm")(regions)
     attention = WordToRegionAttention(l2=l2, scale=config.attention_scale, name="w2r_attention")
     u, alpha = attention([words, scaled, mask, uniform])  # Eq. 4
     parts = fuse(config.fusion, l2, "w2r_fusion", u, words)
@@ -76,6 +77,6 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     )
     last = lstm(c, mask=MergePairs(name="w2r_mask")(mask))  # (B C, H)
     y = mlp(config.w2r_mlp, l2, "w2r_mlp", last)  # Eq. 5
-    y = SplitPairs(name="w2r_score")([y, words])  # Eq. 6
+    y = SplitPairs(dtype="float32", name="w2r_score")([y, words])  # Eq. 6
     inputs = {"regions": regions, "words": words, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")

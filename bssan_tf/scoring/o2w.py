@@ -49,7 +49,7 @@ class FastO2W:
     def __init__(self, text_network: tf.keras.Model, network: tf.keras.Model):
         names = {layer.name for layer in network.layers}
         attention = network.get_layer("o2w_attention")
-        self.text_network = text_network
+        self.states_of = _traced(text_network)
         self.norm = network.get_layer("object_norm")
         self.W = tf.constant(attention.W.numpy())
         self.attention = (
@@ -95,7 +95,7 @@ class FastO2W:
 
     def _group(self, captions: np.ndarray, tokens: np.ndarray, embed) -> Group:
         if tokens.shape[1]:
-            states = self.text_network({"words": embed(tokens), "mask": tf.ones(tokens.shape, bool)}, training=False)
+            states = self.states_of(embed(tokens), tf.ones(tokens.shape, bool))
         else:
             states = tf.zeros((*tokens.shape, self.from_state.shape[0]))
         fused = None if self.B is None else tf.matmul(states, self.B)
@@ -133,6 +133,17 @@ class FastO2W:
                 scores[group.captions[some]] = part.numpy()
                 scored(len(group.captions[some]))
         return scores
+
+
+def _traced(text_network: tf.keras.Model):
+    """The text side as a function that is traced once for all lengths and kept with the model."""
+    if not hasattr(text_network, "states_of"):
+        words, mask = text_network.input["words"], text_network.input["mask"]
+        text_network.states_of = tf.function(
+            lambda words, mask: text_network({"words": words, "mask": mask}, training=False),
+            input_signature=[tf.TensorSpec(words.shape, words.dtype), tf.TensorSpec(mask.shape, mask.dtype)],
+        )
+    return text_network.states_of
 
 
 @tf.function(reduce_retracing=True)

@@ -1,0 +1,137 @@
+"""Search with a trained run: pictures for a sentence, or sentences for a picture.
+
+Candidates are a split of the run's corpus, or for a sentence the pictures of any folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from bssan_tf.config import DataConfig
+from bssan_tf.errors import UserError
+from bssan_tf.evaluation import check_fit
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.store import Features
+from bssan_tf.preparation import FEATURE_KEYS, build_extractor, fingerprint, open_data, resolve
+from bssan_tf.runs import RunFolder
+from bssan_tf.scoring.scorer import FastScorer
+from bssan_tf.scoring.two_stage import RERANK, rank_captions, rank_pictures
+from bssan_tf.visualization import photo_objects
+
+logger = logging.getLogger(__name__)
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def search(
+    run: RunFolder,
+    query: str,
+    folder: Path | None = None,
+    split: str = "test",
+    top: int = 10,
+    rerank: int = RERANK,
+    data_flags: dict | None = None,
+    progress: bool = True,
+) -> list[tuple[float, str]]:
+    """Rank pictures for a sentence, or sentences for a photo.
+
+    Args:
+        query: a sentence, or the path of a picture file.
+        folder: pictures to search instead of the run's corpus; for sentences.
+        split: part of the run's corpus that is searched.
+        top: how many to return.
+        rerank: candidates that are scored in full, the best by O2W; 0 for all.
+        data_flags: fields of DataConfig to replace.
+
+    Returns:
+        Scores and the paths or sentences, best first.
+
+    Raises:
+        UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
+            gone or differ from those of the training.
+    """
+    config = run.load_config().replace(**(data_flags or {}))
+    is_photo = Path(query).suffix.lower() in PHOTO_SUFFIXES
+    if is_photo:
+        if folder:
+            raise UserError(f"--images {folder}: is searched for a sentence; for a picture leave it out")
+        read_picture(query)  # before anything slow
+    model, tokenizer = run.load_model()
+    fast = FastScorer(model.scorer)
+    rerank = rerank and max(rerank, top)
+    if is_photo:
+        part, _ = _corpus_part(run, config, split, progress)
+        features = _photo_features(run, config.data, Path(query), config.model.P)
+        order, scores = rank_captions(fast, features, 0, tokenizer(part.captions), rerank)
+        found = part.captions
+    else:
+        tokens = tokenizer([query])
+        if not tokens.any():
+            raise UserError(f"--search {query!r}: has no word; give a sentence or a picture file")
+        unknown = [word for word in tokenizer.words_of(query) if word not in tokenizer.words]
+        if unknown:
+            logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
+        if folder:
+            found, features = _folder_features(run, config.data, folder, progress)
+            rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
+        else:
+            part, features = _corpus_part(run, config, split, progress)
+            found, rows = part.image_paths, part.image_rows
+        order, scores = rank_pictures(fast, features, rows, tokens, rerank)
+        found = [found[row] for row in rows] if folder else found
+    return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
+
+
+def _corpus_part(run: RunFolder, config, split: str, progress: bool):
+    data = open_data(config.data, progress)
+    check_fit(config, data)
+    run.require_same_data(fingerprint(data), FEATURE_KEYS)
+    return data.split(split), data.features
+
+
+def _same_extractor(run: RunFolder, data: DataConfig):
+    """The run's extractor; UserError where its weights are others, or it has none."""
+    if data.import_regions or data.import_objects:
+        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new pictures")
+    extractor = build_extractor(data)
+    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
+    run.require_same_data(made_with, tuple(made_with))
+    return extractor
+
+
+def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
+    picture, size = read_picture(photo)
+    objects = photo_objects(data, photo, size, None, P)
+    found = _same_extractor(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    return SimpleNamespace(regions=found["regions"], objects=found["objects"], valid=objects["valid"][None])
+
+
+def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: bool) -> tuple[list[Path], Features]:
+    """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning."""
+    from bssan_tf.features.extraction import extract_features
+
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: no such folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not paths:
+        raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
+    ids = tuple(path.name for path in paths)
+    corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
+    extractor = _same_extractor(run, data)
+    boxes = data.boxes if resolve(data).objects == "boxes" and data.boxes else "grid"
+    if boxes == "grid":
+        logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
+    # other pictures, another store: a picture that came or went would shift its rows
+    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
+    store = Path(data.cache) / f"search-{folder.name}-{key}" / f"{extractor.name}-{Path(boxes).stem}"
+    return paths, extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+
+
+def text_of(results: list[tuple[float, str]]) -> str:
+    """The results as lines of rank, score and picture or sentence."""
+    return "\n".join(f"{rank:>3}  {score:8.3f}  {found}" for rank, (score, found) in enumerate(results, 1))
