@@ -12,35 +12,18 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny_corpus
-from model_fixtures import VOCABULARY, random_pairs, tiny_config
+from training_fixtures import make_config, write_features
 
 from bssan_tf import callbacks as cb
 from bssan_tf import training
 from bssan_tf.config import Config, preset
 from bssan_tf.errors import UserError
-from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import RunFolder
-
-SIZES = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "corpus"
-    tiny_corpus.write_corpus(folder)
-    for photo in folder.glob("*.png"):
-        photo.unlink()  # imported features need no photos; pictures of attention are left out then
-    return folder
-
-
-def make_config(corpus, name="improved", **values):
-    settings = {
-        "data": str(corpus), "import_regions": str(corpus / "regions.npy"),
-        "import_objects": str(corpus / "objects.npy"), "batch_size": 8, "negatives": 3, "epochs": 3,
-        "validation_images": 0, "seed": 5, "warmup_steps": 2, **SIZES, **values,
-    }  # fmt: skip
-    return preset(name, "small").replace(**settings)
+    return write_features(tmp_path_factory.mktemp("tiny") / "corpus")
 
 
 def weights_of(run):
@@ -199,87 +182,6 @@ def test_training_learns(corpus, tmp_path):
     assert metrics["rsum"] > 1.4 * training.chance_rsum(8, 8)
 
 
-def test_the_training_step_is_traced_once_for_all_lengths(corpus, tmp_path, monkeypatch):
-    fitted, lengths = [], set()
-    original, batch = tf.keras.Model.fit, training.PairStream.batch
-
-    def fit(self, *args, **kwargs):
-        fitted.append(self)
-        return original(self, *args, **kwargs)
-
-    def seen(self, step):
-        found = batch(self, step)
-        lengths.add(found["tokens"].shape[1])
-        return found
-
-    monkeypatch.setattr(tf.keras.Model, "fit", fit)
-    monkeypatch.setattr(training.PairStream, "batch", seen)
-    run = RunFolder(tmp_path / "run")
-    training.train(make_config(corpus, epochs=2, length_pool=1, batch_size=2, negatives=1), run, progress=False)
-    assert len(lengths) > 1
-    # the first call traces twice: it makes the variables of the metrics
-    assert fitted[0].train_tf_function.experimental_get_tracing_count() == 2
-
-
-def random_batch(config, seed=0):
-    inputs = random_pairs(config, config.training.batch_size, 9, seed)
-    if config.training.negative_source == "random":
-        shape = (config.training.batch_size, config.training.negatives)
-        others = random_pairs(config, shape[0] * shape[1], 9, seed + 1)["tokens"]
-        inputs["negative_tokens"] = others.reshape(*shape, -1)
-    return inputs
-
-
-@pytest.mark.parametrize("name", ["paper", "improved"])
-def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
-    config = tiny_config(name, H=32, S=32, M=64, Q=64, D=20, E_trained=32, batch_size=16, dropout=0.0)
-    model = Bssan(config.model, VOCABULARY, config.training.l2)
-    inputs, losses, gradients = random_batch(config), [], []
-    for one in (model, training.in_bfloat16(model)):
-        siamese = one.siamese(config.training)
-        training.compile_siamese(siamese, config)
-        with tf.GradientTape() as tape:
-            scores = siamese(inputs, training=True)
-            loss = siamese.compute_loss(y={k: tf.zeros(16) for k in scores}, y_pred=scores)
-        assert all(score.dtype == tf.float32 for score in scores.values())
-        losses.append(float(loss))
-        found = [tf.convert_to_tensor(g) for g in tape.gradient(loss, siamese.trainable_variables)]
-        gradients.append(np.concatenate([g.numpy().ravel() for g in found]))
-        assert {w.dtype for w in siamese.trainable_variables} == {tf.float32}
-    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
-    assert losses[1] != losses[0]  # else nothing was computed in bfloat16
-    one, other = gradients
-    least = 0.97 if name == "improved" else 0.9  # raw regions saturate tanh, where bfloat16 has few values
-    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > least
-
-
-def test_mixed_precision_saves_a_float32_model_with_the_trained_weights(corpus, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    metrics = training.train(make_config(corpus, epochs=2, mixed_precision=True), run, progress=False)
-    assert tf.keras.mixed_precision.global_policy().name == "float32"
-    model, tokenizer = run.load_model()
-    assert {layer.compute_dtype for layer in model.w2r.layers if layer.weights} == {"float32"}
-    start = Bssan(model.config, len(tokenizer.words)).scorer.get_layer("w2r").get_layer("w2r_lstm").get_weights()[2]
-    assert (model.w2r.get_layer("w2r_lstm").get_weights()[2] != start).any()
-    resumed = training.resume(run, progress=False, epochs=3)
-    assert resumed["epochs"] == metrics["epochs"] + 1
-
-
-def test_lstms_meet_cudnns_conditions():
-    """What Keras itself asks before it takes the cuDNN kernel on a GPU."""
-    from keras.src.layers.rnn import gru_lstm_utils
-
-    for name in ("paper", "improved"):
-        config = tiny_config(name)
-        model = Bssan(config.model, VOCABULARY)
-        both = model.o2w_text.get_layer("o2w_bilstm")
-        for layer in (model.w2r.get_layer("w2r_lstm"), both.forward_layer, both.backward_layer):
-            assert layer._could_use_gpu_kernel
-            assert layer.compute_dtype == "float32"
-        mask = tf.constant(random_batch(config)["tokens"] != 0)
-        assert gru_lstm_utils.is_cudnn_supported_inputs(mask, time_major=False, sequence_lengths=None)
-
-
 def test_collapse_is_announced(caplog):
     warning = cb.CollapseWarning(["w2r"], chance_rsum=16.0, threshold=0.004, negative_attention="uniform")
     with caplog.at_level(logging.WARNING):
@@ -349,9 +251,7 @@ import sys
 import numpy as np, tensorflow as tf
 sys.path[:0] = sys.argv[1:3]
 from bssan_tf.devices import make_strategy
-from bssan_tf.models.bssan import Bssan
 from bssan_tf.training import compile_siamese
-from model_fixtures import VOCABULARY, random_pairs, tiny_config
 strategy = make_strategy(sys.argv[3])
 config = tiny_config(negatives=2, l2=0.01, learning_rate=0.1, train_embeddings=True)
 tf.keras.utils.set_random_seed(1)

@@ -1,0 +1,25 @@
+"""A corpus of features without photos and the config of small runs on it, for several test files."""
+
+import tiny_corpus
+
+from bssan_tf.config import preset
+
+SIZES = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
+
+
+def write_features(folder):
+    """Captions and imported features in `folder`; no photos, so that pictures of attention are left out."""
+    tiny_corpus.write_corpus(folder)
+    for photo in folder.glob("*.png"):
+        photo.unlink()
+    return folder
+
+
+def make_config(corpus, name="improved", **values):
+    """A run of a few epochs on what `write_features` wrote."""
+    settings = {
+        "data": str(corpus), "import_regions": str(corpus / "regions.npy"),
+        "import_objects": str(corpus / "objects.npy"), "batch_size": 8, "negatives": 3, "epochs": 3,
+        "validation_images": 0, "seed": 5, "warmup_steps": 2, **SIZES, **values,
+    }  # fmt: skip
+    return preset(name, "small").replace(**settings)
