@@ -9,6 +9,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# Files that train take longest, so they start first and the workers end together.
+SLOW_FILES = ("test_training.py", "test_cli.py", "test_training_step.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Start the slow files first; else the order stays."""
+    rank = {name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def project() -> Path:
