@@ -167,7 +167,8 @@ def test_no_boxes_file(tmp_path):
 
 
 def test_photos_without_any_detection_are_accepted(tmp_path):
-    BoxesFile(save(tmp_path / "b.npz", boxes=np.zeros((2, 4, 6), np.float32)))
+    file = BoxesFile(save(tmp_path / "b.npz", boxes=np.zeros((2, 4, 6), np.float32)))
+    assert not top_objects(file.boxes[0], (100, 200), 3)["valid"].any()
 
 
 def test_describe_gives_zeros_where_there_is_no_object(tmp_path):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +8,7 @@ from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
 from benchmarks.naive import NaiveScorer
 from bssan_tf.errors import UserError
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.scoring import FastScorer, matrix, o2w, planning, score_matrices, score_matrix, w2r
+from bssan_tf.scoring import FastScorer, matrix, o2w, planning, score_matrices, score_matrix, two_stage, w2r
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
 TREE_TOKENS = np.array(
@@ -211,6 +213,48 @@ def test_twice_gives_the_same_numbers():
     pictures, tokens = make_pictures(config), make_captions()
     first = score_matrix(scorer, **pictures, captions=tokens)
     np.testing.assert_array_equal(score_matrix(scorer, **pictures, captions=tokens), first)
+
+
+class TestTwoStages:
+    first, full = np.array([5.0, 1.0, 4.0, 3.0, 2.0]), np.array([1.0, 9.0, 2.0, 3.0, 8.0])
+
+    def rank(self, rerank, parts=("w2r", "o2w", "score")):
+        asked = []
+
+        def score(part, places):
+            asked.append((part, sorted(places.tolist())))
+            return (self.first if part == "o2w" else self.full)[places]
+
+        order, scores = two_stage.two_stages(SimpleNamespace(parts=parts), score, 5, rerank)
+        return order.tolist(), scores.tolist(), asked
+
+    def test_only_the_best_of_o2w_are_scored_in_full(self):
+        order, scores, asked = self.rank(3)
+        assert asked == [("o2w", [0, 1, 2, 3, 4]), ("score", [0, 2, 3])]
+        assert order == [3, 2, 0, 4, 1]  # 3, 2, 0 by the full score, the rest as O2W has them
+        assert scores == [3.0, 2.0, 1.0]
+
+    @pytest.mark.parametrize("rerank", [0, 5, 100])
+    def test_all_in_full(self, rerank):
+        assert self.rank(rerank) == ([1, 4, 3, 2, 0], [9.0, 8.0, 3.0, 2.0, 1.0], [("score", [0, 1, 2, 3, 4])])
+
+    def test_a_variant_with_one_part_scores_all_candidates_in_full(self):
+        order, _, asked = self.rank(3, ("w2r", "score"))
+        assert (order, asked) == ([1, 4, 3, 2, 0], [("score", [0, 1, 2, 3, 4])])
+
+    def test_with_a_model_both_directions_agree_with_the_matrix(self):
+        config, scorer = make()
+        pictures, tokens = make_pictures(config, 6), make_captions(9, length=6)
+        fast, features = FastScorer(scorer), SimpleNamespace(**pictures)
+        full = score_matrix(fast, **pictures, captions=tokens)
+        cheap = score_matrix(fast, **pictures, captions=tokens, part="o2w")
+        order, scores = two_stage.rank_pictures(fast, features, np.arange(6), tokens[:1], rerank=3)
+        best = np.argsort(-cheap[:, 0], kind="stable")[:3]
+        assert set(order[:3]) == set(best)
+        np.testing.assert_allclose(scores, full[order[:3], 0], atol=1e-5)
+        order, scores = two_stage.rank_captions(fast, features, 2, tokens, rerank=4)
+        assert set(order[:4]) == set(np.argsort(-cheap[2], kind="stable")[:4])
+        np.testing.assert_allclose(scores, full[2, order[:4]], atol=1e-5)
 
 
 class TestFile:

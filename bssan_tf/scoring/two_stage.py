@@ -52,9 +52,11 @@ def two_stages(
         score: called with a part's name and the places of candidates, returns their scores.
     """
     places = np.arange(count)
-    if rerank and rerank < count and len(fast.parts) == 3:
+    if rerank and rerank < count and {"w2r", "o2w"} <= set(fast.parts):
         places = np.argsort(-score("o2w", places), kind="stable")
-    best = places[: rerank or count]
+    else:
+        rerank = count
+    best = places[:rerank]
     scores = score("score", best)
     order = np.argsort(-scores, kind="stable")
     return np.concatenate([best[order], places[len(best) :]]), scores[order]
