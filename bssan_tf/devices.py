@@ -7,6 +7,7 @@ import re
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.models.lstm_kernels import trace_needed_kernels
 
 
 def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
@@ -36,6 +37,7 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
         count = int(match[2] or 1)
         if count > 1:
             _split_cpu(count)
+    trace_needed_kernels()
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"{kind.upper()}:{i}" for i in range(count)])

@@ -123,12 +123,14 @@ class RunFolder:
             UserError: if the run has no finished epoch, or a file of it is damaged.
         """
         from bssan_tf.models.bssan import Bssan
+        from bssan_tf.models.lstm_kernels import trace_needed_kernels
         from bssan_tf.text import Tokenizer
 
         config = self.load_config()
         if not self.best.exists():
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
         tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length)
+        trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
         try:
             model.scorer.load_weights(self.best)

@@ -19,6 +19,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _needed_lstm_kernels():
+    """As the scripts do."""
+    from bssan_tf.models.lstm_kernels import trace_needed_kernels
+
+    trace_needed_kernels()
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The project's root, where train.py, evaluate.py and visualize.py lie."""

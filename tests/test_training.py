@@ -98,10 +98,10 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_pat
     if name == "improved":
         run, expected = whole
     else:
-        run, values = RunFolder(tmp_path / "whole"), {"epochs": 4, "plateau_patience": 1, "variant": "o2w"}
+        run, values = RunFolder(tmp_path / "whole"), {"epochs": 4, "plateau_patience": 1, "variant": "w2r"}
         expected = training.train(make_config(corpus, name, **values), run, progress=False)
         # the loss without the L2 term, by which a collapse is seen, has the same name with one output and with two
-        assert 0 < float(history_of(run)[-1]["o2w_ranking"]) < float(history_of(run)[-1]["loss"])
+        assert 0 < float(history_of(run)[-1]["w2r_ranking"]) < float(history_of(run)[-1]["loss"])
     parts = killed_in_the_last_epoch(run, tmp_path / "parts")
     got = training.resume(parts, progress=False)
     assert {**got, "run": ""} == {**expected, "run": ""}

@@ -72,7 +72,7 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
 
 def test_mixed_precision_saves_a_float32_model_with_the_trained_weights(corpus, tmp_path):
     run = RunFolder(tmp_path / "run")
-    metrics = training.train(make_config(corpus, epochs=2, mixed_precision=True), run, progress=False)
+    metrics = training.train(make_config(corpus, epochs=2, mixed_precision=True, variant="w2r"), run, progress=False)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     model, tokenizer = run.load_model()
     assert {layer.compute_dtype for layer in model.w2r.layers if layer.weights} == {"float32"}
@@ -80,6 +80,26 @@ def test_mixed_precision_saves_a_float32_model_with_the_trained_weights(corpus, 
     assert (model.w2r.get_layer("w2r_lstm").get_weights()[2] != start).any()
     resumed = training.resume(run, progress=False, epochs=3)
     assert resumed["epochs"] == metrics["epochs"] + 1
+
+
+def test_graphs_hold_the_kernels_that_the_machine_needs(monkeypatch):
+    from keras.src.layers.rnn import lstm
+
+    from bssan_tf.models import lstm_kernels
+
+    def kernels():
+        layer = tf.keras.layers.LSTM(3)
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec((None, None, 2))).graph
+        functions = graph.as_graph_def().library.function
+        return {f.attr["api_implements"].s[:5] for f in functions if "api_implements" in f.attr}
+
+    assert not kernels()  # this process has no GPU
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
+        lstm_kernels.trace_needed_kernels()
+        assert kernels() == {b"lstm_"}
+    lstm_kernels.trace_needed_kernels()
+    assert lstm.lstm_with_backend_selection is lstm.standard_lstm
 
 
 def test_lstms_meet_cudnns_conditions():
