@@ -15,6 +15,7 @@ from bssan_tf.config import (
     PRESETS,
     SIZES,
     VARIANTS,
+    Config,
     flag_of,
     preset,
 )
@@ -64,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
     group.add_argument("--warmup-steps", type=int, metavar="N", help="steps over which the rate rises from 0")
     group.add_argument("--batch-size", type=int, metavar="B", help="pictures of a batch")
+    group.add_argument("--cca-start", action="store_true", default=None, help="start from a CCA of words and pictures")
+    group.add_argument("--group", type=int, metavar="N", help="similar pictures side by side in a batch; 1 for none")
     group.add_argument("--length-pool", type=int, metavar="N", help="batches sorted by length together; 1 for none")
     group.add_argument("--epochs", type=int, help="passes over the photos, each with one of its captions")
     group.add_argument("--steps-per-epoch", type=int, help="validate and save after so many steps instead")
@@ -112,13 +115,18 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     return training.resume(run, options.devices, not options.quiet, given, **limits)
 
 
-def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
-    """Train a new run."""
+def config_of(options: argparse.Namespace) -> Config:
+    """The preset with the flags that were given; UserError if a value makes no sense."""
     given = given_fields(options)
     data, name = given.get("data", "scenes"), options.preset or "improved"
     size = options.size or ("tiny" if data == "scenes" else "paper")
-    config = preset(name, size, options.variant or "full", data).replace(**given).check()
-    stem = f"{Path(data).resolve().name}-{name}-{size}"
+    return preset(name, size, options.variant or "full", data).replace(**given).check()
+
+
+def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
+    """Train a new run."""
+    config = config_of(options)
+    stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
     run = RunFolder(RUNS / (options.name or free_name(stem)))
     from bssan_tf import training
 

@@ -17,7 +17,7 @@ VARIANTS = ("full", "w2r", "o2w", "no_reg")
 NEGATIVE_ATTENTION = ("uniform", "learned", "mixed")
 NEGATIVE_SOURCES = ("random", "batch")
 LOSSES = ("hinge", "softmax")
-FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2")
+FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", "standard")
 OPTIMIZERS = ("sgd", "adam")
 PRESETS = ("improved", "paper")
 SIZES = ("paper", "small", "tiny")
@@ -90,6 +90,8 @@ class TrainingConfig:
     clip_norm: float = 0.0  # 0: none
     warmup_steps: int = 0
     batch_size: int = 64  # B
+    cca_start: bool = False  # words, attention and fusion start from a CCA of the training split
+    group: int = 1  # similar pictures that lie side by side in a batch, so that negatives are hard; 1: none
     length_pool: int = 32  # batches whose pairs are sorted by length together; 1: none are
     epochs: int = 100
     steps_per_epoch: int = 0  # 0: one pass over the photos
@@ -180,6 +182,7 @@ class Config:
             "learning_rate",
             "batch_size",
             "length_pool",
+            "group",
             "epochs",
             "negatives",
             "plateau_patience",

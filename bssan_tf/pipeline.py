@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bssan_tf.baselines import pool_regions
 from bssan_tf.config import TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
@@ -44,6 +45,7 @@ class PairStream:
             raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
         self.round_steps = self.images // training.batch_size
         self._lengths = (tokens != 0).sum(axis=1)
+        self._looks = pool_regions(_any_array(features), split.image_rows) if training.group > 1 else None
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         if counts.min() == 0:
             name = split.image_ids[int(counts.argmin())]
@@ -73,7 +75,7 @@ class PairStream:
         B, K = self.training.batch_size, self.training.negatives
         if self.training.negative_source == "random":
             self._negatives = rng.integers(len(self.tokens), size=(self.images, K))  # decision 15
-        if self.training.length_pool > 1:
+        if self.training.length_pool > 1 or self.training.group > 1:
             for start in range(0, self.round_steps * B, self.training.length_pool * B):
                 self._sort_pool(slice(start, min(start + self.training.length_pool * B, self.round_steps * B)), rng)
         if self.training.negative_source == "random":
@@ -84,7 +86,12 @@ class PairStream:
         """Sort pairs and negatives of a part of the round by length, and shuffle its batches."""
         B = self.training.batch_size
         images = self._order[pool]
-        images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
+        if self._looks is None:
+            images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
+        else:
+            groups = similar_groups(self._looks[images], self.training.group)
+            lengths = [self._lengths[self._caption[images[group]]].mean() for group in groups]
+            images = images[np.concatenate([groups[i] for i in np.argsort(lengths, kind="stable")])]
         if self.training.negative_source == "random":
             # the same draw, dealt out by length: the i-th shortest negatives go to the i-th shortest pair
             drawn = self._negatives[images].ravel()
@@ -114,6 +121,25 @@ class PairStream:
             length = longest(tokens)
         inputs["tokens"] = tokens[:, :length]
         return inputs
+
+
+def similar_groups(vectors: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut unit vectors (n, d) into groups of `size`: in the given order, each takes the nearest that are still free."""
+    likeness = vectors @ vectors.T  # (n, n)
+    free, groups = np.ones(len(vectors), bool), []
+    for i in range(len(vectors)):
+        if not free[i]:
+            continue
+        free[i] = False
+        others = np.flatnonzero(free)
+        nearest = others[np.argsort(-likeness[i, others], kind="stable")[: size - 1]]
+        free[nearest] = False
+        groups.append(np.concatenate([[i], nearest]))
+    return groups
+
+
+def _any_array(features: Features) -> np.ndarray:
+    return features.regions if features.regions is not None else features.objects
 
 
 def longest(tokens: np.ndarray) -> int:

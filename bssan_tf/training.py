@@ -28,6 +28,7 @@ from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resol
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
+from bssan_tf.starting import adapt_norms, start_from_cca
 from bssan_tf.text import Tokenizer, load_glove
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,16 @@ logger = logging.getLogger(__name__)
 ATTENTION_PAIRS = 3
 
 
-def train(config: Config, run: RunFolder, devices: str = "auto", progress: bool = True) -> dict:
+def train(
+    config: Config, run: RunFolder, devices: str = "auto", progress: bool = True, data: Data | None = None
+) -> dict:
     """Train a new run.
 
     Args:
         config: the run's config; sizes that data decide are filled in and saved.
         run: its folder, which must not hold a run yet.
         devices: see `make_strategy`.
+        data: what to train on, where it is not what `config.data` names, for studies.
 
     Returns:
         What `metrics.json` holds: the best epoch and its report on the validation split.
@@ -53,7 +57,7 @@ def train(config: Config, run: RunFolder, devices: str = "auto", progress: bool 
     run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    data = open_data(config.data, progress)
+    data = data or open_data(config.data, progress)
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     glove = _load_glove(config, data, tokenizer)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
@@ -64,7 +68,12 @@ def train(config: Config, run: RunFolder, devices: str = "auto", progress: bool 
 
 
 def resume(
-    run: RunFolder, devices: str = "auto", progress: bool = True, data_flags: dict | None = None, **limits
+    run: RunFolder,
+    devices: str = "auto",
+    progress: bool = True,
+    data_flags: dict | None = None,
+    data: Data | None = None,
+    **limits,
 ) -> dict:
     """Go on with a run where its last finished epoch left it; same numbers as without the interruption.
 
@@ -72,6 +81,7 @@ def resume(
 
     Args:
         data_flags: fields of DataConfig to replace, where the data have moved.
+        data: as for `train`.
         limits: new values of `epochs`, `minutes` or `stop_patience`; they are saved in the run's config.
 
     Raises:
@@ -80,7 +90,7 @@ def resume(
     config = run.load_config().replace(**(data_flags or {}), **limits).check()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    data = open_data(config.data, progress)
+    data = data or open_data(config.data, progress)
     run.require_same_data(fingerprint(data))
     tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
     job = _Job(config, run, data, tokenizer, strategy, progress)
@@ -194,11 +204,14 @@ class _Job:
         _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
         with self.strategy.scope():
             self.model = Bssan(config.model, len(self.tokenizer.words), training.l2, glove)
+        done = cb.latest_epoch(self.run.state)
+        if not done:
+            self._start()
+        with self.strategy.scope():
             self.trained = in_bfloat16(self.model) if training.mixed_precision else self.model
             siamese = self.trained.siamese(training)
             compile_siamese(siamese, config)
         callbacks = self._callbacks(siamese)
-        done = cb.latest_epoch(self.run.state)
         if done:
             self.state.restore_remembered()
             finished = done >= training.epochs or (self.state.stopped and not new_limits)
@@ -219,6 +232,13 @@ class _Job:
             if self.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
         return self._finish()
+
+    def _start(self) -> None:
+        """Weights before the first step, where they come from the data."""
+        split, features, seed = self.data.split("train"), self.data.features, self.config.training.seed
+        adapt_norms(self.model, features, split.image_rows, seed)
+        if self.config.training.cca_start:
+            start_from_cca(self.model, split, features, self.tokenizer(split.captions), seed, self.progress)
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""

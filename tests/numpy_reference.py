@@ -65,7 +65,10 @@ def word_vectors(tokens, weights):
     return np.concatenate([part[tokens] for part in parts], axis=1)  # (L, E)
 
 
-def normed(features, mode):
+def normed(features, mode, weights, name):
+    if mode == "standard":
+        roots = normed(features, "sqrt_l2", weights, name)
+        return (roots - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
     if "sqrt" in mode:
         features = np.sign(features) * np.sqrt(np.abs(features))
     if "l2" in mode:
@@ -82,7 +85,8 @@ def fused(visual, textual, weights, name):
 
 def w2r(tokens, regions, weights, config, uniform=False):
     """Y and α of a pair (Eq. 1-6, 8). tokens: (L,) without padding; regions: (D, M)."""
-    t, r = word_vectors(tokens, weights), normed(regions.astype(np.float64), config.region_norm)
+    t = word_vectors(tokens, weights)
+    r = normed(regions.astype(np.float64), config.region_norm, weights, "region_norm")
     W, b = weights["w2r_attention/W"], weights["w2r_attention/b"]
     factor = weights["w2r_attention/scale"] if config.attention_scale else 1.0
     c, alphas = [], []
@@ -98,7 +102,8 @@ def w2r(tokens, regions, weights, config, uniform=False):
 
 def o2w(tokens, objects, weights, config, uniform=False):
     """Y' and β of a pair (Eq. 8-16). objects: (P, Q) without padding."""
-    t, objects = word_vectors(tokens, weights), normed(objects.astype(np.float64), config.object_norm)
+    t = word_vectors(tokens, weights)
+    objects = normed(objects.astype(np.float64), config.object_norm, weights, "object_norm")
     names = ("kernel", "recurrent_kernel", "bias")
     forward = lstm(t, *(weights[f"o2w_bilstm/forward/{p}"] for p in names))
     backward = lstm(t[::-1], *(weights[f"o2w_bilstm/backward/{p}"] for p in names))[::-1]

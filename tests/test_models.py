@@ -27,7 +27,11 @@ def siamese_inputs(config, pairs=8, seed=1):
     return inputs
 
 
-@pytest.mark.parametrize("values", [{}, IMPROVED], ids=["paper", "with all extras"])
+@pytest.mark.parametrize(
+    "values",
+    [{}, IMPROVED, {"region_norm": "standard", "object_norm": "standard"}],
+    ids=["paper", "with all extras", "standard"],
+)
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)
     inputs = random_pairs(config)

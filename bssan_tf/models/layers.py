@@ -5,6 +5,7 @@ Shapes use the legend; C counts the captions that each picture of the batch is p
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
@@ -12,24 +13,49 @@ register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
 @register
 class FeatureNorm(tf.keras.layers.Layer):
-    """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows) or `sqrt_l2`.
+    """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows), `sqrt_l2` or `standard`.
 
-    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`.
+    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`. `standard` is
+    `sqrt_l2` and then (x - mean) / deviation of each number, with the statistics that `adapt` was given.
     """
 
     def __init__(self, mode: str = "none", **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
 
+    def build(self, input_shape):
+        if self.mode == "standard":
+            shape = input_shape[-1:]
+            self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
+            self.variance = self.add_weight(name="variance", shape=shape, initializer="ones", trainable=False)
+        super().build(input_shape)
+
+    def adapt(self, features: np.ndarray) -> None:
+        """Take the statistics of `standard` from rows float (n, M) as stored; without effect in other modes."""
+        if self.mode == "standard":
+            rows = _unit(_signed_root(tf.constant(features, tf.float32))).numpy().astype(np.float64)
+            self.mean.assign(rows.mean(axis=0))
+            self.variance.assign(rows.var(axis=0) + 1e-8)  # a number that never varies stays finite
+
     def call(self, features):
+        if self.mode == "standard":
+            return (_unit(_signed_root(features)) - self.mean) * tf.math.rsqrt(self.variance)
         if self.mode.startswith("sqrt"):
-            features = tf.sign(features) * tf.sqrt(tf.abs(features))
+            features = _signed_root(features)
         if self.mode.endswith("l2"):
-            features = tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
+            features = _unit(features)
         return features
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode}
+
+
+def _signed_root(features):
+    return tf.sign(features) * tf.sqrt(tf.abs(features))
+
+
+def _unit(features):
+    return tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
 
 
 @register

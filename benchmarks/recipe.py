@@ -1,0 +1,151 @@
+"""A study of recipes: train sets of flags on the same time budget, and measure each on the same held-back pictures.
+
+    python -m benchmarks.recipe SETS.txt --minutes 10 --seeds 0 1 2 --csv recipe.csv --common "--data flickr8k ..."
+
+SETS.txt has a set a line, `name: flags of train.py`. The pictures are held back from the train split, so that the
+validation and test splits stay unseen. A row is appended for each set and seed; sets that the CSV has are left out,
+so that a killed study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import train as command
+from bssan_tf import cli
+from bssan_tf.config import Config
+from bssan_tf.errors import UserError
+from bssan_tf.metrics import retrieval_report
+from bssan_tf.preparation import Data, open_data
+from bssan_tf.runs import RunFolder
+
+COLUMNS = (
+    "name", "flags", "seed", "minutes", "epochs", "pairs", "images", "i2t_R@1", "i2t_R@5", "i2t_R@10", "i2t_MedR",
+    "t2i_R@1", "t2i_R@5", "t2i_R@10", "t2i_MedR", "rsum", "w2r_rsum", "o2w_rsum",
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the study; print each row when it is there."""
+    parser = cli.Parser(prog="python -m benchmarks.recipe", description=__doc__.split("\n")[0])
+    parser.add_argument("sets", type=Path, help="a set a line, `name: flags of train.py`")
+    parser.add_argument("--common", default="", help="flags of every set, in one string")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each (10)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
+    parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
+    parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
+    study(parser.parse_args(arguments))
+
+
+def study(options: argparse.Namespace) -> None:
+    """Train and measure what the CSV does not have yet."""
+    sets = read_sets(options.sets)
+    configs = {name: config_of(f"{options.common} {flags}", options.minutes) for name, flags in sets.items()}
+    done = {(row["name"], row["seed"]) for row in rows_of(options.csv)}
+    opened: dict = {}
+    for seed in options.seeds:
+        for name, config in configs.items():
+            if (name, str(seed)) in done:
+                continue
+            if config.data not in opened:
+                opened[config.data] = hold_back(open_data(config.data), options.held)
+            row = measure(config.replace(seed=seed), opened[config.data], options.runs / f"{name}-{seed}")
+            append(options.csv, {"name": name, "flags": sets[name], **row})
+            print(name, "  ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+
+
+def read_sets(path: Path) -> dict[str, str]:
+    """{name: flags} of a file of sets; UserError for a line that is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    found = {}
+    for line in filter(str.strip, lines):
+        name, colon, flags = line.partition(":")
+        if not colon or not name.strip() or name.strip() in found:
+            raise UserError(f"{path}: {line!r}: must be `name: flags of train.py`, each name once")
+        found[name.strip()] = flags.strip()
+    return found
+
+
+def config_of(flags: str, minutes: float) -> Config:
+    """The config of train.py's flags, with as many epochs as the minutes allow."""
+    options = command.build_parser().parse_args(shlex.split(flags))
+    return command.config_of(options).replace(minutes=minutes, epochs=10_000, stop_patience=10_000)
+
+
+def hold_back(data: Data, held: int, seed: int = 0) -> Data:
+    """The data with a seeded part of the train split as val, and no other split."""
+    rows = np.asarray(data.corpus.splits["train"])
+    if len(rows) < 2 * held:
+        raise UserError(f"--held {held}: the train split has only {len(rows)} pictures")
+    rows = np.random.default_rng(seed).permutation(rows)
+    splits = {"train": np.sort(rows[held:]), "val": np.sort(rows[:held])}
+    return dataclasses.replace(data, corpus=dataclasses.replace(data.corpus, splits=splits))
+
+
+def measure(config: Config, data: Data, folder: Path) -> dict:
+    """Train one set, or go on with it, and score all held-back pictures with their first captions."""
+    from bssan_tf import training
+    from bssan_tf.scoring import score_matrices
+
+    run = RunFolder(folder)
+    if run.config_file.exists():
+        training.resume(run, data=data)
+    else:
+        training.train(config, run, data=data)
+    model, tokenizer = run.load_model()
+    part, features = data.split("val").captions_per_image(1), data.features
+    tokens = tokenizer(part.captions)
+    scores = score_matrices(
+        model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=part.image_rows
+    )
+    reports = {key: retrieval_report(value, part.image_of_caption) for key, value in scores.items()}
+    with run.history_file.open(newline="") as file:
+        history = list(csv.DictReader(file))
+    training_config, whole = config.training, reports["score"]
+    round_steps = len(data.split("train").image_ids) // training_config.batch_size
+    steps = len(history) * (training_config.steps_per_epoch or round_steps)
+    return {
+        "seed": training_config.seed,
+        "minutes": round(float(history[-1]["minutes"]), 1),
+        "epochs": len(history),
+        "pairs": steps * training_config.batch_size * (1 + training_config.negatives),
+        "images": len(part.image_ids),
+        **{f"{way}_{key}": round(value, 1) for way in ("i2t", "t2i") for key, value in whole[way].items()},
+        "rsum": round(whole["rsum"], 1),
+        **{f"{key}_rsum": round(reports[key]["rsum"], 1) if key in reports else "" for key in ("w2r", "o2w")},
+    }
+
+
+def rows_of(path: Path) -> list[dict]:
+    """The rows that a CSV has, none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict) -> None:
+    """Add a row, and the head of the table before the first."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    cli.run(main)

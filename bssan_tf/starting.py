@@ -1,0 +1,196 @@
+"""Weights before the first step: statistics of the features, and a start from what a CCA knows of words and pictures.
+
+In: a fresh model and its training split. Out: the same model, whose `standard` norms fit the features and, with
+`cca_start`, whose word vectors, attention W and fusion already say which words go with which regions.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.baselines import Cca, fit_cca
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+from bssan_tf.models.bssan import Bssan
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_PICTURES = 2000  # whose features give the statistics
+SAMPLED_ROWS = 20  # of each of these pictures
+WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
+LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
+STATE_GAIN = 2.0  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
+_BLOCK = 64
+
+
+def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
+    """Give `standard` norms the statistics of a seeded sample of the training pictures."""
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(image_rows)[:SAMPLED_PICTURES])
+    for norm, name in _norms(model):
+        if norm.mode == "standard":
+            norm.adapt(_sample(features, name, rows, rng))
+
+
+def start_from_cca(
+    model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
+) -> dict:
+    """Fit a CCA of pooled regions and bags of words on the training split, and let the model start from it.
+
+    The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
+    features, as the model sees them, to their captions' CCA vectors gives A with v' A comparable to t; then
+    W = A' (Eq. 2 and 10) up to scale, and the fusion (A v)∘(B t) has this A and picks t's numbers by B. The
+    Bi-LSTM's candidates start as the word vectors, so that its states are comparable, too.
+
+    Args:
+        tokens: int32 (N_c, L), token ids of the split's captions.
+        seed: of the CCA's held-back pictures and of the samples.
+
+    Returns:
+        What the CCA's selection chose.
+
+    Raises:
+        UserError: the model trains no word vectors, or the corpus is too small for a CCA.
+    """
+    config = model.config
+    if not config.E_trained:
+        raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
+    rng = np.random.default_rng(seed)
+    visual = features.regions if features.regions is not None else features.objects
+    owner, rows = split.image_of_caption, split.image_rows
+    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress=progress)
+    words = _word_vectors(cca, tokens, config.E_trained)  # (V, d)
+    embedding = model.embeddings[-1]
+    table = embedding.get_weights()[0]
+    table[:, : words.shape[1]] = np.where(cca.weights[:, None] > 0, words, table[:, : words.shape[1]])
+    embedding.set_weights([table])
+    captions = _mean_captions(words, tokens, owner, len(rows))  # (N_i, d)
+    ridge = cca.chosen["image_ridge"]
+    for norm, name in _norms(model):
+        maps = _regression(_pooled(norm, features, name, rows), captions, ridge)
+        sample = norm(tf.constant(_sample(features, name, np.sort(rng.permutation(rows)[:SAMPLED_PICTURES]), rng)))
+        maps /= max(float(np.std(sample.numpy() @ maps)), 1e-12)
+        text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
+        if name == "regions":
+            _start_w2r(model, maps, sample.numpy(), text)
+        else:
+            _start_o2w(model, maps, sample.numpy(), text)
+    logger.info("started from a CCA of %d numbers, rsum %.1f on held-back training pictures",
+                words.shape[1], cca.chosen["held_rsum"])  # fmt: skip
+    return cca.chosen
+
+
+def _norms(model: Bssan) -> list[tuple[tf.keras.layers.Layer, str]]:
+    """The model's norms and the arrays that they scale."""
+    found = []
+    if model.has_w2r:
+        found.append((model.w2r.get_layer("region_norm"), "regions"))
+    if model.has_o2w:
+        found.append((model.o2w.get_layer("object_norm"), "objects"))
+    return found
+
+
+def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
+    """Which of the regions or objects of some pictures are no padding: bool (n, D or P)."""
+    if name == "objects" and features.valid is not None:
+        return np.asarray(features.valid[rows], bool)
+    return np.ones((len(rows), getattr(features, name).shape[1]), bool)
+
+
+def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some regions or objects of each picture: float32 (n, M)."""
+    found = []
+    for row in rows:
+        places = np.flatnonzero(_real(features, name, np.array([row]))[0])
+        places = np.sort(rng.permutation(places)[:SAMPLED_ROWS])
+        found.append(np.asarray(getattr(features, name)[row][places], np.float32))
+    return np.concatenate(found)
+
+
+def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np.ndarray) -> np.ndarray:
+    """Mean of a picture's regions or objects as the model sees them: float32 (N_i, M); 0 where there is none."""
+    found = []
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        real = _real(features, name, block)[..., None].astype(np.float32)
+        scaled = norm(tf.constant(np.asarray(getattr(features, name)[block], np.float32))).numpy()
+        found.append((scaled * real).sum(axis=1) / np.maximum(real.sum(axis=1), 1))
+    return np.concatenate(found)
+
+
+def _word_vectors(cca: Cca, tokens: np.ndarray, size: int) -> np.ndarray:
+    """The CCA's vector of each word, its weight included: float32 (V, at most `size`)."""
+    words = (cca.weights[:, None] * cca.text_map * cca.scale)[:, :size]
+    counts = np.bincount(tokens[tokens > 1], minlength=len(words))
+    rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])
+    return (words * WORD_SIZE / max(rms, 1e-12)).astype(np.float32)
+
+
+def _mean_captions(words: np.ndarray, tokens: np.ndarray, owner: np.ndarray, images: int) -> np.ndarray:
+    """Mean of the unit sums of word vectors over a picture's captions: float64 (N_i, d)."""
+    sums = np.stack([words[row[row > 1]].sum(axis=0) for row in tokens])
+    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    total = np.zeros((images, words.shape[1]))
+    np.add.at(total, owner, sums)
+    return total / np.maximum(np.bincount(owner, minlength=images), 1)[:, None]
+
+
+def _regression(pictures: np.ndarray, captions: np.ndarray, ridge: float) -> np.ndarray:
+    """Ridge regression from pictures (N, M) to captions (N, d), both centred: float32 (M, d)."""
+    x, y = pictures - pictures.mean(axis=0), captions - captions.mean(axis=0)
+    gram = x.T.astype(np.float64) @ x
+    gram[np.diag_indices_from(gram)] += ridge * max(np.trace(gram) / len(gram), 1e-12)
+    return np.linalg.solve(gram, x.T @ y).astype(np.float32)
+
+
+def _start_attention(attention, first: int, matrix: np.ndarray, products: np.ndarray, transpose: bool) -> None:
+    """W (E, M) or (Q, S) from `matrix`, scaled by the deviation of a sample of products, and b from their mean."""
+    factor = LOGIT_SIZE / max(float(products.std()), 1e-12)
+    W = np.zeros(attention.W.shape, np.float32)
+    if transpose:
+        W[first : first + matrix.shape[1]] = factor * matrix.T
+    else:
+        W[:, : matrix.shape[1]] = factor * matrix
+    attention.W.assign(W)
+    attention.b.assign(-factor * float(products.mean()))
+
+
+def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarray) -> None:
+    """A from `maps` (M, d), B picks the numbers `first` ... of the text; what is left keeps its random start."""
+    if f"{name}_A" not in {layer.name for layer in network.layers}:
+        return
+    A, B = (network.get_layer(f"{name}_{side}").get_weights()[0] for side in "AB")
+    d = min(maps.shape[1], A.shape[1])
+    A[:, :d] = maps[:, :d]
+    B[:, :d] = 0
+    B[first + np.arange(d), np.arange(d)] = 1
+    network.get_layer(f"{name}_A").set_weights([A])
+    network.get_layer(f"{name}_B").set_weights([B])
+
+
+def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.ndarray) -> None:
+    first = model.config.E_glove
+    products = ((regions[: len(words)] @ maps) * words[: len(regions)]).sum(axis=1)
+    _start_attention(model.w2r.get_layer("w2r_attention"), first, maps, products, transpose=True)
+    _start_fusion(model.w2r, "w2r_fusion", first, maps)
+
+
+def _start_o2w(model: Bssan, maps: np.ndarray, objects: np.ndarray, words: np.ndarray) -> None:
+    config, d = model.config, min(maps.shape[1], model.config.S)
+    both = model.o2w_text.get_layer("o2w_bilstm")
+    for layer in (both.forward_layer, both.backward_layer):
+        kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
+        candidates = 2 * config.S + np.arange(d)
+        kernel[:, candidates] *= 0.1
+        kernel[config.E_glove + np.arange(d), candidates] = STATE_GAIN
+        recurrent[:, candidates] *= 0.1
+        bias[:] = 0  # half of the state is forgotten at each word, so that a state is mostly its word
+        layer.set_weights([kernel, recurrent, bias])
+    maps = maps[:, :d]
+    products = ((objects[: len(words)] @ maps) * words[: len(objects), :d]).sum(axis=1)
+    _start_attention(model.o2w.get_layer("o2w_attention"), 0, maps, products, transpose=False)
+    _start_fusion(model.o2w, "o2w_fusion", 0, maps)

@@ -1,0 +1,108 @@
+"""What a model knows before its first step: statistics of the features, and the start from a CCA."""
+
+import numpy as np
+import pytest
+from training_fixtures import make_config, write_features
+
+from bssan_tf import starting, training
+from bssan_tf.config import Config
+from bssan_tf.errors import UserError
+from bssan_tf.metrics import retrieval_report
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.preparation import fit_config, open_data
+from bssan_tf.runs import RunFolder
+from bssan_tf.text import Tokenizer
+
+CCA = {"region_norm": "standard", "object_norm": "standard", "cca_start": True, "group": 2}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_features(tmp_path_factory.mktemp("tiny") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def data(corpus):
+    return open_data(make_config(corpus).data, progress=False)
+
+
+def build(corpus, data, **values):
+    config = fit_config(make_config(corpus, **values), data.features, 0)
+    split = data.split("train")
+    tokenizer = Tokenizer.fit(split.captions, config.data.caption_length)
+    return Bssan(config.model, len(tokenizer.words)), split, tokenizer(split.captions)
+
+
+def test_standard_norms_have_mean_0_and_deviation_1_over_the_sample(corpus, data):
+    model, split, _ = build(corpus, data, **CCA)
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    for network, name, array in ((model.w2r, "region_norm", "regions"), (model.o2w, "object_norm", "objects")):
+        rows = np.asarray(getattr(data.features, array)[split.image_rows], np.float32)
+        scaled = network.get_layer(name)(rows).numpy()
+        scaled = (
+            scaled[data.features.valid[split.image_rows]] if array == "objects" else scaled.reshape(-1, rows.shape[-1])
+        )
+        np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-3)
+
+
+def test_norms_of_other_modes_are_left_alone(corpus, data):
+    model, split, _ = build(corpus, data)
+    before = model.scorer.get_weights()
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    assert all((a == b).all() for a, b in zip(before, model.scorer.get_weights()))
+
+
+def started(corpus, data):
+    model, split, tokens = build(corpus, data, **CCA)
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    return model, split, tokens, chosen
+
+
+def test_from_the_start_words_match_what_they_name(corpus, data):
+    """The fused products alone, summed over words and regions, must rank the training pictures far above chance."""
+    model, split, tokens, chosen = started(corpus, data)
+    regions = np.asarray(data.features.regions[split.image_rows], np.float32)
+    pictures = model.w2r.get_layer("w2r_fusion_A")(model.w2r.get_layer("region_norm")(regions)).numpy().sum(axis=1)
+    vectors = model.w2r.get_layer("w2r_fusion_B")(model.embeddings[-1](tokens)).numpy()
+    captions = (vectors * (tokens > 1)[..., None]).sum(axis=1)
+    used = min(chosen["dimension"], pictures.shape[1])
+    report = retrieval_report(pictures[:, :used] @ captions[:, :used].T, split.image_of_caption)
+    assert report["rsum"] > 2 * training.chance_rsum(len(regions), len(tokens))
+
+
+def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
+    model, split, tokens, _ = started(corpus, data)
+    rows, caption = split.image_rows[split.image_of_caption], tokens
+    inputs = {
+        "regions": np.asarray(data.features.regions[rows], np.float32),
+        "objects": np.asarray(data.features.objects[rows], np.float32),
+        "valid": np.asarray(data.features.valid[rows], bool),
+        "tokens": caption,
+    }
+    outputs = {name: value.numpy() for name, value in model.scorer(inputs).items()}
+    alpha = outputs["alpha"][caption > 1]
+    assert 0.02 < alpha.std() < 0.3  # neither the same everywhere nor all on one region
+    vectors = model.embeddings[-1](caption).numpy()
+    W = model.w2r.get_layer("w2r_attention").W.numpy()
+    scaled = model.w2r.get_layer("region_norm")(inputs["regions"]).numpy()
+    e = np.einsum("nle,em,ndm->nld", vectors, W, scaled)[caption > 1]
+    assert 0.1 < e.std() < 1.5
+
+
+def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    training.train(make_config(corpus, epochs=1, variant="w2r", **CCA), run, progress=False)
+    before = run.load_model()[0].scorer.get_layer("w2r").get_layer("region_norm").mean.numpy()
+    assert np.abs(before).max() > 0
+    monkeypatch.setattr(training, "start_from_cca", None)  # a resumed run has its weights already
+    assert training.resume(run, progress=False, epochs=2)["epochs"] == 2
+    assert Config.load(run.config_file).training.cca_start
+
+
+def test_a_start_without_trained_word_vectors_is_refused(corpus, data):
+    model, split, tokens = build(corpus, data, **CCA)
+    object.__setattr__(model.config, "E_trained", 0)
+    with pytest.raises(UserError, match=r"--cca-start: .*add --trained-embeddings"):
+        starting.start_from_cca(model, split, data.features, tokens, seed=0)
