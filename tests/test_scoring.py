@@ -1,3 +1,10 @@
+"""The fast scorer against Keras on padded pairs: parts, variants, sizes, budgets; search in two stages; score files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,13 +134,45 @@ def test_table_1_sizes_agree_to_1e_4():
         np.testing.assert_allclose(got, expected[part], atol=1e-4)
 
 
+SMALL = (
+    (w2r, "SLAB_ROWS", 16),
+    (o2w, "PAIR_ROWS", 64),
+    (o2w, "GROUP", 4),
+    (planning, "MIN_PICTURES", 2),
+    (planning, "PLANNED_SHARE", 1.0),
+)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Constants so small that tiny models need many slabs, groups and blocks."""
-    for module, name, value in ((w2r, "SLAB_ROWS", 16), (o2w, "PAIR_ROWS", 64), (o2w, "GROUP", 4)):
+    for module, name, value in SMALL:
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(planning, "MIN_PICTURES", 2)
-    monkeypatch.setattr(planning, "PLANNED_SHARE", 1.0)
+
+
+def score_in_blocks(out):
+    """A matrix in a file, many small blocks: also what the child does that is killed."""
+    config, scorer = make()
+    return score_matrix(
+        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.1, out=out
+    )
+
+
+SLOW_CHILD = """
+import sys, time
+import test_scoring
+
+for constant in test_scoring.SMALL:
+    setattr(*constant)
+block = test_scoring.matrix.Pictures.block
+
+def slow(*arguments):
+    time.sleep(0.05)
+    return block(*arguments)
+
+test_scoring.matrix.Pictures.block = slow
+test_scoring.score_in_blocks(sys.argv[1])
+"""
 
 
 class TestBudget:
@@ -301,6 +340,36 @@ class TestFile:
             -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
         )
         assert len(calls) - before == blocks - 7
+
+    def test_kill_9_in_the_middle_then_resume(self, tmp_path, monkeypatch, project, small_blocks):
+        out, part = tmp_path / "killed.npy", tmp_path / "killed.npy.part"
+        environment = {**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{project / 'tests'}"}
+        child = subprocess.Popen(
+            [sys.executable, "-c", SLOW_CHILD, str(out)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
+        while not part.exists() or np.isnan(np.load(part)).mean() > 0.5:
+            assert child.poll() is None, child.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        left = np.isnan(np.load(part)).mean()
+        assert 0 < left <= 0.5
+        assert not out.exists()
+
+        block, done = matrix.Pictures.block, []
+
+        def counted(self, start, count):
+            done.append(count)
+            return block(self, start, count)
+
+        monkeypatch.setattr(matrix.Pictures, "block", counted)
+        score_in_blocks(out)
+        resumed = len(done)
+        score_in_blocks(tmp_path / "whole.npy")
+        assert resumed < 0.6 * (len(done) - resumed)  # what was finished is not done again
+        assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
     def test_scores_of_something_else_are_not_touched(self, tmp_path):
         config, scorer = make()
