@@ -17,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, build_extractor, fingerprint, open_data, resolve
+from bssan_tf.preparation import FEATURE_KEYS, extractor_of, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, rank_captions, rank_pictures
@@ -70,12 +70,7 @@ def search(
         order, scores = rank_captions(fast, features, 0, tokenizer(part.captions), rerank)
         found = part.captions
     else:
-        tokens = tokenizer([query])
-        if not tokens.any():
-            raise UserError(f"--search {query!r}: has no word; give a sentence or a picture file")
-        unknown = [word for word in tokenizer.words_of(query) if word not in tokenizer.words]
-        if unknown:
-            logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
+        tokens = tokenizer.read_sentence(query, "--search")
         if folder:
             found, features = _folder_features(run, config.data, folder, progress)
             rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
@@ -94,20 +89,10 @@ def _corpus_part(run: RunFolder, config, split: str, progress: bool):
     return data.split(split), data.features
 
 
-def _same_extractor(run: RunFolder, data: DataConfig):
-    """The run's extractor; UserError where its weights are others, or it has none."""
-    if data.import_regions or data.import_objects:
-        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new pictures")
-    extractor = build_extractor(data)
-    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    run.require_same_data(made_with, tuple(made_with))
-    return extractor
-
-
 def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
     picture, size = read_picture(photo)
     objects = photo_objects(data, photo, size, None, P)
-    found = _same_extractor(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    found = extractor_of(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
     return SimpleNamespace(regions=found["regions"], objects=found["objects"], valid=objects["valid"][None])
 
 
@@ -122,7 +107,7 @@ def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: b
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
     ids = tuple(path.name for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor = _same_extractor(run, data)
+    extractor = extractor_of(run, data)
     boxes = data.boxes if resolve(data).objects == "boxes" and data.boxes else "grid"
     if boxes == "grid":
         logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
