@@ -20,7 +20,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.preparation import FEATURE_KEYS, extractor_of, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
-from bssan_tf.scoring.two_stage import RERANK, rank_captions, rank_pictures
+from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
 from bssan_tf.visualization import photo_objects
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def search(
     if is_photo:
         part, _ = _corpus_part(run, config, split, progress)
         features = _photo_features(run, config.data, Path(query), config.model.P)
-        order, scores = rank_captions(fast, features, 0, tokenizer(part.captions), rerank)
+        order, scores = CaptionSearch(fast, tokenizer(part.captions)).rank(features, 0, rerank)
         found = part.captions
     else:
         tokens = tokenizer.read_sentence(query, "--search")
@@ -77,7 +77,7 @@ def search(
         else:
             part, features = _corpus_part(run, config, split, progress)
             found, rows = part.image_paths, part.image_rows
-        order, scores = rank_pictures(fast, features, rows, tokens, rerank)
+        order, scores = PictureSearch(fast, features, rows).rank(tokens, rerank)
         found = [found[row] for row in rows] if folder else found
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
 

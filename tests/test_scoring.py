@@ -255,45 +255,60 @@ def test_twice_gives_the_same_numbers():
 
 
 class TestTwoStages:
-    first, full = np.array([5.0, 1.0, 4.0, 3.0, 2.0]), np.array([1.0, 9.0, 2.0, 3.0, 8.0])
+    o2w, w2r = np.array([5.0, 1.0, 4.0, 3.0, 2.0]), np.array([-4.0, 8.0, -2.0, 0.0, 6.0])  # sums 1, 9, 2, 3, 8
 
-    def rank(self, rerank, parts=("w2r", "o2w", "score")):
+    def rank(self, rerank, lacks=None):
+        """Order, scores, and for which places W2R was asked."""
         asked = []
 
-        def score(part, places):
-            asked.append((part, sorted(places.tolist())))
-            return (self.first if part == "o2w" else self.full)[places]
+        def by_w2r(places):
+            asked.append(sorted(places.tolist()))
+            return self.w2r[places]
 
-        order, scores = two_stage.two_stages(SimpleNamespace(parts=parts), score, 5, rerank)
+        fast = SimpleNamespace(w2r=True, o2w=True, total=lambda scores: sum(scores.values()))
+        if lacks:
+            setattr(fast, lacks, None)
+        order, scores = two_stage.two_stages(fast, lambda: self.o2w, by_w2r, 5, rerank)
         return order.tolist(), scores.tolist(), asked
 
     def test_only_the_best_of_o2w_are_scored_in_full(self):
         order, scores, asked = self.rank(3)
-        assert asked == [("o2w", [0, 1, 2, 3, 4]), ("score", [0, 2, 3])]
+        assert asked == [[0, 2, 3]]
         assert order == [3, 2, 0, 4, 1]  # 3, 2, 0 by the full score, the rest as O2W has them
         assert scores == [3.0, 2.0, 1.0]
 
     @pytest.mark.parametrize("rerank", [0, 5, 100])
     def test_all_in_full(self, rerank):
-        assert self.rank(rerank) == ([1, 4, 3, 2, 0], [9.0, 8.0, 3.0, 2.0, 1.0], [("score", [0, 1, 2, 3, 4])])
+        assert self.rank(rerank) == ([1, 4, 3, 2, 0], [9.0, 8.0, 3.0, 2.0, 1.0], [[0, 1, 2, 3, 4]])
 
-    def test_a_variant_with_one_part_scores_all_candidates_in_full(self):
-        order, _, asked = self.rank(3, ("w2r", "score"))
-        assert (order, asked) == ([1, 4, 3, 2, 0], [("score", [0, 1, 2, 3, 4])])
+    def test_a_variant_with_one_part_has_one_stage(self):
+        assert self.rank(3, lacks="o2w") == ([1, 4, 3, 2, 0], [8.0, 6.0, 0.0, -2.0, -4.0], [[0, 1, 2, 3, 4]])
+        assert self.rank(3, lacks="w2r") == ([0, 2, 3, 4, 1], [5.0, 4.0, 3.0, 2.0, 1.0], [])
 
-    def test_with_a_model_both_directions_agree_with_the_matrix(self):
-        config, scorer = make()
-        pictures, tokens = make_pictures(config, 6), make_captions(9, length=6)
+    @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
+    def test_with_a_model_both_directions_agree_with_the_matrix(self, variant, small_blocks):
+        config, scorer = make(variant)
+        pictures, tokens = make_pictures(config, 40), make_captions(9, length=6)
         fast, features = FastScorer(scorer), SimpleNamespace(**pictures)
-        full = score_matrix(fast, **pictures, captions=tokens)
-        cheap = score_matrix(fast, **pictures, captions=tokens, part="o2w")
-        order, scores = two_stage.rank_pictures(fast, features, np.arange(6), tokens[:1], rerank=3)
-        best = np.argsort(-cheap[:, 0], kind="stable")[:3]
-        assert set(order[:3]) == set(best)
-        np.testing.assert_allclose(scores, full[order[:3], 0], atol=1e-5)
-        order, scores = two_stage.rank_captions(fast, features, 2, tokens, rerank=4)
-        assert set(order[:4]) == set(np.argsort(-cheap[2], kind="stable")[:4])
-        np.testing.assert_allclose(scores, full[2, order[:4]], atol=1e-5)
+        rows = np.random.default_rng(0).permutation(40)[:33]
+        parts = score_matrices(fast, **pictures, captions=tokens)
+        first = parts.get("o2w", parts["score"])
+
+        def check(ranking, first, full, kept):
+            order, scores = ranking
+            assert sorted(order) == list(range(len(first)))
+            best = order[: kept if variant == "full" else len(first)]
+            np.testing.assert_allclose(np.sort(first[best]), np.sort(first)[-len(best) :], atol=1e-5)
+            np.testing.assert_allclose(scores, full[best], atol=1e-5)
+            assert (np.diff(scores) <= 0).all()
+
+        search = two_stage.PictureSearch(fast, features, rows)
+        for caption in (0, 8):  # the last one has no word
+            full = parts["score"][rows, caption]
+            check(search.rank(tokens[[caption]], rerank=5), first[rows, caption], full, 5)
+        search = two_stage.CaptionSearch(fast, tokens)
+        for row in (2, 39):  # the last one has no object
+            check(search.rank(features, row, rerank=4), first[row], parts["score"][row], 4)
 
 
 class TestFile:

@@ -173,9 +173,8 @@ def _score_page(
 
         scores = {}
         if "o2w" in pictures.networks:
-            scores["o2w"] = fast.o2w.score(
-                text["o2w"], block["objects"], block["valid"], len(page.tree.captions), scored
-            )
+            side = fast.o2w.prepare_objects(block["objects"], block["valid"])
+            scores["o2w"] = fast.o2w.score(text["o2w"], side, len(page.tree.captions), scored)
         if "w2r" in pictures.networks:
             scores["w2r"] = fast.w2r.score(text["w2r"], block["regions"], scored)
         if len(scores) == len(fast.parts) - 1:

@@ -38,6 +38,23 @@ class Group:
     fused: tf.Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectSide:
+    """What is known of B pictures before any caption.
+
+    Attributes:
+        queries: float (B, P, S), o' W of Eq. 10.
+        hidden: float (B, P, H1), the objects through their half of the first Dense layer, with its bias.
+        fused: float (B, P, F), A o of the fusion, or None.
+        valid: bool (B, P), False at padded objects.
+    """
+
+    queries: tf.Tensor
+    hidden: tf.Tensor
+    fused: tf.Tensor | None
+    valid: tf.Tensor
+
+
 class FastO2W:
     """The O2W network of a scorer, for inference.
 
@@ -101,35 +118,35 @@ class FastO2W:
         fused = None if self.B is None else tf.matmul(states, self.B)
         return Group(captions, states, tf.matmul(states, self.from_state), fused)
 
+    def prepare_objects(self, objects: tf.Tensor, valid: tf.Tensor) -> ObjectSide:
+        """The object side of pictures: objects float32 (B, P, Q), as stored, and valid bool (B, P)."""
+        return ObjectSide(*_object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A), valid)
+
     def score(
-        self,
-        groups: list[Group],
-        objects: tf.Tensor,
-        valid: tf.Tensor,
-        count: int,
-        scored: Callable[[int], None] = lambda n: None,
+        self, groups: list[Group], pictures: ObjectSide, count: int, scored: Callable[[int], None] = lambda n: None
     ) -> np.ndarray:
         """Scores of a block of pictures with all captions of a page.
 
         Args:
             groups: from `prepare`.
-            objects: float32 (B, P, Q), as stored.
-            valid: bool (B, P).
+            pictures: from `prepare_objects`.
             count: N_u, number of captions in the page.
             scored: told the number of captions whenever some are done.
 
         Returns:
             float32 (N_u, B).
         """
-        objects = self.norm(objects)
-        queries, hidden, fused = _object_side(objects, self.W, self.from_object, self.bias, self.A)
-        scores = np.empty((count, len(objects)), np.float32)
-        step = max(1, PAIR_ROWS // (objects.shape[0] * objects.shape[1]))
+        B, P = pictures.valid.shape
+        scores = np.empty((count, B), np.float32)
+        step = max(1, PAIR_ROWS // (B * P))
         for group in groups:
             for start in range(0, len(group.captions), step):
                 some = slice(start, start + step)
                 text = (group.states[some], group.hidden[some], None if group.fused is None else group.fused[some])
-                part = _score_pairs(queries, hidden, fused, valid, *text, self.attention, self.from_fusion, self.rest)
+                part = _score_pairs(
+                    pictures.queries, pictures.hidden, pictures.fused, pictures.valid,
+                    *text, self.attention, self.from_fusion, self.rest,
+                )  # fmt: skip
                 scores[group.captions[some]] = part.numpy()
                 scored(len(group.captions[some]))
         return scores
