@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config import Config, DataConfig
+from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
@@ -65,7 +66,7 @@ def search(
     fast = FastScorer(model.scorer)
     rerank = rerank and max(rerank, top)
     if is_photo:
-        part, _ = _corpus_part(run, config, split, progress)
+        part, _ = corpus_part(run, config, split, progress)
         features = _photo_features(run, config.data, Path(query), config.model.P)
         order, scores = CaptionSearch(fast, tokenizer(part.captions)).rank(features, 0, rerank)
         found = part.captions
@@ -75,14 +76,15 @@ def search(
             found, features = _folder_features(run, config.data, folder, progress)
             rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
         else:
-            part, features = _corpus_part(run, config, split, progress)
+            part, features = corpus_part(run, config, split, progress)
             found, rows = part.image_paths, part.image_rows
         order, scores = PictureSearch(fast, features, rows).rank(tokens, rerank)
         found = [found[row] for row in rows] if folder else found
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
 
 
-def _corpus_part(run: RunFolder, config, split: str, progress: bool):
+def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> tuple[Split, Features]:
+    """A split of the run's corpus and the features of the corpus; UserError if they are not those of the training."""
     data = open_data(config.data, progress)
     check_fit(config, data)
     run.require_same_data(fingerprint(data), FEATURE_KEYS)
