@@ -203,6 +203,11 @@ class TestBudget:
         scorer = make()[1]
         assert len({self.plan(scorer, 0.2, pictures)[0].pictures for pictures in (2000, 4000, 80_000)}) == 1
 
+    def test_features_of_a_block_are_small_whatever_the_budget(self):
+        D = planning.BLOCK_BYTES // (4 * 5 * 10)  # ten pictures of D regions with M = 5 numbers
+        (page,) = planning.plan(FastScorer(make()[1]), ("w2r", "o2w"), self.tokens(), 100, D, 4, 4096)
+        assert page.pictures == 10
+
     def test_too_little_is_refused_with_what_is_enough(self, small_blocks):
         scorer = make()[1]
         with pytest.raises(UserError, match=r"--memory 0.001: .* at least (\d+)"):

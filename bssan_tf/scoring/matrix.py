@@ -116,10 +116,9 @@ class Pictures:
         return cls(arrays, rows, networks)
 
     def block(self, start: int, count: int) -> dict[str, tf.Tensor]:
-        """Features of pictures start ... start + count - 1."""
+        """Features of pictures start ... start + count - 1, as stored."""
         rows = self.rows[start : start + count]
-        types = {"valid": bool}
-        return {k: tf.constant(np.asarray(v[rows], types.get(k, np.float32))) for k, v in self.arrays.items()}
+        return {name: tf.constant(np.asarray(array[rows])) for name, array in self.arrays.items()}
 
     def identity(self) -> list:
         """What tells these features from others: shapes, rows, and the first and the last picture."""

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.models.attention import learned_weights
-from bssan_tf.scoring.folding import apply_mlp, folded_mlp
+from bssan_tf.scoring.folding import apply_mlp, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
+from bssan_tf.scoring.tracing import traced
 
 GROUP = 128  # captions of one group at most
 PAIR_ROWS = 8192  # rows (caption, picture, object) of one product
@@ -67,7 +68,7 @@ class FastO2W:
         names = {layer.name for layer in network.layers}
         attention = network.get_layer("o2w_attention")
         self.states_of = _traced(text_network)
-        self.norm = network.get_layer("object_norm")
+        self.norm = traced_norm(network.get_layer("object_norm"))
         self.W = tf.constant(attention.W.numpy())
         self.attention = (
             tf.constant(attention.b.numpy()),
@@ -119,7 +120,7 @@ class FastO2W:
         return Group(captions, states, tf.matmul(states, self.from_state), fused)
 
     def prepare_objects(self, objects: tf.Tensor, valid: tf.Tensor) -> ObjectSide:
-        """The object side of pictures: objects float32 (B, P, Q), as stored, and valid bool (B, P)."""
+        """The object side of pictures: objects float16 or float32 (B, P, Q), as stored, and valid bool (B, P)."""
         return ObjectSide(*_object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A), valid)
 
     def score(
@@ -163,7 +164,7 @@ def _traced(text_network: tf.keras.Model):
     return text_network.states_of
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _object_side(objects, W, from_object, bias, A):
     """o' W of Eq. 10, the object half of the first Dense layer with its bias, and A o or None: (B, P, ...)."""
     return (
@@ -173,7 +174,7 @@ def _object_side(objects, W, from_object, bias, A):
     )
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _score_pairs(queries, from_objects, A_o, valid, states, from_states, B_s, attention, from_fusion, rest):
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
     n, length, S = tf.unstack(tf.shape(states))
