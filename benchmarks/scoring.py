@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=("comparison", "growth"), help="one of the two parts (both)")
     options = parser.parse_args(arguments)
     tokens, vocabulary = workload.tokens_of(workload.read_captions(options))
-    result = {}
+    result = {"memory_budget_mb": options.memory}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workload.draw_features(workload.model_config(options), options.images, folder)
@@ -97,7 +97,6 @@ def comparison(options: argparse.Namespace, folder: Path, tokens: np.ndarray, vo
         "gemm_gflop_per_s": rate,
         "w2r_gflop_per_s": unavoidable * options.images / seconds["w2r"] / 1e9,
         "gemm_fraction": unavoidable * options.images / seconds["w2r"] / 1e9 / rate,
-        "memory_budget_mb": options.memory,
         "peak_mb": alone.start(folder, options, tokens, vocabulary, options.images)["peak_mb"],
     }
 

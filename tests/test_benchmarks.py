@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import alone, operations, scoring, training, workload
+from benchmarks import alone, chart, operations, scoring, training, workload
 from bssan_tf.config import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -110,6 +110,24 @@ def test_growth_of_scoring(flags, monkeypatch):
         "length": [[2, 12, 5, 128], [2, 6, 10, 128], [2, 3, 20, 128], [2, 2, 30, 128]],
         "H": [[2, 16, 4, 32], [2, 16, 4, 64], [2, 16, 4, 128]],
     }
+
+
+def test_chart_of_growth(tmp_path):
+    rows = [
+        {name: n, "seconds": n / 2, "pairs_per_s": 10 / n, "peak_mb": 100 + n}
+        for name in chart.SERIES
+        for n in (1, 2, 4)
+    ]
+    axes = chart.growth_figure(rows, budget_mb=200).axes
+    assert axes[0].lines[0].get_xydata().tolist() == [[1, 0.5], [2, 1], [4, 2]]  # seconds over pictures
+    assert axes[2].lines[0].get_xydata().tolist() == [[1, 10], [2, 5], [4, 2.5]]  # pairs per second over words
+    assert axes[4].lines[0].get_xydata().tolist() == [[1, 101], [2, 102], [4, 104]]
+    (tmp_path / "n.json").write_text(json.dumps({"growth": rows, "memory_budget_mb": 200}))
+    chart.main([str(tmp_path / "n.json"), "-o", str(tmp_path / "growth.png")])
+    assert (tmp_path / "growth.png").stat().st_size < 200_000
+    (tmp_path / "n.json").write_text("{}")
+    with pytest.raises(UserError, match="no growth in it"):
+        chart.main([str(tmp_path / "n.json")])
 
 
 def test_training_against_a_plain_loop(flags, capsys):
