@@ -205,7 +205,7 @@ class TestBudget:
 
     def test_features_of_a_block_are_small_whatever_the_budget(self):
         D = planning.BLOCK_BYTES // (4 * 5 * 10)  # ten pictures of D regions with M = 5 numbers
-        (page,) = planning.plan(FastScorer(make()[1]), ("w2r", "o2w"), self.tokens(), 100, D, 4, 4096)
+        (page,) = planning.plan(FastScorer(make()[1]), ("w2r", "o2w"), self.tokens(), 100, D, 4, 2**16)
         assert page.pictures == 10
 
     def test_too_little_is_refused_with_what_is_enough(self, small_blocks):
