@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import re
 import resource
 from pathlib import Path
@@ -19,7 +21,11 @@ def peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def reset_peak() -> None:
-    """Count the peak from now on, where the system allows it (Linux)."""
+def settled_mb() -> float:
+    """Give freed memory back and count the peak from here on, where the system allows it (Linux); the peak now."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # else later arrays would lie in freed memory and not be counted
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    return peak_mb()

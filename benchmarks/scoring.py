@@ -1,7 +1,8 @@
 """Pairs per second of the exact fast scorer against Keras called on padded pairs.
 
 Run `python -m benchmarks.scoring [--captions FILE] [--json FILE]`. Both run in turns in one process, so that other work
-on the machine meets both; operations are counted from shapes, and compared with the machine's GEMM rate.
+on the machine meets both; operations are counted from shapes, and compared with the machine's GEMM rate. Memory and
+growth are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from tqdm import tqdm
 
-from benchmarks import operations, workload
-from benchmarks.memory import peak_mb, reset_peak
+from benchmarks import alone, operations, workload
 from benchmarks.naive import NaiveScorer
 from bssan_tf import cli
 from bssan_tf.files import write_json
@@ -26,49 +28,53 @@ from bssan_tf.scoring import FastScorer, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
-NAIVE_BATCHES = (64, 128, 256, 512)
-
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print one table, write the numbers."""
+    """Measure, print, write the numbers."""
     parser = cli.Parser(prog="python -m benchmarks.scoring", description=__doc__.split("\n")[0])
     workload.add_flags(parser)
     parser.add_argument("--images", type=cli.count, default=32, help="pictures of the largest matrix (32)")
     parser.add_argument("--memory", type=cli.count, default=MEMORY_MB, metavar="MB", help="budget of the fast scorer")
-    parser.add_argument("--no-growth", action="store_true", help="only the comparison")
+    parser.add_argument("--naive-batches", type=cli.count, nargs="+", default=(64, 128, 256, 512), metavar="N")
+    parser.add_argument(
+        "--checked", type=cli.count, default=1024, metavar="N", help="pairs compared in each part (1024)"
+    )
+    parser.add_argument("--only", choices=("comparison", "growth"), help="one of the two parts (both)")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(options, Path(folder))
-    workload.show({name: value for name, value in result.items() if name != "growth"})
-    for row in result["growth"]:
-        print("growth  " + "  ".join(f"{name} {value:.5g}" for name, value in row.items()))
+    tokens, vocabulary = workload.tokens_of(workload.read_captions(options))
+    result = {"memory_budget_mb": options.memory}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        workload.draw_features(workload.model_config(options), options.images, folder)
+        if options.only != "growth":
+            result |= comparison(options, folder, tokens, vocabulary)
+            workload.show(result)
+        if options.only != "comparison":
+            result["growth"] = growth(options, folder, tokens, vocabulary)
+            for row in result["growth"]:
+                print("growth  " + "  ".join(f"{name} {value:.5g}" for name, value in row.items()))
     if options.json:
         write_json(options.json, result)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict:
-    """The comparison at full size, and how time and memory grow."""
-    captions = workload.read_captions(options)
-    tokens, vocabulary = workload.tokens_of(captions)
-    config = workload.model_config(options)
+def comparison(options: argparse.Namespace, folder: Path, tokens: np.ndarray, vocabulary: int) -> dict:
+    """Rates of both, how much they differ, and the memory of the fast one alone."""
+    config, features = workload.model_config(options), workload.load_features(folder)
     scorer = Bssan(config, vocabulary).scorer
-    features = workload.draw_features(config, options.images, folder)
-    fast = FastScorer(scorer)
+    fast, naive = FastScorer(scorer), NaiveScorer(scorer, **features)
     gemm = [workload.gemm_rate()]
-    score(fast, features, tokens[:64], 2)  # trace
+    score_matrix(fast, **features, captions=tokens[:64], image_rows=np.arange(1))  # trace
 
-    naive = NaiveScorer(scorer, **features)
-    rates, compared = [naive_rates(naive, tokens)], []
-    base = peak_after_reset()
-    seconds = {}
+    rates, compared, seconds = [naive_rates(naive, tokens, options.naive_batches)], [], {}
     for part in ("o2w", "w2r"):
-        seconds[part], scores = timed(fast, features, tokens, options.images, part, options.memory)
+        start = time.perf_counter()
+        scores = score_matrix(fast, **features, captions=tokens, part=part, memory_mb=options.memory)
+        seconds[part] = time.perf_counter() - start
         gemm.append(workload.gemm_rate())
-        compared.append(largest_difference(naive, part, scores, tokens))
-    resident = peak_mb()
-    rates.append(naive_rates(naive, tokens))
+        compared.append(largest_difference(naive, part, scores, tokens, options.checked))
+    rates.append(naive_rates(naive, tokens, options.naive_batches))
     pairs = options.images * len(tokens)
-    best = {size: float(np.median([rate[size] for rate in rates])) for size in NAIVE_BATCHES}
+    best = {size: float(np.median([rate[size] for rate in rates])) for size in options.naive_batches}
     naive_rate, fast_rate = max(best.values()), pairs / sum(seconds.values())
     tree, rate = PrefixTree(tokens), float(np.median(gemm))
     unavoidable = operations.w2r_tree(config, tree)
@@ -91,33 +97,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         "gemm_gflop_per_s": rate,
         "w2r_gflop_per_s": unavoidable * options.images / seconds["w2r"] / 1e9,
         "gemm_fraction": unavoidable * options.images / seconds["w2r"] / 1e9 / rate,
-        "memory_budget_mb": options.memory,
-        "peak_mb": resident - base,
-        "growth": [] if options.no_growth else growth(options, config, fast, features, tokens, vocabulary),
+        "peak_mb": alone.start(folder, options, tokens, vocabulary, options.images)["peak_mb"],
     }
 
 
-def peak_after_reset() -> float:
-    reset_peak()
-    return peak_mb()
-
-
-def score(fast, features: dict, tokens: np.ndarray, images: int, part: str = "score", memory: int = MEMORY_MB):
-    return score_matrix(fast, **features, captions=tokens, image_rows=np.arange(images), part=part, memory_mb=memory)
-
-
-def timed(fast, features: dict, tokens: np.ndarray, images: int, part: str, memory: int) -> tuple[float, np.ndarray]:
-    """Seconds of a whole matrix, and the matrix."""
-    start = time.perf_counter()
-    scores = score(fast, features, tokens, images, part, memory)
-    return time.perf_counter() - start, scores
-
-
-def naive_rates(naive: NaiveScorer, tokens: np.ndarray) -> dict[int, float]:
+def naive_rates(naive: NaiveScorer, tokens: np.ndarray, batches: Sequence[int]) -> dict[int, float]:
     """Pairs per second for each batch size, on random pairs."""
     rng, rates = np.random.default_rng(0), {}
     images = len(naive.arrays["regions"])
-    for size in NAIVE_BATCHES:
+    for size in batches:
         rows, captions = rng.integers(images, size=size), rng.integers(len(tokens), size=size)
         naive.pairs(rows, tokens[captions])  # trace
         start = time.perf_counter()
@@ -126,38 +114,29 @@ def naive_rates(naive: NaiveScorer, tokens: np.ndarray) -> dict[int, float]:
     return rates
 
 
-def largest_difference(naive: NaiveScorer, part: str, scores: np.ndarray, tokens: np.ndarray, pairs: int = 1024):
+def largest_difference(naive: NaiveScorer, part: str, scores: np.ndarray, tokens: np.ndarray, pairs: int) -> float:
     """Over random pairs, between a part of the matrix and Keras."""
     rng, largest = np.random.default_rng(1), 0.0
-    for _ in range(pairs // 256):
-        rows, captions = rng.integers(len(scores), size=256), rng.integers(len(tokens), size=256)
+    for start in range(0, pairs, 256):
+        size = min(256, pairs - start)
+        rows, captions = rng.integers(len(scores), size=size), rng.integers(len(tokens), size=size)
         expected = naive.pairs(rows, tokens[captions])[part]
         largest = max(largest, float(np.abs(scores[rows, captions] - expected).max()))
     return largest
 
 
-def growth(options: argparse.Namespace, config, fast, features: dict, tokens: np.ndarray, vocabulary: int) -> list:
-    """Seconds and peak memory of W2R + O2W over pictures, captions, caption length and H."""
+def growth(options: argparse.Namespace, folder: Path, tokens: np.ndarray, vocabulary: int) -> list[dict]:
+    """Seconds and peak memory over pictures, captions, caption length and H, each in a process of its own."""
     few, some = max(1, options.images // 4), max(1, len(tokens) // 4)
-    rows = []
-
-    def add(name: str, value: int, fast: FastScorer, tokens: np.ndarray, images: int) -> None:
-        base = peak_after_reset()
-        seconds, _ = timed(fast, features, tokens, images, "score", options.memory)
-        rate = images * len(tokens) / seconds
-        rows.append({name: value, "seconds": seconds, "pairs_per_s": rate, "peak_mb": peak_mb() - base})
-
-    for factor in (1, 2, 4):
-        add("images", few * factor, fast, tokens[:some], few * factor)
-    for factor in (1, 2, 4):
-        add("captions", some * factor, fast, tokens[: some * factor], few)
-    for length in (5, 10, 20, 30):
-        add("length", length, fast, same_length(tokens[:some], length), few)
-    for H in (config.H // 4, config.H // 2, config.H):
-        smaller = FastScorer(Bssan(workload.model_config(options, H=H), vocabulary).scorer)
-        score(smaller, features, tokens[:64], 1)  # trace
-        add("H", H, smaller, tokens[:some], few)
-    return rows
+    H = workload.model_config(options).H
+    jobs = [("images", few * factor, tokens[:some], few * factor, {}) for factor in (1, 2, 4)]
+    jobs += [("captions", some * factor, tokens[: some * factor], few, {}) for factor in (1, 2, 4)]
+    jobs += [("length", length, same_length(tokens[:some], length), few, {}) for length in (5, 10, 20, 30)]
+    jobs += [("H", width, tokens[:some], few, {"H": width}) for width in (H // 4, H // 2, H)]
+    return [
+        {name: value, **alone.start(folder, options, captions, vocabulary, images, **changes)}
+        for name, value, captions, images, changes in tqdm(jobs, desc="growth", unit="matrix")
+    ]
 
 
 def same_length(tokens: np.ndarray, length: int) -> np.ndarray:

@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = cli.Parser(prog="python -m benchmarks.training", description=__doc__.split("\n")[0])
     workload.add_flags(parser)
     parser.add_argument("--images", type=cli.count, default=512, help="pictures in the store (512)")
+    parser.add_argument("--batch-size", type=cli.count, metavar="B", help="pictures of a step (the preset's)")
+    parser.add_argument(
+        "--length-pool", type=cli.count, metavar="N", help="batches sorted by length together (the preset's)"
+    )
     parser.add_argument("--steps", type=cli.count, default=8, help="steps of each round (8)")
     parser.add_argument("--rounds", type=cli.count, default=3)
     parser.add_argument("--mixed-precision", action="store_true", help="ours in bfloat16, the other in float32")
@@ -50,7 +54,9 @@ def measure(options, folder: Path) -> dict:
     options.images = min(options.images, len(tokens))
     config = preset(options.preset, options.size)
     config = Config(training=config.training, model=workload.model_config(options))
-    config = config.replace(mixed_precision=options.mixed_precision)
+    changes = {"batch_size": options.batch_size, "length_pool": options.length_pool}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    config = config.replace(mixed_precision=options.mixed_precision, **changes)
     arrays = workload.draw_features(config.model, options.images, folder)
     split = one_caption_each(options.images, len(tokens))
     features = Features(split.image_ids, **arrays)

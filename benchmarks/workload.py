@@ -63,18 +63,21 @@ def model_config(options: argparse.Namespace, **changes) -> ModelConfig:
 
 
 def draw_features(config: ModelConfig, images: int, folder: Path) -> dict[str, np.ndarray]:
-    """Memory-mapped float16 arrays with the sparsity of real ones; the time does not depend on what they show."""
+    """Float16 arrays with the sparsity of real ones, in `folder`; the time does not depend on what they show."""
     rng = np.random.default_rng(0)
-    found = {}
     for name, shape in (("regions", (config.D, config.M)), ("objects", (config.P, config.Q))):
         path = folder / f"{name}.npy"
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(images, *shape))
         for row in array:
             row[:] = np.maximum(rng.normal(-1.5, 1.0, shape), 0) * 20
         array.flush()
-        found[name] = np.load(path, mmap_mode="r")
-    found["valid"] = np.ones((images, config.P), bool)
-    return found
+    return load_features(folder)
+
+
+def load_features(folder: Path) -> dict[str, np.ndarray]:
+    """What `draw_features` wrote: `regions` (N, D, M) and `objects` (N, P, Q), memory-mapped, and `valid`."""
+    found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("regions", "objects")}
+    return {**found, "valid": np.ones(found["objects"].shape[:2], bool)}
 
 
 def gemm_rate(rows: int = 2048, size: int = 1024, repeats: int = 9) -> float:

@@ -18,6 +18,7 @@ from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 from bssan_tf.pipeline import needed_features
+from bssan_tf.runs import RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes")  # None for imported arrays
 
@@ -89,8 +90,22 @@ def fingerprint(data: Data) -> dict:
     }
 
 
+def extractor_of(run: RunFolder, data: DataConfig):
+    """The extractor that a run was trained with, for new photos.
+
+    Raises:
+        UserError: its weights are others now, or the run was trained on imported arrays.
+    """
+    if data.import_regions or data.import_objects:
+        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
+    extractor = build_extractor(data)
+    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
+    run.require_same_data(made_with, tuple(made_with))
+    return extractor
+
+
 def build_extractor(data: DataConfig):
-    """The extractor of a run, for its corpus or for a new photo."""
+    """The extractor that a DataConfig names."""
     from bssan_tf.features.regions import Extractor
 
     data = resolve(data)

@@ -12,15 +12,16 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config import Config, DataConfig
+from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, build_extractor, fingerprint, open_data, resolve
+from bssan_tf.preparation import FEATURE_KEYS, extractor_of, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
-from bssan_tf.scoring.two_stage import RERANK, rank_captions, rank_pictures
+from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
 from bssan_tf.visualization import photo_objects
 
 logger = logging.getLogger(__name__)
@@ -65,49 +66,35 @@ def search(
     fast = FastScorer(model.scorer)
     rerank = rerank and max(rerank, top)
     if is_photo:
-        part, _ = _corpus_part(run, config, split, progress)
+        part, _ = corpus_part(run, config, split, progress)
         features = _photo_features(run, config.data, Path(query), config.model.P)
-        order, scores = rank_captions(fast, features, 0, tokenizer(part.captions), rerank)
+        order, scores = CaptionSearch(fast, tokenizer(part.captions)).rank(features, 0, rerank)
         found = part.captions
     else:
-        tokens = tokenizer([query])
-        if not tokens.any():
-            raise UserError(f"--search {query!r}: has no word; give a sentence or a picture file")
-        unknown = [word for word in tokenizer.words_of(query) if word not in tokenizer.words]
-        if unknown:
-            logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
+        tokens = tokenizer.read_sentence(query, "--search")
         if folder:
             found, features = _folder_features(run, config.data, folder, progress)
             rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
         else:
-            part, features = _corpus_part(run, config, split, progress)
+            part, features = corpus_part(run, config, split, progress)
             found, rows = part.image_paths, part.image_rows
-        order, scores = rank_pictures(fast, features, rows, tokens, rerank)
+        order, scores = PictureSearch(fast, features, rows).rank(tokens, rerank)
         found = [found[row] for row in rows] if folder else found
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
 
 
-def _corpus_part(run: RunFolder, config, split: str, progress: bool):
+def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> tuple[Split, Features]:
+    """A split of the run's corpus and the features of the corpus; UserError if they are not those of the training."""
     data = open_data(config.data, progress)
     check_fit(config, data)
     run.require_same_data(fingerprint(data), FEATURE_KEYS)
     return data.split(split), data.features
 
 
-def _same_extractor(run: RunFolder, data: DataConfig):
-    """The run's extractor; UserError where its weights are others, or it has none."""
-    if data.import_regions or data.import_objects:
-        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new pictures")
-    extractor = build_extractor(data)
-    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    run.require_same_data(made_with, tuple(made_with))
-    return extractor
-
-
 def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
     picture, size = read_picture(photo)
     objects = photo_objects(data, photo, size, None, P)
-    found = _same_extractor(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    found = extractor_of(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
     return SimpleNamespace(regions=found["regions"], objects=found["objects"], valid=objects["valid"][None])
 
 
@@ -122,7 +109,7 @@ def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: b
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
     ids = tuple(path.name for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor = _same_extractor(run, data)
+    extractor = extractor_of(run, data)
     boxes = data.boxes if resolve(data).objects == "boxes" and data.boxes else "grid"
     if boxes == "grid":
         logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")

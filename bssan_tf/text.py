@@ -102,6 +102,22 @@ class Tokenizer:
         """The words that the tokens stand for, unknown ones as in the caption; padding has none."""
         return split_words(caption)[: self.length]
 
+    def read_sentence(self, sentence: str, source: str) -> np.ndarray:
+        """Token ids int32 (1, L) of a user's sentence; names unknown words in a warning.
+
+        Args:
+            source: what the sentence was given as, for the error.
+
+        Raises:
+            UserError: the sentence has no word.
+        """
+        words = self.words_of(sentence)
+        if not words:
+            raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
+        if unknown := [word for word in words if word not in self.words]:
+            logger.warning("not in the vocabulary, so read as one unknown word: %s", ", ".join(unknown))
+        return self([sentence])
+
     def save(self, path: Path) -> None:
         """Writes the vocabulary without the special words, one a line: line n (from 1) is token id n + 1."""
         Path(path).write_bytes("".join(f"{word}\n" for word in self.words[2:]).encode())

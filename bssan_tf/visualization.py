@@ -19,8 +19,9 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
 from bssan_tf.figures import attention_figure, figure_to_array
 from bssan_tf.pipeline import gather, longest
-from bssan_tf.preparation import build_extractor, resolve
+from bssan_tf.preparation import extractor_of, resolve
 from bssan_tf.runs import RunFolder
+from bssan_tf.scoring import score_matrices
 
 logger = logging.getLogger(__name__)
 
@@ -43,33 +44,23 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     """
     flags = dict(data_flags or {})
     config = run.load_config()
-    if config.data.import_regions or config.data.import_objects:
-        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for a new photo")
     picture, size = read_picture(photo)
     model, tokenizer = run.load_model()
-    words = tokenizer.words_of(caption)
-    if not words:
-        raise UserError(f"caption {caption!r}: has no word; give a sentence")
+    tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
     boxes = flags.pop("boxes", None)
     data = config.replace(**flags).data
+    extractor = extractor_of(run, data)
     objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P)
-    extractor = build_extractor(data)
-    run.require_same_data(
-        {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}, ("extractor", "weights_sha256")
-    )
     features = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    inputs = {
-        "regions": features["regions"].astype(np.float32),
-        "objects": features["objects"].astype(np.float32),
-        "valid": objects["valid"][None],
-        "tokens": tokenizer([caption])[:, : len(words)],
-    }
-    outputs = _score(model.scorer, inputs)
-    if unknown := [word for word in words if word not in tokenizer.words]:
-        logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
+    arrays = {name: features[name].astype(np.float32) for name in ("regions", "objects")}
+    arrays["valid"] = objects["valid"][None]
+    outputs = {name: value[0] for name, value in _score(model.scorer, {**arrays, "tokens": tokens}).items()}
+    # the numbers are evaluate.py's; the graph is asked for α and β
+    matrices = score_matrices(model.scorer, captions=tokens, **arrays)
+    scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
-    _draw(picture, known, {name: value[0] for name, value in outputs.items()}, objects, out)
-    return {name: float(outputs[name][0]) for name in ("score", "w2r", "o2w") if name in outputs}
+    _draw(picture, known, {**outputs, **scores}, objects, out)
+    return {name: scores[name] for name in ("score", "w2r", "o2w") if name in scores}
 
 
 def photo_objects(

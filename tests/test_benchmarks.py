@@ -1,12 +1,14 @@
-"""The operations that the benchmarks count, and the captions that they read."""
+"""What the benchmarks count and read, and whole runs of them on the smallest model."""
 
 import argparse
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import operations, workload
+from benchmarks import alone, chart, operations, scoring, training, workload
 from bssan_tf.config import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -62,3 +64,77 @@ def test_drawn_features_are_mapped_and_sparse(tmp_path):
     assert arrays["regions"].shape == (3, 196, 512)
     assert isinstance(arrays["regions"], np.memmap)
     assert 0.03 < (arrays["regions"] > 0).mean() < 0.12
+
+
+@pytest.fixture
+def flags(tmp_path, monkeypatch):
+    """Of a run on a few short captions; the rate of products is measured on smaller ones."""
+    monkeypatch.setattr(workload, "gemm_rate", partial(workload.gemm_rate, rows=512, size=256, repeats=3))
+    captions = [f"a {a} {b} {c}" for a in ("red", "blue") for b in ("dog", "cat") for c in map(str, range(16))]
+    (tmp_path / "captions.txt").write_text("\n".join(captions))
+    return ["--size", "tiny", "--captions", str(tmp_path / "captions.txt"), "--json", str(tmp_path / "numbers.json")]
+
+
+def numbers(main, flags):
+    """What a benchmark writes for these flags."""
+    main(flags)
+    return json.loads(Path(flags[flags.index("--json") + 1]).read_text())
+
+
+def test_scoring_against_keras(flags, capsys):
+    flags += ["--images", "2", "--naive-batches", "16", "32", "--checked", "48", "--only", "comparison"]
+    found = numbers(scoring.main, flags)
+    assert (found["captions"], found["distinct_words"], found["tokens"], found["tree_nodes"]) == (64, 21, 256, 71)
+    assert found["ratio"] == pytest.approx(found["fast_pairs_per_s"] / found["naive_pairs_per_s"])
+    assert found["naive_batch"] in (16, 32)
+    assert 0 < found["max_abs_diff"] < 1e-4
+    assert 0 < found["gemm_fraction"] < 1
+    assert 0 < found["peak_mb"] < found["memory_budget_mb"] == 2048
+    assert "max_abs_diff" in capsys.readouterr().out
+
+
+def test_growth_of_scoring(flags, monkeypatch):
+    def started(folder, options, tokens, vocabulary, images, **changes):
+        (length,) = set((tokens != 0).sum(axis=1))
+        return dict(zip("icln", map(float, (images, len(tokens), length, changes.get("H", 128)))))
+
+    monkeypatch.setattr(alone, "start", started)
+    rows = numbers(scoring.main, [*flags, "--images", "8", "--only", "growth"])["growth"]
+    shapes = {
+        name: [[row[letter] for letter in "icln"] for row in rows if name in row]
+        for name in ("images", "captions", "length", "H")
+    }
+    assert shapes == {
+        "images": [[2, 16, 4, 128], [4, 16, 4, 128], [8, 16, 4, 128]],
+        "captions": [[2, 16, 4, 128], [2, 32, 4, 128], [2, 64, 4, 128]],
+        "length": [[2, 12, 5, 128], [2, 6, 10, 128], [2, 3, 20, 128], [2, 2, 30, 128]],
+        "H": [[2, 16, 4, 32], [2, 16, 4, 64], [2, 16, 4, 128]],
+    }
+
+
+def test_chart_of_growth(tmp_path):
+    rows = [
+        {name: n, "seconds": n / 2, "pairs_per_s": 10 / n, "peak_mb": 100 + n}
+        for name in chart.SERIES
+        for n in (1, 2, 4)
+    ]
+    axes = chart.growth_figure(rows, budget_mb=200).axes
+    assert axes[0].lines[0].get_xydata().tolist() == [[1, 0.5], [2, 1], [4, 2]]  # seconds over pictures
+    assert axes[2].lines[0].get_xydata().tolist() == [[1, 10], [2, 5], [4, 2.5]]  # pairs per second over words
+    assert axes[4].lines[0].get_xydata().tolist() == [[1, 101], [2, 102], [4, 104]]
+    (tmp_path / "n.json").write_text(json.dumps({"growth": rows, "memory_budget_mb": 200}))
+    chart.main([str(tmp_path / "n.json"), "-o", str(tmp_path / "growth.png")])
+    assert (tmp_path / "growth.png").stat().st_size < 200_000
+    (tmp_path / "n.json").write_text("{}")
+    with pytest.raises(UserError, match="no growth in it"):
+        chart.main([str(tmp_path / "n.json")])
+
+
+def test_training_against_a_plain_loop(flags, capsys):
+    found = numbers(training.main, [*flags, "--images", "16", "--batch-size", "8", "--steps", "2", "--rounds", "1"])
+    assert found["batch_size"] == 8
+    assert found["pairs_per_s"] > 0
+    assert found["ratio"] == pytest.approx(found["pairs_per_s"] / found["straightforward_pairs_per_s"])
+    assert 0 < found["gemm_fraction"] < 1
+    assert 0 <= found["input_wait_fraction"] < 1
+    assert "input_wait_fraction" in capsys.readouterr().out

@@ -170,6 +170,21 @@ def test_visualize_any_photo(project, workplace):
         assert np.asarray(picture.convert("RGB")).std() > 20
 
 
+def test_visualize_and_evaluate_say_the_same_scores(workplace, monkeypatch):
+    from bssan_tf.evaluation import evaluate
+    from bssan_tf.runs import RunFolder
+    from bssan_tf.visualization import explain
+
+    monkeypatch.chdir(workplace)
+    photo = Path("photos/041.png")  # the second of the test split
+    lines = (workplace / "photos" / "captions.csv").read_text().splitlines()
+    caption = next(line.split(",")[1] for line in lines if line.startswith(photo.name))
+    evaluate(RunFolder(Path("runs/one")), out=Path("same.npy"), progress=False)
+    scores = explain(RunFolder(Path("runs/one")), photo, caption, Path("same.png"))
+    assert set(scores) == {"score", "w2r", "o2w"}
+    assert scores["score"] == pytest.approx(np.load("same.npy")[1, 2], abs=1e-5)
+
+
 def test_visualize_takes_boxes(call, workplace):
     boxes = np.array([[[5, 5, 40, 40, 0.9, 3], [0, 0, 0, 0, 0, 0]]], np.float32)
     np.savez(workplace / "boxes.npz", names=np.array(["000.png"]), boxes=boxes)

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features.imported import Reordered, import_features
+from bssan_tf.preparation import extractor_of
+from bssan_tf.runs import RunFolder
 
 IDS = ("a.jpg", "b.jpg", "c.jpg")
 
@@ -150,3 +153,8 @@ def test_ids_files_that_are_wrong(tmp_path, text, rows, words):
 def test_no_ids_file(tmp_path):
     with pytest.raises(UserError, match=r"--import-ids .*none\.txt: unreadable"):
         import_features(IDS, save(tmp_path / "r.npy", regions()), ids=tmp_path / "none.txt")
+
+
+def test_no_extractor_for_new_photos(tmp_path):
+    with pytest.raises(UserError, match="imported arrays"):
+        extractor_of(RunFolder(tmp_path), DataConfig(import_regions="regions.npy"))

@@ -1,3 +1,10 @@
+"""The fast scorer against Keras on padded pairs: parts, variants, sizes, budgets; search in two stages; score files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,13 +134,45 @@ def test_table_1_sizes_agree_to_1e_4():
         np.testing.assert_allclose(got, expected[part], atol=1e-4)
 
 
+SMALL = (
+    (w2r, "SLAB_ROWS", 16),
+    (o2w, "PAIR_ROWS", 64),
+    (o2w, "GROUP", 4),
+    (planning, "MIN_PICTURES", 2),
+    (planning, "PLANNED_SHARE", 1.0),
+)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Constants so small that tiny models need many slabs, groups and blocks."""
-    for module, name, value in ((w2r, "SLAB_ROWS", 16), (o2w, "PAIR_ROWS", 64), (o2w, "GROUP", 4)):
+    for module, name, value in SMALL:
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(planning, "MIN_PICTURES", 2)
-    monkeypatch.setattr(planning, "PLANNED_SHARE", 1.0)
+
+
+def score_in_blocks(out):
+    """A matrix in a file, many small blocks: also what the child does that is killed."""
+    config, scorer = make()
+    return score_matrix(
+        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.1, out=out
+    )
+
+
+SLOW_CHILD = """
+import sys, time
+import test_scoring
+
+for constant in test_scoring.SMALL:
+    setattr(*constant)
+block = test_scoring.matrix.Pictures.block
+
+def slow(*arguments):
+    time.sleep(0.05)
+    return block(*arguments)
+
+test_scoring.matrix.Pictures.block = slow
+test_scoring.score_in_blocks(sys.argv[1])
+"""
 
 
 class TestBudget:
@@ -163,6 +202,11 @@ class TestBudget:
     def test_blocks_depend_on_the_budget_not_on_the_corpus(self, small_blocks):
         scorer = make()[1]
         assert len({self.plan(scorer, 0.2, pictures)[0].pictures for pictures in (2000, 4000, 80_000)}) == 1
+
+    def test_features_of_a_block_are_small_whatever_the_budget(self):
+        D = planning.BLOCK_BYTES // (4 * 5 * 10)  # ten pictures of D regions with M = 5 numbers
+        (page,) = planning.plan(FastScorer(make()[1]), ("w2r", "o2w"), self.tokens(), 100, D, 4, 2**16)
+        assert page.pictures == 10
 
     def test_too_little_is_refused_with_what_is_enough(self, small_blocks):
         scorer = make()[1]
@@ -216,45 +260,60 @@ def test_twice_gives_the_same_numbers():
 
 
 class TestTwoStages:
-    first, full = np.array([5.0, 1.0, 4.0, 3.0, 2.0]), np.array([1.0, 9.0, 2.0, 3.0, 8.0])
+    o2w, w2r = np.array([5.0, 1.0, 4.0, 3.0, 2.0]), np.array([-4.0, 8.0, -2.0, 0.0, 6.0])  # sums 1, 9, 2, 3, 8
 
-    def rank(self, rerank, parts=("w2r", "o2w", "score")):
+    def rank(self, rerank, lacks=None):
+        """Order, scores, and for which places W2R was asked."""
         asked = []
 
-        def score(part, places):
-            asked.append((part, sorted(places.tolist())))
-            return (self.first if part == "o2w" else self.full)[places]
+        def by_w2r(places):
+            asked.append(sorted(places.tolist()))
+            return self.w2r[places]
 
-        order, scores = two_stage.two_stages(SimpleNamespace(parts=parts), score, 5, rerank)
+        fast = SimpleNamespace(w2r=True, o2w=True, total=lambda scores: sum(scores.values()))
+        if lacks:
+            setattr(fast, lacks, None)
+        order, scores = two_stage.two_stages(fast, lambda: self.o2w, by_w2r, 5, rerank)
         return order.tolist(), scores.tolist(), asked
 
     def test_only_the_best_of_o2w_are_scored_in_full(self):
         order, scores, asked = self.rank(3)
-        assert asked == [("o2w", [0, 1, 2, 3, 4]), ("score", [0, 2, 3])]
+        assert asked == [[0, 2, 3]]
         assert order == [3, 2, 0, 4, 1]  # 3, 2, 0 by the full score, the rest as O2W has them
         assert scores == [3.0, 2.0, 1.0]
 
     @pytest.mark.parametrize("rerank", [0, 5, 100])
     def test_all_in_full(self, rerank):
-        assert self.rank(rerank) == ([1, 4, 3, 2, 0], [9.0, 8.0, 3.0, 2.0, 1.0], [("score", [0, 1, 2, 3, 4])])
+        assert self.rank(rerank) == ([1, 4, 3, 2, 0], [9.0, 8.0, 3.0, 2.0, 1.0], [[0, 1, 2, 3, 4]])
 
-    def test_a_variant_with_one_part_scores_all_candidates_in_full(self):
-        order, _, asked = self.rank(3, ("w2r", "score"))
-        assert (order, asked) == ([1, 4, 3, 2, 0], [("score", [0, 1, 2, 3, 4])])
+    def test_a_variant_with_one_part_has_one_stage(self):
+        assert self.rank(3, lacks="o2w") == ([1, 4, 3, 2, 0], [8.0, 6.0, 0.0, -2.0, -4.0], [[0, 1, 2, 3, 4]])
+        assert self.rank(3, lacks="w2r") == ([0, 2, 3, 4, 1], [5.0, 4.0, 3.0, 2.0, 1.0], [])
 
-    def test_with_a_model_both_directions_agree_with_the_matrix(self):
-        config, scorer = make()
-        pictures, tokens = make_pictures(config, 6), make_captions(9, length=6)
+    @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
+    def test_with_a_model_both_directions_agree_with_the_matrix(self, variant, small_blocks):
+        config, scorer = make(variant)
+        pictures, tokens = make_pictures(config, 40), make_captions(9, length=6)
         fast, features = FastScorer(scorer), SimpleNamespace(**pictures)
-        full = score_matrix(fast, **pictures, captions=tokens)
-        cheap = score_matrix(fast, **pictures, captions=tokens, part="o2w")
-        order, scores = two_stage.rank_pictures(fast, features, np.arange(6), tokens[:1], rerank=3)
-        best = np.argsort(-cheap[:, 0], kind="stable")[:3]
-        assert set(order[:3]) == set(best)
-        np.testing.assert_allclose(scores, full[order[:3], 0], atol=1e-5)
-        order, scores = two_stage.rank_captions(fast, features, 2, tokens, rerank=4)
-        assert set(order[:4]) == set(np.argsort(-cheap[2], kind="stable")[:4])
-        np.testing.assert_allclose(scores, full[2, order[:4]], atol=1e-5)
+        rows = np.random.default_rng(0).permutation(40)[:33]
+        parts = score_matrices(fast, **pictures, captions=tokens)
+        first = parts.get("o2w", parts["score"])
+
+        def check(ranking, first, full, kept):
+            order, scores = ranking
+            assert sorted(order) == list(range(len(first)))
+            best = order[: kept if variant == "full" else len(first)]
+            np.testing.assert_allclose(np.sort(first[best]), np.sort(first)[-len(best) :], atol=1e-5)
+            np.testing.assert_allclose(scores, full[best], atol=1e-5)
+            assert (np.diff(scores) <= 0).all()
+
+        search = two_stage.PictureSearch(fast, features, rows)
+        for caption in (0, 8):  # the last one has no word
+            full = parts["score"][rows, caption]
+            check(search.rank(tokens[[caption]], rerank=5), first[rows, caption], full, 5)
+        search = two_stage.CaptionSearch(fast, tokens)
+        for row in (2, 39):  # the last one has no object
+            check(search.rank(features, row, rerank=4), first[row], parts["score"][row], 4)
 
 
 class TestFile:
@@ -301,6 +360,36 @@ class TestFile:
             -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
         )
         assert len(calls) - before == blocks - 7
+
+    def test_kill_9_in_the_middle_then_resume(self, tmp_path, monkeypatch, project, small_blocks):
+        out, part = tmp_path / "killed.npy", tmp_path / "killed.npy.part"
+        environment = {**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{project / 'tests'}"}
+        child = subprocess.Popen(
+            [sys.executable, "-c", SLOW_CHILD, str(out)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
+        while not part.exists() or np.isnan(np.load(part)).mean() > 0.5:
+            assert child.poll() is None, child.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        left = np.isnan(np.load(part)).mean()
+        assert 0 < left <= 0.5
+        assert not out.exists()
+
+        block, done = matrix.Pictures.block, []
+
+        def counted(self, start, count):
+            done.append(count)
+            return block(self, start, count)
+
+        monkeypatch.setattr(matrix.Pictures, "block", counted)
+        score_in_blocks(out)
+        resumed = len(done)
+        score_in_blocks(tmp_path / "whole.npy")
+        assert resumed < 0.6 * (len(done) - resumed)  # what was finished is not done again
+        assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
     def test_scores_of_something_else_are_not_touched(self, tmp_path):
         config, scorer = make()

@@ -25,6 +25,16 @@ def test_vocabulary_is_by_frequency_then_alphabet():
     assert Tokenizer.fit(reversed(TRAIN), length=4).words == tokenizer.words
 
 
+def test_a_sentence_of_a_user(caplog):
+    tokenizer = Tokenizer.fit(["a dog", "a dog runs"], length=5)
+    np.testing.assert_array_equal(tokenizer.read_sentence("A dog!", "--search"), [[2, 3, 0, 0, 0]])
+    assert not caplog.records
+    np.testing.assert_array_equal(tokenizer.read_sentence("zyx dog", "--search"), [[1, 3, 0, 0, 0]])
+    assert "one unknown word: zyx" in caplog.text
+    with pytest.raises(UserError, match=r"--search '\?!': has no word; give a sentence"):
+        tokenizer.read_sentence("?!", "--search")
+
+
 def test_tokens_are_cut_padded_and_unknown(caplog):
     tokenizer = Tokenizer.fit(TRAIN, length=4)
     with caplog.at_level(logging.WARNING):

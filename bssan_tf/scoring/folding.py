@@ -1,11 +1,23 @@
-"""The MLPs of Table I for inference: BatchNorm folded into the Dense layer before it."""
+"""Parts of the network for inference: MLPs with BatchNorm folded into the Dense layer before it, scaled features."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.scoring.tracing import traced
+
 Dense = tuple[tf.Tensor, tf.Tensor]  # kernel (F, n), bias (n,)
+
+
+def traced_norm(layer: tf.keras.layers.Layer) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A FeatureNorm as a graph of its own: float16 or float32 (..., M), as stored -> float32.
+
+    In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
+    """
+    return traced(lambda features: layer(tf.cast(features, tf.float32)))
 
 
 def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:

@@ -116,10 +116,9 @@ class Pictures:
         return cls(arrays, rows, networks)
 
     def block(self, start: int, count: int) -> dict[str, tf.Tensor]:
-        """Features of pictures start ... start + count - 1."""
+        """Features of pictures start ... start + count - 1, as stored."""
         rows = self.rows[start : start + count]
-        types = {"valid": bool}
-        return {k: tf.constant(np.asarray(v[rows], types.get(k, np.float32))) for k, v in self.arrays.items()}
+        return {name: tf.constant(np.asarray(array[rows])) for name, array in self.arrays.items()}
 
     def identity(self) -> list:
         """What tells these features from others: shapes, rows, and the first and the last picture."""
@@ -173,9 +172,8 @@ def _score_page(
 
         scores = {}
         if "o2w" in pictures.networks:
-            scores["o2w"] = fast.o2w.score(
-                text["o2w"], block["objects"], block["valid"], len(page.tree.captions), scored
-            )
+            side = fast.o2w.prepare_objects(block["objects"], block["valid"])
+            scores["o2w"] = fast.o2w.score(text["o2w"], side, len(page.tree.captions), scored)
         if "w2r" in pictures.networks:
             scores["w2r"] = fast.w2r.score(text["w2r"], block["regions"], scored)
         if len(scores) == len(fast.parts) - 1:

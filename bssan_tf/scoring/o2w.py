@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.models.attention import learned_weights
-from bssan_tf.scoring.folding import apply_mlp, folded_mlp
+from bssan_tf.scoring.folding import apply_mlp, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
+from bssan_tf.scoring.tracing import traced
 
 GROUP = 128  # captions of one group at most
 PAIR_ROWS = 8192  # rows (caption, picture, object) of one product
@@ -38,6 +39,23 @@ class Group:
     fused: tf.Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectSide:
+    """What is known of B pictures before any caption.
+
+    Attributes:
+        queries: float (B, P, S), o' W of Eq. 10.
+        hidden: float (B, P, H1), the objects through their half of the first Dense layer, with its bias.
+        fused: float (B, P, F), A o of the fusion, or None.
+        valid: bool (B, P), False at padded objects.
+    """
+
+    queries: tf.Tensor
+    hidden: tf.Tensor
+    fused: tf.Tensor | None
+    valid: tf.Tensor
+
+
 class FastO2W:
     """The O2W network of a scorer, for inference.
 
@@ -50,7 +68,7 @@ class FastO2W:
         names = {layer.name for layer in network.layers}
         attention = network.get_layer("o2w_attention")
         self.states_of = _traced(text_network)
-        self.norm = network.get_layer("object_norm")
+        self.norm = traced_norm(network.get_layer("object_norm"))
         self.W = tf.constant(attention.W.numpy())
         self.attention = (
             tf.constant(attention.b.numpy()),
@@ -101,35 +119,35 @@ class FastO2W:
         fused = None if self.B is None else tf.matmul(states, self.B)
         return Group(captions, states, tf.matmul(states, self.from_state), fused)
 
+    def prepare_objects(self, objects: tf.Tensor, valid: tf.Tensor) -> ObjectSide:
+        """The object side of pictures: objects float16 or float32 (B, P, Q), as stored, and valid bool (B, P)."""
+        return ObjectSide(*_object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A), valid)
+
     def score(
-        self,
-        groups: list[Group],
-        objects: tf.Tensor,
-        valid: tf.Tensor,
-        count: int,
-        scored: Callable[[int], None] = lambda n: None,
+        self, groups: list[Group], pictures: ObjectSide, count: int, scored: Callable[[int], None] = lambda n: None
     ) -> np.ndarray:
         """Scores of a block of pictures with all captions of a page.
 
         Args:
             groups: from `prepare`.
-            objects: float32 (B, P, Q), as stored.
-            valid: bool (B, P).
+            pictures: from `prepare_objects`.
             count: N_u, number of captions in the page.
             scored: told the number of captions whenever some are done.
 
         Returns:
             float32 (N_u, B).
         """
-        objects = self.norm(objects)
-        queries, hidden, fused = _object_side(objects, self.W, self.from_object, self.bias, self.A)
-        scores = np.empty((count, len(objects)), np.float32)
-        step = max(1, PAIR_ROWS // (objects.shape[0] * objects.shape[1]))
+        B, P = pictures.valid.shape
+        scores = np.empty((count, B), np.float32)
+        step = max(1, PAIR_ROWS // (B * P))
         for group in groups:
             for start in range(0, len(group.captions), step):
                 some = slice(start, start + step)
                 text = (group.states[some], group.hidden[some], None if group.fused is None else group.fused[some])
-                part = _score_pairs(queries, hidden, fused, valid, *text, self.attention, self.from_fusion, self.rest)
+                part = _score_pairs(
+                    pictures.queries, pictures.hidden, pictures.fused, pictures.valid,
+                    *text, self.attention, self.from_fusion, self.rest,
+                )  # fmt: skip
                 scores[group.captions[some]] = part.numpy()
                 scored(len(group.captions[some]))
         return scores
@@ -146,7 +164,7 @@ def _traced(text_network: tf.keras.Model):
     return text_network.states_of
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _object_side(objects, W, from_object, bias, A):
     """o' W of Eq. 10, the object half of the first Dense layer with its bias, and A o or None: (B, P, ...)."""
     return (
@@ -156,7 +174,7 @@ def _object_side(objects, W, from_object, bias, A):
     )
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _score_pairs(queries, from_objects, A_o, valid, states, from_states, B_s, attention, from_fusion, rest):
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
     n, length, S = tf.unstack(tf.shape(states))

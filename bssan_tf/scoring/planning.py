@@ -13,6 +13,9 @@ from bssan_tf.scoring.scorer import FastScorer
 MEMORY_MB = 2048
 # With fewer pictures at once, deep levels of the tree have too few rows for fast products.
 MIN_PICTURES = 4
+# Features of a block at most: the allocator maps larger arrays afresh at every step, which takes longer than scoring
+# one caption.
+BLOCK_BYTES = 2**25
 # Share of the budget that is planned for; the rest is what the allocator keeps of freed arrays (measured: a quarter).
 PLANNED_SHARE = 0.75
 
@@ -64,9 +67,17 @@ def plan(
             enough = -(-need // int(PLANNED_SHARE * 2**20))
             raise UserError(f"--memory {memory_mb}: too little for this model; give at least {enough}")
         count = min(2 * count, len(order))
+    most = BLOCK_BYTES // (4 * max(_input_sizes(fast, networks, D, P)))
     return [
-        Page(part, tree, _even((budget - fixed) // each, pictures)) for (part, tree), (fixed, each) in zip(parts, needs)
+        Page(part, tree, _even(max(MIN_PICTURES, min(most, (budget - fixed) // each)), pictures))
+        for (part, tree), (fixed, each) in zip(parts, needs)
     ]
+
+
+def _input_sizes(fast: FastScorer, networks: tuple[str, ...], D: int, P: int) -> list[int]:
+    """Numbers in a picture's regions and objects, those that are needed."""
+    sizes = {"w2r": lambda: D * fast.w2r.W.shape[1], "o2w": lambda: P * fast.o2w.W.shape[0]}
+    return [sizes[network]() for network in networks]
 
 
 def _bytes(fast: FastScorer, networks: tuple[str, ...], tree: PrefixTree, D: int, P: int) -> tuple[int, int]:

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.models.attention import learned_weights
-from bssan_tf.scoring.folding import apply_mlp, folded_mlp
+from bssan_tf.scoring.folding import apply_mlp, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
+from bssan_tf.scoring.tracing import traced
 
 SLAB_ROWS = 2048  # rows of one product; from 512 on matrix products run at full speed
 
@@ -47,7 +48,7 @@ class FastW2R:
     def __init__(self, network: tf.keras.Model):
         names = {layer.name for layer in network.layers}
         attention = network.get_layer("w2r_attention")
-        self.norm = network.get_layer("region_norm")
+        self.norm = traced_norm(network.get_layer("region_norm"))
         self.W = tf.constant(attention.W.numpy())
         self.attention = (
             tf.constant(attention.b.numpy()),
@@ -95,7 +96,7 @@ class FastW2R:
 
         Args:
             text: from `prepare`.
-            regions: float32 (B, D, M), as stored.
+            regions: float16 or float32 (B, D, M), as stored.
             scored: told the number of captions whenever some are done.
 
         Returns:
@@ -163,7 +164,7 @@ def _within(ascending: np.ndarray, start: int, step: int) -> slice:
     return slice(int(first), int(last))
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _word_products(queries, inputs, fused, regions, attention, A, from_region):
     """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product: (v, B, 4H)."""
     B, v, gates = tf.shape(regions)[0], tf.shape(queries)[0], tf.shape(inputs)[1]
@@ -176,7 +177,7 @@ def _word_products(queries, inputs, fused, regions, attention, A, from_region):
     return tf.reshape(flat, (v, B, gates)) + inputs[:, None]
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _first_states(products, words):
     """States after the first word: no state before it, so no recurrent product."""
     i, _, g, o = tf.split(tf.gather(products, words), 4, axis=-1)
@@ -184,7 +185,7 @@ def _first_states(products, words):
     return tf.sigmoid(o) * tf.tanh(c), c
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _next_states(h, c, parents, products, words, recurrent):
     """One step of the LSTM for nodes (n,) of the tree, in Keras' order of gates: h and c, each (n, B, H)."""
     B, H = tf.shape(h)[1], tf.shape(h)[2]
@@ -196,7 +197,7 @@ def _next_states(h, c, parents, products, words, recurrent):
     return tf.reshape(h, (-1, B, H)), tf.reshape(c, (-1, B, H))
 
 
-@tf.function(reduce_retracing=True)
+@traced
 def _score_states(h, nodes, mlp):
     """Eq. 5 for the states of some nodes: (m, B)."""
     last = tf.gather(h, nodes)  # (m, B, H)

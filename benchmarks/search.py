@@ -1,0 +1,141 @@
+"""What search in two stages gains and loses against scoring every candidate in full.
+
+Run `python -m benchmarks.search RUN [--split val] [--json FILE]`. Recalls are those of all queries of the split;
+seconds are those of single queries, as a user makes them, each answered in every way in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from tqdm import tqdm
+
+from bssan_tf import cli
+from bssan_tf.errors import UserError
+from bssan_tf.files import write_json
+from bssan_tf.metrics import ranks, summarise
+from bssan_tf.runs import RunFolder
+from bssan_tf.scoring import FastScorer, score_matrices
+from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
+from bssan_tf.search import corpus_part
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the tables, write the numbers."""
+    parser = cli.Parser(prog="python -m benchmarks.search", description=__doc__.split("\n")[0])
+    parser.add_argument("run", nargs="?", help="run folder (the latest)")
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="(val)")
+    parser.add_argument("--images", type=cli.count, default=1000, metavar="N", help="pictures, a seeded choice (1000)")
+    parser.add_argument("--captions-per-image", type=cli.count, default=1, metavar="N", help="the first N (1)")
+    parser.add_argument("--rerank", type=cli.count, nargs="+", default=[50, 100, 200, 400], metavar="N")
+    parser.add_argument("--queries", type=cli.count, default=20, metavar="N", help="timed, a seeded choice (20)")
+    parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers there, too")
+    cli.add_data_flags(parser, moved_only=True)
+    options = parser.parse_args(arguments)
+    result = measure(cli.run_folder(options.run), options)
+    for way in ("text_to_image", "image_to_text"):
+        print(f"{way.replace('_', ' ')}, {result[way]['candidates']} candidates")
+        print("in full   R@1   R@5  R@10   R@10 lost   ms a query   times as fast")
+        for row in result[way]["rows"]:
+            print(
+                f"{row['reranked']:7} {row['R@1']:5.1f} {row['R@5']:5.1f} {row['R@10']:5.1f} {row['R@10_lost']:11.2f} "
+                f"{1000 * row['seconds']:12.1f} {row['speed_up']:15.1f}"
+            )
+    if options.json:
+        write_json(options.json, result)
+
+
+def measure(run: RunFolder, options: argparse.Namespace) -> dict:
+    """Both directions: `candidates`, and for each number of candidates that are scored in full, recalls and seconds.
+
+    The first of the `rows` scores all in full.
+
+    Raises:
+        UserError: the variant has one part, so that there is nothing to choose by; data that are gone or differ.
+    """
+    config = run.load_config().replace(**cli.given_data_flags(options))
+    model, tokenizer = run.load_model()
+    fast = FastScorer(model.scorer)
+    if len(fast.parts) < 3:
+        raise UserError(f"{run.path}: is of variant {config.model.variant}, which has one stage; name a full one")
+    split, features = corpus_part(run, config, options.split, progress=True)
+    if len(split.image_ids) > options.images:
+        split = split.sample_images(options.images)
+    split = split.captions_per_image(options.captions_per_image)
+    tokens, owner, images = tokenizer(split.captions), split.image_of_caption, np.arange(len(split.image_ids))
+    matrices = score_matrices(
+        fast, features.regions, features.objects, tokens,
+        valid=features.valid, image_rows=split.image_rows, progress=True,
+    )  # fmt: skip
+    pictures, captions = PictureSearch(fast, features, split.image_rows), CaptionSearch(fast, tokens)
+
+    def found_pictures(caption: int, rerank: int) -> Ranking:
+        return pictures.rank(tokens[[caption]], rerank)
+
+    def found_captions(image: int, rerank: int) -> Ranking:
+        return captions.rank(features, split.image_rows[image], rerank)
+
+    transposed = {part: matrix.T for part, matrix in matrices.items()}
+    return {
+        "run": run.name,
+        "corpus": split.corpus_name,
+        "split": split.name,
+        "text_to_image": direction(transposed, owner, images, found_pictures, options),
+        "image_to_text": direction(matrices, images, owner, found_captions, options),
+    }
+
+
+def direction(
+    scores: dict[str, np.ndarray],
+    query_labels: np.ndarray,
+    candidate_labels: np.ndarray,
+    search: Callable[[int, int], Ranking],
+    options: argparse.Namespace,
+) -> dict:
+    """Recalls and seconds of one direction.
+
+    Args:
+        scores: `o2w` and `score`, float (N_q, N_k).
+        query_labels, candidate_labels: as for `metrics.ranks`.
+        search: called with a query and the number of candidates to score in full.
+    """
+    queries, candidates = scores["score"].shape
+    ways = [0, *(n for n in options.rerank if n < candidates)]
+    some = np.random.default_rng(0).permutation(queries)[: options.queries]
+    seconds = {way: [] for way in ways}
+    for query in some[:3]:  # until graphs are traced for any shape
+        for way in ways:
+            search(query, way)
+    for query in tqdm(some, desc="queries", unit="query"):
+        for way in ways:
+            start = time.perf_counter()
+            _, found = search(query, way)
+            seconds[way].append(time.perf_counter() - start)
+            expected = -np.sort(-staged(scores["o2w"][[query]], scores["score"][[query]], way)[0])[: len(found)]
+            np.testing.assert_allclose(found, expected, atol=1e-3)  # the search is what the recalls are of
+    rows = []
+    for way in ways:
+        recalls = summarise(ranks(staged(scores["o2w"], scores["score"], way), query_labels, candidate_labels))
+        rows.append({"reranked": way or candidates, **recalls, "seconds": float(np.median(seconds[way]))})
+        rows[-1]["R@10_lost"] = rows[0]["R@10"] - recalls["R@10"]
+        rows[-1]["speed_up"] = float(np.median(np.array(seconds[0]) / np.array(seconds[way])))
+    return {"candidates": candidates, "queries": queries, "rows": rows}
+
+
+def staged(first: np.ndarray, full: np.ndarray, rerank: int) -> np.ndarray:
+    """Scores (N_q, N_k) that rank as two stages do: by `full` among the best `rerank` of `first`, then by `first`."""
+    if not rerank:
+        return full
+    order = np.argsort(-first, axis=1, kind="stable")
+    place = np.argsort(order, axis=1, kind="stable")  # in the first stage, from 0
+    return np.where(place < rerank, full, full.min() - 1 - place)
+
+
+if __name__ == "__main__":
+    cli.run(main)
