@@ -69,22 +69,24 @@ def preprocess(pictures: tf.Tensor) -> tf.Tensor:
     return tf.reverse(tf.cast(pictures, tf.float32), axis=[-1]) - tf.constant(BGR_MEANS)
 
 
-def build_vgg(layers: str = "vgg19", width: float = 1.0) -> tf.keras.Model:
+def build_vgg(layers: str = "vgg19", width: float = 1.0, side: int | None = SIDE) -> tf.keras.Model:
     """The convolutions of VGG (Simonyan and Zisserman) up to the last, before its pooling; random weights.
 
     Args:
         layers: "vgg19" (16 convolutions, ends in block5_conv4) or "vgg16" (13, block5_conv3).
         width: share of the published number of filters; 1.0 gives M = 512.
+        side: of the pictures; None for any height and width.
 
     Returns:
-        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU.
+        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU. Of other sizes
+            there is a cell for each 16 pixels begun.
     """
     if layers not in CONVOLUTIONS:
         raise ValueError(f"layers must be one of {sorted(CONVOLUTIONS)}, not {layers!r}")
-    inputs = x = tf.keras.Input((SIDE, SIDE, 3), name="pixels")
+    inputs = x = tf.keras.Input((side, side, 3), name="pixels")
     for block, (count, filters) in enumerate(zip(CONVOLUTIONS[layers], _filters(width)), start=1):
         if block > 1:
-            x = tf.keras.layers.MaxPooling2D(name=f"block{block - 1}_pool")(x)
+            x = tf.keras.layers.MaxPooling2D(padding="same", name=f"block{block - 1}_pool")(x)
         for i in range(1, count + 1):
             name = f"block{block}_conv{i}"
             x = tf.keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
