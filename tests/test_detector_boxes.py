@@ -44,7 +44,7 @@ def test_coding_and_its_reference():
 def test_decoding_takes_back_encoding_but_for_the_last_pixel():
     boxes, references = random_boxes(20), random_boxes(20, 1)
     there = bx.decode(bx.encode(boxes, references), references)
-    np.testing.assert_allclose(there, boxes + [0, 0, 1, 1], atol=1e-3)
+    np.testing.assert_allclose(there, boxes + np.array([0, 0, 1, 1]), atol=1e-3)
 
 
 def test_a_wild_delta_stays_finite():

@@ -49,7 +49,14 @@ def inputs_of(*photos):
 
 @pytest.mark.parametrize(
     ("height", "width", "scale"),
-    [(480, 640, 600 / 480), (375, 500, 1.6), (600, 600, 1.0), (300, 600, 1000 / 600), (30, 1000, 1.0), (1200, 400, 5 / 6)],
+    [
+        (480, 640, 600 / 480),
+        (375, 500, 1.6),
+        (600, 600, 1.0),
+        (300, 600, 1000 / 600),
+        (30, 1000, 1.0),
+        (1200, 400, 5 / 6),
+    ],
 )
 def test_the_short_side_becomes_600_unless_the_long_one_would_pass_1000(height, width, scale):
     assert scale_for(height, width) == pytest.approx(scale)
@@ -68,7 +75,7 @@ def test_pixels_are_bgr_minus_the_means_of_the_weights():
 @pytest.mark.parametrize(("height", "width", "short", "long"), [(40, 60, 30, 50), (20, 30, 45, 90)])
 def test_scaling_is_bilinear_between_pixel_centres(height, width, short, long):
     one = photo(height, width)
-    pixels, scale = prepare(one, short, long)
+    pixels, _ = prepare(one, short, long)
     wanted = one[..., ::-1].astype(np.float64) - BGR_MEANS
     rng = np.random.default_rng(0)
     for _ in range(50):

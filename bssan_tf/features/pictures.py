@@ -2,7 +2,8 @@
 
 Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: a path of any file that Pillow
 reads, in any colour mode. Out: uint8 (224, 224, 3) RGB and the size of the photo, which boxes given in its pixels
-need; or the whole photo, as a detector wants it. A file that is no picture, is cut short or is too large raises a UserError that names it.
+need; or the whole photo, as a detector wants it. A file that is no picture, is
+cut short or is too large raises a UserError that names it.
 """
 
 from __future__ import annotations
