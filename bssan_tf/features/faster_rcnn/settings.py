@@ -91,9 +91,10 @@ class DetectorTraining:
 
     Attributes:
         photos_per_step: photos of one step, all of one size where there is more than one.
-        steps, decay_step: length of the training, and the step from which the learning rate is a tenth.
+        steps, decay_step: length of the training, in whole multiples of `save_every`, and the step from which the
+            learning rate is a tenth.
         learning_rate, momentum, weight_decay: of SGD; biases have twice the rate and no decay.
-        warmup_steps: steps over which the rate rises from a tenth.
+        warmup_steps: steps at the start that have a tenth of the rate.
         clip_norm: largest norm of the gradient; 0 for none.
         frozen_blocks: blocks of the trunk that keep their weights, counted from the first.
         dropout: after fc6 and fc7.
