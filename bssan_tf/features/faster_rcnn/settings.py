@@ -9,7 +9,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from bssan_tf.datasets.scene_pictures import SHAPES
+from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES
 from bssan_tf.errors import UserError
 
 VOC_LABELS = (
@@ -72,9 +72,11 @@ class DetectorConfig:
             raise UserError(f"{source}: its settings are not a detector's of this version ({error})") from None
 
 
+# With the colour in its class: fc7 keeps what the classes need, and without it tells no colours apart.
+SCENE_LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 # Scenes are 224 x 224 with objects of 44 to 90 pixels, so they are left at their size.
 SCENES = DetectorConfig(
-    labels=SHAPES,
+    labels=SCENE_LABELS,
     width=1 / 8,
     hidden=256,
     short_side=224,
@@ -131,8 +133,8 @@ class DetectorTraining:
 
 SCENES_TRAINING = DetectorTraining(
     photos_per_step=8,
-    steps=3000,
-    decay_step=2200,
+    steps=2500,
+    decay_step=2000,
     learning_rate=0.01,
     warmup_steps=100,
     clip_norm=10.0,
