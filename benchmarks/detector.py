@@ -60,7 +60,8 @@ def measure(options: argparse.Namespace) -> dict:
         seconds["scaling"].append(seconds_of)
         known = dict(values)
         for name, (run, takes, gives) in stages.items():
-            found, seconds_of = timed(lambda run=run, takes=takes: run([known[key] for key in takes]))
+            inputs = [known[key] for key in takes]
+            found, seconds_of = timed(lambda run=run, inputs=inputs: run(inputs))
             known.update(zip(gives, found))
             seconds[name].append(seconds_of)
         seconds["whole graph"].append(timed(lambda values=values: whole(values))[1])
