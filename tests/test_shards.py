@@ -67,7 +67,8 @@ PROCESSES = """
     from bssan_tf.features.store_writer import StorePlan
 
     folder, rows = Path(sys.argv[1]), 400
-    plan = StorePlan(tuple(f"{i}.jpg" for i in range(rows)), {"regions": ((50,), "float16"), "sizes": ((), "int64")}, {})
+    arrays = {"regions": ((50,), "float16"), "sizes": ((), "int64")}
+    plan = StorePlan(tuple(f"{i}.jpg" for i in range(rows)), arrays, {})
     values = np.random.default_rng(0).normal(size=(rows, 50)).astype(np.float16)
 
     def run(number, kill_at):
@@ -181,8 +182,8 @@ def test_a_killed_shard_goes_on(tmp_path, extractor):
                 raise KeyboardInterrupt
             return super().describe(*batch)
 
+    stopping = Stopping(extractor.backbone, extractor.weights_file)
     with pytest.raises(KeyboardInterrupt):
-        stopping = Stopping(extractor.backbone, extractor.weights_file)
         extract_shard(corpus, tmp_path / "store", stopping, Shard(2, 2), **OPTIONS, commit_seconds=1000)
     assert read_progress(tmp_path / "store") == [Progress(12, 20, ())]
     for number in (1, 2):
