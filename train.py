@@ -33,6 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on with a run; takes new limits (--epochs, --minutes, --stop-patience) and moved data",
     )
     parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only extract part I of N of the features; start N such processes, and then without --shard",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--preset", choices=PRESETS, help="paper: the printed text (improved)")
     parser.add_argument("--size", choices=SIZES, help="paper: Table I (tiny for scenes, else paper)")
@@ -90,7 +95,7 @@ def run_name(text: str) -> str:
     return text
 
 
-NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
+NOT_CONFIG = ("name", "resume", "devices", "shard", "quiet", "preset", "size", "variant")
 RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
 
 
@@ -115,6 +120,14 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     return training.resume(run, options.devices, not options.quiet, given, **limits)
 
 
+def extract(options: argparse.Namespace) -> None:
+    """Extract a part of the features of a data set, and say what to do next."""
+    from bssan_tf.preparation import extract_part
+
+    rows = extract_part(config_of(options).data, options.shard, not options.quiet)
+    print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
+
+
 def config_of(options: argparse.Namespace) -> Config:
     """The preset with the flags that were given; UserError if a value makes no sense."""
     given = given_fields(options)
@@ -136,6 +149,11 @@ def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
+    if options.shard:
+        if options.resume:
+            raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
+        extract(options)
+        return
     if options.resume:
         run = cli.run_folder(options.resume)
         metrics = resume(options, run)

@@ -21,16 +21,18 @@ from bssan_tf.files import write_text
 
 class Throughput(tf.keras.callbacks.Callback):
     """Adds `pairs_per_s`, positive and negative pairs trained on per second, to the logs of batches and epochs.
+    Of another unit, its own name: `photos_per_s`.
 
     The first step of an epoch is not counted: it may build the graph, or wait for the first batch.
 
     Args:
-        pairs_per_step: B (1 + K).
+        per_step: how many a step has; of pairs B (1 + K).
+        unit: what is counted.
     """
 
-    def __init__(self, pairs_per_step: int):
+    def __init__(self, per_step: int, unit: str = "pairs"):
         super().__init__()
-        self.pairs_per_step = pairs_per_step
+        self.per_step, self.name = per_step, f"{unit}_per_s"
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start, self.steps, self.rate = None, 0, 0.0
@@ -40,11 +42,11 @@ class Throughput(tf.keras.callbacks.Callback):
             self.start = time.perf_counter()
             return
         self.steps += 1
-        self.rate = self.steps * self.pairs_per_step / max(time.perf_counter() - self.start, 1e-9)
-        logs["pairs_per_s"] = self.rate
+        self.rate = self.steps * self.per_step / max(time.perf_counter() - self.start, 1e-9)
+        logs[self.name] = self.rate
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["pairs_per_s"] = self.rate
+        logs[self.name] = self.rate
 
 
 class AttentionImages(tf.keras.callbacks.Callback):

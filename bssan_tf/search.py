@@ -18,11 +18,11 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, extractor_of, fingerprint, open_data, resolve
+from bssan_tf.preparation import FEATURE_KEYS, extractors_of, fingerprint, objects_from, open_data, store_name
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
-from bssan_tf.visualization import photo_objects
+from bssan_tf.visualization import describe_photo, photo_objects
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,9 @@ def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> t
 
 def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
     picture, size = read_picture(photo)
-    objects = photo_objects(data, photo, size, None, P)
-    found = extractor_of(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    return SimpleNamespace(regions=found["regions"], objects=found["objects"], valid=objects["valid"][None])
+    extractor, detector = extractors_of(run, data)
+    objects = photo_objects(data, photo, size, None, P, detector)
+    return SimpleNamespace(**describe_photo(extractor, picture, objects))
 
 
 def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: bool) -> tuple[list[Path], Features]:
@@ -109,13 +109,11 @@ def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: b
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
     ids = tuple(path.name for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor = extractor_of(run, data)
-    boxes = data.boxes if resolve(data).objects == "boxes" and data.boxes else "grid"
-    if boxes == "grid":
-        logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
+    extractor, _ = extractors_of(run, data)
+    boxes = objects_from(data)
     # other pictures, another store: a picture that came or went would shift its rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
-    store = Path(data.cache) / f"search-{folder.name}-{key}" / f"{extractor.name}-{Path(boxes).stem}"
+    store = Path(data.cache) / f"search-{folder.name}-{key}" / store_name(extractor, boxes)
     return paths, extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
 
 

@@ -28,21 +28,22 @@ def gaussian_filter(maps: np.ndarray, size: int, sigma: float) -> np.ndarray:
 
 
 class ProgressBar(tfa.callbacks.TQDMProgressBar):
-    """One bar an epoch on stderr: epoch, steps, time left, pairs per second and the losses.
+    """One bar an epoch on stderr: epoch, steps, time left, pairs (or another unit) per second and the losses.
 
     Needs a known number of steps: a dataset with a cardinality, or `steps_per_epoch`. Use with `verbose=0`, behind
-    a callback that puts `pairs_per_s` into the logs of each batch.
+    `Throughput` of the same unit, which puts its rate into the logs of each batch.
 
     Args:
         shown: what to show of the logs; a name shows every entry that equals or ends in it.
+        unit: what is counted per second.
     """
 
-    def __init__(self, shown: tuple[str, ...] = ("loss", "rsum")):
+    def __init__(self, shown: tuple[str, ...] = ("loss", "rsum"), unit: str = "pairs"):
         super().__init__(
             show_overall_progress=False,  # its second bar needs a terminal and starts at 0 after a resume
             epoch_bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
         )
-        self.shown = shown
+        self.shown, self.unit = shown, unit
         if not sys.stderr.isatty():
             self.update_interval = 30.0  # seconds; a log file wants a line now and then
 
@@ -70,5 +71,6 @@ class ProgressBar(tfa.callbacks.TQDMProgressBar):
             },
             factor,
         )
-        rate = f"{logs['pairs_per_s'] / factor:.0f} pairs/s" if "pairs_per_s" in logs else ""
+        name = f"{self.unit}_per_s"
+        rate = f"{logs[name] / factor:.0f} {self.unit}/s" if name in logs else ""
         return f"{self.title} {rate}  {text}"

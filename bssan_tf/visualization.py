@@ -19,7 +19,7 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
 from bssan_tf.figures import attention_figure, figure_to_array
 from bssan_tf.pipeline import gather, longest
-from bssan_tf.preparation import extractor_of, resolve
+from bssan_tf.preparation import extractors_of, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrices
 
@@ -49,11 +49,9 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
     boxes = flags.pop("boxes", None)
     data = config.replace(**flags).data
-    extractor = extractor_of(run, data)
-    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P)
-    features = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    arrays = {name: features[name].astype(np.float32) for name in ("regions", "objects")}
-    arrays["valid"] = objects["valid"][None]
+    extractor, detector = extractors_of(run, data)
+    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P, detector)
+    arrays = describe_photo(extractor, picture, objects)
     outputs = {name: value[0] for name, value in _score(model.scorer, {**arrays, "tokens": tokens}).items()}
     # the numbers are evaluate.py's; the graph is asked for α and β
     matrices = score_matrices(model.scorer, captions=tokens, **arrays)
@@ -63,19 +61,38 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     return {name: scores[name] for name in ("score", "w2r", "o2w") if name in scores}
 
 
+def describe_photo(extractor, picture: np.ndarray, objects: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's inputs for one picture: regions float32 (1, D, M), objects float32 (1, P, Q), valid bool (1, P).
+
+    Args:
+        objects: of `photo_objects`; where they bring no features of their own, the extractor describes their boxes.
+    """
+    found = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    if "objects" in objects:
+        found["objects"] = objects["objects"][None]
+    inputs = {name: value.astype(np.float32) for name, value in found.items()}
+    return {**inputs, "valid": objects["valid"][None]}
+
+
 def photo_objects(
-    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int
+    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int, detector=None
 ) -> dict[str, np.ndarray]:
     """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid, and `labels` (or None).
+    Of a detector also `objects`, their fc7.
 
     Args:
         size: height and width of the photo in pixels.
         boxes: a boxes file that must list the photo, or None for the run's own.
         count: P.
+        detector: the Faster R-CNN of a run whose objects are its detections.
 
     Raises:
-        UserError: `boxes` does not list the photo.
+        UserError: `boxes` does not list the photo, or cannot stand in for a detector's fc7.
     """
+    if detector:
+        if boxes is not None:
+            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+        return {**detector.objects(read_picture(photo, side=None)[0], count), "labels": detector.labels}
     data = resolve(data)
     own = data.boxes or (Path(data.cache) / "scenes" / "boxes.npz" if data.data == "scenes" else None)
     path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)

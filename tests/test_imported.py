@@ -6,7 +6,7 @@ import pytest
 from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features.imported import Reordered, import_features
-from bssan_tf.preparation import extractor_of
+from bssan_tf.preparation import extractors_of
 from bssan_tf.runs import RunFolder
 
 IDS = ("a.jpg", "b.jpg", "c.jpg")
@@ -157,4 +157,4 @@ def test_no_ids_file(tmp_path):
 
 def test_no_extractor_for_new_photos(tmp_path):
     with pytest.raises(UserError, match="imported arrays"):
-        extractor_of(RunFolder(tmp_path), DataConfig(import_regions="regions.npy"))
+        extractors_of(RunFolder(tmp_path), DataConfig(import_regions="regions.npy"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,22 +70,24 @@ def preprocess(pictures: tf.Tensor) -> tf.Tensor:
     return tf.reverse(tf.cast(pictures, tf.float32), axis=[-1]) - tf.constant(BGR_MEANS)
 
 
-def build_vgg(layers: str = "vgg19", width: float = 1.0) -> tf.keras.Model:
+def build_vgg(layers: str = "vgg19", width: float = 1.0, side: int | None = SIDE) -> tf.keras.Model:
     """The convolutions of VGG (Simonyan and Zisserman) up to the last, before its pooling; random weights.
 
     Args:
         layers: "vgg19" (16 convolutions, ends in block5_conv4) or "vgg16" (13, block5_conv3).
         width: share of the published number of filters; 1.0 gives M = 512.
+        side: of the pictures; None for any height and width.
 
     Returns:
-        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU.
+        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU. Of other sizes
+            there is a cell for each 16 pixels begun.
     """
     if layers not in CONVOLUTIONS:
         raise ValueError(f"layers must be one of {sorted(CONVOLUTIONS)}, not {layers!r}")
-    inputs = x = tf.keras.Input((SIDE, SIDE, 3), name="pixels")
+    inputs = x = tf.keras.Input((side, side, 3), name="pixels")
     for block, (count, filters) in enumerate(zip(CONVOLUTIONS[layers], _filters(width)), start=1):
         if block > 1:
-            x = tf.keras.layers.MaxPooling2D(name=f"block{block - 1}_pool")(x)
+            x = tf.keras.layers.MaxPooling2D(padding="same", name=f"block{block - 1}_pool")(x)
         for i in range(1, count + 1):
             name = f"block{block}_conv{i}"
             x = tf.keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
@@ -105,20 +108,7 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     Raises:
         UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {model.name}")
-    try:
-        if path.suffix == ".npz":
-            found = _read_npz(path)
-        elif path.suffix in (".h5", ".hdf5"):
-            found = _read_h5(path)
-        else:
-            raise UserError(f"--backbone-weights {path}: is neither .h5 nor .npz; convert it to one of them")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--backbone-weights {path}: not a readable weights file ({reason})") from error
-
+    found = read_arrays(path, "--backbone-weights", skip=CLASSIFIER_LAYERS)
     wanted = {}
     for layer in model.layers:
         for kind, weight in zip(("kernel", "bias"), layer.weights):
@@ -140,12 +130,36 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
         weight.assign(found[key].astype(np.float32))
 
 
+def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of a weights file by name, "layer/kernel" and "layer/bias".
+
+    Args:
+        flag: the flag that named the file, for errors.
+        skip: layers of a .h5 that are not read.
+
+    Raises:
+        UserError: absent, unreadable, or neither .npz nor .h5.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{flag} {path}: no such file; name a .h5 or .npz of weights")
+    try:
+        if path.suffix == ".npz":
+            return _read_npz(path)
+        if path.suffix in (".h5", ".hdf5"):
+            return _read_h5(path, skip)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{flag} {path}: not a readable weights file ({reason})") from error
+    raise UserError(f"{flag} {path}: is neither .h5 nor .npz; convert it to one of them")
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
-def _read_h5(path: Path) -> dict[str, np.ndarray]:
+def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
     """Keras 2's layout: a group per layer, its attribute `weight_names` in the order kernel, bias."""
     found = {}
     with h5py.File(path, "r") as file:
@@ -154,7 +168,7 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
         for name in _decoded(group.attrs["layer_names"]):
             weight_names = _decoded(group[name].attrs["weight_names"])
-            if name in CLASSIFIER_LAYERS or not weight_names:
+            if name in skip or not weight_names:
                 continue
             kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
             for kind, weight_name in zip(kinds, weight_names):

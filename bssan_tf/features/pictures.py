@@ -2,7 +2,8 @@
 
 Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: a path of any file that Pillow
 reads, in any colour mode. Out: uint8 (224, 224, 3) RGB and the size of the photo, which boxes given in its pixels
-need. A file that is no picture, is cut short or is too large raises a UserError that names it.
+need; or the whole photo, as a detector wants it. A file that is no picture, is
+cut short or is too large raises a UserError that names it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ _one_large_picture = threading.Lock()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is an error
 
 
-def read_picture(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
+def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode a picture file, upright by its EXIF orientation, and resize it bilinearly to 224x224.
 
+    Args:
+        side: another size than 224; None leaves the photo at its own.
+
     Returns:
-        pixels: uint8 (224, 224, 3), RGB; transparent parts are white.
+        pixels: uint8 (side, side, 3) or (height, width, 3), RGB; transparent parts are white.
         size: (height, width) of the upright photo in pixels.
 
     Raises:
@@ -51,13 +55,14 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path) as image:
             size = image.size
             # A JPEG decoder halves for free; from twice the size asked for, nothing is lost by it.
-            image.draft(None, (2 * SIDE, 2 * SIDE))
+            if side:
+                image.draft(None, (2 * side, 2 * side))
             width, height = size if image.info.get("progressive") else image.size  # that are in memory at once
             if width * height <= LARGE_PIXELS:
-                return _upright(image, size)
+                return _upright(image, size, side)
             if width * height <= MAX_PIXELS:
                 with _one_large_picture:
-                    return _upright(image, size)
+                    return _upright(image, size, side)
         problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
     except Image.DecompressionBombError:
         problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
@@ -69,10 +74,10 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, tuple[int, int]]:
     raise UserError(f"{path}: {problem}; shrink the picture")
 
 
-def _upright(image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+def _upright(image: Image.Image, size: tuple[int, int], side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = size
     orientation = _orientation(image)
-    small = _small_rgb(image)
+    small = _small_rgb(image, side)
     if orientation in UPRIGHT:  # after the resizing, which treats both axes alike
         small = small.transpose(UPRIGHT[orientation])
         if orientation >= 5:
@@ -87,25 +92,25 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _small_rgb(image: Image.Image) -> Image.Image:
-    """Resize to 224x224 and convert to RGB, in the order that is exact for the mode."""
+def _small_rgb(image: Image.Image, side: int | None) -> Image.Image:
+    """Resize and convert to RGB, in the order that is exact for the mode."""
     if image.mode.startswith(("I", "F")):
-        return _wide_grey(image)
+        return _wide_grey(image, side)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         small = _resized(
-            image if image.mode == "RGBA" else image.convert("RGBA")
+            image if image.mode == "RGBA" else image.convert("RGBA"), side
         )  # Pillow weighs colours by their opacity
         return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     if image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
-    return _resized(image).convert("RGB")
+    return _resized(image, side).convert("RGB")
 
 
-def _resized(image: Image.Image) -> Image.Image:
-    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+def _resized(image: Image.Image, side: int | None) -> Image.Image:
+    return image.resize((side, side), Image.Resampling.BILINEAR) if side else image
 
 
-def _wide_grey(image: Image.Image) -> Image.Image:
+def _wide_grey(image: Image.Image, side: int | None) -> Image.Image:
     """16-bit, 32-bit and float grey, scaled by the type's range; Pillow's convert would clip at 255."""
     most = image.getextrema()[1]
     if image.mode == "F" and most <= 1:
@@ -114,7 +119,7 @@ def _wide_grey(image: Image.Image) -> Image.Image:
         full = max(65535.0, most)
     else:
         full = 255.0
-    values = np.asarray(_resized(image.convert("F")))
+    values = np.asarray(_resized(image.convert("F"), side))
     if not np.isfinite(values).all():
         raise ValueError("non-finite grey values")
     grey = np.clip(values * (255.0 / full) + 0.5, 0, 255).astype(np.uint8)

@@ -1,8 +1,9 @@
 """Trains the slim VGG-19 that ships with the package: `python -m bssan_tf.features.train_slim --out FILE`.
 
 In: scenes drawn on the fly, none of which a `scenes` corpus can hold. Each of the 14 x 14 cells of
-block5_conv4 must tell by a linear layer the colour, shape and size of the object at its centre, so that
-regions are local and easy to decode. Out: an .npz of float16 weights for `build_vgg("vgg19", 1/8)`.
+the last convolution must tell by a linear layer the colour, shape and size of the object at its centre, so that
+regions are local and easy to decode. Out: an .npz of float16 weights for `build_vgg("vgg19", 1/8)`; with
+`--layers vgg16` for the trunk that the slim Faster R-CNN starts from.
 BatchNorm helps the training; it is folded into the convolutions at the end.
 """
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from bssan_tf.cli import count
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIDE, SIZES, Scene, draw_scene, plan_scene
-from bssan_tf.features.backbones import BACKBONES, build_vgg, load_weights, preprocess
+from bssan_tf.features.backbones import BACKBONES, CONVOLUTIONS, build_vgg, load_weights, preprocess
 from bssan_tf.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -167,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line: draw, train, fold, save, and measure what was saved."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
+    parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
     parser.add_argument("--steps", type=count, default=1400, help="training steps (%(default)s)")
     parser.add_argument("--batch", type=count, default=24, help="pictures per step (%(default)s)")
     parser.add_argument("--scenes", type=count, default=3000, help="pictures to train on (%(default)s)")
@@ -184,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--out {args.out}: its folder cannot be made ({error})")
 
     tf.keras.utils.set_random_seed(args.seed)
-    slim = BACKBONES["slim"]
-    net = add_batch_norm(build_vgg(slim.layers, slim.width))
+    width = BACKBONES["slim"].width
+    net = add_batch_norm(build_vgg(args.layers, width))
     headed = add_heads(net)
     scenes = [plan_scene((args.seed, TRAINING, i)) for i in range(args.scenes)]
     train(headed, batches(*draw_cells(scenes), args.batch, args.seed), args.steps, args.learning_rate)
@@ -195,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scale = MEAN_FEATURE / max(mean, 1e-6)
     save_weights(fold_batch_norm(net, scale), args.out)
 
-    plain = build_vgg(slim.layers, slim.width)
+    plain = build_vgg(args.layers, width)
     load_weights(plain, args.out)
     checked = add_heads(plain)
     for name in CLASSES:

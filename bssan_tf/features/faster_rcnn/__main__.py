@@ -1,0 +1,168 @@
+"""Faster R-CNN from the command line: train, evaluate, convert weights.
+
+python -m bssan_tf.features.faster_rcnn --train --voc VOCdevkit --initial keras --out detectors/voc
+python -m bssan_tf.features.faster_rcnn --evaluate detectors/voc/weights.npz --voc VOCdevkit --sets 2007 --part test
+python -m bssan_tf.features.faster_rcnn --convert vgg16_faster_rcnn_iter_110000.ckpt --out voc.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+
+from bssan_tf import cli
+from bssan_tf.errors import UserError
+from bssan_tf.features.faster_rcnn.settings import SCENES, SCENES_TRAINING, DetectorConfig, DetectorTraining
+
+logger = logging.getLogger("bssan_tf.features.faster_rcnn")
+
+DETECTOR_FLAGS = {
+    "width": "share of VGG-16's filters",
+    "hidden": "size of fc6 and fc7",
+    "short_side": "pixels to which a photo's short side is scaled",
+    "long_side": "most pixels of its long side",
+}
+TRAINING_FLAGS = {
+    "steps": "steps in all",
+    "decay_step": "step from which the learning rate is a tenth",
+    "learning_rate": "of SGD",
+    "photos_per_step": "photos of one step; more than 1 only where all have one size",
+    "frozen_blocks": "blocks of the trunk that are not trained",
+    "save_every": "steps between two saved states",
+    "seed": "of weights, order and choices",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; flags of settings are None unless given."""
+    usage, _, examples = __doc__.partition("\n\n")
+    parser = cli.Parser(
+        "python -m bssan_tf.features.faster_rcnn",
+        description=usage,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--train", action="store_true", help="train into the folder --out, or go on with it")
+    task.add_argument("--evaluate", metavar="FILE", help="mean average precision of a detector's weights")
+    task.add_argument("--convert", metavar="FILE", help="a TensorFlow 1 checkpoint, .npz or .h5 into --out")
+    data = parser.add_argument_group("photos, one of")
+    data.add_argument("--voc", type=Path, metavar="DIR", help="VOCdevkit")
+    data.add_argument("--coco", type=Path, metavar="FILE", help="instances_*.json; its photos are in --images")
+    data.add_argument("--scenes", action="store_true", help="drawn shapes, and the settings of the slim detector")
+    data.add_argument("--sets", help="years of VOC (2007+2012; 2007 with --evaluate)")
+    data.add_argument("--part", help="list of VOC (trainval; test with --evaluate)")
+    data.add_argument("--images", type=Path, metavar="DIR", help="photos of --coco")
+    data.add_argument("--count", type=cli.count, help="number of scenes (4000; 200 with --evaluate)")
+    data.add_argument("--cache", type=Path, default=Path("cache"), help="where scenes are drawn (cache)")
+    parser.add_argument("--out", type=Path, help="folder of a training, or file of --convert")
+    parser.add_argument("--initial", metavar="FILE", help="keras, or weights of VGG-16 or of a detector, to start from")
+    parser.add_argument("--half", action="store_true", help="with --convert: numbers of 16 bits")
+    parser.add_argument("--metric", choices=("area", "11point"), default="area", help="with --evaluate (area)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    group = parser.add_argument_group("training (defaults: those of VOC, or of scenes)")
+    for flags, section in ((DETECTOR_FLAGS, DetectorConfig), (TRAINING_FLAGS, DetectorTraining)):
+        for name, text in flags.items():
+            kind = type(getattr(section(), name))
+            group.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse and do what was asked."""
+    options = build_parser().parse_args(arguments)
+    if options.convert:
+        convert(options)
+        return
+    if [bool(options.voc), bool(options.coco), options.scenes].count(True) != 1:
+        raise UserError("photos: give one of --voc, --coco and --scenes")
+    if options.coco and not options.images:
+        raise UserError(f"--coco {options.coco}: give the folder of its photos by --images")
+    if options.train:
+        train(options)
+    else:
+        evaluate(options)
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Read any detector's weights, write our own."""
+    from bssan_tf.features.faster_rcnn.weights import load_detector, save_weights
+
+    if options.out is None or options.out.suffix not in (".npz", ".h5"):
+        raise UserError("--out: give the file to write, .npz or .h5")
+    save_weights(load_detector(options.convert), cli.writable(str(options.out)), options.half)
+    print(options.out)
+
+
+def read_photos(options: argparse.Namespace):
+    """The photos that the flags name."""
+    from bssan_tf.features.faster_rcnn import photos
+
+    if options.scenes:
+        part, count = ("train", 4000) if options.train else ("test", 200)
+        seed = options.seed or 0
+        return photos.draw_scenes(options.cache / "detector-scenes", part, options.count or count, seed)
+    if options.coco:
+        return photos.load_instances(options.coco, options.images)
+    sets, part = ("2007+2012", "trainval") if options.train else ("2007", "test")
+    return photos.load_voc(options.voc, options.sets or sets, options.part or part)
+
+
+def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[DetectorConfig, DetectorTraining]:
+    """The settings of the data set with the flags that were given."""
+    pair = (SCENES, SCENES_TRAINING) if options.scenes else (DetectorConfig(labels=labels), DetectorTraining())
+    changed = []
+    for section, flags in zip(pair, (DETECTOR_FLAGS, TRAINING_FLAGS)):
+        given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
+        for name, value in given.items():
+            if value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        changed.append(dataclasses.replace(section, **given))
+    return changed[0], changed[1]
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, and say where the weights are."""
+    from bssan_tf.features.faster_rcnn import training
+
+    if options.out is None:
+        raise UserError("--out: give the folder of the training; the same again goes on with it")
+    photos = read_photos(options)
+    logger.info("%d photos, %d objects", len(photos.paths), sum(map(len, photos.boxes)))
+    config, how = settings(options, photos.labels)
+    training.train(photos, config, how, options.out, options.initial, not options.quiet)
+    print(f"weights: {options.out / 'weights.npz'}   TensorBoard: tensorboard --logdir {options.out / 'logs'}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the average precision of each class, their mean, and the speed."""
+    import time
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from bssan_tf.features.faster_rcnn import evaluation
+    from bssan_tf.features.faster_rcnn.detector import Detector
+    from bssan_tf.features.pictures import read_picture
+
+    photos, detector = read_photos(options), Detector(options.evaluate)
+    if detector.labels != photos.labels:
+        raise UserError(f"--evaluate {options.evaluate}: its classes are not those of the photos; give other photos")
+    found, seconds = [], 0.0
+    for path in tqdm(photos.paths, desc="detecting", unit="photo", disable=options.quiet):
+        start = time.perf_counter()
+        found.append(detector.detect(read_picture(path, side=None)[0]))
+        seconds += (time.perf_counter() - start) if len(found) > 1 else 0.0  # the first builds the graph
+    mean, ap = evaluation.evaluate(
+        found, photos.boxes, photos.classes, photos.difficult, len(photos.labels), options.metric
+    )
+    for label, value in zip(photos.labels, ap):
+        print(f"{label:<16} {'no object' if np.isnan(value) else f'{value:.4f}'}")
+    print(f"mAP@0.5 ({options.metric}) {mean:.4f} on {len(found)} photos")
+    print(f"{(len(found) - 1) / max(seconds, 1e-9):.1f} photos/s")
+
+
+if __name__ == "__main__":
+    cli.run(main)

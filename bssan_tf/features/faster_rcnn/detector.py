@@ -1,0 +1,88 @@
+"""Photos -> detections, and the objects of the paper: the P best of them with their fc7.
+
+What extraction, evaluation and the look at a single photo share. The network is built at its first use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.features.backbones import file_sha256
+from bssan_tf.features.faster_rcnn.images import prepare
+from bssan_tf.features.faster_rcnn.weights import checkpoint_prefix, load_detector, load_settings
+from bssan_tf.features.objects import empty_objects
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+PACKAGED = Path(__file__).with_name("slim_scenes.npz")
+
+
+class Detector:
+    """A Faster R-CNN with its weights.
+
+    Args:
+        weights: a file of `load_detector`; None for the slim one that ships with the package and knows scenes.
+
+    Attributes:
+        config: its settings.
+        labels: names of the classes.
+        Q: size of fc7.
+        name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
+    """
+
+    def __init__(self, weights: str | Path | None = None):
+        self.weights_file = Path(weights or PACKAGED)
+        self.config = load_settings(self.weights_file)
+        self.labels, self.Q = self.config.labels, self.config.hidden
+        prefix = checkpoint_prefix(self.weights_file)
+        self.name = f"faster_rcnn {file_sha256(f'{prefix}.data-00000-of-00001' if prefix else self.weights_file)}"
+        self._graph = None
+
+    @property
+    def graph(self):
+        """The inference graph, traced once for all sizes of photos."""
+        if self._graph is None:
+            model = load_detector(self.weights_file).inference()
+            signature = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in model.input.items()}
+            self._graph = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
+        return self._graph
+
+    def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
+        """Detections of one photo, best first.
+
+        Args:
+            photo: uint8 (height, width, 3), RGB.
+
+        Returns:
+            boxes float32 (n, 4) in pixels of the photo, the last included, classes int32 (n,), scores float32 (n,),
+            fc7 float32 (n, Q).
+        """
+        pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
+        inputs = {
+            "pixels": pixels[None],
+            "scale": np.array([scale], np.float32),
+            "size": np.array([photo.shape[:2]], np.float32),
+        }
+        found = {name: value[0].numpy() for name, value in self.graph(inputs).items()}
+        valid = found.pop("valid")
+        return {name: value[valid] for name, value in found.items()}
+
+    def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
+        """The best detections of one photo as the store keeps them.
+
+        Returns:
+            dict of `empty_objects(count)`, and "objects" float16 (count, Q), their fc7; zeros where not valid.
+        """
+        found = self.detect(photo)
+        found = {name: value[:count] for name, value in found.items()}
+        edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)
+        height, width = photo.shape[:2]
+        kept, objects = len(edges), empty_objects(count)
+        objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
+        objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]
+        objects["valid"][:kept] = True
+        objects["objects"] = np.zeros((count, self.Q), np.float16)
+        objects["objects"][:kept] = np.minimum(found["fc7"], FLOAT16_MAX)
+        return objects

@@ -1,0 +1,108 @@
+"""Average precision as PASCAL VOC measures it; NumPy only, knows no model.
+
+In: detections and true objects of photos, boxes with the last pixel included. Out: the AP of each class and its mean.
+Source: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2, and the development kit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bssan_tf.boxes import iou
+
+METRICS = ("area", "11point")
+
+
+def match(
+    boxes: np.ndarray, scores: np.ndarray, true_boxes: np.ndarray, difficult: np.ndarray, min_iou: float = 0.5
+) -> np.ndarray:
+    """Which detections of one class in one photo are right.
+
+    By falling score, each detection belongs to the true object that it overlaps most. It is right if the IoU reaches
+    `min_iou` and the object was not found before; of a difficult object it counts neither way.
+
+    Args:
+        boxes: (n, 4); scores: (n,).
+        true_boxes: (g, 4); difficult: bool (g,).
+
+    Returns:
+        int (n,): 1 right, 0 wrong, -1 does not count.
+    """
+    found = np.zeros(len(boxes), np.int64)
+    if not len(true_boxes):
+        return found
+    edges = np.array([0, 0, 1, 1])
+    shared = iou(np.asarray(boxes).reshape(-1, 4) + edges, np.asarray(true_boxes) + edges)  # (n, g)
+    taken = np.zeros(len(true_boxes), bool)
+    for i in np.argsort(-np.asarray(scores), kind="stable"):
+        nearest = int(shared[i].argmax())
+        if shared[i, nearest] < min_iou:
+            continue
+        if difficult[nearest]:
+            found[i] = -1
+        elif not taken[nearest]:
+            taken[nearest], found[i] = True, 1
+    return found
+
+
+def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metric: str = "area") -> float:
+    """AP of one class over all photos.
+
+    Args:
+        scores: (n,), in any order; right: (n,), what `match` says.
+        objects: true objects that count, over all photos.
+        metric: "area", under the precision made monotone (VOC from 2010 on), or "11point", its mean at the recalls
+            0, 0.1, ... 1 (VOC 2007).
+
+    Returns:
+        AP in [0, 1]; NaN where there is no object.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
+    if not objects:
+        return float("nan")
+    right = np.asarray(right)
+    counts = right >= 0
+    order = np.argsort(-np.asarray(scores)[counts], kind="stable")
+    hits = np.cumsum(right[counts][order] == 1)
+    precision = hits / np.arange(1, len(hits) + 1)
+    recall = hits / objects
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
+    if metric == "area":
+        return float(np.sum(np.diff(recall, prepend=0.0) * best))
+    reached = [np.searchsorted(recall, point - 1e-9) for point in np.linspace(0, 1, 11)]
+    return float(np.mean([best[i] if i < len(best) else 0.0 for i in reached]))
+
+
+def evaluate(
+    detections: Sequence[dict[str, np.ndarray]],
+    boxes: Sequence[np.ndarray],
+    classes: Sequence[np.ndarray],
+    difficult: Sequence[np.ndarray],
+    number: int,
+    metric: str = "area",
+    min_iou: float = 0.5,
+) -> tuple[float, np.ndarray]:
+    """mAP over photos.
+
+    Args:
+        detections: for each photo "boxes" (n, 4), "classes" (n,), "scores" (n,).
+        boxes, classes, difficult: of the true objects of each photo.
+        number: of classes.
+
+    Returns:
+        map: the mean over the classes that have objects.
+        ap: float (number,), NaN for the others.
+    """
+    ap = np.full(number, np.nan)
+    for kind in range(number):
+        scores, right, objects = [np.zeros(0)], [np.zeros(0, np.int64)], 0
+        for found, true_boxes, true_classes, hard in zip(detections, boxes, classes, difficult):
+            mine, true = found["classes"] == kind, true_classes == kind
+            scores.append(found["scores"][mine])
+            right.append(match(found["boxes"][mine], scores[-1], true_boxes[true], hard[true], min_iou))
+            objects += int((true & ~hard).sum())
+        ap[kind] = average_precision(np.concatenate(scores), np.concatenate(right), objects, metric)
+    return (float(np.nanmean(ap)) if np.isfinite(ap).any() else float("nan")), ap

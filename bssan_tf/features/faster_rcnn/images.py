@@ -1,0 +1,39 @@
+"""A photo -> the pixels that Faster R-CNN sees.
+
+Pixels are float32 BGR minus the means of the public weights (not those of Keras' VGG), scaled bilinearly without
+smoothing, as OpenCV does: until the short side is 600 pixels, or less where the long side would exceed 1000.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+BGR_MEANS = np.array([102.9801, 115.9465, 122.7717], np.float32)
+
+
+def scale_for(height: int, width: int, short_side: int = 600, long_side: int = 1000) -> float:
+    """The factor by which a photo is scaled."""
+    low, high = min(height, width), max(height, width)
+    scale = short_side / low
+    return long_side / high if round(scale * high) > long_side else scale
+
+
+def prepare(photo: np.ndarray, short_side: int = 600, long_side: int = 1000) -> tuple[np.ndarray, float]:
+    """Scale a photo and subtract the means.
+
+    Args:
+        photo: uint8 (height, width, 3), RGB.
+
+    Returns:
+        pixels: float32 (H, W, 3), BGR.
+        scale: pixels of the result for one of the photo.
+    """
+    height, width = photo.shape[:2]
+    scale = scale_for(height, width, short_side, long_side)
+    pixels = photo[..., ::-1] - BGR_MEANS  # float32
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    if size != (height, width):
+        with tf.device("CPU"):
+            pixels = tf.image.resize(pixels, size, method="bilinear", antialias=False).numpy()
+    return np.ascontiguousarray(pixels), scale

@@ -1,0 +1,164 @@
+"""Photos with the boxes of their objects: from VOC's XML files, COCO's instances, or drawn scenes.
+
+In: the folders of a data set. Out: `AnnotatedPhotos`, boxes in pixels with the last one included, counted from 0.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bssan_tf.datasets.reading import read_json, read_lines
+from bssan_tf.datasets.scene_pictures import draw_scene, plan_scene
+from bssan_tf.errors import UserError
+from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
+from bssan_tf.files import write_bytes
+
+# Second part of a scene's seed, by part. A corpus uses 0, 1 and 2 there, and the slim VGGs 10 and 11.
+SCENE_PARTS = {"train": 20, "test": 21}
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedPhotos:
+    """Photos and their objects.
+
+    Attributes:
+        labels: names of the classes.
+        paths: N photo files.
+        boxes: for each photo float32 (n, 4).
+        classes: for each photo int32 (n,), indices of `labels`.
+        difficult: for each photo bool (n,): objects that neither training nor evaluation counts.
+    """
+
+    labels: tuple[str, ...]
+    paths: tuple[Path, ...]
+    boxes: tuple[np.ndarray, ...]
+    classes: tuple[np.ndarray, ...]
+    difficult: tuple[np.ndarray, ...]
+
+    @classmethod
+    def collect(cls, labels: Sequence[str], photos: Iterable[tuple[Path, list]]) -> AnnotatedPhotos:
+        """From (path, [(box, class, difficult), ...]) of each photo."""
+        columns = [], [], [], []
+        for path, objects in photos:
+            boxes, classes, difficult = zip(*objects) if objects else ((), (), ())
+            columns[0].append(path)
+            columns[1].append(np.array(boxes, np.float32).reshape(-1, 4))
+            columns[2].append(np.array(classes, np.int32))
+            columns[3].append(np.array(difficult, bool))
+        return cls(tuple(labels), *map(tuple, columns))
+
+    def with_objects(self) -> AnnotatedPhotos:
+        """Without the photos that have no object that counts."""
+        rows = [row for row, difficult in enumerate(self.difficult) if not difficult.all()]
+        columns = (self.paths, self.boxes, self.classes, self.difficult)
+        return AnnotatedPhotos(self.labels, *(tuple(column[row] for row in rows) for column in columns))
+
+
+def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> AnnotatedPhotos:
+    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}.
+
+    Args:
+        root: the folder VOCdevkit.
+        sets: years, joined by "+".
+        part: the list in ImageSets/Main: trainval, train, val or test.
+
+    Raises:
+        UserError: files that are missing or malformed.
+    """
+    photos = []
+    for year in sets.split("+"):
+        folder = Path(root) / f"VOC{year}"
+        listing = folder / "ImageSets" / "Main" / f"{part}.txt"
+        if not listing.is_file():
+            raise UserError(
+                f"--voc {root}: {listing.relative_to(root)} not found; give VOCdevkit, and its years by --sets"
+            )
+        names = [line.split()[0] for _, line in read_lines(listing) if line.strip()]
+        for name in tqdm(names, desc=f"VOC{year} {part}", unit="photo", leave=False, disable=None):
+            path = folder / "JPEGImages" / f"{name}.jpg"
+            if not path.is_file():
+                raise UserError(f"{path}: not found, but {listing.name} lists it; complete the download")
+            photos.append((path, _read_voc(folder / "Annotations" / f"{name}.xml")))
+    if not photos:
+        raise UserError(f"--voc {root}: {part}.txt lists no photo")
+    return AnnotatedPhotos.collect(VOC_LABELS, photos)
+
+
+def _read_voc(path: Path) -> list:
+    """Objects of one XML file; VOC counts pixels from 1."""
+    try:
+        objects = []
+        for found in ElementTree.parse(path).iter("object"):
+            box = [float(found.find("bndbox").find(edge).text) - 1 for edge in ("xmin", "ymin", "xmax", "ymax")]
+            name = found.find("name").text.strip().lower()
+            difficult = found.findtext("difficult", "0").strip() == "1"
+            objects.append((box, VOC_LABELS.index(name), difficult))
+        return objects
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; complete the download") from None
+    except (ElementTree.ParseError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: not an annotation of VOC ({error}); replace the file") from None
+
+
+def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
+    """Photos of COCO's instances JSON; crowds count as difficult.
+
+    Args:
+        path: instances_*.json.
+        images: folder of its photos; of those listed, only the ones that are there are taken.
+
+    Raises:
+        UserError: not such a file, or none of its photos is there.
+    """
+    data = read_json(path)
+    try:
+        categories = sorted(data["categories"], key=lambda category: category["id"])
+        class_of = {category["id"]: index for index, category in enumerate(categories)}
+        objects: dict[int, list] = {image["id"]: [] for image in data["images"]}
+        for found in data["annotations"]:
+            x, y, width, height = found["bbox"]
+            if width >= 1 and height >= 1:
+                box = x, y, x + width - 1, y + height - 1
+                objects[found["image_id"]].append((box, class_of[found["category_id"]], bool(found.get("iscrowd"))))
+        files = {image["id"]: Path(images) / image["file_name"] for image in data["images"]}
+        labels = [category["name"] for category in categories]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not COCO's instances ({type(error).__name__}: {error}); is it the right file?"
+        ) from None
+    found = [(file, objects[number]) for number, file in files.items() if file.is_file()]
+    if not found:
+        raise UserError(f"--images {images}: none of the {len(files)} photos of {path.name} is there; correct it")
+    return AnnotatedPhotos.collect(labels, found)
+
+
+def draw_scenes(folder: Path, part: str, count: int, seed: int = 0) -> AnnotatedPhotos:
+    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
+
+    Args:
+        part: "train" or "test".
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = []
+    for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=None):
+        scene = plan_scene((seed, SCENE_PARTS[part], number))
+        path = folder / f"{part}_{seed}_{number:05d}.jpg"
+        if not path.exists():
+            file = io.BytesIO()
+            Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
+            write_bytes(path, file.getvalue())
+        objects = []
+        for thing in scene.things:
+            box = np.subtract(thing.box, (0, 0, 1, 1))  # from edges to the last pixel
+            objects.append((box, SCENE_LABELS.index(f"{thing.colour} {thing.shape}"), False))
+        photos.append((path, objects))
+    return AnnotatedPhotos.collect(SCENE_LABELS, photos)

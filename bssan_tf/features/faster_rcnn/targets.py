@@ -1,0 +1,128 @@
+"""What RPN and the heads are to say: anchors and RoIs are matched with the true objects, and a few are drawn.
+
+Ren et al., sections 3.1.2 and 3.2. True objects come padded: `classes` is 0 where there is none. All random choices
+depend on `seed` alone, an input of the step, so that a resumed training draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from bssan_tf.features.faster_rcnn import boxes as bx
+from bssan_tf.features.faster_rcnn.layers import BOX_STDS, register, size_of
+
+
+def draw(mask: tf.Tensor, limit: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """At most `limit` (B,) of the True entries of each row of mask (B, n), those of the smallest keys (B, n)."""
+    order = tf.argsort(tf.where(mask, keys, 2.0), axis=-1)  # keys are below 1
+    rank = tf.argsort(order, axis=-1)
+    return mask & (rank < limit[:, tf.newaxis])
+
+
+def overlaps(boxes: tf.Tensor, objects: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """IoU of boxes (B, n, 4) or (n, 4) with the objects (B, G, 4): (B, n, G), -1 for padded objects."""
+    return tf.where((classes > 0)[:, tf.newaxis], bx.iou(boxes, objects), -1.0)
+
+
+def count(mask: tf.Tensor) -> tf.Tensor:
+    """How many entries of each row are True: int32 (B,)."""
+    return tf.reduce_sum(tf.cast(mask, tf.int32), -1)
+
+
+def random_keys(seed: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """One number in [0, 1) for each entry of `like` (B, n), from seed (B, 2)."""
+    n = tf.shape(like)[1:]
+    return tf.map_fn(lambda s: tf.random.stateless_uniform(n, s), seed, fn_output_signature=tf.float32)
+
+
+@register
+class AnchorTargets(tf.keras.layers.Layer):
+    """Which anchors are objects, which background, and where the objects lie from there.
+
+    An anchor inside the photo is an object if its IoU with one reaches `positive`, or no anchor has a higher one with
+    that object; it is background if its IoU with each is below `negative`. At most `foreground` of `batch` anchors are
+    objects, the others background.
+
+    Returns of a call on (anchors (N, 4), boxes (B, G, 4), classes (B, G), pixels, seed (B, 2)):
+        labels: int32 (B, N), 1 for objects.
+        deltas: float32 (B, N, 4), to the object of highest IoU; 0 where there is none.
+        used: float32 (B, N), 1 for the anchors that were drawn.
+    """
+
+    def __init__(self, batch, foreground, positive, negative, **kwargs):
+        super().__init__(**kwargs)
+        self.batch, self.foreground = batch, foreground
+        self.positive, self.negative = positive, negative
+
+    def call(self, inputs):
+        anchors, boxes, classes, pixels, seed = inputs
+        last = tf.reverse(size_of(pixels), [0])
+        inside = tf.reduce_all(tf.concat([anchors[:, :2] >= 0, anchors[:, 2:] < last], -1), -1)  # (N,)
+        shared = tf.where(inside[tf.newaxis, :, tf.newaxis], overlaps(anchors, boxes, classes), -1.0)  # (B, N, G)
+        best = tf.reduce_max(shared, -1)  # (B, N)
+        of_object = tf.reduce_max(shared, 1, keepdims=True)  # (B, 1, G)
+        is_best = tf.reduce_any((shared == of_object) & (of_object > 0), -1)
+
+        objects = inside & (is_best | (best >= self.positive))
+        background = inside & ~objects & (best < self.negative)
+        keys = random_keys(seed, best)
+        objects = draw(objects, tf.fill([tf.shape(boxes)[0]], int(self.batch * self.foreground)), keys)
+        background = draw(background, self.batch - count(objects), keys)
+        nearest = tf.gather(boxes, tf.argmax(shared, -1), batch_dims=1)
+        deltas = tf.where((best > 0)[..., tf.newaxis], bx.encode(nearest, anchors), 0.0)
+        return tf.cast(objects, tf.int32), deltas, tf.cast(objects | background, tf.float32)
+
+    def get_config(self):
+        names = ("batch", "foreground", "positive", "negative")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@register
+class RoiTargets(tf.keras.layers.Layer):
+    """The RoIs on which the heads learn, and what they are to say of them.
+
+    The true boxes are RoIs, too. A RoI is an object from an IoU of `positive` on, and background in the range
+    `background`; at most the share `foreground` of `batch` are objects, the others background, as many as there are.
+
+    Returns of a call on (rois (B, R, 4), valid (B, R), boxes (B, G, 4), classes (B, G), seed (B, 2)):
+        rois: float32 (B, batch, 4).
+        classes: int32 (B, batch), 0 for background.
+        deltas: float32 (B, batch, 4), divided by BOX_STDS; 0 for background.
+        used: float32 (B, batch), 0 for RoIs that only fill up.
+    """
+
+    def __init__(self, batch, foreground, positive, background, **kwargs):
+        super().__init__(**kwargs)
+        self.batch, self.foreground, self.positive = batch, foreground, positive
+        self.background = tuple(background)
+
+    def call(self, inputs):
+        rois, valid, boxes, classes, seed = inputs
+        rois, valid = tf.concat([rois, boxes], 1), tf.concat([valid, classes > 0], 1)
+        missing = tf.maximum(self.batch - tf.shape(rois)[1], 0)
+        rois, valid = tf.pad(rois, [[0, 0], [0, missing], [0, 0]]), tf.pad(valid, [[0, 0], [0, missing]])
+        shared = overlaps(rois, boxes, classes)
+        best = tf.reduce_max(shared, -1)  # (B, R)
+        low, high = self.background
+        # A photo without any object has background only, whatever the lower bound says.
+        empty = tf.reduce_all(classes == 0, -1, keepdims=True)
+        objects = valid & (best >= self.positive)
+        background = valid & (best < high) & ((best >= low) | empty)
+
+        keys = random_keys(seed, best)
+        objects = draw(objects, tf.fill([tf.shape(rois)[0]], int(self.batch * self.foreground)), keys)
+        background = draw(background, self.batch - count(objects), keys)
+        priority = tf.where(objects, 2, tf.where(background, 1, 0))
+        priority, chosen = tf.math.top_k(priority, self.batch)  # (B, batch)
+
+        rois = tf.gather(rois, chosen, batch_dims=1)
+        which = tf.gather(tf.argmax(shared, -1, output_type=tf.int32), chosen, batch_dims=1)
+        is_object = priority == 2
+        found = tf.where(is_object, tf.gather(classes, which, batch_dims=1), 0)
+        deltas = bx.encode(tf.gather(boxes, which, batch_dims=1), rois) / BOX_STDS
+        deltas = tf.where(is_object[..., tf.newaxis], deltas, 0.0)
+        return tf.stop_gradient(rois), found, deltas, tf.cast(priority > 0, tf.float32)
+
+    def get_config(self):
+        names = ("batch", "foreground", "positive", "background")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,204 @@
+"""Approximate joint training of Faster R-CNN (Ren et al., 2015), resumable to the same numbers.
+
+In: annotated photos, settings, initial weights. Out: a folder with the settings (`settings.json`), the state to go on
+with (`state/`), TensorBoard's logs (`logs/`), `history.csv`, and at the end the weights (`weights.npz`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf import callbacks as cb
+from bssan_tf.errors import UserError
+from bssan_tf.features.faster_rcnn.images import prepare
+from bssan_tf.features.faster_rcnn.model import FasterRcnn, JointTraining
+from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
+from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
+from bssan_tf.features.faster_rcnn.weights import load_initial, save_weights
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.files import write_json
+from bssan_tf.run_logs import HistoryFile, Throughput
+
+logger = logging.getLogger(__name__)
+
+READERS = 2  # threads that prepare batches
+
+
+class PhotoStream:
+    """Batches of photos and their objects, as a function of the step number.
+
+    A round passes all photos, each once as it is and once mirrored, in a new order; what is left of a round behind its
+    last whole batch waits for the next. Difficult objects are left out, and photos that have no other.
+
+    Attributes:
+        error: the UserError that ended a data set, which TensorFlow wraps into one of its own.
+    """
+
+    error: UserError | None = None
+
+    def __init__(self, photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining):
+        self.photos, self.config, self.training = photos.with_objects(), config, training
+        self.round_steps = 2 * len(self.photos.paths) // training.photos_per_step
+        if not self.round_steps:
+            raise UserError(
+                f"--photos-per-step {training.photos_per_step}: there are only {len(self.photos.paths)} photos with "
+                "objects; take a smaller number"
+            )
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Inputs of the training graph at a step, counted from 0."""
+        number, place = divmod(step, self.round_steps)
+        B, photos = self.training.photos_per_step, len(self.photos.paths)
+        order = np.random.default_rng([self.training.seed, number]).permutation(2 * photos)
+        found = [self._one(row % photos, row >= photos) for row in order[place * B : (place + 1) * B]]
+        shapes = {pixels.shape for pixels, _, _ in found}
+        if len(shapes) > 1:
+            raise UserError(f"--photos-per-step {B}: the photos have several sizes; take 1")
+        most = max(len(classes) for _, _, classes in found)
+        boxes, kinds = np.zeros((B, most, 4), np.float32), np.zeros((B, most), np.int32)
+        for i, (_, own, classes) in enumerate(found):
+            boxes[i, : len(own)], kinds[i, : len(own)] = own, classes + 1
+        seeds = np.stack([np.full(B, self.training.seed), step * B + np.arange(B)], -1)
+        pixels = np.stack([pixels for pixels, _, _ in found])
+        return {"pixels": pixels, "boxes": boxes, "classes": kinds, "seed": seeds.astype(np.int32)}
+
+    def _one(self, row: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels, boxes in their pixels, and classes of a photo."""
+        photo, _ = read_picture(self.photos.paths[row], side=None)
+        counts = ~self.photos.difficult[row]
+        boxes, classes = self.photos.boxes[row][counts], self.photos.classes[row][counts]
+        if mirrored:
+            photo = photo[:, ::-1]
+            last = photo.shape[1] - 1
+            boxes = np.stack([last - boxes[:, 2], boxes[:, 1], last - boxes[:, 0], boxes[:, 3]], -1)
+        pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
+        return pixels, boxes * np.float32(scale), classes
+
+    def dataset(self, start: int, stop: int) -> tf.data.Dataset:
+        """Steps start ... stop - 1."""
+        names = ("pixels", "boxes", "classes", "seed")
+        types = (tf.float32, tf.float32, tf.int32, tf.int32)
+        shapes = ((None, None, 3), (None, 4), (None,), (2,))
+
+        def arrays_of(step: np.ndarray) -> list[np.ndarray]:
+            try:
+                batch = self.batch(int(step))
+            except UserError as error:
+                self.error = error
+                raise
+            return [batch[name] for name in names]
+
+        def load(step):
+            arrays = tf.numpy_function(arrays_of, [step], types)
+            B = self.training.photos_per_step
+            return {name: tf.ensure_shape(a, (B, *shape)) for name, a, shape in zip(names, arrays, shapes)}
+
+        return tf.data.Dataset.range(start, stop).map(load, READERS, deterministic=True).prefetch(2)
+
+
+def compile_training(model: FasterRcnn, training: DetectorTraining) -> JointTraining:
+    """The training graph with SGD, the first blocks of the trunk frozen."""
+    for layer in model.trunk.layers:
+        layer.trainable = not layer.name.startswith(tuple(f"block{i + 1}" for i in range(training.frozen_blocks)))
+    graph = model.training(training)
+    slow, fast = training.learning_rate / 10, training.learning_rate
+    bounds = [training.warmup_steps - 1, training.decay_step - 1]  # the last steps before a change
+    optimizer = tf.keras.optimizers.SGD(
+        tf.keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [slow, fast, slow]),
+        momentum=training.momentum,
+        global_clipnorm=training.clip_norm or None,
+    )
+    graph.compile(optimizer=optimizer)
+    optimizer.build(graph.trainable_variables)  # now, so that a saved state finds its slots
+    return graph
+
+
+def train(
+    photos: AnnotatedPhotos,
+    config: DetectorConfig,
+    training: DetectorTraining,
+    folder: Path,
+    initial: str | Path | None = None,
+    progress: bool = True,
+) -> FasterRcnn:
+    """Train a detector, or go on with the training that a folder holds.
+
+    Args:
+        folder: what it holds must have been begun with the same settings and photos; only `steps` may be others.
+        initial: weights to start from, see `load_initial`; None for random ones.
+        progress: show a bar.
+
+    Raises:
+        UserError: other settings than the folder's, photos that can't be read, or a loss that is no number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder, photos, config, training)
+    tf.keras.utils.set_random_seed(training.seed)
+    if not tf.config.list_physical_devices("GPU"):  # there, the gradient of the crop has no deterministic form
+        tf.config.experimental.enable_op_determinism()
+    model = FasterRcnn(config)
+    stream = PhotoStream(photos, config, training)
+    done = cb.latest_epoch(folder / "state")
+    if not done and initial is not None:
+        load_initial(model, initial)
+    graph = compile_training(model, training)
+    epochs = -(-training.steps // training.save_every)
+    state = cb.TrainingState(folder / "state", {})
+    callbacks = [
+        Throughput(training.photos_per_step, unit="photos"),
+        cb.StopAtNaN(),
+        HistoryFile(folder / "history.csv"),
+        tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+        state,
+    ]
+    if progress:
+        from bssan_tf.tfa import ProgressBar
+
+        callbacks.append(ProgressBar(shown=("loss",), unit="photos"))
+    logger.info("%s: step %d of %d", folder, done * training.save_every, epochs * training.save_every)
+    if done < epochs:
+        try:
+            graph.fit(
+                stream.dataset(done * training.save_every, epochs * training.save_every),
+                epochs=epochs,
+                initial_epoch=done,
+                steps_per_epoch=training.save_every,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except tf.errors.OpError as error:
+            if stream.error is None:
+                raise
+            raise stream.error from error
+    else:
+        state.set_model(graph)
+        state.on_train_begin()
+    save_weights(model, folder / "weights.npz")
+    return model
+
+
+def _check_settings(folder: Path, photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining) -> None:
+    """Keep the settings of a training, or compare them with those that it was begun with."""
+    path = folder / "settings.json"
+    settings = {
+        "detector": json.loads(config.to_json()),
+        "training": json.loads(json.dumps(dataclasses.asdict(training))),
+        "photos": [len(photos.paths), *(path.name for path in photos.paths[:: max(1, len(photos.paths) - 1)])],
+    }
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for part, wanted in settings.items():
+            there = found.get(part)
+            for name in wanted if isinstance(wanted, dict) else ():
+                if name != "steps" and there.get(name) != wanted[name]:
+                    differs = f"{name} is {there.get(name)} there, {wanted[name]} asked for"
+                    raise UserError(f"{path}: {differs}; give the same, or another --out")
+            if not isinstance(wanted, dict) and there != wanted:
+                raise UserError(f"{path}: was begun with other photos ({there}); give the same, or another --out")
+    write_json(path, settings)

@@ -1,0 +1,255 @@
+"""Files of weights: the public TensorFlow 1 checkpoint, Keras' VGG-16 to start from, and our own .npz and .h5.
+
+Nothing is copied into a model before the names and shapes of all arrays were found right. Kernels of all these are
+HWIO, and the rows of fc6 in the order row, column, channel, so that no array is turned.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+from bssan_tf.features.backbones import KERAS_URL, read_arrays
+from bssan_tf.features.faster_rcnn.model import FasterRcnn
+from bssan_tf.features.faster_rcnn.settings import DetectorConfig
+from bssan_tf.files import replacing
+
+logger = logging.getLogger(__name__)
+
+FLAG = "--detector-weights"
+SETTINGS = "settings"  # beside the arrays: the DetectorConfig as JSON
+VGG16_URL = f"{KERAS_URL}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+VGG16_MD5 = "64373286793e3c8b2b4e3219cbf3544b"
+KERAS_NAMES = {"fc1": "fc6", "fc2": "fc7"}
+SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
+COUNTERS = ("Variable", "global_step", "beta1_power", "beta2_power")
+CHECKPOINT_ENDINGS = (".index", ".meta", ".data-00000-of-00001")
+
+
+def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None) -> FasterRcnn:
+    """A detector with the weights of a file.
+
+    Args:
+        path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint, any of its three files.
+        checkpoint_config: what a checkpoint is of, as it does not say so itself; None for VOC at full width.
+
+    Raises:
+        UserError: no such file, or not a detector's.
+    """
+    path = Path(path)
+    prefix = checkpoint_prefix(path)
+    if prefix is not None:
+        model = FasterRcnn(checkpoint_config or DetectorConfig())
+        copy_checkpoint(model, prefix)
+        return model
+    settings, arrays = _read(path)
+    if settings is None:
+        raise UserError(
+            f"{FLAG} {path}: holds no detector's settings; give a file that --train or --convert of"
+            " bssan_tf.features.faster_rcnn has written"
+        )
+    model = FasterRcnn(DetectorConfig.from_json(settings, f"{FLAG} {path}"))
+    _copy(model, arrays, f"{FLAG} {path}")
+    return model
+
+
+def load_settings(path: str | Path) -> DetectorConfig:
+    """The settings of a detector's file, without its weights; a checkpoint's are those of VOC."""
+    if checkpoint_prefix(Path(path)) is not None:
+        return DetectorConfig()
+    settings, _ = _read(Path(path), arrays=False)
+    if settings is None:
+        raise UserError(f"{FLAG} {path}: holds no detector's settings; give a detector's weights")
+    return DetectorConfig.from_json(settings, f"{FLAG} {path}")
+
+
+def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> None:
+    """Write our own file, whole or not at all.
+
+    Args:
+        path: .npz or .h5.
+        half: as float16, half as large.
+    """
+    path, dtype = Path(path), np.float16 if half else np.float32
+    if path.suffix not in (".npz", ".h5"):
+        raise UserError(f"{path}: weights are written to .npz or .h5; change the name")
+    arrays = {name: weight.numpy().astype(dtype) for name, weight in model.weights.items()}
+    with replacing(path) as part:
+        if path.suffix == ".npz":
+            with part.open("wb") as file:
+                np.savez(file, **{SETTINGS: np.array(model.config.to_json())}, **arrays)
+        else:
+            with h5py.File(part, "w") as file:
+                file.attrs[SETTINGS] = model.config.to_json()
+                for name, array in arrays.items():
+                    file[name] = array
+
+
+def _read(path: Path, arrays: bool = True) -> tuple[str | None, dict[str, np.ndarray]]:
+    """Settings and arrays of an own file; settings are None where it has none."""
+    if not path.is_file():
+        raise UserError(f"{FLAG} {path}: no such file, nor a checkpoint of that name; correct it")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                settings = str(archive[SETTINGS]) if SETTINGS in archive.files else None
+                names = [name for name in archive.files if name != SETTINGS] if arrays else []
+                return settings, {name: archive[name] for name in names}
+        if path.suffix == ".h5":
+            with h5py.File(path, "r") as file:
+                found: dict[str, np.ndarray] = {}
+                settings = file.attrs.get(SETTINGS)
+
+                def collect(name, item):
+                    if isinstance(item, h5py.Dataset):
+                        found[name] = item[()]
+
+                if settings is not None and arrays:
+                    file.visititems(collect)
+                return settings, found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{FLAG} {path}: not a readable weights file ({reason})") from error
+    raise UserError(f"{FLAG} {path}: is neither .npz nor .h5, nor a checkpoint; convert it to one of them")
+
+
+def _copy(model: FasterRcnn, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Copy arrays, whose names and shapes must be those of the model, all of them and no other."""
+    wanted = model.weights
+    missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    if missing:
+        raise UserError(f"{source}: has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)")
+    if extra:
+        raise UserError(f"{source}: has {extra[0]}, which the network lacks ({len(extra)} such arrays)")
+    for name, weight in wanted.items():
+        problem = _misfit(arrays[name], weight)
+        if problem:
+            raise UserError(f"{source}: {name} {problem}")
+    for name, weight in wanted.items():
+        weight.assign(arrays[name].astype(np.float32))
+
+
+def _misfit(array: np.ndarray, weight: tf.Variable) -> str | None:
+    if array.shape != tuple(weight.shape):
+        return f"is {array.shape}, the network's is {tuple(weight.shape)}"
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        return "holds values that are not finite floats"
+    return None
+
+
+# ---- the public checkpoint ----
+
+
+def checkpoint_prefix(path: Path) -> str | None:
+    """The prefix of a TensorFlow checkpoint that `path` names, by itself or by one of its files; else None."""
+    text = str(path)
+    for ending in CHECKPOINT_ENDINGS:
+        text = text[: -len(ending)] if text.endswith(ending) else text
+    return text if Path(f"{text}.index").is_file() else None
+
+
+def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
+    """Our name of each weight -> its name in checkpoints of endernewton/tf-faster-rcnn, VGG-16."""
+    names = {}
+    for name in model.weights:
+        layer, kind = name.split("/")
+        if layer.startswith("block"):  # block1_conv2 -> conv1/conv1_2
+            block, convolution = layer[len("block")], layer[-1]
+            layer = f"conv{block}/conv{block}_{convolution}"
+        elif layer == "rpn_conv":
+            layer = "rpn_conv/3x3"
+        names[name] = f"vgg_16/{layer}/{'weights' if kind == 'kernel' else 'biases'}"
+    return names
+
+
+def copy_checkpoint(model: FasterRcnn, prefix: str) -> None:
+    """Copy the weights of a checkpoint of endernewton/tf-faster-rcnn; slots of the optimizer are left out.
+
+    Its conv1_1 takes BGR already, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours is.
+
+    Raises:
+        UserError: another network's, or unreadable; the model is then unchanged.
+    """
+    source = f"{FLAG} {prefix}"
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        found = set(reader.get_variable_to_shape_map())
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: not a readable checkpoint ({reason}); download it anew") from error
+    for name in found:
+        if name.startswith("resnet_v1"):
+            network = name.split("/")[0]
+            raise UserError(
+                f"{source}: is of {network}; the archives of VGG-16 and of res101 have one name,"
+                " voc_0712_80k-110k.tgz; take the one in the folder of VGG-16"
+            )
+    names = checkpoint_names(model)
+    theirs = {name for name in found if not name.endswith(SLOTS) and name not in COUNTERS}
+    missing, extra = sorted(set(names.values()) - theirs), sorted(theirs - set(names.values()))
+    if missing:
+        raise UserError(f"{source}: has no {missing[0]} ({len(missing)} of {len(names)} arrays missing)")
+    if extra:
+        raise UserError(f"{source}: has {extra[0]}, which the network lacks ({len(extra)} such arrays)")
+    try:
+        arrays = {ours: reader.get_tensor(name) for ours, name in names.items()}
+    except (tf.errors.OpError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: is damaged ({reason}); download it anew") from error
+    _copy(model, arrays, source)
+
+
+# ---- initial weights ----
+
+
+def load_initial(model: FasterRcnn, initial: str | Path) -> None:
+    """Weights to start a training from: the convolutions, and of the other layers those that are there and fit.
+
+    Args:
+        initial: "keras" for Keras' VGG-16 with fc6 and fc7, downloaded once; a .h5 or .npz of VGG-16 in Keras' names;
+            or a detector's own file.
+
+    Raises:
+        UserError: a convolution is missing or has another shape.
+    """
+    if str(initial) == "keras":
+        initial = _download()
+    path = Path(initial)
+    source = f"--initial {path}"
+    settings, arrays = _read(path) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
+    if settings is None:
+        arrays = read_arrays(path, "--initial", skip=("predictions",))
+        arrays = {"/".join([KERAS_NAMES.get(layer, layer), kind]): v for (layer, kind), v in _split(arrays)}
+    copied = []
+    for name, weight in model.weights.items():
+        problem = _misfit(arrays[name], weight) if name in arrays else "is missing"
+        if not problem:
+            copied.append((weight, arrays[name]))
+        elif name.startswith("block"):
+            raise UserError(f"{source}: {name} {problem}; give weights of VGG-16, {model.config.width:g} of its width")
+        elif name.endswith("kernel"):
+            logger.info("%s: %s %s, so it starts at random", source, name, problem)
+    for weight, array in copied:
+        weight.assign(array.astype(np.float32))
+
+
+def _split(arrays: Mapping[str, np.ndarray]):
+    return [(name.split("/", 1), value) for name, value in arrays.items()]
+
+
+def _download() -> str:
+    try:
+        return tf.keras.utils.get_file(Path(VGG16_URL).name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
+    except Exception as error:  # Keras raises a bare Exception here
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--initial keras: VGG-16 could not be downloaded ({reason}); fetch {VGG16_URL} elsewhere and give it by"
+            " --initial FILE"
+        ) from error
