@@ -13,6 +13,7 @@ from bssan_tf.config import (
     NEGATIVE_SOURCES,
     OPTIMIZERS,
     PRESETS,
+    SCHEDULES,
     SIZES,
     VARIANTS,
     Config,
@@ -69,6 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--momentum", type=float, help="of sgd")
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
     group.add_argument("--warmup-steps", type=int, metavar="N", help="steps over which the rate rises from 0")
+    group.add_argument(
+        "--schedule", choices=SCHEDULES, help="the rate falls when rsum stays, or as a cosine over --epochs"
+    )
     group.add_argument("--batch-size", type=int, metavar="B", help="pictures of a batch")
     group.add_argument("--cca-start", action="store_true", default=None, help="start from a CCA of words and pictures")
     group.add_argument("--group", type=int, metavar="N", help="similar pictures side by side in a batch; 1 for none")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,18 +70,29 @@ class StopAtNaN(tf.keras.callbacks.Callback):
             raise UserError(not_finite(f"loss at step {batch + 1} of the epoch"))
 
 
-class WarmUp(tf.keras.callbacks.Callback):
-    """Raise the learning rate linearly from 0 over the first steps of the run."""
+class LearningRate(tf.keras.callbacks.Callback):
+    """Raise the learning rate linearly from 0 over the first steps; then leave it, or let it fall to 0 as a cosine.
 
-    def __init__(self, steps: int, learning_rate: float):
+    Args:
+        warmup_steps: over which it rises.
+        learning_rate: after the rise.
+        total_steps: of the run, over which the cosine falls; 0: it does not fall here.
+    """
+
+    def __init__(self, warmup_steps: int, learning_rate: float, total_steps: int = 0):
         super().__init__()
-        self.steps = steps
+        self.warmup_steps = warmup_steps
         self.learning_rate = learning_rate
+        self.total_steps = total_steps
 
     def on_train_batch_begin(self, batch, logs=None):
         step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))  # of any replica
-        if step < self.steps:
-            self.model.optimizer.learning_rate.assign(self.learning_rate * (step + 1) / self.steps)
+        rate = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.total_steps:
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+        elif step >= self.warmup_steps:
+            return  # ReduceLROnPlateau may have lowered it
+        self.model.optimizer.learning_rate.assign(rate)
 
 
 class CopyWeights(tf.keras.callbacks.Callback):

@@ -19,6 +19,7 @@ NEGATIVE_SOURCES = ("random", "batch")
 LOSSES = ("hinge", "softmax")
 FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", "standard")
 OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("plateau", "cosine")
 PRESETS = ("improved", "paper")
 SIZES = ("paper", "small", "tiny")
 
@@ -90,6 +91,7 @@ class TrainingConfig:
     momentum: float = 0.9
     clip_norm: float = 0.0  # 0: none
     warmup_steps: int = 0
+    schedule: str = "plateau"  # how the rate falls: when rsum stays, or as a cosine over `epochs`
     batch_size: int = 64  # B
     cca_start: bool = False  # words, attention and fusion start from a CCA of the training split
     group: int = 1  # similar pictures that lie side by side in a batch, so that negatives are hard; 1: none
@@ -230,6 +232,7 @@ _CHOICES = {
     "negative_attention": NEGATIVE_ATTENTION,
     "negative_source": NEGATIVE_SOURCES,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
 }
 
 

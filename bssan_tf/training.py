@@ -197,6 +197,7 @@ class _Job:
         split = self.data.split("train")
         self.stream = PairStream(split, self.data.features, self.tokenizer(split.captions), self.config.training)
         self.validation = validation_split(self.data, self.config.training)
+        self.steps = self.config.training.steps_per_epoch or self.stream.round_steps
 
     def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
         """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
@@ -218,14 +219,12 @@ class _Job:
             ends = "had ended at" if finished else "going on after"
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if done < training.epochs and (new_limits or not self.state.stopped):
-            steps = training.steps_per_epoch or self.stream.round_steps
+            start, stop = done * self.steps, training.epochs * self.steps
             siamese.fit(
-                training_dataset(
-                    self.stream, siamese.input, list(siamese.output), done * steps, training.epochs * steps
-                ),
+                training_dataset(self.stream, siamese.input, list(siamese.output), start, stop),
                 epochs=training.epochs,
                 initial_epoch=done,
-                steps_per_epoch=steps,
+                steps_per_epoch=self.steps,
                 callbacks=callbacks,
                 verbose=0,
             )
@@ -289,9 +288,11 @@ class _Job:
             limit: ("spent",),
         }
         self.state = cb.TrainingState(self.run.state, remembered)
-        warm_up = cb.WarmUp(training.warmup_steps, training.learning_rate)
+        falls_over = training.epochs * self.steps if training.schedule == "cosine" else 0
+        rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
         copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
-        return [warm_up, cb.StopAtNaN(), *copy, validate, self.best, collapse, plateau, stop, limit]
+        watched = [plateau, stop] if training.schedule == "plateau" else [stop]
+        return [rate, cb.StopAtNaN(), *copy, validate, self.best, collapse, *watched, limit]
 
     def _attention_drawer(self):
         """A function that draws the attention of a few validation pairs as it is now."""

@@ -216,19 +216,32 @@ def test_nan_stops_with_a_word(corpus, tmp_path):
         )
 
 
-def test_warm_up_raises_the_rate_over_the_first_steps():
+def rates(callback, steps):
+    """The learning rate at each of some steps, where nothing else changes it but a plateau at step 11."""
+
     class Model:
         optimizer = tf.keras.optimizers.SGD(0.5)
 
-    callback = cb.WarmUp(10, 0.5)
-    callback.model = Model()
-    rates = []
-    for step in range(12):
+    callback.model, found = Model(), []
+    for step in range(steps):
         Model.optimizer.iterations.assign(step)
         callback.on_train_batch_begin(0)
-        rates.append(float(Model.optimizer.learning_rate))
-    np.testing.assert_allclose(rates[:3], [0.05, 0.1, 0.15], rtol=1e-6)
-    np.testing.assert_allclose(rates[9:], 0.5, rtol=1e-6)
+        found.append(float(Model.optimizer.learning_rate))
+        if step == 11:
+            Model.optimizer.learning_rate.assign(0.25)
+    return found
+
+
+def test_warm_up_raises_the_rate_over_the_first_steps():
+    found = rates(cb.LearningRate(10, 0.5), 14)
+    np.testing.assert_allclose(found[:3], [0.05, 0.1, 0.15], rtol=1e-6)
+    np.testing.assert_allclose(found[9:], [0.5, 0.5, 0.5, 0.25, 0.25], rtol=1e-6)
+
+
+def test_cosine_falls_to_nothing_at_the_last_step_whatever_the_plateau():
+    found = rates(cb.LearningRate(2, 0.5, total_steps=20), 21)
+    np.testing.assert_allclose([found[0], found[10], found[15], found[20]], [0.25, 0.25, 0.0732233, 0], atol=1e-6)
+    assert all(a > b for a, b in zip(found[1:], found[2:]))
 
 
 def test_time_limit_counts_the_whole_run():
