@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks.detector import cut
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.images import BGR_MEANS, prepare, scale_for
 from bssan_tf.features.faster_rcnn.losses import BoxLoss, ClassLoss, ObjectLoss
@@ -288,3 +289,12 @@ def test_losses_by_hand():
     assert BoxLoss(3.0)((deltas, targets, labels, used)).numpy() == pytest.approx([(2.5 - 1 / 9) / 2])
     by_class = np.concatenate([np.full((1, 3, 4), 7, np.float32), deltas], -1)  # four numbers for each of 2 classes
     assert BoxLoss(1.0)((by_class, targets, labels, used)).numpy() == pytest.approx([1.625 / 2])
+
+
+def test_the_stages_of_the_benchmark_are_the_whole_graph(detector):
+    graph, inputs = detector.inference(), inputs_of(photo(100, 140))
+    known = dict(inputs)
+    for run, takes, gives in cut(graph).values():
+        known.update(zip(gives, run([known[name] for name in takes])))
+    for name, value in graph(inputs).items():
+        np.testing.assert_allclose(known[name], value, rtol=1e-4, atol=1e-3)
