@@ -23,8 +23,10 @@ from tqdm import tqdm
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
+from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, read_picture
+from bssan_tf.features.shards import Shard, ShardWriter, finished_mask, read_progress, remove_progress
 from bssan_tf.features.store import Features, map_array, open_store, read_manifest
 from bssan_tf.features.store_writer import StorePlan, StoreWriter, check_fit
 
@@ -42,7 +44,7 @@ def extract_features(
     corpus: Corpus,
     folder: str | Path,
     extractor: Extractor,
-    boxes: str | Path | None = None,
+    boxes: str | Path | Detector | None = None,
     objects: int = 10,
     batch_size: int = 16,
     skip_bad_images: bool = False,
@@ -55,7 +57,8 @@ def extract_features(
         corpus: its image_ids and image_paths are used.
         folder: the store, `<cache>/<dataset>/<extractor>`.
         extractor: the backbone.
-        boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, or None for regions only.
+        boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, a Faster R-CNN, whose fc7 then describes the objects,
+            or None for regions only.
         objects: P, objects of an image.
         batch_size: pictures described at once; a store that was begun goes on with its own.
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
@@ -66,9 +69,10 @@ def extract_features(
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     job = _Job(corpus, Path(folder), extractor, boxes, objects, batch_size, progress)
-    if job.rows_to_extract().any():  # without the lock, so that many may read a finished store
+    if job.rows_to_extract().any() or job.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(job.folder, job.plan) as writer:
             job.run(writer, commit_seconds)
+            remove_progress(job.folder)
     features = open_store(job.folder)
     if len(features.bad_rows):
         message = f"{len(features.bad_rows)} of {len(features.image_ids)} pictures can't be read"
@@ -83,6 +87,35 @@ def extract_features(
     return features
 
 
+def extract_shard(
+    corpus: Corpus,
+    folder: str | Path,
+    extractor: Extractor,
+    shard: Shard,
+    boxes: str | Path | Detector | None = None,
+    objects: int = 10,
+    batch_size: int = 16,
+    progress: bool = True,
+    commit_seconds: float = 5.0,
+) -> int:
+    """Extract one part of a store, while other processes extract theirs; `extract_features` then finds all rows done.
+
+    Args:
+        shard: which part; the others are as of `extract_features`.
+
+    Returns:
+        Rows of the shard. Pictures that can't be read are told by `extract_features`.
+
+    Raises:
+        UserError: the store was made with something else, or another process extracts all of it or the same shard.
+    """
+    job = _Job(corpus, Path(folder), extractor, boxes, objects, batch_size, progress)
+    job.first, job.stop = shard.rows(len(job.paths), job.batch_size)
+    with ShardWriter(job.folder, job.plan, shard, job.batch_size) as writer:
+        job.run(writer, commit_seconds)
+    return job.stop - job.first
+
+
 class _Job:
     """One extraction: what the store is to hold, which rows lack, and the loop over them."""
 
@@ -90,7 +123,8 @@ class _Job:
         self.paths, self.folder, self.extractor, self.count = corpus.image_paths, folder, extractor, count
         self.progress = progress
         self._compared: tuple[tuple, np.ndarray] | None = None  # a state of the store, its rows to extract
-        self.file = self.file_rows = None
+        self.file = self.file_rows = self.detector = None
+        self.first, self.stop = 0, len(self.paths)  # the rows to care for
         self.reasons: dict[int, str] = {}  # row -> why its picture can't be read
         self.oversized = 0  # photos with boxes far outside
         manifest = read_manifest(folder)
@@ -109,12 +143,16 @@ class _Job:
         arrays = {"regions": (extractor.region_shape, "float16")}
         if boxes is not None:
             made_with["boxes"] = "grid"
-            if boxes != "grid":
+            if isinstance(boxes, Detector):
+                self.detector = boxes
+                made_with["boxes"], made_with["labels"] = boxes.name, list(boxes.labels)
+            elif boxes != "grid":
                 self.file = BoxesFile(boxes)
                 self.file_rows = self.file.rows(corpus.image_ids, corpus.image_paths)
                 made_with["boxes"] = file_sha256(boxes)
                 made_with["labels"] = self.file.labels and list(self.file.labels)
-            arrays["objects"] = ((count, extractor.region_shape[1]), "float16")
+            size = self.detector.Q if self.detector else extractor.region_shape[1]
+            arrays["objects"] = ((count, size), "float16")
             for name, value in empty_objects(count).items():
                 arrays[name] = (value.shape, str(value.dtype))
         arrays["sizes"] = ((), "int64")  # last, as a row counts as re-extracted once its size is written
@@ -126,20 +164,27 @@ class _Job:
         As bad pictures are decoded for it, a later call compares anew only if another process has changed the store.
         """
         manifest = read_manifest(self.folder)
-        sizes = []
+        sizes, shards = {}, []
         if manifest is not None:
             check_fit(self.folder, manifest, self.plan)
-            if manifest["finished_rows"]:
-                sizes = np.array(map_array(self.folder / "sizes.npy")[: manifest["finished_rows"]]).tolist()
-        state = manifest, sizes
+            shards = read_progress(self.folder)
+            done = finished_mask(len(self.paths), manifest["finished_rows"], shards)
+            rows = self.first + np.flatnonzero(done[self.first : self.stop])
+            if len(rows):
+                sizes = dict(zip(rows.tolist(), map_array(self.folder / "sizes.npy")[rows].tolist()))
+        state = manifest, sizes, shards
         if self._compared is None or self._compared[0] != state:
-            self._compared = state, self._compare(sizes, set((manifest or {}).get("bad_images", ())))
+            self.in_shards = bool(shards)
+            self.shards_bad = {image_id for progress in shards for image_id in progress.bad_images}
+            bad = self.shards_bad.union((manifest or {}).get("bad_images", ()))
+            self._compared = state, self._compare(sizes, bad)
         return self._compared[1]
 
-    def _compare(self, sizes: list[int], bad: set[str]) -> np.ndarray:
+    def _compare(self, sizes: dict[int, int], bad: set[str]) -> np.ndarray:
         """`rows_to_extract` of a store whose finished rows have these file sizes, and these bad images."""
-        wanted, doubtful = np.ones(len(self.paths), bool), []
-        for row, size in enumerate(sizes):
+        rows = np.arange(len(self.paths))
+        wanted, doubtful = (self.first <= rows) & (rows < self.stop), []
+        for row, size in sizes.items():
             if (size == UNREADABLE) != (self.plan.image_ids[row] in bad):
                 continue  # a kill came between the row and the manifest
             if size == UNREADABLE:
@@ -162,11 +207,13 @@ class _Job:
     def run(self, writer: StoreWriter, commit_seconds: float) -> None:
         """Extract what is missing, now that no other process writes."""
         wanted = self.rows_to_extract()
-        if not wanted.any():
+        if not wanted.any() and writer.finished_rows == self.stop:
             return
-        total, count = len(wanted), int(wanted.sum())
+        count = int(wanted.sum())
         finished, bad = writer.finished_rows, set(writer.bad)
+        bad.update(row for row in range(self.first, self.stop) if self.plan.image_ids[row] in self.shards_bad)
         began = committed = time.monotonic()
+        total = self.stop - self.first
         bar = tqdm(
             total=total, initial=total - count, desc=f"features {self.plan.made_with['dataset']}", unit="img",
             disable=not self.progress,
@@ -174,7 +221,7 @@ class _Job:
         with bar, contextlib.closing(self._decoded(wanted)) as batches:
             try:
                 for start, pictures in batches:
-                    rows = np.arange(start, min(start + self.batch_size, total))
+                    rows = np.arange(start, min(start + self.batch_size, len(wanted)))
                     values = self._describe(rows, pictures)
                     for i, j in _runs(wanted[rows]):
                         writer.write(start + i, {name: value[i:j] for name, value in values.items()})
@@ -185,6 +232,7 @@ class _Job:
                     if time.monotonic() - committed > commit_seconds:
                         writer.commit(finished, bad)
                         committed = time.monotonic()
+                finished = self.stop
             finally:
                 writer.commit(finished, bad)
         seconds = time.monotonic() - began
@@ -238,9 +286,9 @@ class _Job:
                 pixels[i], size, values["sizes"][i] = picture
                 if "boxes" in values:
                     for name, value in self._objects(rows[i], size).items():
-                        batch[name][i] = value
+                        (batch if name in batch else values)[name][i] = value
         if readable.any():
-            boxes = (batch["boxes"], batch["valid"]) if "boxes" in values else ()
+            boxes = (batch["boxes"], batch["valid"]) if "boxes" in values and not self.detector else ()
             for name, value in self.extractor.describe(pixels, *boxes).items():
                 values[name][:] = value[:n]
         values["regions"][~readable] = 0  # a black picture has features, too
@@ -250,6 +298,8 @@ class _Job:
         return values
 
     def _objects(self, row: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        if self.detector:  # whole photos are read one at a time, as a batch of them could be large
+            return self.detector.objects(read_picture(self.paths[row], side=None)[0], self.count)
         if self.file is None:
             return grid_boxes(self.count)
         detections = self.file.boxes[self.file_rows[row]]

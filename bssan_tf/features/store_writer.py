@@ -199,7 +199,10 @@ class StoreWriter:
             for descriptor, _ in self._files.values():
                 os.fsync(descriptor)
             self.finished_rows, self.bad = finished_rows, set(bad)
-            self._write_manifest()
+            self._write_state()
+
+    def _write_state(self) -> None:
+        self._write_manifest()
 
     def _write_manifest(self) -> None:
         bad = [self.plan.image_ids[row] for row in sorted(self.bad)]

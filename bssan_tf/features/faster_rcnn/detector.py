@@ -15,6 +15,7 @@ from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.weights import checkpoint_prefix, load_detector, load_settings
 from bssan_tf.features.objects import empty_objects
 
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
@@ -28,7 +29,7 @@ class Detector:
         config: its settings.
         labels: names of the classes.
         Q: size of fc7.
-        weights_sha256: of the file, of a checkpoint's data.
+        name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
     """
 
     def __init__(self, weights: str | Path | None = None):
@@ -36,7 +37,7 @@ class Detector:
         self.config = load_settings(self.weights_file)
         self.labels, self.Q = self.config.labels, self.config.hidden
         prefix = checkpoint_prefix(self.weights_file)
-        self.weights_sha256 = file_sha256(f"{prefix}.data-00000-of-00001" if prefix else self.weights_file)
+        self.name = f"faster_rcnn {file_sha256(f'{prefix}.data-00000-of-00001' if prefix else self.weights_file)}"
         self._graph = None
 
     @property
@@ -72,7 +73,7 @@ class Detector:
         """The best detections of one photo as the store keeps them.
 
         Returns:
-            dict of `empty_objects(count)`, and "objects" float32 (count, Q), their fc7; zeros where not valid.
+            dict of `empty_objects(count)`, and "objects" float16 (count, Q), their fc7; zeros where not valid.
         """
         found = self.detect(photo)
         found = {name: value[:count] for name, value in found.items()}
@@ -82,6 +83,6 @@ class Detector:
         objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
         objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]
         objects["valid"][:kept] = True
-        objects["objects"] = np.zeros((count, self.Q), np.float32)
-        objects["objects"][:kept] = found["fc7"]
+        objects["objects"] = np.zeros((count, self.Q), np.float16)
+        objects["objects"][:kept] = np.minimum(found["fc7"], FLOAT16_MAX)
         return objects
