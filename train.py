@@ -15,6 +15,7 @@ from bssan_tf.config import (
     PRESETS,
     SIZES,
     VARIANTS,
+    Config,
     flag_of,
     preset,
 )
@@ -32,6 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on with a run; takes new limits (--epochs, --minutes, --stop-patience) and moved data",
     )
     parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N, gpu:N (auto: all GPUs)")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only extract part I of N of the features; start N such processes, and then without --shard",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--preset", choices=PRESETS, help="paper: the printed text (improved)")
     parser.add_argument("--size", choices=SIZES, help="paper: Table I (tiny for scenes, else paper)")
@@ -87,7 +93,7 @@ def run_name(text: str) -> str:
     return text
 
 
-NOT_CONFIG = ("name", "resume", "devices", "quiet", "preset", "size", "variant")
+NOT_CONFIG = ("name", "resume", "devices", "shard", "quiet", "preset", "size", "variant")
 RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
 
 
@@ -112,13 +118,26 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     return training.resume(run, options.devices, not options.quiet, given, **limits)
 
 
+def extract(options: argparse.Namespace) -> None:
+    """Extract a part of the features of a data set, and say what to do next."""
+    from bssan_tf.preparation import extract_part
+
+    rows = extract_part(config_of(options).data, options.shard, not options.quiet)
+    print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The preset's config with the flags that were given."""
+    given = given_fields(options)
+    data = given.get("data", "scenes")
+    size = options.size or ("tiny" if data == "scenes" else "paper")
+    return preset(options.preset or "improved", size, options.variant or "full", data).replace(**given).check()
+
+
 def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
     """Train a new run."""
-    given = given_fields(options)
-    data, name = given.get("data", "scenes"), options.preset or "improved"
-    size = options.size or ("tiny" if data == "scenes" else "paper")
-    config = preset(name, size, options.variant or "full", data).replace(**given).check()
-    stem = f"{Path(data).resolve().name}-{name}-{size}"
+    config = config_of(options)
+    stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
     run = RunFolder(RUNS / (options.name or free_name(stem)))
     from bssan_tf import training
 
@@ -128,6 +147,11 @@ def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
+    if options.shard:
+        if options.resume:
+            raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
+        extract(options)
+        return
     if options.resume:
         run = cli.run_folder(options.resume)
         metrics = resume(options, run)

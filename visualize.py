@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", help="run folder (the latest)")
     parser.add_argument("-o", "--out", type=cli.png, help="PNG to write (the photo's name with -attention.png, here)")
     parser.add_argument("--boxes", metavar="FILE", help=".npz with boxes of this photo; see the README")
+    parser.add_argument("--detector-weights", metavar="FILE", help="where the run's detector has moved to")
     parser.add_argument("--backbone-weights", metavar="FILE", help="where the run's weights have moved to")
     parser.add_argument("--cache", help="where the run's cache has moved to")
     return parser
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     from bssan_tf.visualization import explain
 
     photo = Path(options.photo)
-    moved = {name: getattr(options, name) for name in ("boxes", "backbone_weights", "cache") if getattr(options, name)}
+    names = ("boxes", "detector_weights", "backbone_weights", "cache")
+    moved = {name: getattr(options, name) for name in names if getattr(options, name)}
     out = options.out or Path(f"{photo.stem}-attention.png")
     scores = explain(run, photo, options.caption, out, moved)
     print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))

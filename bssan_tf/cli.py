@@ -90,6 +90,7 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
     group.add_argument("--cache", help="where features are kept (cache)")
     group.add_argument("--backbone-weights", metavar="FILE", help="local .h5 or .npz instead of Keras' download")
     group.add_argument("--boxes", metavar="FILE", help=".npz with the boxes of any detector; see the README")
+    group.add_argument("--detector-weights", metavar="FILE", help="Faster R-CNN's: .npz, .h5, TensorFlow 1 checkpoint")
     group.add_argument("--import-regions", metavar="FILE", help="your own regions, .npy (N, D, M)")
     group.add_argument("--import-objects", metavar="FILE", help="your own objects, .npy (N, P, Q)")
     group.add_argument("--import-ids", metavar="FILE", help="picture of each imported row, one id a line")
@@ -99,12 +100,25 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
     group.add_argument("--split", choices=("official", "karpathy"), help="whose split lists (official)")
     group.add_argument("--allow-partial", action="store_true", default=None, help="accept a subset of a data set")
     group.add_argument("--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)")
-    group.add_argument("--objects", choices=("boxes", "grid"), help="boxes of --boxes, or ten fixed ones")
+    group.add_argument(
+        "--objects",
+        choices=("faster_rcnn", "boxes", "grid"),
+        help="fc7 of Faster R-CNN's detections, boxes of --boxes, or ten fixed ones",
+    )
     group.add_argument("--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures")
     group.add_argument("--glove", metavar="FILE", help="pre-trained word vectors, GloVe's text format")
 
 
-DATA_FLAGS = ("root", "cache", "backbone_weights", "boxes", "import_regions", "import_objects", "import_ids")
+DATA_FLAGS = (
+    "root",
+    "cache",
+    "backbone_weights",
+    "boxes",
+    "detector_weights",
+    "import_regions",
+    "import_objects",
+    "import_ids",
+)
 
 
 def given_data_flags(options: argparse.Namespace) -> dict[str, str]:

@@ -34,7 +34,8 @@ class DataConfig:
     cache: str = "cache"
     backbone: str | None = None  # None: slim for scenes, vgg19 elsewhere
     backbone_weights: str | None = None
-    objects: str | None = None  # boxes | grid; None: boxes where there are any
+    objects: str | None = None  # faster_rcnn | boxes | grid; None: see preparation.resolve
+    detector_weights: str | None = None  # of faster_rcnn; None: the slim one that ships, for scenes
     boxes: str | None = None
     import_regions: str | None = None
     import_objects: str | None = None

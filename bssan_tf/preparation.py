@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssan_tf.config import Config, DataConfig
+from bssan_tf.config import Config, DataConfig, flag_of
 from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
@@ -40,9 +40,20 @@ def resolve(data: DataConfig) -> DataConfig:
     """Fill in what depends on the data set: backbone and source of the objects."""
     scenes = data.data == "scenes"
     backbone = data.backbone or ("slim" if scenes else "vgg19")
-    objects = data.objects or ("boxes" if data.boxes or scenes else "grid")
+    detected = "faster_rcnn" if data.detector_weights or scenes else "grid"
+    objects = data.objects or ("boxes" if data.boxes else detected)
     if objects == "boxes" and not (data.boxes or scenes):
         raise UserError("--objects boxes: no boxes given; add --boxes FILE.npz, or use --objects grid")
+    if objects == "faster_rcnn" and not (data.detector_weights or scenes):
+        raise UserError(
+            "--objects faster_rcnn: no weights given; import the public checkpoint or train a detector, and name its"
+            " file by --detector-weights FILE, or give the boxes of any detector by --boxes FILE.npz"
+        )
+    for name, wanted in (("detector_weights", "faster_rcnn"), ("boxes", "boxes")):
+        if getattr(data, name) and objects != wanted:
+            raise UserError(
+                f"{flag_of(name)} {getattr(data, name)}: is not used with --objects {objects}; leave it out"
+            )
     return dataclasses.replace(data, backbone=backbone, objects=objects)
 
 
@@ -53,16 +64,8 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
     """
     data = resolve(data)
-    imported = bool(data.import_regions or data.import_objects)
-    corpus = load_corpus(
-        data.data,
-        root=Path(data.root) if data.root else None,
-        split_lists=data.split,
-        allow_partial=data.allow_partial,
-        cache=Path(data.cache),
-        need_images=not imported,
-    )
-    if imported:
+    corpus = _corpus(data)
+    if data.import_regions or data.import_objects:
         from bssan_tf.features.imported import import_features
 
         features = import_features(
@@ -73,6 +76,17 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
         )
         return Data(corpus, features)
     return Data(corpus, _extracted(corpus, data, progress))
+
+
+def _corpus(data: DataConfig) -> Corpus:
+    return load_corpus(
+        data.data,
+        root=Path(data.root) if data.root else None,
+        split_lists=data.split,
+        allow_partial=data.allow_partial,
+        cache=Path(data.cache),
+        need_images=not (data.import_regions or data.import_objects),
+    )
 
 
 def fingerprint(data: Data) -> dict:
@@ -97,26 +111,72 @@ def build_extractor(data: DataConfig):
     return Extractor(data.backbone, Path(data.backbone_weights) if data.backbone_weights else None)
 
 
-def boxes_of(corpus: Corpus, data: DataConfig) -> Path | str:
-    """Where the objects' boxes come from: a file, or `grid`."""
+def build_detector(data: DataConfig):
+    """The Faster R-CNN of a run whose objects are its detections, else None."""
+    from bssan_tf.features.faster_rcnn.detector import Detector
+
     data = resolve(data)
-    if data.objects == "grid":
-        return "grid"
-    return Path(data.boxes) if data.boxes else corpus.boxes_file
+    return Detector(data.detector_weights) if data.objects == "faster_rcnn" else None
+
+
+def objects_from(data: DataConfig, scenes_boxes: Path | None = None):
+    """Where objects come from: a Detector, a file of boxes, or "grid", which is said.
+
+    Args:
+        scenes_boxes: the boxes that scenes bring along.
+    """
+    boxes = build_detector(data)
+    if boxes is None and resolve(data).objects == "boxes":
+        boxes = data.boxes or scenes_boxes
+    if boxes is None:
+        logger.info(
+            "objects: ten fixed boxes, a stand-in for a detector's; --detector-weights FILE or --boxes FILE.npz gives"
+            " real ones"
+        )
+    return boxes or "grid"
+
+
+def store_name(extractor, boxes) -> str:
+    """The name of a store's folder, for these regions and objects."""
+    from bssan_tf.features.faster_rcnn.detector import Detector
+
+    source = f"faster_rcnn-{boxes.weights_file.stem}" if isinstance(boxes, Detector) else Path(boxes).stem
+    return f"{extractor.name}-{source}"
+
+
+def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
+    """Extract the part of the features that `--shard` names, while other processes extract theirs.
+
+    Returns:
+        Pictures of the part.
+
+    Raises:
+        UserError: as `open_data`, or a shard that cannot be.
+    """
+    from bssan_tf.features.extraction import extract_shard
+    from bssan_tf.features.shards import Shard
+
+    part = Shard.parse(shard)
+    if data.import_regions or data.import_objects:
+        raise UserError(f"--shard {shard}: imported arrays need no extraction; leave it out")
+    corpus = _corpus(resolve(data))
+    extractor, boxes, folder = _sources(corpus, data)
+    return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)
 
 
 def _extracted(corpus: Corpus, data: DataConfig, progress: bool) -> Features:
     from bssan_tf.features.extraction import extract_features
 
-    extractor = build_extractor(data)
-    boxes = boxes_of(corpus, data)
-    if boxes == "grid":
-        logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
-    name = f"{extractor.name}-{'grid' if boxes == 'grid' else Path(boxes).stem}"
-    folder = Path(data.cache) / corpus.cache_key / name
+    extractor, boxes, folder = _sources(corpus, data)
     return extract_features(
         corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress
     )
+
+
+def _sources(corpus: Corpus, data: DataConfig):
+    """Extractor, source of objects and store of a corpus."""
+    extractor, boxes = build_extractor(data), objects_from(data, corpus.boxes_file)
+    return extractor, boxes, Path(data.cache) / corpus.cache_key / store_name(extractor, boxes)
 
 
 def fit_config(config: Config, features: Features, glove_size: int) -> Config:

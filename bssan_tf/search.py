@@ -17,11 +17,11 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, build_extractor, fingerprint, open_data, resolve
+from bssan_tf.preparation import FEATURE_KEYS, fingerprint, objects_from, open_data, store_name
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, rank_captions, rank_pictures
-from bssan_tf.visualization import photo_objects
+from bssan_tf.visualization import describe_photo, photo_objects, same_extractors
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +94,18 @@ def _corpus_part(run: RunFolder, config, split: str, progress: bool):
     return data.split(split), data.features
 
 
-def _same_extractor(run: RunFolder, data: DataConfig):
-    """The run's extractor; UserError where its weights are others, or it has none."""
+def _same_extractors(run: RunFolder, data: DataConfig):
+    """The run's extractor, and its detector or None; UserError where their weights are others, or it has none."""
     if data.import_regions or data.import_objects:
         raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new pictures")
-    extractor = build_extractor(data)
-    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    run.require_same_data(made_with, tuple(made_with))
-    return extractor
+    return same_extractors(run, data)
 
 
 def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
     picture, size = read_picture(photo)
-    objects = photo_objects(data, photo, size, None, P)
-    found = _same_extractor(run, data).describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    return SimpleNamespace(regions=found["regions"], objects=found["objects"], valid=objects["valid"][None])
+    extractor, detector = _same_extractors(run, data)
+    objects = photo_objects(data, photo, size, None, P, detector)
+    return SimpleNamespace(**describe_photo(extractor, picture, objects))
 
 
 def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: bool) -> tuple[list[Path], Features]:
@@ -122,13 +119,11 @@ def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: b
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
     ids = tuple(path.name for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor = _same_extractor(run, data)
-    boxes = data.boxes if resolve(data).objects == "boxes" and data.boxes else "grid"
-    if boxes == "grid":
-        logger.info("objects: ten fixed boxes, a stand-in for a detector's; --boxes FILE.npz gives real ones")
+    extractor, _ = _same_extractors(run, data)
+    boxes = objects_from(data)
     # other pictures, another store: a picture that came or went would shift its rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
-    store = Path(data.cache) / f"search-{folder.name}-{key}" / f"{extractor.name}-{Path(boxes).stem}"
+    store = Path(data.cache) / f"search-{folder.name}-{key}" / store_name(extractor, boxes)
     return paths, extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
 
 

@@ -19,7 +19,7 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
 from bssan_tf.figures import attention_figure, figure_to_array
 from bssan_tf.pipeline import gather, longest
-from bssan_tf.preparation import build_extractor, resolve
+from bssan_tf.preparation import build_detector, build_extractor, resolve
 from bssan_tf.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -52,18 +52,10 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
         raise UserError(f"caption {caption!r}: has no word; give a sentence")
     boxes = flags.pop("boxes", None)
     data = config.replace(**flags).data
-    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P)
-    extractor = build_extractor(data)
-    run.require_same_data(
-        {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}, ("extractor", "weights_sha256")
-    )
-    features = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    inputs = {
-        "regions": features["regions"].astype(np.float32),
-        "objects": features["objects"].astype(np.float32),
-        "valid": objects["valid"][None],
-        "tokens": tokenizer([caption])[:, : len(words)],
-    }
+    extractor, detector = same_extractors(run, data)
+    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P, detector)
+    inputs = describe_photo(extractor, picture, objects)
+    inputs["tokens"] = tokenizer([caption])[:, : len(words)]
     outputs = _score(model.scorer, inputs)
     if unknown := [word for word in words if word not in tokenizer.words]:
         logger.warning("not in the vocabulary of %s, so read as one unknown word: %s", run.path, ", ".join(unknown))
@@ -72,19 +64,48 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     return {name: float(outputs[name][0]) for name in ("score", "w2r", "o2w") if name in outputs}
 
 
+def same_extractors(run: RunFolder, data: DataConfig):
+    """A run's extractor, and its Faster R-CNN or None; UserError where their weights are others than in training."""
+    extractor, detector = build_extractor(data), build_detector(data)
+    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
+    if detector:
+        made_with["boxes"] = detector.name
+    run.require_same_data(made_with, tuple(made_with))
+    return extractor, detector
+
+
+def describe_photo(extractor, picture: np.ndarray, objects: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's inputs for one picture: regions float32 (1, D, M), objects float32 (1, P, Q), valid bool (1, P).
+
+    Args:
+        objects: of `photo_objects`; where they bring no features of their own, the extractor describes their boxes.
+    """
+    found = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
+    if "objects" in objects:
+        found["objects"] = objects["objects"][None]
+    inputs = {name: value.astype(np.float32) for name, value in found.items()}
+    return {**inputs, "valid": objects["valid"][None]}
+
+
 def photo_objects(
-    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int
+    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int, detector=None
 ) -> dict[str, np.ndarray]:
     """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid, and `labels` (or None).
+    Of a detector also `objects`, their fc7.
 
     Args:
         size: height and width of the photo in pixels.
         boxes: a boxes file that must list the photo, or None for the run's own.
         count: P.
+        detector: the Faster R-CNN of a run whose objects are its detections.
 
     Raises:
-        UserError: `boxes` does not list the photo.
+        UserError: `boxes` does not list the photo, or cannot stand in for a detector's fc7.
     """
+    if detector:
+        if boxes is not None:
+            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+        return {**detector.objects(read_picture(photo, side=None)[0], count), "labels": detector.labels}
     data = resolve(data)
     own = data.boxes or (Path(data.cache) / "scenes" / "boxes.npz" if data.data == "scenes" else None)
     path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
