@@ -81,7 +81,7 @@ def cut(graph: tf.keras.Model) -> dict:
     features = graph.get_layer("anchors").input
     rois, valid = graph.get_layer("proposals").output
     crops = graph.get_layer("roi_crop").output
-    fc7 = graph.get_layer("fc7").output
+    fc7 = graph.get_layer("detections").input[4]  # layers with weights belong to other graphs, too
     parts = {
         "trunk": ({"pixels": pixels}, {"features": features}),
         "RPN and proposals": ({"features": features, "pixels": pixels}, {"rois": rois, "valid": valid}),

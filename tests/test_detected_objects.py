@@ -2,6 +2,8 @@
 
 import dataclasses
 import runpy
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,7 @@ import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
 
+from bssan_tf import search
 from bssan_tf.config import DataConfig, preset
 from bssan_tf.errors import UserError
 from bssan_tf.features.extraction import extract_features
@@ -19,10 +22,11 @@ from bssan_tf.features.faster_rcnn.photos import draw_scenes
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.preparation import extractors_of, open_data, resolve
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve
 from bssan_tf.runs import RunFolder
-from bssan_tf.search import search
-from bssan_tf.visualization import explain, photo_objects
+from bssan_tf.text import Tokenizer
+from bssan_tf.visualization import describe_photo, photo_objects
 
 
 @pytest.fixture(scope="module")
@@ -128,55 +132,60 @@ def test_flags_that_do_not_fit(data, words):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, project):
-    """One epoch on a folder of tiny pictures whose features two shards have extracted."""
+    """An untrained run on a folder of tiny pictures whose features two shards have extracted."""
     folder = tmp_path_factory.mktemp("run")
     tiny_corpus.write_corpus(folder / "photos")
-    data = ["--data", str(folder / "photos"), "--cache", str(folder / "cache"), "--backbone", "slim"]
-    data += ["--detector-weights", str(PACKAGED)]
+    flags = ["--data", str(folder / "photos"), "--cache", str(folder / "cache"), "--backbone", "slim"]
+    flags += ["--detector-weights", str(PACKAGED)]
     main = runpy.run_path(str(project / "train.py"))["main"]
     for number in (2, 1):
-        main(["--shard", f"{number}/2", *data, "--quiet"])
-    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6, "batch_size": 8}
-    config = preset("improved", "small", "o2w").replace(
+        main(["--shard", f"{number}/2", *flags, "--quiet"])
+    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
+    config = preset("improved", "small").replace(
         data=str(folder / "photos"), cache=str(folder / "cache"), backbone="slim", detector_weights=str(PACKAGED),
-        negatives=3, epochs=1, validation_images=0, **sizes,
+        **sizes,
     )  # fmt: skip
-    from bssan_tf import training
-
+    data = open_data(config.data, progress=False)
+    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    config = fit_config(config, data.features, 0)
     found = RunFolder(folder / "one")
-    training.train(config, found, progress=False)
+    found.create(config, ["test"], fingerprint(data))
+    tokenizer.save(found.vocabulary_file)
+    Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
     return found
 
 
-def test_shards_have_extracted_what_the_run_was_trained_on(run):
+def test_shards_have_extracted_what_the_run_was_made_for(run):
     config = run.load_config()
-    features = open_data(config.data, progress=False).features
-    assert features.objects.shape == (48, 10, 256)
     assert (config.model.P, config.model.Q) == (10, 256)
     (store,) = (run.path.parent / "cache").glob("*/slim-faster_rcnn-slim_scenes")
+    assert np.load(store / "objects.npy", mmap_mode="r").shape == (48, 10, 256)
     assert not list(store.glob("shard-*"))
 
 
-def test_a_new_photo_is_detected_on(run, scenes, detector, tmp_path):
-    config, photo = run.load_config(), scenes.image_paths[0]
-    objects = photo_objects(config.data, photo, (224, 224), None, 10, detector)
+def test_a_photo_is_described_as_in_training(run, tmp_path):
+    config = run.load_config()
+    data = open_data(config.data, progress=False)
+    photo = data.corpus.image_paths[5]
+    extractor, detector = extractors_of(run, config.data)
+    picture, size = read_picture(photo)
+    objects = photo_objects(config.data, photo, size, None, 10, detector)
     assert objects["labels"] == SCENE_LABELS
-    np.testing.assert_array_equal(objects["objects"], detector.objects(read_picture(photo, side=None)[0])["objects"])
-    scores = explain(run, photo, "a red dog", tmp_path / "a.png")
-    assert np.isfinite(scores["score"])
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width > 300
+    inputs = describe_photo(extractor, picture, objects)
+    np.testing.assert_array_equal(inputs["objects"][0], data.features.objects[5])
+    np.testing.assert_allclose(inputs["regions"][0], data.features.regions[5], rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(inputs["valid"][0], data.features.valid[5])
     with pytest.raises(UserError, match=r"--boxes a\.npz: the run's objects are Faster R-CNN's fc7"):
-        explain(run, photo, "a red dog", tmp_path / "b.png", {"boxes": "a.npz"})
+        photo_objects(config.data, photo, size, Path("a.npz"), 10, detector)
 
-
-def test_search_describes_photos_as_training_did(run, scenes):
-    (score, caption), *_ = search(run, str(scenes.image_paths[0]), progress=False)
-    assert np.isfinite(score)
-    assert isinstance(caption, str)
-    found = search(run, "a red dog", scenes.image_paths[0].parent, top=3, progress=False)
-    assert len(found) == 3
-    assert len({score for score, _ in found}) == 3
+    for name in ("one.png", "two.png"):
+        shutil.copy(photo, tmp_path / name)
+    found = [
+        search._photo_features(run, config.data, photo, 10),
+        search._folder_features(run, config.data, tmp_path, progress=False)[1],
+    ]
+    for features in found:
+        np.testing.assert_array_equal(features.objects[0], data.features.objects[5])
 
 
 def test_another_detector_than_in_training_is_refused(run, tmp_path):

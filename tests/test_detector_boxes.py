@@ -116,11 +116,12 @@ CORNER_OBJECTS = np.array([[0, 0, 40, 30], [259, 169, 299, 199], [0, 0, 299, 199
         (random_boxes(4, smallest=20), 200, 300),
         (CORNER_OBJECTS, 200, 300),
         (np.array([[100, 100, 101, 101]], np.float32), 200, 300),
+        (np.array([[0, 0, 1, 1]], np.float32), 200, 300),
         (np.zeros((0, 4), np.float32), 200, 300),
         (np.array([[3, 3, 25, 900]], np.float32), 30, 1000),
         (np.array([[20, 5, 60, 28]], np.float32), 40, 1000),
     ],
-    ids=["random", "at the border", "tiny", "no object", "30x1000", "40x1000"],
+    ids=["random", "at the border", "tiny", "beyond all anchors", "no object", "30x1000", "40x1000"],
 )
 def test_targets_of_anchors(objects, height, width):
     found, labels, deltas, used = anchor_targets(objects, height, width)

@@ -12,6 +12,9 @@ import tensorflow as tf
 import bssan_tf.features
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIZES, draw_scene, plan_scene
 from bssan_tf.features.backbones import build_vgg, load_weights, preprocess
+from bssan_tf.features.faster_rcnn.model import FasterRcnn
+from bssan_tf.features.faster_rcnn.settings import SCENES
+from bssan_tf.features.faster_rcnn.weights import load_initial
 from bssan_tf.features.train_slim import add_batch_norm, batches, draw_cells, fold_batch_norm, main
 
 SHIPPED = Path(bssan_tf.features.__file__).with_name("slim_vgg19.npz")
@@ -175,6 +178,17 @@ def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project)
     assert not any(np.array_equal(a, b) for a, b in zip(before, net.get_weights()) if a.ndim > 1)
     said = re.search(r"colour (\d\.\d+), shape (\d\.\d+), size (\d\.\d+), background (\d\.\d+)", run.stderr)
     assert all(0 <= float(share) <= 1 for share in said.groups())
+
+
+def test_the_slim_vgg16_is_where_the_slim_detector_starts(tmp_path):
+    out = tmp_path / "trunk.npz"
+    main(["--layers", "vgg16", "--out", str(out), "--steps", "1", "--batch", "2", "--scenes", "2", "--held-out", "1"])
+    detector = FasterRcnn(SCENES)
+    load_initial(detector, out)
+    with np.load(out) as arrays:
+        assert len(arrays.files) == 26  # 13 convolutions
+        for name in arrays.files:
+            np.testing.assert_array_equal(detector.weights[name], arrays[name].astype(np.float32))
 
 
 @pytest.mark.parametrize(

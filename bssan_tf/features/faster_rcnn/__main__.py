@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import time
 from pathlib import Path
 
 from bssan_tf import cli
@@ -138,8 +139,6 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the average precision of each class, their mean, and the speed."""
-    import time
-
     import numpy as np
     from tqdm import tqdm
 

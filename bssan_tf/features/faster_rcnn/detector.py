@@ -42,10 +42,11 @@ class Detector:
 
     @property
     def graph(self):
-        """The inference graph, traced once for all sizes of photos."""
+        """The inference graph for one photo, traced once for all sizes."""
         if self._graph is None:
             model = load_detector(self.weights_file).inference()
-            signature = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in model.input.items()}
+            # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
+            signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
             self._graph = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
         return self._graph
 
