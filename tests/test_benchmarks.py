@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import alone, chart, operations, scoring, training, workload
+from benchmarks import alone, chart, operations, scoring, search, training, workload
 from bssan_tf.config import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -128,6 +128,13 @@ def test_chart_of_growth(tmp_path):
     (tmp_path / "n.json").write_text("{}")
     with pytest.raises(UserError, match="no growth in it"):
         chart.main([str(tmp_path / "n.json")])
+
+
+def test_ranking_of_two_stages():
+    first, full = np.array([[5.0, 1.0, 4.0, 3.0, 2.0]]), np.array([[1.0, 9.0, 2.0, 3.0, 8.0]])
+    order = np.argsort(-search.staged(first, full, 3), axis=1)
+    np.testing.assert_array_equal(order, [[3, 2, 0, 4, 1]])  # 3, 2, 0 by the full score, the rest by the first
+    np.testing.assert_array_equal(search.staged(first, full, 0), full)
 
 
 def test_training_against_a_plain_loop(flags, capsys):

@@ -159,6 +159,25 @@ def test_search_of_a_folder_and_of_sentences(call, workplace, caplog):
     assert all(" " in sentence for sentence in sentences)
 
 
+def test_benchmark_of_search(workplace, monkeypatch, capsys):
+    from benchmarks import search
+
+    monkeypatch.chdir(workplace)
+    flags = ["--split", "test", "--captions-per-image", "2", "--rerank", "3", "7", "50", "--queries", "2"]
+    search.main(["one", *flags, "--json", "search.json"])
+    numbers = json.loads((workplace / "search.json").read_text())
+    for way, candidates, queries, reranked in (
+        ("text_to_image", 8, 16, [8, 3, 7]),
+        ("image_to_text", 16, 8, [16, 3, 7]),
+    ):
+        assert (numbers[way]["candidates"], numbers[way]["queries"]) == (candidates, queries)
+        full, *others = numbers[way]["rows"]
+        assert [row["reranked"] for row in numbers[way]["rows"]] == reranked
+        assert (full["R@10_lost"], full["speed_up"]) == (0, 1)
+        assert all(row["R@10_lost"] == full["R@10"] - row["R@10"] and row["seconds"] > 0 for row in others)
+    assert "text to image, 8 candidates" in capsys.readouterr().out
+
+
 def test_visualize_any_photo(project, workplace):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (60, 90), dtype=np.uint8)).save(workplace / "grey.png")

@@ -57,7 +57,7 @@ class FastW2R:
         kernel, recurrent, self.bias = network.get_layer("w2r_lstm").get_weights()
         E, M = self.W.shape
         self.from_region, self.from_word, from_fusion = np.split(kernel, [M, M + E])
-        self.recurrent = tf.constant(recurrent)
+        self.from_word, self.recurrent = tf.constant(self.from_word), tf.constant(recurrent)
         self.A = self.B = None
         if "w2r_fusion_A" in names:
             self.A, self.B = (tf.constant(network.get_layer(f"w2r_fusion_{side}").get_weights()[0]) for side in "AB")
@@ -87,7 +87,7 @@ class FastW2R:
         return W2RText(
             tree,
             queries=tf.matmul(vectors, self.W),
-            inputs=tf.matmul(vectors, tf.constant(self.from_word)) + self.bias,
+            inputs=tf.matmul(vectors, self.from_word) + self.bias,
             fused=None if self.B is None else tf.matmul(vectors, self.B),
         )
 
