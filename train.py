@@ -74,7 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--schedule", choices=SCHEDULES, help="the rate falls when rsum stays, or as a cosine over --epochs"
     )
     group.add_argument("--batch-size", type=int, metavar="B", help="pictures of a batch")
-    group.add_argument("--cca-start", action="store_true", default=None, help="start from a CCA of words and pictures")
+    group.add_argument(
+        "--cca-start", action=argparse.BooleanOptionalAction, help="start from a CCA of words and pictures"
+    )
     group.add_argument("--group", type=int, metavar="N", help="similar pictures side by side in a batch; 1 for none")
     group.add_argument("--length-pool", type=int, metavar="N", help="batches sorted by length together; 1 for none")
     group.add_argument("--epochs", type=int, help="passes over the photos, each with one of its captions")

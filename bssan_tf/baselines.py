@@ -94,14 +94,17 @@ def fit_cca(
     n_images = len(image_rows)
     if n_images < _MIN_IMAGES:
         raise UserError(
-            f"--baseline cca: needs at least {_MIN_IMAGES} training images, there are {n_images}; leave it out"
+            f"CCA: needs at least {_MIN_IMAGES} training images, there are {n_images}; "
+            "leave out --baseline cca, train with --no-cca-start"
         )
     if tokens.max(initial=0) >= vocabulary_size or owner.max(initial=0) >= n_images:
         raise ValueError("tokens or image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
     if used.size == 0:
-        raise UserError("--baseline cca: no word occurs in two training captions; leave it out")
+        raise UserError(
+            "CCA: no word occurs in two training captions; leave out --baseline cca, train with --no-cca-start"
+        )
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
     is_held = np.zeros(n_images, bool)

@@ -40,3 +40,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data not found: set BSSAN_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Constants so small that tiny models need many slabs, groups and blocks."""
+    from scoring_fixtures import SMALL
+
+    for module, name, value in SMALL:
+        monkeypatch.setattr(module, name, value)

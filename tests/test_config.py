@@ -29,6 +29,7 @@ def test_paper_preset_is_the_printed_text():
     assert (model.fusion, model.attention_scale, model.dropout, model.E_trained) == (0, 0, 0, 0)
     assert (model.region_norm, model.object_norm, model.train_embeddings) == ("none", "none", False)
     assert (training.clip_norm, training.warmup_steps) == (0, 0)
+    assert (training.cca_start, training.group, training.schedule) == (False, 1, "plateau")
 
 
 @pytest.mark.parametrize("name", ["paper", "improved"])

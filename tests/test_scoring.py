@@ -1,64 +1,16 @@
-"""The fast scorer against Keras on padded pairs: parts, variants, sizes, budgets; search in two stages; score files."""
+"""The fast scorer against Keras on padded pairs: parts, variants, sizes, budgets; search in two stages."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
+from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures
 
 from benchmarks.naive import NaiveScorer
 from bssan_tf.errors import UserError
-from bssan_tf.models.bssan import Bssan
-from bssan_tf.scoring import FastScorer, matrix, o2w, planning, score_matrices, score_matrix, two_stage, w2r
+from bssan_tf.scoring import FastScorer, planning, score_matrices, score_matrix, two_stage
 from bssan_tf.scoring.prefix_tree import PrefixTree
-
-TREE_TOKENS = np.array(
-    [
-        [3, 4, 5, 0],
-        [3, 0, 0, 0],  # one word, a prefix of the first
-        [7, 7, 0, 0],
-        [3, 4, 5, 0],  # a duplicate
-        [3, 4, 6, 9],  # full length
-        [3, 4, 0, 0],
-    ],
-    np.int32,
-)
-
-
-def make(variant="full", name="improved", seed=0, **values):
-    config = tiny_config(name, variant=variant, **values)
-    model = Bssan(config.model, VOCABULARY)
-    randomise(model.scorer, seed)
-    return config, model.scorer
-
-
-def make_pictures(config, count=7, seed=0, dtype=np.float32):
-    pairs = random_pairs(config, count, seed=seed)
-    pairs["valid"][-1] = False  # a picture without any object
-    return {
-        "regions": pairs["regions"].astype(dtype),
-        "objects": pairs["objects"].astype(dtype),
-        "valid": pairs["valid"],
-    }
-
-
-def make_captions(count=40, length=30, seed=1):
-    """Captions over few words, so that they share beginnings; of one word, of the full length, twice the same."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(1, VOCABULARY, (count, length)).astype(np.int32)
-    tokens[: count // 2, :3] = [2, 3, 4]
-    lengths = rng.integers(1, length + 1, count)
-    lengths[:4] = 1, length, 3, 2
-    tokens[np.arange(length) >= lengths[:, None]] = 0
-    tokens[5] = tokens[6]
-    tokens[8] = 0  # no word at all
-    return tokens
 
 
 class TestPrefixTree:
@@ -132,47 +84,6 @@ def test_table_1_sizes_agree_to_1e_4():
     expected = NaiveScorer(scorer, **pictures).matrix(tokens)
     for part, got in score_matrices(scorer, **pictures, captions=tokens).items():
         np.testing.assert_allclose(got, expected[part], atol=1e-4)
-
-
-SMALL = (
-    (w2r, "SLAB_ROWS", 16),
-    (o2w, "PAIR_ROWS", 64),
-    (o2w, "GROUP", 4),
-    (planning, "MIN_PICTURES", 2),
-    (planning, "PLANNED_SHARE", 1.0),
-)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Constants so small that tiny models need many slabs, groups and blocks."""
-    for module, name, value in SMALL:
-        monkeypatch.setattr(module, name, value)
-
-
-def score_in_blocks(out):
-    """A matrix in a file, many small blocks: also what the child does that is killed."""
-    config, scorer = make()
-    return score_matrix(
-        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.1, out=out
-    )
-
-
-SLOW_CHILD = """
-import sys, time
-import test_scoring
-
-for constant in test_scoring.SMALL:
-    setattr(*constant)
-block = test_scoring.matrix.Pictures.block
-
-def slow(*arguments):
-    time.sleep(0.05)
-    return block(*arguments)
-
-test_scoring.matrix.Pictures.block = slow
-test_scoring.score_in_blocks(sys.argv[1])
-"""
 
 
 class TestBudget:
@@ -314,104 +225,3 @@ class TestTwoStages:
         search = two_stage.CaptionSearch(fast, tokens)
         for row in (2, 39):  # the last one has no object
             check(search.rank(features, row, rerank=4), first[row], parts["score"][row], 4)
-
-
-class TestFile:
-    def test_holds_the_matrix(self, tmp_path):
-        config, scorer = make()
-        pictures = make_pictures(config)
-        out = tmp_path / "new" / "scores.npy"
-        got = score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-        expected = score_matrix(scorer, **pictures, captions=TREE_TOKENS)
-        np.testing.assert_array_equal(got, expected)
-        np.testing.assert_array_equal(np.load(out), expected)
-        assert sorted(path.name for path in out.parent.iterdir()) == ["scores.npy", "scores.npy.json"]
-
-    def test_a_finished_one_is_read_not_scored_again(self, tmp_path, monkeypatch):
-        config, scorer = make()
-        pictures = make_pictures(config)
-        first = np.array(score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"))
-        monkeypatch.setattr(matrix, "_fill", None)
-        np.testing.assert_array_equal(
-            score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"), first
-        )
-
-    def test_an_interrupted_one_goes_on(self, tmp_path, monkeypatch, small_blocks):
-        config, scorer = make()
-        pictures, tokens = make_pictures(config, 11), make_captions(90, length=12)
-        expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1)
-        real, calls = w2r.FastW2R.score, []
-
-        def dies(self, *args):
-            calls.append(1)
-            if len(calls) == limit:
-                raise KeyboardInterrupt
-            return real(self, *args)
-
-        monkeypatch.setattr(w2r.FastW2R, "score", dies)
-        limit = 8
-        with pytest.raises(KeyboardInterrupt):
-            score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
-        assert not (tmp_path / "s.npy").exists()
-        limit, before = -1, len(calls)
-        got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
-        np.testing.assert_array_equal(got, expected)
-        blocks = sum(
-            -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
-        )
-        assert len(calls) - before == blocks - 7
-
-    def test_kill_9_in_the_middle_then_resume(self, tmp_path, monkeypatch, project, small_blocks):
-        out, part = tmp_path / "killed.npy", tmp_path / "killed.npy.part"
-        environment = {**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{project / 'tests'}"}
-        child = subprocess.Popen(
-            [sys.executable, "-c", SLOW_CHILD, str(out)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 120
-        while not part.exists() or np.isnan(np.load(part)).mean() > 0.5:
-            assert child.poll() is None, child.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-        left = np.isnan(np.load(part)).mean()
-        assert 0 < left <= 0.5
-        assert not out.exists()
-
-        block, done = matrix.Pictures.block, []
-
-        def counted(self, start, count):
-            done.append(count)
-            return block(self, start, count)
-
-        monkeypatch.setattr(matrix.Pictures, "block", counted)
-        score_in_blocks(out)
-        resumed = len(done)
-        score_in_blocks(tmp_path / "whole.npy")
-        assert resumed < 0.6 * (len(done) - resumed)  # what was finished is not done again
-        assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
-
-    def test_scores_of_something_else_are_not_touched(self, tmp_path):
-        config, scorer = make()
-        pictures = make_pictures(config)
-        out = tmp_path / "s.npy"
-        score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-        before = out.read_bytes()
-        other = {
-            "captions": {"captions": TREE_TOKENS[::-1].copy()},
-            "pictures": {"regions": pictures["regions"] + 1},
-            "part": {"part": "w2r"},
-        }
-        for change in other.values():
-            with pytest.raises(UserError, match="holds other scores"):
-                score_matrix(scorer, **{**pictures, "captions": TREE_TOKENS, "out": out, **change})
-        randomise(scorer, seed=5)
-        with pytest.raises(UserError, match="holds other scores"):
-            score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-        assert out.read_bytes() == before
-
-    def test_a_folder_that_cannot_be_made(self, tmp_path):
-        config, scorer = make()
-        (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match="--out"):
-            score_matrix(scorer, **make_pictures(config), captions=TREE_TOKENS, out=tmp_path / "file" / "s.npy")
