@@ -276,7 +276,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         (["train.py", "--data", "photos", "--backbone", "slim", "--batch-size", "99"], "--batch-size 99"),
         (["train.py", "--data", "photos", "--import-regions", "no.npy"], "no.npy"),
         (["train.py", "--data", "photos", "--import-regions", "photos/regions.npy"], "--import-objects FILE.npy"),
-        (["train.py", "--backbone-weights", "no.h5"], "no.h5"),
+        (["train.py", "--data", "photos", "--backbone", "slim", "--backbone-weights", "no.h5"], "no.h5"),
         (["train.py", "--resume", "runs/none"], "runs/none: no such run"),
         (["train.py", "--resume", "runs/one", "--seed", "3"], "leave out --seed"),
         (["train.py", "--resume", "runs/one", "--variant", "w2r"], "leave out --variant"),
