@@ -181,6 +181,7 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
         return {name: tf.ensure_shape(array, shapes[name]) for name, array in zip(inputs, arrays)}, targets
 
     options = tf.data.Options()
+    options.autotune.enabled = False  # nothing to tune, and its thread lets the end of a run wait for up to a minute
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return tf.data.Dataset.range(start, stop).map(examples).prefetch(2).with_options(options)
 
