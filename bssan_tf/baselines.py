@@ -92,19 +92,12 @@ def fit_cca(
     """
     tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
     n_images = len(image_rows)
-    if n_images < _MIN_IMAGES:
-        raise UserError(
-            f"CCA: needs at least {_MIN_IMAGES} training images, there are {n_images}; "
-            "leave out --baseline cca, train with --no-cca-start"
-        )
-    if tokens.max(initial=0) >= vocabulary_size or owner.max(initial=0) >= n_images:
-        raise ValueError("tokens or image_of_caption: index out of range")
+    if problem := why_no_cca(n_images, tokens, vocabulary_size):
+        raise UserError(f"--baseline cca: {problem}; leave it out")
+    if owner.max(initial=0) >= n_images:
+        raise ValueError("image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
-    if used.size == 0:
-        raise UserError(
-            "CCA: no word occurs in two training captions; leave out --baseline cca, train with --no-cca-start"
-        )
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
     is_held = np.zeros(n_images, bool)
@@ -132,6 +125,17 @@ def fit_cca(
         scale=(correlations[:d] ** chosen["power"]).astype(np.float32),
         chosen={**chosen, "held_images": n_held},
     )
+
+
+def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | None:
+    """What is missing for a CCA of a training split with so many images and tokens int (N_c, L); None if nothing."""
+    if images < _MIN_IMAGES:
+        return f"needs at least {_MIN_IMAGES} training images, there are {images}"
+    if tokens.max(initial=0) >= vocabulary_size:
+        raise ValueError("tokens: index out of range")
+    if not _word_weights(tokens, vocabulary_size).any():
+        return "no word occurs in two training captions"
+    return None
 
 
 def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = False) -> np.ndarray:

@@ -11,7 +11,8 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.baselines import Cca, fit_cca
+from bssan_tf.baselines import Cca, fit_cca, why_no_cca
+from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
@@ -36,6 +37,21 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
             norm.adapt(_sample(features, name, rows, rng))
 
 
+def check_cca_start(config: Config, images: int, tokens: np.ndarray, vocabulary_size: int) -> None:
+    """UserError where a start from a CCA is asked for and cannot be had; to be called before anything is written.
+
+    Args:
+        images: number of training pictures.
+        tokens: int32 (N_c, L), token ids of their captions.
+    """
+    if not config.training.cca_start:
+        return
+    if not config.model.E_trained:
+        raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
+    if problem := why_no_cca(images, tokens, vocabulary_size):
+        raise UserError(f"--cca-start: {problem}; add --no-cca-start")
+
+
 def start_from_cca(
     model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
 ) -> dict:
@@ -52,18 +68,12 @@ def start_from_cca(
 
     Returns:
         What the CCA's selection chose.
-
-    Raises:
-        UserError: the model trains no word vectors, or the corpus is too small for a CCA.
     """
-    config = model.config
-    if not config.E_trained:
-        raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
     rng = np.random.default_rng(seed)
     visual = features.regions if features.regions is not None else features.objects
     owner, rows = split.image_of_caption, split.image_rows
     cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress=progress)
-    words = _word_vectors(cca, tokens, config.E_trained)  # (V, d)
+    words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]
     table[:, : words.shape[1]] = np.where(cca.weights[:, None] > 0, words, table[:, : words.shape[1]])

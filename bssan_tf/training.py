@@ -28,7 +28,7 @@ from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resol
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
-from bssan_tf.starting import adapt_norms, start_from_cca
+from bssan_tf.starting import adapt_norms, check_cca_start, start_from_cca
 from bssan_tf.text import Tokenizer, load_glove
 
 logger = logging.getLogger(__name__)
@@ -193,9 +193,11 @@ class _Job:
     progress: bool
 
     def __post_init__(self):
-        # both refuse bad data, so that no half-made run is left
+        # these refuse bad data, so that no half-made run is left
         split = self.data.split("train")
-        self.stream = PairStream(split, self.data.features, self.tokenizer(split.captions), self.config.training)
+        self.tokens = self.tokenizer(split.captions)
+        self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
+        check_cca_start(self.config, len(split.image_ids), self.tokens, len(self.tokenizer.words))
         self.validation = validation_split(self.data, self.config.training)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps
 
@@ -237,7 +239,7 @@ class _Job:
         split, features, seed = self.data.split("train"), self.data.features, self.config.training.seed
         adapt_norms(self.model, features, split.image_rows, seed)
         if self.config.training.cca_start:
-            start_from_cca(self.model, split, features, self.tokenizer(split.captions), seed, self.progress)
+            start_from_cca(self.model, split, features, self.tokens, seed, self.progress)
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""

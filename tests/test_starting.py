@@ -1,5 +1,7 @@
 """What a model knows before its first step: statistics of the features, and the start from a CCA."""
 
+import shutil
+
 import numpy as np
 import pytest
 from training_fixtures import make_config, write_features
@@ -101,8 +103,21 @@ def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monk
     assert Config.load(run.config_file).training.cca_start
 
 
-def test_a_start_without_trained_word_vectors_is_refused(corpus, data):
-    model, split, tokens = build(corpus, data, **CCA)
-    object.__setattr__(model.config, "E_trained", 0)
-    with pytest.raises(UserError, match=r"--cca-start: .*add --trained-embeddings"):
-        starting.start_from_cca(model, split, data.features, tokens, seed=0)
+def test_a_start_without_trained_word_vectors_is_refused(corpus):
+    config = make_config(corpus, **CCA, E_glove=50).replace(E_trained=0)
+    with pytest.raises(UserError, match=r"--cca-start: .*add --trained-embeddings 250"):
+        starting.check_cca_start(config, 100, np.ones((100, 3), np.int32), 5)
+
+
+def test_a_corpus_too_small_for_a_cca_leaves_no_run(corpus, tmp_path):
+    few = tmp_path / "few"
+    shutil.copytree(corpus, few)
+    head, *lines = (few / "captions.csv").read_text().splitlines()
+    train = [line for line in lines if line.endswith(",train")]
+    rest = [line for line in lines if not line.endswith(",train")]
+    (few / "captions.csv").write_text("\n".join([head, *train[:16], *rest]))  # two captions a picture
+    (few / "ids.txt").write_text("\n".join(f"{i:03}.png" for i in range(48)))
+    config = make_config(few, **CCA, batch_size=4, import_ids=str(few / "ids.txt"))
+    with pytest.raises(UserError, match="--cca-start: needs at least 10 training images, there are 8; add --no-cca"):
+        training.train(config, RunFolder(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
