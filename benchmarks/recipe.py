@@ -2,7 +2,8 @@
 
     python -m benchmarks.recipe SETS.txt --minutes 10 --seeds 0 1 2 --csv recipe.csv --common "--data flickr8k ..."
 
-SETS.txt has a set a line, `name: flags of train.py`. The pictures are held back from the train split, so that the
+SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the others
+when the minutes are over. The pictures are held back from the train split, so that the
 validation and test splits stay unseen. A row is appended for each set and seed; sets that the CSV has are left out,
 so that a killed study goes on where it was.
 """
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = cli.Parser(prog="python -m benchmarks.recipe", description=__doc__.split("\n")[0])
     parser.add_argument("sets", type=Path, help="a set a line, `name: flags of train.py`")
     parser.add_argument("--common", default="", help="flags of every set, in one string")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each (10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each; a cosine has --epochs (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
@@ -80,9 +81,12 @@ def read_sets(path: Path) -> dict[str, str]:
 
 
 def config_of(flags: str, minutes: float) -> Config:
-    """The config of train.py's flags, with as many epochs as the minutes allow."""
+    """The config of train.py's flags, with as many epochs as the minutes allow; a cosine keeps its epochs."""
     options = command.build_parser().parse_args(shlex.split(flags))
-    return command.config_of(options).replace(minutes=minutes, epochs=10_000, stop_patience=10_000)
+    config = command.config_of(options)
+    if config.training.schedule == "plateau":
+        config = config.replace(minutes=minutes, epochs=10_000)
+    return config.replace(stop_patience=10_000)
 
 
 def hold_back(data: Data, held: int, seed: int = 0) -> Data:
