@@ -15,6 +15,7 @@ from PIL import Image
 from bssan_tf import search
 from bssan_tf.config import DataConfig, preset
 from bssan_tf.errors import UserError
+from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
@@ -91,6 +92,27 @@ def test_the_store_keeps_each_photos_own_detections(tmp_path, detector, scenes):
     save_weights(FasterRcnn(SCENES), other)
     with pytest.raises(UserError, match=r'boxes is "faster_rcnn [0-9a-f]{64}" there'):
         extract_features(scenes, tmp_path / "store", extractor, **{**options, "boxes": Detector(other)})
+
+
+def test_a_jpeg_that_is_too_large_only_as_a_whole_is_a_bad_picture(tmp_path, detector, scenes, monkeypatch):
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 300_000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 400_000)
+    large = tmp_path / "large.jpg"
+    with Image.open(scenes.image_paths[0]) as image:
+        image.resize((1000, 1000)).save(large)
+    read_picture(large)  # decoded to a half
+    paths = (scenes.image_paths[0], large, scenes.image_paths[1])
+    corpus = SimpleNamespace(name="scenes", image_ids=("a", "large", "b"), image_paths=paths)
+    options = {"boxes": detector, "batch_size": 2, "progress": False}
+    extractor = tiny_extractor(tmp_path)
+    with pytest.raises(UserError, match=r"1 of 3 pictures .*large\.jpg: has 1000 x 1000 pixels.*The others are"):
+        extract_features(corpus, tmp_path / "store", extractor, **options)
+    written = (tmp_path / "store" / "sizes.npy").stat().st_mtime_ns
+    features = extract_features(corpus, tmp_path / "store", extractor, skip_bad_images=True, **options)
+    assert (tmp_path / "store" / "sizes.npy").stat().st_mtime_ns == written  # it is still bad: nothing to do
+    assert features.bad_rows.tolist() == [1]
+    assert features.valid.any(1).tolist() == [True, False, True]
+    assert not features.regions[1].any()
 
 
 @pytest.mark.parametrize(

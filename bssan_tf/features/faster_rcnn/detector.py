@@ -60,12 +60,19 @@ class Detector:
             boxes float32 (n, 4) in pixels of the photo, the last included, classes int32 (n,), scores float32 (n,),
             fc7 float32 (n, Q).
         """
+        return self.run(self.inputs(photo))
+
+    def inputs(self, photo: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's inputs for one photo: its scaled pixels, the scale, and its own size."""
         pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
-        inputs = {
+        return {
             "pixels": pixels[None],
             "scale": np.array([scale], np.float32),
             "size": np.array([photo.shape[:2]], np.float32),
         }
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Detections as of `detect`, from what `inputs` has made of a photo."""
         found = {name: value[0].numpy() for name, value in self.graph(inputs).items()}
         valid = found.pop("valid")
         return {name: value[valid] for name, value in found.items()}
@@ -76,10 +83,13 @@ class Detector:
         Returns:
             dict of `empty_objects(count)`, and "objects" float16 (count, Q), their fc7; zeros where not valid.
         """
-        found = self.detect(photo)
+        return self.best(self.detect(photo), photo.shape[:2], count)
+
+    def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
+        """As `objects`, from the detections of a photo and its (height, width)."""
         found = {name: value[:count] for name, value in found.items()}
         edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)
-        height, width = photo.shape[:2]
+        height, width = size
         kept, objects = len(edges), empty_objects(count)
         objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
         objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]
