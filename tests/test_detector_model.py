@@ -101,7 +101,9 @@ def test_the_means_may_be_subtracted_after_the_scaling(height, width):
 def test_a_large_photo_is_scaled_before_it_becomes_float32(monkeypatch):
     seen = []
     resize = tf.image.resize
-    monkeypatch.setattr(tf.image, "resize", lambda images, *a, **k: seen.append(images.dtype) or resize(images, *a, **k))
+    monkeypatch.setattr(
+        tf.image, "resize", lambda images, *a, **k: seen.append(images.dtype) or resize(images, *a, **k)
+    )
     pixels, _ = prepare(photo(300, 400), 60, 100)
     assert pixels.dtype == np.float32
     assert seen == [np.uint8]

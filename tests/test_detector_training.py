@@ -1,6 +1,8 @@
 """Training a detector: a step by hand, kill -9 and resume to the same numbers, the command line, bad requests."""
 
 import csv
+import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn import __main__ as command
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import SCENES, DetectorConfig, DetectorTraining
-from bssan_tf.features.faster_rcnn.training import compile_training
+from bssan_tf.features.faster_rcnn.training import compile_training, train
 from bssan_tf.features.faster_rcnn.weights import load_detector
 
 TRAIN = [
@@ -172,6 +174,47 @@ def test_other_settings_than_the_folder_was_begun_with(whole):
         command.main([*arguments, "--learning-rate", "0.5"])
     with pytest.raises(UserError, match=r"settings\.json: was begun with other photos"):
         command.main([*arguments, "--count", "4"])
+    with pytest.raises(UserError, match=r"settings\.json: was begun with another --initial \(None\)"):
+        command.main([*arguments, "--initial", str(whole / "run" / "weights.npz")])
+
+
+def test_photos_with_other_boxes_are_other_photos(whole):
+    arguments = command.build_parser().parse_args([*TRAIN, "--cache", str(whole / "cache")])
+    photos = command.read_photos(arguments)
+    moved = dataclasses.replace(photos, boxes=(photos.boxes[0] + 1, *photos.boxes[1:]))
+    with pytest.raises(UserError, match=r"settings\.json: was begun with other photos \(6 with SHA-256"):
+        train(moved, *command.settings(arguments, photos.labels), whole / "run", progress=False)
+
+
+def test_refused_requests_leave_the_folder_free(tmp_path, whole):
+    scenes = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), "--quiet"]
+    sized = [*TRAIN, *scenes, "--short-side", "448", "--long-side", "448"]
+    command.read_photos(command.build_parser().parse_args(sized))
+    for i in range(0, 6, 2):  # of other sizes than the rest
+        path = tmp_path / "cache" / "detector-scenes" / f"train_0_{i:05d}.jpg"
+        with Image.open(path) as image:
+            image.resize((224, 150)).save(path)
+    with pytest.raises(UserError, match=r"--initial none\.npz: no such file"):
+        command.main([*sized, "--initial", "none.npz"])
+    with pytest.raises(UserError, match="the photos have several sizes; take 1"):
+        command.main([*sized, "--photos-per-step", "6"])
+    with pytest.raises(UserError, match=r"block1_conv1/kernel is .* 0\.01 of its width"):
+        command.main([*sized, "--width", "0.01", "--initial", str(whole / "run" / "weights.npz")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_training_has_not_saved_yet_binds_nothing(tmp_path, whole, monkeypatch):
+    """The second batch can be refused, too."""
+    scenes = [*TRAIN, "--cache", str(whole / "cache"), "--out", str(tmp_path / "run")]
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.keras.Model, "fit", stop)
+    for more in ([], ["--learning-rate", "0.5"]):
+        with pytest.raises(KeyboardInterrupt):
+            command.main([*scenes, *more])
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["training"]["learning_rate"] == 0.5
 
 
 def test_a_photo_that_cannot_be_read_is_named_in_one_line(tmp_path, whole):

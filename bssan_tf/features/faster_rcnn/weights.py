@@ -209,19 +209,27 @@ def copy_checkpoint(model: FasterRcnn, prefix: str) -> None:
 # ---- initial weights ----
 
 
-def load_initial(model: FasterRcnn, initial: str | Path) -> None:
+def initial_file(initial: str | Path) -> Path:
+    """The file that --initial names, "keras" being Keras' VGG-16 with fc6 and fc7, downloaded once.
+
+    Raises:
+        UserError: no such file, or the download failed.
+    """
+    path = Path(_download() if str(initial) == "keras" else initial)
+    if not path.is_file():
+        raise UserError(f"--initial {path}: no such file; name a .h5 or .npz of weights")
+    return path
+
+
+def load_initial(model: FasterRcnn, path: Path) -> None:
     """Weights to start a training from: the convolutions, and of the other layers those that are there and fit.
 
     Args:
-        initial: "keras" for Keras' VGG-16 with fc6 and fc7, downloaded once; a .h5 or .npz of VGG-16 in Keras' names;
-            or a detector's own file.
+        path: a .h5 or .npz of VGG-16 in Keras' names, or a detector's own file.
 
     Raises:
         UserError: a convolution is missing or has another shape.
     """
-    if str(initial) == "keras":
-        initial = _download()
-    path = Path(initial)
     source = f"--initial {path}"
     settings, arrays = _read(path) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
