@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,9 @@ def test_the_rate_falls_to_a_tenth_and_starts_there_with_a_warm_up():
     training = DetectorTraining(learning_rate=0.5, warmup_steps=10, decay_step=20)
     rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
     assert [round(float(rate(step)), 6) for step in (0, 9, 10, 19, 20, 999)] == [0.05, 0.05, 0.5, 0.5, 0.05, 0.05]
+    training = dataclasses.replace(training, warmup_steps=20)  # as far as it may go
+    rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
+    assert {round(float(rate(step)), 6) for step in (0, 19, 20, 999)} == {0.05}
 
 
 def history(folder):
@@ -154,10 +158,27 @@ def test_weights_are_converted(whole, tmp_path, capsys):
         (["--train", "--scenes", "--voc", "y", "--out", "x"], "give one of --voc, --coco and --scenes"),
         (["--train", "--coco", "a.json", "--out", "x"], "give the folder of its photos by --images"),
         (["--train", "--scenes", "--count", "2"], "--out: give the folder of the training"),
-        (["--train", "--scenes", "--count", "2", "--out", "x", "--steps", "0"], "--steps 0: must be above 0"),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--steps", "0"],
+            "--steps 0: must be a finite number above 0",
+        ),
         (["--train", "--scenes", "--count", "4", "--out", "x", "--initial", "no.npz"], r"--initial no\.npz: no such"),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--width", "nan"],
+            "--width nan: must be a finite number",
+        ),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--width", "inf"],
+            "--width inf: must be a finite number",
+        ),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--decay-step", "99"],
+            "--decay-step 99: the first 100 st",
+        ),
+        (["--convert", "a.ckpt", "--out", "no/a.npz"], r"--out no/a\.npz: there is no folder no; make it first"),
         (["--convert", "a.ckpt", "--out", "a.pkl"], r"--out: give the file to write, \.npz or \.h5"),
         (["--convert", "a.ckpt", "--out", "a.npz"], "a.ckpt: no such file"),
+        (),
         (["--evaluate", "a.npz", "--voc", "nowhere"], "--voc nowhere"),
     ],
 )
@@ -176,6 +197,15 @@ def test_other_settings_than_the_folder_was_begun_with(whole):
         command.main([*arguments, "--count", "4"])
     with pytest.raises(UserError, match=r"settings\.json: was begun with another --initial \(None\)"):
         command.main([*arguments, "--initial", str(whole / "run" / "weights.npz")])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"detector": 3}', None])
+def test_damaged_settings(whole, tmp_path, content):
+    run = shutil.copytree(whole / "run", tmp_path / "run")
+    (run / "settings.json").unlink() if content is None else (run / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json: missing or damaged .*--out") as error:
+        command.main([*TRAIN, "--cache", str(whole / "cache"), "--out", str(run)])
+    assert "\n" not in str(error.value)
 
 
 def test_photos_with_other_boxes_are_other_photos(whole):

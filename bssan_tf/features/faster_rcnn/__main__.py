@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -93,8 +94,12 @@ def convert(options: argparse.Namespace) -> None:
 
     if options.out is None or options.out.suffix not in (".npz", ".h5"):
         raise UserError("--out: give the file to write, .npz or .h5")
-    save_weights(load_detector(options.convert), cli.writable(str(options.out)), options.half)
-    print(options.out)
+    try:
+        out = cli.writable(str(options.out))  # a file only for --convert, so the parser can't ask for it
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--out {error}") from None
+    save_weights(load_detector(options.convert), out, options.half)
+    print(out)
 
 
 def read_photos(options: argparse.Namespace):
@@ -118,10 +123,16 @@ def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[Dete
     for section, flags in zip(pair, (DETECTOR_FLAGS, TRAINING_FLAGS)):
         given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
         for name, value in given.items():
-            if value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
+            if not math.isfinite(value) or value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be a finite number above 0")
         changed.append(dataclasses.replace(section, **given))
-    return changed[0], changed[1]
+    config, training = changed
+    if training.decay_step < training.warmup_steps:
+        least = training.warmup_steps
+        raise UserError(
+            f"--decay-step {training.decay_step}: the first {least} steps are the warm-up; give a later one"
+        )
+    return config, training
 
 
 def train(options: argparse.Namespace) -> None:

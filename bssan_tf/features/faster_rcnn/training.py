@@ -210,10 +210,14 @@ def _settings(
 
 def _check_settings(path: Path, settings: dict[str, dict | str | None]) -> None:
     """Compare the settings of a training with those in the file that it was begun with."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for part in ("detector", "training"):
+    try:
+        found = json.loads(path.read_bytes())
+        parts = {part: dict(found[part]) for part in ("detector", "training")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); remove its folder or give another --out") from None
+    for part, kept in parts.items():
         for name, wanted in settings[part].items():
-            there = found[part].get(name)
+            there = kept.get(name)
             if name != "steps" and there != wanted:
                 raise UserError(f"{path}: {name} is {there} there, {wanted} asked for; give the same, or another --out")
     for part, what in (("photos", "other photos"), ("initial", "another --initial")):
