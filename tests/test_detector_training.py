@@ -177,13 +177,18 @@ def test_weights_are_converted(whole, tmp_path, capsys):
         ),
         (["--convert", "a.ckpt", "--out", "no/a.npz"], r"--out no/a\.npz: there is no folder no; make it first"),
         (["--convert", "a.ckpt", "--out", "a.pkl"], r"--out: give the file to write, \.npz or \.h5"),
-        (["--convert", "a.ckpt", "--out", "a.npz"], "a.ckpt: no such file"),
-        (),
+        (["--convert", "a.ckpt", "--out", "a.npz"], r"^--convert a\.ckpt: no such file"),
+        (["--evaluate", "a.npz", "--scenes", "--count", "1"], r"^--evaluate a\.npz: no such file"),
+        (
+            ["--train", "--scenes", "--count", "4", "--out", "x", "--initial", "bad.npz"],
+            r"^--initial bad\.npz: not a re",
+        ),
         (["--evaluate", "a.npz", "--voc", "nowhere"], "--voc nowhere"),
     ],
 )
 def test_bad_requests(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.npz").write_text("no archive")
     with pytest.raises(UserError, match=words) as error:
         command.main([*arguments, "--quiet"])
     assert "\n" not in str(error.value)

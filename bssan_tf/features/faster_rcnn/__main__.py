@@ -98,7 +98,7 @@ def convert(options: argparse.Namespace) -> None:
         out = cli.writable(str(options.out))  # a file only for --convert, so the parser can't ask for it
     except argparse.ArgumentTypeError as error:
         raise UserError(f"--out {error}") from None
-    save_weights(load_detector(options.convert), out, options.half)
+    save_weights(load_detector(options.convert, flag="--convert"), out, options.half)
     print(out)
 
 
@@ -157,7 +157,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from bssan_tf.features.faster_rcnn.detector import Detector
     from bssan_tf.features.pictures import read_picture
 
-    photos, detector = read_photos(options), Detector(options.evaluate)
+    photos, detector = read_photos(options), Detector(options.evaluate, "--evaluate")
     if detector.labels != photos.labels:
         raise UserError(f"--evaluate {options.evaluate}: its classes are not those of the photos; give other photos")
     found, seconds = [], 0.0

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
-from bssan_tf.features.faster_rcnn.weights import checkpoint_prefix, load_detector, load_settings
+from bssan_tf.features.faster_rcnn.weights import FLAG, checkpoint_prefix, load_detector, load_settings
 from bssan_tf.features.objects import empty_objects
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -24,6 +24,7 @@ class Detector:
 
     Args:
         weights: a file of `load_detector`; None for the slim one that ships with the package and knows scenes.
+        flag: the flag that named the file, for errors.
 
     Attributes:
         config: its settings.
@@ -32,9 +33,9 @@ class Detector:
         name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
     """
 
-    def __init__(self, weights: str | Path | None = None):
-        self.weights_file = Path(weights or PACKAGED)
-        self.config = load_settings(self.weights_file)
+    def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
+        self.weights_file, self.flag = Path(weights or PACKAGED), flag
+        self.config = load_settings(self.weights_file, flag)
         self.labels, self.Q = self.config.labels, self.config.hidden
         prefix = checkpoint_prefix(self.weights_file)
         self.name = f"faster_rcnn {file_sha256(f'{prefix}.data-00000-of-00001' if prefix else self.weights_file)}"
@@ -44,7 +45,7 @@ class Detector:
     def graph(self):
         """The inference graph for one photo, traced once for all sizes."""
         if self._graph is None:
-            model = load_detector(self.weights_file).inference()
+            model = load_detector(self.weights_file, flag=self.flag).inference()
             # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
             signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
             self._graph = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
