@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
@@ -24,7 +25,7 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve
+from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve, store_name
 from bssan_tf.runs import RunFolder
 from bssan_tf.text import Tokenizer
 from bssan_tf.visualization import describe_photo, photo_objects
@@ -58,6 +59,30 @@ def test_objects_are_the_best_detections_with_their_fc7(detector, scenes):
         np.testing.assert_array_equal(objects[name], found[name][:10])
     np.testing.assert_array_equal(objects["objects"], found["fc7"][:10].astype(np.float16))
     assert objects["objects"].shape == (10, 256)
+
+
+def test_each_detector_has_a_store_of_its_own(tmp_path, detector):
+    vgg = SimpleNamespace(name="vgg19")
+    assert store_name(vgg, detector) == store_name(vgg, Detector(PACKAGED)) == "vgg19-faster_rcnn-slim_scenes"
+    names = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        save_weights(FasterRcnn(SCENES), tmp_path / folder / "weights.npz")
+        own = Detector(tmp_path / folder / "weights.npz")
+        names.append(store_name(vgg, own))
+        assert names[-1] == f"vgg19-faster_rcnn-weights-{own.name.split()[1][:8]}"
+    assert names[0] != names[1]
+
+
+def test_the_files_of_a_checkpoint_share_a_store(tmp_path):
+    prefix = str(tmp_path / "vgg16_faster_rcnn_iter_110000.ckpt")
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["a"], shape_and_slices=[""], tensors=[np.float32(1)])
+    names = {
+        store_name(SimpleNamespace(name="vgg19"), Detector(prefix + ending))
+        for ending in ("", ".index", ".meta", ".data-00000-of-00001")
+    }
+    assert len(names) == 1
+    assert names.pop().startswith("vgg19-faster_rcnn-vgg16_faster_rcnn_iter_110000-")
 
 
 def test_fewer_detections_leave_rows_that_are_not_valid(monkeypatch):

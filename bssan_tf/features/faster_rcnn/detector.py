@@ -31,6 +31,8 @@ class Detector:
         labels: names of the classes.
         Q: size of fc7.
         name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
+        store_name: names its stores: the file's stem and, unless it is the packaged one, eight digits of the SHA-256,
+            as every training calls its file weights.npz.
     """
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
@@ -38,7 +40,11 @@ class Detector:
         self.config = load_settings(self.weights_file, flag)
         self.labels, self.Q = self.config.labels, self.config.hidden
         prefix = checkpoint_prefix(self.weights_file)
-        self.name = f"faster_rcnn {file_sha256(f'{prefix}.data-00000-of-00001' if prefix else self.weights_file)}"
+        sha256 = file_sha256(f"{prefix}.data-00000-of-00001" if prefix else self.weights_file)
+        self.name = f"faster_rcnn {sha256}"
+        packaged = self.weights_file.resolve() == PACKAGED.resolve()
+        stem = Path(prefix or self.weights_file).stem  # of a checkpoint's three files, one
+        self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
         self._graph = None
 
     @property
