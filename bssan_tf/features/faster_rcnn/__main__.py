@@ -153,7 +153,7 @@ def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from bssan_tf.features.faster_rcnn import evaluation
+    from bssan_tf.features.faster_rcnn import average_precision
     from bssan_tf.features.faster_rcnn.detector import Detector
     from bssan_tf.features.pictures import read_picture
 
@@ -165,7 +165,7 @@ def evaluate(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         found.append(detector.detect(read_picture(path, side=None)[0]))
         seconds += (time.perf_counter() - start) if len(found) > 1 else 0.0  # the first builds the graph
-    mean, ap = evaluation.evaluate(
+    mean, ap = average_precision.evaluate(
         found, photos.boxes, photos.classes, photos.difficult, len(photos.labels), options.metric
     )
     for label, value in zip(photos.labels, ap):

@@ -5,7 +5,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bssan_tf.features.faster_rcnn.evaluation import average_precision, evaluate, match
+from bssan_tf.features.faster_rcnn.average_precision import average_precision, evaluate, match
 
 TRUE = np.array([[0, 0, 9, 9], [20, 0, 29, 9]], np.float32)
 EASY = np.zeros(2, bool)
