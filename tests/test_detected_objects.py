@@ -235,6 +235,14 @@ def test_a_photo_is_described_as_in_training(run, tmp_path):
         np.testing.assert_array_equal(features.objects[0], data.features.objects[5])
 
 
+def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):
+    shutil.copy(run.path.parent / "photos" / "000.png", tmp_path)
+    made, init = [], Detector.__init__
+    monkeypatch.setattr(Detector, "__init__", lambda self, *given: made.append(1) or init(self, *given))
+    search._folder_features(run, run.load_config().data, tmp_path, progress=False)
+    assert len(made) == 1
+
+
 def test_another_detector_than_in_training_is_refused(run, tmp_path):
     save_weights(FasterRcnn(SCENES), tmp_path / "other.npz")
     data = dataclasses.replace(run.load_config().data, detector_weights=str(tmp_path / "other.npz"))

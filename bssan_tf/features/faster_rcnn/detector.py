@@ -14,8 +14,8 @@ from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.weights import FLAG, checkpoint_prefix, load_detector, load_settings
 from bssan_tf.features.objects import empty_objects
+from bssan_tf.features.regions import FLOAT16_MAX
 
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
