@@ -157,7 +157,7 @@ def store_name(extractor, boxes) -> str:
     """The name of a store's folder, for these regions and objects."""
     from bssan_tf.features.faster_rcnn.detector import Detector
 
-    source = f"faster_rcnn-{boxes.weights_file.stem}" if isinstance(boxes, Detector) else Path(boxes).stem
+    source = boxes.store_name if isinstance(boxes, Detector) else Path(boxes).stem
     return f"{extractor.name}-{source}"
 
 

@@ -109,8 +109,8 @@ def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: b
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
     ids = tuple(path.name for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor, _ = extractors_of(run, data)
-    boxes = objects_from(data)
+    extractor, detector = extractors_of(run, data)
+    boxes = detector or objects_from(data)
     # other pictures, another store: a picture that came or went would shift its rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"search-{folder.name}-{key}" / store_name(extractor, boxes)

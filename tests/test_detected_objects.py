@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from bssan_tf import search
 from bssan_tf.config import DataConfig, preset
 from bssan_tf.errors import UserError
+from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
@@ -23,7 +25,7 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve
+from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve, store_name
 from bssan_tf.runs import RunFolder
 from bssan_tf.text import Tokenizer
 from bssan_tf.visualization import describe_photo, photo_objects
@@ -59,6 +61,30 @@ def test_objects_are_the_best_detections_with_their_fc7(detector, scenes):
     assert objects["objects"].shape == (10, 256)
 
 
+def test_each_detector_has_a_store_of_its_own(tmp_path, detector):
+    vgg = SimpleNamespace(name="vgg19")
+    assert store_name(vgg, detector) == store_name(vgg, Detector(PACKAGED)) == "vgg19-faster_rcnn-slim_scenes"
+    names = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        save_weights(FasterRcnn(SCENES), tmp_path / folder / "weights.npz")
+        own = Detector(tmp_path / folder / "weights.npz")
+        names.append(store_name(vgg, own))
+        assert names[-1] == f"vgg19-faster_rcnn-weights-{own.name.split()[1][:8]}"
+    assert names[0] != names[1]
+
+
+def test_the_files_of_a_checkpoint_share_a_store(tmp_path):
+    prefix = str(tmp_path / "vgg16_faster_rcnn_iter_110000.ckpt")
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["a"], shape_and_slices=[""], tensors=[np.float32(1)])
+    names = {
+        store_name(SimpleNamespace(name="vgg19"), Detector(prefix + ending))
+        for ending in ("", ".index", ".meta", ".data-00000-of-00001")
+    }
+    assert len(names) == 1
+    assert names.pop().startswith("vgg19-faster_rcnn-vgg16_faster_rcnn_iter_110000-")
+
+
 def test_fewer_detections_leave_rows_that_are_not_valid(monkeypatch):
     detector = Detector()
     fc7 = np.full((2, 256), 1e6, np.float32)
@@ -91,6 +117,27 @@ def test_the_store_keeps_each_photos_own_detections(tmp_path, detector, scenes):
     save_weights(FasterRcnn(SCENES), other)
     with pytest.raises(UserError, match=r'boxes is "faster_rcnn [0-9a-f]{64}" there'):
         extract_features(scenes, tmp_path / "store", extractor, **{**options, "boxes": Detector(other)})
+
+
+def test_a_jpeg_that_is_too_large_only_as_a_whole_is_a_bad_picture(tmp_path, detector, scenes, monkeypatch):
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 300_000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 400_000)
+    large = tmp_path / "large.jpg"
+    with Image.open(scenes.image_paths[0]) as image:
+        image.resize((1000, 1000)).save(large)
+    read_picture(large)  # decoded to a half
+    paths = (scenes.image_paths[0], large, scenes.image_paths[1])
+    corpus = SimpleNamespace(name="scenes", image_ids=("a", "large", "b"), image_paths=paths)
+    options = {"boxes": detector, "batch_size": 2, "progress": False}
+    extractor = tiny_extractor(tmp_path)
+    with pytest.raises(UserError, match=r"1 of 3 pictures .*large\.jpg: has 1000 x 1000 pixels.*The others are"):
+        extract_features(corpus, tmp_path / "store", extractor, **options)
+    written = (tmp_path / "store" / "sizes.npy").stat().st_mtime_ns
+    features = extract_features(corpus, tmp_path / "store", extractor, skip_bad_images=True, **options)
+    assert (tmp_path / "store" / "sizes.npy").stat().st_mtime_ns == written  # it is still bad: nothing to do
+    assert features.bad_rows.tolist() == [1]
+    assert features.valid.any(1).tolist() == [True, False, True]
+    assert not features.regions[1].any()
 
 
 @pytest.mark.parametrize(
@@ -186,6 +233,14 @@ def test_a_photo_is_described_as_in_training(run, tmp_path):
     ]
     for features in found:
         np.testing.assert_array_equal(features.objects[0], data.features.objects[5])
+
+
+def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):
+    shutil.copy(run.path.parent / "photos" / "000.png", tmp_path)
+    made, init = [], Detector.__init__
+    monkeypatch.setattr(Detector, "__init__", lambda self, *given: made.append(1) or init(self, *given))
+    search._folder_features(run, run.load_config().data, tmp_path, progress=False)
+    assert len(made) == 1
 
 
 def test_another_detector_than_in_training_is_refused(run, tmp_path):

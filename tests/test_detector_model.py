@@ -90,6 +90,25 @@ def test_scaling_is_bilinear_between_pixel_centres(height, width, short, long):
         np.testing.assert_allclose(pixels[row, column], value, atol=1e-2)
 
 
+@pytest.mark.parametrize(("height", "width"), [(97, 131), (300, 700)])
+def test_the_means_may_be_subtracted_after_the_scaling(height, width):
+    one = photo(height, width)
+    pixels, _ = prepare(one, 200, 400)
+    before = tf.image.resize(one[..., ::-1] - BGR_MEANS, pixels.shape[:2], method="bilinear")  # the reference's order
+    np.testing.assert_allclose(pixels, before, atol=1e-4)
+
+
+def test_a_large_photo_is_scaled_before_it_becomes_float32(monkeypatch):
+    seen = []
+    resize = tf.image.resize
+    monkeypatch.setattr(
+        tf.image, "resize", lambda images, *a, **k: seen.append(images.dtype) or resize(images, *a, **k)
+    )
+    pixels, _ = prepare(photo(300, 400), 60, 100)
+    assert pixels.dtype == np.float32
+    assert seen == [np.uint8]
+
+
 def saved(image, **options):
     file = io.BytesIO()
     image.save(file, **options)

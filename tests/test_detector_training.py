@@ -1,6 +1,9 @@
 """Training a detector: a step by hand, kill -9 and resume to the same numbers, the command line, bad requests."""
 
 import csv
+import dataclasses
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn import __main__ as command
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import SCENES, DetectorConfig, DetectorTraining
-from bssan_tf.features.faster_rcnn.training import compile_training
+from bssan_tf.features.faster_rcnn.training import compile_training, train
 from bssan_tf.features.faster_rcnn.weights import load_detector
 
 TRAIN = [
@@ -67,6 +70,9 @@ def test_the_rate_falls_to_a_tenth_and_starts_there_with_a_warm_up():
     training = DetectorTraining(learning_rate=0.5, warmup_steps=10, decay_step=20)
     rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
     assert [round(float(rate(step)), 6) for step in (0, 9, 10, 19, 20, 999)] == [0.05, 0.05, 0.5, 0.5, 0.05, 0.05]
+    training = dataclasses.replace(training, warmup_steps=20)  # as far as it may go
+    rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
+    assert {round(float(rate(step)), 6) for step in (0, 19, 20, 999)} == {0.05}
 
 
 def history(folder):
@@ -152,15 +158,37 @@ def test_weights_are_converted(whole, tmp_path, capsys):
         (["--train", "--scenes", "--voc", "y", "--out", "x"], "give one of --voc, --coco and --scenes"),
         (["--train", "--coco", "a.json", "--out", "x"], "give the folder of its photos by --images"),
         (["--train", "--scenes", "--count", "2"], "--out: give the folder of the training"),
-        (["--train", "--scenes", "--count", "2", "--out", "x", "--steps", "0"], "--steps 0: must be above 0"),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--steps", "0"],
+            "--steps 0: must be a finite number above 0",
+        ),
         (["--train", "--scenes", "--count", "4", "--out", "x", "--initial", "no.npz"], r"--initial no\.npz: no such"),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--width", "nan"],
+            "--width nan: must be a finite number",
+        ),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--width", "inf"],
+            "--width inf: must be a finite number",
+        ),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--decay-step", "99"],
+            "--decay-step 99: the first 100 st",
+        ),
+        (["--convert", "a.ckpt", "--out", "no/a.npz"], r"--out no/a\.npz: there is no folder no; make it first"),
         (["--convert", "a.ckpt", "--out", "a.pkl"], r"--out: give the file to write, \.npz or \.h5"),
-        (["--convert", "a.ckpt", "--out", "a.npz"], "a.ckpt: no such file"),
+        (["--convert", "a.ckpt", "--out", "a.npz"], r"^--convert a\.ckpt: no such file"),
+        (["--evaluate", "a.npz", "--scenes", "--count", "1"], r"^--evaluate a\.npz: no such file"),
+        (
+            ["--train", "--scenes", "--count", "4", "--out", "x", "--initial", "bad.npz"],
+            r"^--initial bad\.npz: not a re",
+        ),
         (["--evaluate", "a.npz", "--voc", "nowhere"], "--voc nowhere"),
     ],
 )
 def test_bad_requests(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.npz").write_text("no archive")
     with pytest.raises(UserError, match=words) as error:
         command.main([*arguments, "--quiet"])
     assert "\n" not in str(error.value)
@@ -172,6 +200,56 @@ def test_other_settings_than_the_folder_was_begun_with(whole):
         command.main([*arguments, "--learning-rate", "0.5"])
     with pytest.raises(UserError, match=r"settings\.json: was begun with other photos"):
         command.main([*arguments, "--count", "4"])
+    with pytest.raises(UserError, match=r"settings\.json: was begun with another --initial \(None\)"):
+        command.main([*arguments, "--initial", str(whole / "run" / "weights.npz")])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"detector": 3}', None])
+def test_damaged_settings(whole, tmp_path, content):
+    run = shutil.copytree(whole / "run", tmp_path / "run")
+    (run / "settings.json").unlink() if content is None else (run / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json: missing or damaged .*--out") as error:
+        command.main([*TRAIN, "--cache", str(whole / "cache"), "--out", str(run)])
+    assert "\n" not in str(error.value)
+
+
+def test_photos_with_other_boxes_are_other_photos(whole):
+    arguments = command.build_parser().parse_args([*TRAIN, "--cache", str(whole / "cache")])
+    photos = command.read_photos(arguments)
+    moved = dataclasses.replace(photos, boxes=(photos.boxes[0] + 1, *photos.boxes[1:]))
+    with pytest.raises(UserError, match=r"settings\.json: was begun with other photos \(6 with SHA-256"):
+        train(moved, *command.settings(arguments, photos.labels), whole / "run", progress=False)
+
+
+def test_refused_requests_leave_the_folder_free(tmp_path, whole):
+    scenes = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), "--quiet"]
+    sized = [*TRAIN, *scenes, "--short-side", "448", "--long-side", "448"]
+    command.read_photos(command.build_parser().parse_args(sized))
+    for i in range(0, 6, 2):  # of other sizes than the rest
+        path = tmp_path / "cache" / "detector-scenes" / f"train_0_{i:05d}.jpg"
+        with Image.open(path) as image:
+            image.resize((224, 150)).save(path)
+    with pytest.raises(UserError, match=r"--initial none\.npz: no such file"):
+        command.main([*sized, "--initial", "none.npz"])
+    with pytest.raises(UserError, match="the photos have several sizes; take 1"):
+        command.main([*sized, "--photos-per-step", "6"])
+    with pytest.raises(UserError, match=r"block1_conv1/kernel is .* 0\.01 of its width"):
+        command.main([*sized, "--width", "0.01", "--initial", str(whole / "run" / "weights.npz")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_training_has_not_saved_yet_binds_nothing(tmp_path, whole, monkeypatch):
+    """The second batch can be refused, too."""
+    scenes = [*TRAIN, "--cache", str(whole / "cache"), "--out", str(tmp_path / "run")]
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.keras.Model, "fit", stop)
+    for more in ([], ["--learning-rate", "0.5"]):
+        with pytest.raises(KeyboardInterrupt):
+            command.main([*scenes, *more])
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["training"]["learning_rate"] == 0.5
 
 
 def test_a_photo_that_cannot_be_read_is_named_in_one_line(tmp_path, whole):

@@ -169,6 +169,17 @@ def test_what_shards_left_undone_one_process_does(tmp_path, extractor):
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
+def test_an_array_that_is_gone_is_not_made_anew_below_finished_shards(tmp_path, extractor):
+    corpus = write_pictures(tmp_path / "photos", 11)
+    for number in (1, 3):
+        extract_shard(corpus, tmp_path / "store", extractor, Shard(number, 3), **OPTIONS)
+    (tmp_path / "store" / "regions.npy").unlink()
+    with pytest.raises(UserError, match=r"regions\.npy: missing or not of the size"):
+        extract_features(corpus, tmp_path / "store", extractor, **OPTIONS)
+    with pytest.raises(UserError, match=r"regions\.npy: missing or not of the size"):
+        extract_shard(corpus, tmp_path / "store", extractor, Shard(2, 3), **OPTIONS)
+
+
 def test_a_killed_shard_goes_on(tmp_path, extractor):
     corpus = write_pictures(tmp_path / "photos", 22)
     extract_features(corpus, tmp_path / "whole", extractor, **OPTIONS)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 3
+SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each
 UNREADABLE = -1  # in `sizes`, the bytes of each picture file as it was extracted
 
 
@@ -254,7 +255,7 @@ class _Job:
                 stop = min(start + self.batch_size, len(wanted))
                 if wanted[start:stop].any():
                     ahead.append((start, [pool.submit(self._read, row) for row in range(start, stop)]))
-                if len(ahead) > BATCHES_AHEAD:
+                if len(ahead) > (SCALED_AHEAD if self.detector else BATCHES_AHEAD):
                     first, futures = ahead.popleft()
                     yield first, [future.result() for future in futures]
             for first, futures in ahead:
@@ -262,12 +263,15 @@ class _Job:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, row: int) -> tuple[np.ndarray, tuple[int, int], int] | None:
-        """Pixels, (height, width) and bytes of a picture file; None where it is bad."""
+    def _read(self, row: int) -> tuple[np.ndarray, tuple[int, int], int, dict | None] | None:
+        """Pixels, (height, width) and bytes of a picture file, and a detector's inputs; None where it is bad."""
         try:
             file_size = _file_size(self.paths[row])
             pixels, size = read_picture(self.paths[row])
-            return pixels, size, file_size
+            inputs = None
+            if self.detector:  # a JPEG can be small enough above, where it is decoded smaller, and too large whole
+                inputs = self.detector.inputs(read_picture(self.paths[row], side=None)[0])
+            return pixels, size, file_size, inputs
         except UserError as error:
             self.reasons[row] = str(error)
             return None
@@ -283,9 +287,9 @@ class _Job:
             if picture is None:
                 values["sizes"][i] = UNREADABLE
             else:
-                pixels[i], size, values["sizes"][i] = picture
+                pixels[i], size, values["sizes"][i], inputs = picture
                 if "boxes" in values:
-                    for name, value in self._objects(rows[i], size).items():
+                    for name, value in self._objects(rows[i], size, inputs).items():
                         (batch if name in batch else values)[name][i] = value
         if readable.any():
             boxes = (batch["boxes"], batch["valid"]) if "boxes" in values and not self.detector else ()
@@ -297,9 +301,9 @@ class _Job:
                 values[name][:] = batch[name][:n]
         return values
 
-    def _objects(self, row: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        if self.detector:  # whole photos are read one at a time, as a batch of them could be large
-            return self.detector.objects(read_picture(self.paths[row], side=None)[0], self.count)
+    def _objects(self, row: int, size: tuple[int, int], inputs: dict | None) -> dict[str, np.ndarray]:
+        if self.detector:
+            return self.detector.best(self.detector.run(inputs), size, self.count)
         if self.file is None:
             return grid_boxes(self.count)
         detections = self.file.boxes[self.file_rows[row]]

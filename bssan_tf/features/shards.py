@@ -19,7 +19,7 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import REMEDY
-from bssan_tf.features.store_writer import LOCK, StorePlan, StoreWriter
+from bssan_tf.features.store_writer import LOCK, PROGRESS, StorePlan, StoreWriter
 from bssan_tf.files import write_json
 
 
@@ -56,7 +56,7 @@ class Progress:
 
 def read_progress(folder: str | Path) -> list[Progress]:
     """The progress of all shards of a store; UserError where a file is damaged."""
-    found = [_read(path) for path in sorted(Path(folder).glob("shard-*.json"))]
+    found = [_read(path) for path in sorted(Path(folder).glob(PROGRESS))]
     return [progress for progress in found if progress]
 
 
@@ -81,7 +81,7 @@ def finished_mask(total: int, finished_rows: int, shards: Iterable[Progress]) ->
 
 def remove_progress(folder: str | Path) -> None:
     """Forget the shards of a store that is whole."""
-    for path in Path(folder).glob("shard-*.json"):
+    for path in Path(folder).glob(PROGRESS):
         path.unlink(missing_ok=True)
 
 

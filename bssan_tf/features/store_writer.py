@@ -26,6 +26,7 @@ from bssan_tf.files import write_json, write_text
 
 FORMAT = 1
 LOCK = ".lock"
+PROGRESS = "shard-*.json"  # files of `shards.py`, each there once its shard has finished rows
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class StoreWriter:
         self._files[name] = (descriptor, len(header))
         if os.pread(descriptor, len(header), 0) == header and os.fstat(descriptor).st_size == size:
             return
-        if self.finished_rows:
+        if self.finished_rows or any(self.folder.glob(PROGRESS)):  # rows of shards, too, would become zeros
             raise UserError(f"{path}: missing or not of the size that {MANIFEST} says; {REMEDY}")
         os.ftruncate(descriptor, size)
         os.pwrite(descriptor, header, 0)

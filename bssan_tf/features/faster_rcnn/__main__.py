@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -93,8 +94,12 @@ def convert(options: argparse.Namespace) -> None:
 
     if options.out is None or options.out.suffix not in (".npz", ".h5"):
         raise UserError("--out: give the file to write, .npz or .h5")
-    save_weights(load_detector(options.convert), cli.writable(str(options.out)), options.half)
-    print(options.out)
+    try:
+        out = cli.writable(str(options.out))  # a file only for --convert, so the parser can't ask for it
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--out {error}") from None
+    save_weights(load_detector(options.convert, flag="--convert"), out, options.half)
+    print(out)
 
 
 def read_photos(options: argparse.Namespace):
@@ -118,10 +123,16 @@ def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[Dete
     for section, flags in zip(pair, (DETECTOR_FLAGS, TRAINING_FLAGS)):
         given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
         for name, value in given.items():
-            if value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
+            if not math.isfinite(value) or value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be a finite number above 0")
         changed.append(dataclasses.replace(section, **given))
-    return changed[0], changed[1]
+    config, training = changed
+    if training.decay_step < training.warmup_steps:
+        least = training.warmup_steps
+        raise UserError(
+            f"--decay-step {training.decay_step}: the first {least} steps are the warm-up; give a later one"
+        )
+    return config, training
 
 
 def train(options: argparse.Namespace) -> None:
@@ -142,11 +153,11 @@ def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from bssan_tf.features.faster_rcnn import evaluation
+    from bssan_tf.features.faster_rcnn import average_precision
     from bssan_tf.features.faster_rcnn.detector import Detector
     from bssan_tf.features.pictures import read_picture
 
-    photos, detector = read_photos(options), Detector(options.evaluate)
+    photos, detector = read_photos(options), Detector(options.evaluate, "--evaluate")
     if detector.labels != photos.labels:
         raise UserError(f"--evaluate {options.evaluate}: its classes are not those of the photos; give other photos")
     found, seconds = [], 0.0
@@ -154,7 +165,7 @@ def evaluate(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         found.append(detector.detect(read_picture(path, side=None)[0]))
         seconds += (time.perf_counter() - start) if len(found) > 1 else 0.0  # the first builds the graph
-    mean, ap = evaluation.evaluate(
+    mean, ap = average_precision.evaluate(
         found, photos.boxes, photos.classes, photos.difficult, len(photos.labels), options.metric
     )
     for label, value in zip(photos.labels, ap):

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
-from bssan_tf.features.faster_rcnn.weights import checkpoint_prefix, load_detector, load_settings
+from bssan_tf.features.faster_rcnn.weights import FLAG, checkpoint_prefix, load_detector, load_settings
 from bssan_tf.features.objects import empty_objects
+from bssan_tf.features.regions import FLOAT16_MAX
 
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
@@ -24,27 +24,34 @@ class Detector:
 
     Args:
         weights: a file of `load_detector`; None for the slim one that ships with the package and knows scenes.
+        flag: the flag that named the file, for errors.
 
     Attributes:
         config: its settings.
         labels: names of the classes.
         Q: size of fc7.
         name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
+        store_name: names its stores: the file's stem and, unless it is the packaged one, eight digits of the SHA-256,
+            as every training calls its file weights.npz.
     """
 
-    def __init__(self, weights: str | Path | None = None):
-        self.weights_file = Path(weights or PACKAGED)
-        self.config = load_settings(self.weights_file)
+    def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
+        self.weights_file, self.flag = Path(weights or PACKAGED), flag
+        self.config = load_settings(self.weights_file, flag)
         self.labels, self.Q = self.config.labels, self.config.hidden
         prefix = checkpoint_prefix(self.weights_file)
-        self.name = f"faster_rcnn {file_sha256(f'{prefix}.data-00000-of-00001' if prefix else self.weights_file)}"
+        sha256 = file_sha256(f"{prefix}.data-00000-of-00001" if prefix else self.weights_file)
+        self.name = f"faster_rcnn {sha256}"
+        packaged = self.weights_file.resolve() == PACKAGED.resolve()
+        stem = Path(prefix or self.weights_file).stem  # of a checkpoint's three files, one
+        self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
         self._graph = None
 
     @property
     def graph(self):
         """The inference graph for one photo, traced once for all sizes."""
         if self._graph is None:
-            model = load_detector(self.weights_file).inference()
+            model = load_detector(self.weights_file, flag=self.flag).inference()
             # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
             signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
             self._graph = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
@@ -60,12 +67,19 @@ class Detector:
             boxes float32 (n, 4) in pixels of the photo, the last included, classes int32 (n,), scores float32 (n,),
             fc7 float32 (n, Q).
         """
+        return self.run(self.inputs(photo))
+
+    def inputs(self, photo: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's inputs for one photo: its scaled pixels, the scale, and its own size."""
         pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
-        inputs = {
+        return {
             "pixels": pixels[None],
             "scale": np.array([scale], np.float32),
             "size": np.array([photo.shape[:2]], np.float32),
         }
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Detections as of `detect`, from what `inputs` has made of a photo."""
         found = {name: value[0].numpy() for name, value in self.graph(inputs).items()}
         valid = found.pop("valid")
         return {name: value[valid] for name, value in found.items()}
@@ -76,10 +90,13 @@ class Detector:
         Returns:
             dict of `empty_objects(count)`, and "objects" float16 (count, Q), their fc7; zeros where not valid.
         """
-        found = self.detect(photo)
+        return self.best(self.detect(photo), photo.shape[:2], count)
+
+    def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
+        """As `objects`, from the detections of a photo and its (height, width)."""
         found = {name: value[:count] for name, value in found.items()}
         edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)
-        height, width = photo.shape[:2]
+        height, width = size
         kept, objects = len(edges), empty_objects(count)
         objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
         objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]

@@ -31,9 +31,9 @@ def prepare(photo: np.ndarray, short_side: int = 600, long_side: int = 1000) -> 
     """
     height, width = photo.shape[:2]
     scale = scale_for(height, width, short_side, long_side)
-    pixels = photo[..., ::-1] - BGR_MEANS  # float32
     size = max(1, round(height * scale)), max(1, round(width * scale))
     if size != (height, width):
         with tf.device("CPU"):
-            pixels = tf.image.resize(pixels, size, method="bilinear", antialias=False).numpy()
-    return np.ascontiguousarray(pixels), scale
+            photo = tf.image.resize(photo, size, method="bilinear", antialias=False).numpy()
+    # The reference subtracts before it scales, which is linear; a large photo would then be float32 as a whole.
+    return np.ascontiguousarray(photo[..., ::-1] - BGR_MEANS), scale

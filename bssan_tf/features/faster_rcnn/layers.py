@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.features.faster_rcnn import boxes as bx
+from bssan_tf.features.faster_rcnn import box_coding as bx
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # by which the box head's targets are divided
 ROI_SIDE = 14  # samples of a RoI, pooled to half

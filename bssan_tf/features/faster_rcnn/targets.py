@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.features.faster_rcnn import boxes as bx
+from bssan_tf.features.faster_rcnn import box_coding as bx
 from bssan_tf.features.faster_rcnn.layers import BOX_STDS, register, size_of
 
 

@@ -7,6 +7,7 @@ with (`state/`), TensorBoard's logs (`logs/`), `history.csv`, and at the end the
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -16,11 +17,12 @@ import tensorflow as tf
 
 from bssan_tf import callbacks as cb
 from bssan_tf.errors import UserError
+from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.model import FasterRcnn, JointTraining
 from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
-from bssan_tf.features.faster_rcnn.weights import load_initial, save_weights
+from bssan_tf.features.faster_rcnn.weights import initial_file, load_initial, save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.files import write_json
 from bssan_tf.run_logs import HistoryFile, Throughput
@@ -130,21 +132,24 @@ def train(
     """Train a detector, or go on with the training that a folder holds.
 
     Args:
-        folder: what it holds must have been begun with the same settings and photos; only `steps` may be others.
+        folder: a saved state in it must have been begun with the same settings, photos and initial weights; only
+            `steps` may be others.
         initial: weights to start from, see `load_initial`; None for random ones.
         progress: show a bar.
 
     Raises:
         UserError: other settings than the folder's, photos that can't be read, or a loss that is no number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder, photos, config, training)
+    done = cb.latest_epoch(folder / "state")
+    initial = None if initial is None else initial_file(initial)
+    settings = _settings(photos, config, training, initial)
+    if done:  # before the first saved state there is nothing that other settings could spoil
+        _check_settings(folder / "settings.json", settings)
     tf.keras.utils.set_random_seed(training.seed)
     if not tf.config.list_physical_devices("GPU"):  # there, the gradient of the crop has no deterministic form
         tf.config.experimental.enable_op_determinism()
     model = FasterRcnn(config)
     stream = PhotoStream(photos, config, training)
-    done = cb.latest_epoch(folder / "state")
     if not done and initial is not None:
         load_initial(model, initial)
     graph = compile_training(model, training)
@@ -163,6 +168,9 @@ def train(
         callbacks.append(ProgressBar(shown=("loss",), unit="photos"))
     logger.info("%s: step %d of %d", folder, done * training.save_every, epochs * training.save_every)
     if done < epochs:
+        stream.batch(done * training.save_every)  # what can't be is refused before anything is written
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "settings.json", settings)
         try:
             graph.fit(
                 stream.dataset(done * training.save_every, epochs * training.save_every),
@@ -183,22 +191,35 @@ def train(
     return model
 
 
-def _check_settings(folder: Path, photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining) -> None:
-    """Keep the settings of a training, or compare them with those that it was begun with."""
-    path = folder / "settings.json"
-    settings = {
+def _settings(
+    photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining, initial: Path | None
+) -> dict[str, dict | str | None]:
+    """What a training is begun with, as JSON values."""
+    digest = hashlib.sha256()
+    for path, *arrays in zip(photos.paths, photos.boxes, photos.classes, photos.difficult):
+        digest.update(path.name.encode() + b"\0")  # without the folder, which may be moved
+        for array in arrays:
+            digest.update(array.tobytes() + b"\0")
+    return {
         "detector": json.loads(config.to_json()),
         "training": json.loads(json.dumps(dataclasses.asdict(training))),
-        "photos": [len(photos.paths), *(path.name for path in photos.paths[:: max(1, len(photos.paths) - 1)])],
+        "photos": f"{len(photos.paths)} with SHA-256 {digest.hexdigest()}",
+        "initial": initial and file_sha256(initial),
     }
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for part, wanted in settings.items():
-            there = found.get(part)
-            for name in wanted if isinstance(wanted, dict) else ():
-                if name != "steps" and there.get(name) != wanted[name]:
-                    differs = f"{name} is {there.get(name)} there, {wanted[name]} asked for"
-                    raise UserError(f"{path}: {differs}; give the same, or another --out")
-            if not isinstance(wanted, dict) and there != wanted:
-                raise UserError(f"{path}: was begun with other photos ({there}); give the same, or another --out")
-    write_json(path, settings)
+
+
+def _check_settings(path: Path, settings: dict[str, dict | str | None]) -> None:
+    """Compare the settings of a training with those in the file that it was begun with."""
+    try:
+        found = json.loads(path.read_bytes())
+        parts = {part: dict(found[part]) for part in ("detector", "training")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); remove its folder or give another --out") from None
+    for part, kept in parts.items():
+        for name, wanted in settings[part].items():
+            there = kept.get(name)
+            if name != "steps" and there != wanted:
+                raise UserError(f"{path}: {name} is {there} there, {wanted} asked for; give the same, or another --out")
+    for part, what in (("photos", "other photos"), ("initial", "another --initial")):
+        if found.get(part) != settings[part]:
+            raise UserError(f"{path}: was begun with {what} ({found.get(part)}); give the same, or another --out")

@@ -33,12 +33,13 @@ COUNTERS = ("Variable", "global_step", "beta1_power", "beta2_power")
 CHECKPOINT_ENDINGS = (".index", ".meta", ".data-00000-of-00001")
 
 
-def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None) -> FasterRcnn:
+def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None, flag: str = FLAG) -> FasterRcnn:
     """A detector with the weights of a file.
 
     Args:
         path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint, any of its three files.
         checkpoint_config: what a checkpoint is of, as it does not say so itself; None for VOC at full width.
+        flag: the flag that named the file, for errors.
 
     Raises:
         UserError: no such file, or not a detector's.
@@ -47,27 +48,29 @@ def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = N
     prefix = checkpoint_prefix(path)
     if prefix is not None:
         model = FasterRcnn(checkpoint_config or DetectorConfig())
-        copy_checkpoint(model, prefix)
+        copy_checkpoint(model, prefix, flag)
         return model
-    settings, arrays = _read(path)
+    source = f"{flag} {path}"
+    settings, arrays = _read(path, source)
     if settings is None:
         raise UserError(
-            f"{FLAG} {path}: holds no detector's settings; give a file that --train or --convert of"
+            f"{source}: holds no detector's settings; give a file that --train or --convert of"
             " bssan_tf.features.faster_rcnn has written"
         )
-    model = FasterRcnn(DetectorConfig.from_json(settings, f"{FLAG} {path}"))
-    _copy(model, arrays, f"{FLAG} {path}")
+    model = FasterRcnn(DetectorConfig.from_json(settings, source))
+    _copy(model, arrays, source)
     return model
 
 
-def load_settings(path: str | Path) -> DetectorConfig:
+def load_settings(path: str | Path, flag: str = FLAG) -> DetectorConfig:
     """The settings of a detector's file, without its weights; a checkpoint's are those of VOC."""
     if checkpoint_prefix(Path(path)) is not None:
         return DetectorConfig()
-    settings, _ = _read(Path(path), arrays=False)
+    source = f"{flag} {path}"
+    settings, _ = _read(Path(path), source, arrays=False)
     if settings is None:
-        raise UserError(f"{FLAG} {path}: holds no detector's settings; give a detector's weights")
-    return DetectorConfig.from_json(settings, f"{FLAG} {path}")
+        raise UserError(f"{source}: holds no detector's settings; give a detector's weights")
+    return DetectorConfig.from_json(settings, source)
 
 
 def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> None:
@@ -92,10 +95,10 @@ def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> Non
                     file[name] = array
 
 
-def _read(path: Path, arrays: bool = True) -> tuple[str | None, dict[str, np.ndarray]]:
+def _read(path: Path, source: str, arrays: bool = True) -> tuple[str | None, dict[str, np.ndarray]]:
     """Settings and arrays of an own file; settings are None where it has none."""
     if not path.is_file():
-        raise UserError(f"{FLAG} {path}: no such file, nor a checkpoint of that name; correct it")
+        raise UserError(f"{source}: no such file, nor a checkpoint of that name; correct it")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
@@ -116,8 +119,8 @@ def _read(path: Path, arrays: bool = True) -> tuple[str | None, dict[str, np.nda
                 return settings, found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{FLAG} {path}: not a readable weights file ({reason})") from error
-    raise UserError(f"{FLAG} {path}: is neither .npz nor .h5, nor a checkpoint; convert it to one of them")
+        raise UserError(f"{source}: not a readable weights file ({reason})") from error
+    raise UserError(f"{source}: is neither .npz nor .h5, nor a checkpoint; convert it to one of them")
 
 
 def _copy(model: FasterRcnn, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -169,7 +172,7 @@ def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
     return names
 
 
-def copy_checkpoint(model: FasterRcnn, prefix: str) -> None:
+def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     """Copy the weights of a checkpoint of endernewton/tf-faster-rcnn; slots of the optimizer are left out.
 
     Its conv1_1 takes BGR already, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours is.
@@ -177,7 +180,7 @@ def copy_checkpoint(model: FasterRcnn, prefix: str) -> None:
     Raises:
         UserError: another network's, or unreadable; the model is then unchanged.
     """
-    source = f"{FLAG} {prefix}"
+    source = f"{flag} {prefix}"
     try:
         reader = tf.train.load_checkpoint(prefix)
         found = set(reader.get_variable_to_shape_map())
@@ -209,21 +212,29 @@ def copy_checkpoint(model: FasterRcnn, prefix: str) -> None:
 # ---- initial weights ----
 
 
-def load_initial(model: FasterRcnn, initial: str | Path) -> None:
+def initial_file(initial: str | Path) -> Path:
+    """The file that --initial names, "keras" being Keras' VGG-16 with fc6 and fc7, downloaded once.
+
+    Raises:
+        UserError: no such file, or the download failed.
+    """
+    path = Path(_download() if str(initial) == "keras" else initial)
+    if not path.is_file():
+        raise UserError(f"--initial {path}: no such file; name a .h5 or .npz of weights")
+    return path
+
+
+def load_initial(model: FasterRcnn, path: Path) -> None:
     """Weights to start a training from: the convolutions, and of the other layers those that are there and fit.
 
     Args:
-        initial: "keras" for Keras' VGG-16 with fc6 and fc7, downloaded once; a .h5 or .npz of VGG-16 in Keras' names;
-            or a detector's own file.
+        path: a .h5 or .npz of VGG-16 in Keras' names, or a detector's own file.
 
     Raises:
         UserError: a convolution is missing or has another shape.
     """
-    if str(initial) == "keras":
-        initial = _download()
-    path = Path(initial)
     source = f"--initial {path}"
-    settings, arrays = _read(path) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
+    settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
         arrays = read_arrays(path, "--initial", skip=("predictions",))
         arrays = {"/".join([KERAS_NAMES.get(layer, layer), kind]): v for (layer, kind), v in _split(arrays)}

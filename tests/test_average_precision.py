@@ -1,9 +1,11 @@
-"""Average precision: cases worked out by hand, and a second implementation by brute force from the definition."""
+"""Average precision: cases worked out by hand, brute force from the definition, and COCO's own evaluation."""
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from bssan_tf.features.faster_rcnn.evaluation import average_precision, evaluate, match
+from bssan_tf.features.faster_rcnn.average_precision import average_precision, evaluate, match
 
 TRUE = np.array([[0, 0, 9, 9], [20, 0, 29, 9]], np.float32)
 EASY = np.zeros(2, bool)
@@ -138,3 +140,85 @@ def test_against_brute_force(seed, metric):
     assert np.isnan(ap[3])
     assert mean == pytest.approx(np.mean(expected))
     assert 0 < mean < 1
+
+
+# ---- by COCO's library ----
+
+
+def separate_photos(seed):
+    """Photos whose objects lie in cells of their own: only there VOC and COCO match alike."""
+    rng = np.random.default_rng(seed)
+    photos, score = [], iter(rng.permutation(5000) / 5000)
+    for _ in range(12):
+        cells = np.stack(np.divmod(rng.permutation(16), 4), 1) * 60
+        true, found = [], []
+        for corner in cells[: rng.integers(0, 9)]:
+            kind, hard = rng.integers(3), rng.random() < 0.25
+            x1, y1 = corner + 15
+            box = np.array([x1, y1, *(corner + 15 + rng.integers(15, 30, 2))])
+            true.append((box, kind, hard))
+            for _ in range(rng.integers(0, 4)):
+                # COCO's crowds, which also count neither way, have another IoU: so these are found well or not at all.
+                shift = rng.integers(-1, 2, 4) if hard else rng.integers(-8, 8, 4)
+                found.append((box + shift, kind if rng.random() < 0.8 or hard else rng.integers(3)))
+        for corner in cells[9 : 9 + rng.integers(0, 5)]:
+            found.append((np.array([*corner, *(corner + rng.integers(5, 55, 2))]), rng.integers(3)))
+        photos.append((true, [(*one, next(score)) for one in found]))
+    return photos
+
+
+def coco_ap(photos, kind, recalls):
+    """Mean of COCOeval's precision at IoU 0.5 over some recalls, of one class."""
+
+    def entry(number, box, category, **more):
+        x1, y1, x2, y2 = map(float, box)
+        sides = x2 - x1 + 1, y2 - y1 + 1  # COCO's boxes are x, y, width, height
+        return {"image_id": number, "category_id": int(category) + 1, "bbox": [x1, y1, *sides], **more}
+
+    truth = [
+        entry(number, *one[:2], iscrowd=int(one[2]), area=1.0)
+        for number, (true, _) in enumerate(photos)
+        for one in true
+    ]
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": number} for number in range(len(photos))],
+        "categories": [{"id": category} for category in (1, 2, 3)],
+        "annotations": [{"id": i, **one} for i, one in enumerate(truth, 1)],
+    }
+    coco.createIndex()
+    found = [entry(number, *one[:2], score=one[2]) for number, (_, found) in enumerate(photos) for one in found]
+    judge = COCOeval(coco, coco.loadRes(found), "bbox")
+    judge.params.iouThrs, judge.params.recThrs = np.array([0.5]), recalls
+    judge.params.catIds, judge.params.maxDets = [kind + 1], [1000]
+    judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+    judge.evaluate()
+    judge.accumulate()
+    return judge.eval["precision"].mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_against_pycocotools(seed):
+    """COCO's 101 recalls are replaced: by 11, and by those that one object each adds, whose mean is the area."""
+    photos = separate_photos(seed)
+    arrays = [[np.array([one[i] for one in true]) for true, _ in photos] for i in range(3)]
+    boxes, classes, difficult = ([a.reshape(-1, 4) for a in arrays[0]], *arrays[1:])
+    difficult = [hard.astype(bool) for hard in difficult]
+    detections = [
+        {name: np.array([one[i] for one in found]) for i, name in enumerate(("boxes", "classes", "scores"))}
+        for _, found in photos
+    ]
+    for found in detections:
+        found["boxes"] = found["boxes"].reshape(-1, 4)
+    counts = [sum(int(((c == kind) & ~d).sum()) for c, d in zip(classes, difficult)) for kind in range(3)]
+    recalls = {
+        "area": [np.arange(1, count + 1) / count for count in counts],
+        "11point": [np.linspace(0, 1, 11) - 1e-9] * 3,
+    }
+    for metric, points in recalls.items():
+        mean, ap = evaluate(detections, boxes, classes, difficult, 3, metric)
+        expected = [coco_ap(photos, kind, points[kind]) for kind in range(3)]
+        np.testing.assert_allclose(ap, expected, atol=1e-9)
+        assert mean == pytest.approx(np.mean(expected))
+        assert 0.1 < mean < 0.9

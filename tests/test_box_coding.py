@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bssan_tf.features.faster_rcnn import boxes as bx
+from bssan_tf.features.faster_rcnn import box_coding as bx
 from bssan_tf.features.faster_rcnn.layers import Anchors, RoiCrop
 from bssan_tf.features.faster_rcnn.targets import AnchorTargets, RoiTargets
 
