@@ -18,7 +18,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
 from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
-from bssan_tf.preparation import FEATURE_KEYS, Data, fingerprint, open_data, resolve
+from bssan_tf.preparation import Data, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
@@ -61,7 +61,7 @@ def evaluate(
     model, tokenizer = run.load_model()
     data = open_data(config.data, progress)
     check_fit(config, data)
-    run.require_same_data(fingerprint(data), FEATURE_KEYS)
+    run.require_same_data(fingerprint(data))
     part = data.split(split)
     if images:
         part = part.sample_images(images, config.training.seed)

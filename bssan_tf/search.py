@@ -18,7 +18,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, extractors_of, fingerprint, objects_from, open_data, store_name
+from bssan_tf.preparation import extractors_of, fingerprint, objects_from, open_data, store_name
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
@@ -87,7 +87,7 @@ def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> t
     """A split of the run's corpus and the features of the corpus; UserError if they are not those of the training."""
     data = open_data(config.data, progress)
     check_fit(config, data)
-    run.require_same_data(fingerprint(data), FEATURE_KEYS)
+    run.require_same_data(fingerprint(data))
     return data.split(split), data.features
 
 
