@@ -37,7 +37,7 @@ def test_a_finished_one_is_read_not_scored_again(tmp_path, monkeypatch):
 def test_an_interrupted_one_goes_on(tmp_path, monkeypatch, small_blocks):
     config, scorer = make()
     pictures, tokens = make_pictures(config, 11), make_captions(90, length=12)
-    expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1)
+    expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06)
     real, calls = w2r.FastW2R.score, []
 
     def dies(self, *args):
@@ -49,13 +49,13 @@ def test_an_interrupted_one_goes_on(tmp_path, monkeypatch, small_blocks):
     monkeypatch.setattr(w2r.FastW2R, "score", dies)
     limit = 8
     with pytest.raises(KeyboardInterrupt):
-        score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+        score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
     assert not (tmp_path / "s.npy").exists()
     limit, before = -1, len(calls)
-    got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+    got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
     np.testing.assert_array_equal(got, expected)
     blocks = sum(
-        -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
+        -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.06)
     )
     assert len(calls) - before == blocks - 7
 
