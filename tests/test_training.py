@@ -201,6 +201,29 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, co
     assert both() or what
 
 
+def test_a_run_that_is_being_trained_is_not_resumed(whole):
+    before = (whole[0].path / "command.txt").read_text()
+    with whole[0].locked(), pytest.raises(UserError, match="whole: is being trained by another process"):
+        training.resume(whole[0], progress=False)
+    assert (whole[0].path / "command.txt").read_text() == before
+
+
+def test_training_keeps_the_run_locked(whole, monkeypatch):
+    locked = []
+
+    def run_on(job, *_, **__):
+        with pytest.raises(UserError, match="is being trained"), job.run.locked():
+            pass
+        locked.append(job.run)
+
+    monkeypatch.setattr(training._Job, "run_on", run_on)
+    training.resume(whole[0], progress=False)
+    new = RunFolder(whole[0].path.with_name("new"))
+    training.train(whole[0].load_config(), new, progress=False)
+    assert locked == [whole[0], new]
+    assert "dog" in new.vocabulary_file.read_text().split()
+
+
 def test_a_run_refuses_features_of_other_weights(whole):
     trained = json.loads(whole[0].data_file.read_text())
     whole[0].require_same_data(trained)
