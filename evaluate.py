@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.config import flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import PROTOCOLS
 
@@ -17,47 +18,66 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of evaluate.py."""
     parser = cli.Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("run", nargs="?", help="run folder (the latest)")
-    parser.add_argument("--split", choices=("train", "val", "dev", "test"), default="test", help="(test)")
+    parser.add_argument("--split", choices=("train", "val", "dev", "test"), help="(test)")
     parser.add_argument("--captions-per-image", type=cli.count, metavar="N", help="only the first N of a picture")
     parser.add_argument("--sample", type=cli.count, metavar="N", help="only a seeded subset of N pictures")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="full", help="COCO's protocols")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="COCO's protocols (full)")
     parser.add_argument("--baseline", choices=("cca",), help="add a regularised CCA on the same features")
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers to a file, too")
     parser.add_argument("--memory", type=cli.count, default=2048, metavar="MB", help="for scoring (2048)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the scores, .npy; a killed call goes on")
     parser.add_argument("--search", metavar="QUERY", help="a sentence, or a picture file: rank the split for it")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures to search instead of the split")
-    parser.add_argument("--top", type=cli.count, default=10, metavar="N", help="results to show (10)")
-    parser.add_argument("--rerank", type=int, default=100, metavar="N", help="candidates scored in full; 0: all (100)")
+    parser.add_argument("--top", type=cli.count, metavar="N", help="results to show (10)")
+    parser.add_argument("--rerank", type=cli.count_or_none, metavar="N", help="candidates scored in full; 0: all (100)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     cli.add_data_flags(parser, moved_only=True)
     return parser
 
 
+SEARCH_ONLY = ("images", "top", "rerank")
+MEASURE_ONLY = ("captions_per_image", "sample", "protocol", "baseline", "json", "out")
+
+
+def check_use(options: argparse.Namespace) -> None:
+    """UserError if a flag was given that is without effect beside the others."""
+    searches = options.search is not None
+    for name in MEASURE_ONLY if searches else SEARCH_ONLY:
+        if (value := getattr(options, name)) is not None:
+            why = "has no effect with --search" if searches else "is for --search"
+            raise UserError(f"{flag_of(name)} {value}: {why}; leave it out")
+    if options.images and options.split:
+        raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
+
+
+def given(options: argparse.Namespace, **names: str) -> dict:
+    """The flags that were given, by parameter name: the others keep the functions' defaults."""
+    values = {parameter: getattr(options, name) for parameter, name in names.items()}
+    return {parameter: value for parameter, value in values.items() if value is not None}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parse, evaluate, print the table."""
     options = build_parser().parse_args(arguments)
+    check_use(options)
     run = cli.run_folder(options.run)
     if options.search is not None:
         from bssan_tf.search import search, text_of
 
         moved = cli.given_data_flags(options)
-        found = search(
-            run, options.search, options.images, options.split, options.top, options.rerank, moved, not options.quiet
-        )
+        chosen = given(options, folder="images", split="split", top="top", rerank="rerank")
+        shared = {"data_flags": moved, "memory_mb": options.memory, "progress": not options.quiet}
+        found = search(run, options.search, **chosen, **shared)
         print(text_of(found))
         return
-    if options.images:
-        raise UserError(f"--images {options.images}: is for --search; --sample N measures on fewer pictures")
     from bssan_tf.evaluation import evaluate
     from bssan_tf.report import write_report
 
     value, text = evaluate(
         run,
-        split=options.split,
+        **given(options, split="split", protocol="protocol"),
         captions_per_image=options.captions_per_image,
         images=options.sample,
-        protocol=options.protocol,
         baseline=options.baseline,
         data_flags=cli.given_data_flags(options),
         memory_mb=options.memory,

@@ -25,6 +25,8 @@ from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
 from bssan_tf.search import corpus_part
 
+KEEP_MB = 2048  # for the candidates' sides, from query to query
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the tables, write the numbers."""
@@ -73,7 +75,8 @@ def measure(run: RunFolder, options: argparse.Namespace) -> dict:
         fast, features.regions, features.objects, tokens,
         valid=features.valid, image_rows=split.image_rows, progress=True,
     )  # fmt: skip
-    pictures, captions = PictureSearch(fast, features, split.image_rows), CaptionSearch(fast, tokens)
+    pictures = PictureSearch(fast, features, split.image_rows, keep_mb=KEEP_MB)
+    captions = CaptionSearch(fast, tokens, keep_mb=KEEP_MB)
 
     def found_pictures(caption: int, rerank: int) -> Ranking:
         return pictures.rank(tokens[[caption]], rerank)

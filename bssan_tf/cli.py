@@ -79,6 +79,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_none(text: str) -> int:
+    """A whole number from 0 on, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 0 or more")
+    return int(text)
+
+
 def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) -> None:
     """Flags of DataConfig, None unless given: which pictures and captions, and how they become arrays.
 

@@ -6,7 +6,9 @@ anything is scored, and only pairs that the protocol ranks are scored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,11 @@ from bssan_tf.errors import UserError
 from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
 from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
-from bssan_tf.preparation import FEATURE_KEYS, Data, fingerprint, open_data, resolve
+from bssan_tf.preparation import Data, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
-from bssan_tf.scoring import FastScorer, score_matrix
+from bssan_tf.scoring import FastScorer, check_score_file, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
+from bssan_tf.text import Tokenizer
 
 ScoreSplit = Callable[[Split], np.ndarray]  # every image with every caption: float (N_i, N_c)
 
@@ -61,7 +64,8 @@ def evaluate(
     model, tokenizer = run.load_model()
     data = open_data(config.data, progress)
     check_fit(config, data)
-    run.require_same_data(fingerprint(data), FEATURE_KEYS)
+    known = fingerprint(data)
+    run.require_same_data(known)
     part = data.split(split)
     if images:
         part = part.sample_images(images, config.training.seed)
@@ -71,8 +75,9 @@ def evaluate(
     if out and len(folds) > 1:
         raise UserError(f"--out {out}: holds one matrix, and --protocol {protocol} has {len(folds)}; leave one out")
 
+    score = _BssanScores(FastScorer(model.scorer), tokenizer, data, memory_mb, out, json.dumps(known), progress)
+    score.check_file(_fold(part, *folds[0]))
     score_cca = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else None
-    score = _bssan_scores(model, tokenizer, data, memory_mb=memory_mb, out=out, progress=progress)
     report = protocol_report(score, part, protocol)
     baselines = {"cca": protocol_report(score_cca, part, protocol)} if score_cca else {}
     truth = data.corpus.grounding
@@ -98,11 +103,12 @@ def protocol_report(score: ScoreSplit, split: Split, protocol: str) -> dict:
     Raises:
         UserError: the split has fewer images than the protocol needs; nothing was scored then.
     """
-    folds = []
-    for start, stop in protocol_folds(protocol, len(split.image_ids)):
-        fold = split.without_rows(np.delete(split.image_rows, np.s_[start:stop]))
-        folds.append(retrieval_report(score(fold), fold.image_of_caption))
-    return mean_report(folds, protocol)
+    folds = [_fold(split, start, stop) for start, stop in protocol_folds(protocol, len(split.image_ids))]
+    return mean_report([retrieval_report(score(fold), fold.image_of_caption) for fold in folds], protocol)
+
+
+def _fold(split: Split, start: int, stop: int) -> Split:
+    return split.without_rows(np.delete(split.image_rows, np.s_[start:stop]))
 
 
 def check_fit(config: Config, data: Data) -> None:
@@ -123,21 +129,31 @@ def check_fit(config: Config, data: Data) -> None:
             )
 
 
-def _bssan_scores(model, tokenizer, data: Data, **options) -> ScoreSplit:
-    fast, features = FastScorer(model.scorer), data.features
+@dataclass(frozen=True, eq=False)
+class _BssanScores:
+    """Scores of a split by the run's model, in the file `out` if given, which keeps `known`, what the data are."""
 
-    def score(part: Split) -> np.ndarray:
-        return score_matrix(
-            fast,
-            features.regions,
-            features.objects,
-            tokenizer(part.captions),
-            valid=features.valid,
-            image_rows=part.image_rows,
-            **options,
-        )
+    fast: FastScorer
+    tokenizer: Tokenizer
+    data: Data
+    memory_mb: float
+    out: Path | None
+    known: str
+    progress: bool
 
-    return score
+    def __call__(self, part: Split) -> np.ndarray:
+        options = {"memory_mb": self.memory_mb, "out": self.out, "data": self.known, "progress": self.progress}
+        return score_matrix(self.fast, **self._sides(part), **options)
+
+    def check_file(self, part: Split) -> None:
+        """UserError if `out` cannot be written or holds the scores of something else."""
+        if self.out:
+            check_score_file(self.out, self.fast, **self._sides(part), data=self.known)
+
+    def _sides(self, part: Split) -> dict:
+        features = self.data.features
+        sides = {name: getattr(features, name) for name in ("regions", "objects", "valid")}
+        return {**sides, "captions": self.tokenizer(part.captions), "image_rows": part.image_rows}
 
 
 def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:

@@ -20,7 +20,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.pipeline import needed_features
 from bssan_tf.runs import RunFolder
 
-FEATURE_KEYS = ("extractor", "weights_sha256", "boxes")  # None for imported arrays
+FEATURE_KEYS = ("extractor", "weights_sha256", "boxes")  # what extracted features were made with
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +91,20 @@ def _corpus(data: DataConfig) -> Corpus:
 
 
 def fingerprint(data: Data) -> dict:
-    """What a run's numbers depend on of its data: captions, splits and features, as JSON values."""
+    """What a run's numbers depend on of its data: captions, splits and features, as JSON values; not where they lie."""
+    from bssan_tf.features.imported import content_sha256
+
     corpus, features = data.corpus, data.features
     said = "\n".join(f"{corpus.image_ids[i]}\t{text}" for i, text in zip(corpus.image_of_caption, corpus.captions))
     splits = {name: [corpus.image_ids[i] for i in rows] for name, rows in corpus.splits.items()}
     arrays = {name: getattr(features, name) for name in ("regions", "objects")}
+    files = features.manifest.get("files", {})
     return {
         "captions_sha256": hashlib.sha256(said.encode()).hexdigest(),
         "splits_sha256": hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest(),
         "shapes": {name: list(array.shape) for name, array in arrays.items() if array is not None},
         **{key: features.manifest.get(key) for key in FEATURE_KEYS},
+        "imported_sha256": {name: content_sha256(path) for name, path in files.items() if path},
     }
 
 

@@ -1,15 +1,20 @@
 """The run folder: config, vocabulary, weights, and how each came to be; all that later commands need.
 
 runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
-          history.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)
+          history.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)  lock
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import platform
 import shlex
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -70,21 +75,47 @@ class RunFolder:
         return self.path / "export" / "1"
 
     def require_new(self) -> None:
-        """UserError if the folder holds a run already."""
+        """UserError if the folder holds a run already, or other files."""
         if self.config_file.exists():
             raise UserError(f"{self.path}: holds a run already; choose another --name, or --resume {self.path}")
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise UserError(f"{self.path}: is no run, but not empty either; choose another --name, or remove it")
 
-    def create(self, config: Config, arguments: list[str], data: dict) -> None:
-        """Make the folder and write command line, versions, data and, last, the config that makes it a run.
+    def create(self, config: Config, arguments: list[str], data: dict, save_vocabulary: Callable[[Path], None]) -> None:
+        """Make the folder with config, vocabulary, data, command line and versions, all at once or not at all.
 
         Args:
             data: what `preparation.fingerprint` says of the data.
+            save_vocabulary: writes the file that it is given.
+
+        Raises:
+            UserError: the folder holds something, perhaps since a moment.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.data_file, data)
-        write_text(self.path / "command.txt", shlex.join(arguments) + "\n")
-        write_json(self.path / "versions.json", versions())
-        write_text(self.config_file, config.to_json() + "\n")
+        self.require_new()
+        part = RunFolder(self.path.with_name(f".{self.name}.{os.getpid()}.part"))
+        part.path.mkdir(parents=True, exist_ok=True)
+        try:
+            save_vocabulary(part.vocabulary_file)
+            write_json(part.data_file, data)
+            write_text(part.path / "command.txt", shlex.join(arguments) + "\n")
+            write_json(part.path / "versions.json", versions())
+            write_text(part.config_file, config.to_json() + "\n")
+            part.path.rename(self.path)  # replaces an empty folder only
+        except OSError:
+            self.require_new()  # tells it if another process was faster
+            raise
+        finally:
+            shutil.rmtree(part.path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the run; UserError if one does. A kill opens the lock, too."""
+        with open(self.path / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: is being trained by another process; wait for it or stop it") from None
+            yield
 
     def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
         """UserError that names what differs between `data` and those that the run was trained on.

@@ -18,8 +18,9 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import FEATURE_KEYS, extractors_of, fingerprint, objects_from, open_data, store_name
+from bssan_tf.preparation import extractors_of, fingerprint, objects_from, open_data, store_name
 from bssan_tf.runs import RunFolder
+from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
 from bssan_tf.visualization import describe_photo, photo_objects
@@ -37,6 +38,7 @@ def search(
     top: int = 10,
     rerank: int = RERANK,
     data_flags: dict | None = None,
+    memory_mb: float = MEMORY_MB,
     progress: bool = True,
 ) -> list[tuple[float, str]]:
     """Rank pictures for a sentence, or sentences for a photo.
@@ -48,13 +50,14 @@ def search(
         top: how many to return.
         rerank: candidates that are scored in full, the best by O2W; 0 for all.
         data_flags: fields of DataConfig to replace.
+        memory_mb: what scoring may take, see `score_matrix`.
 
     Returns:
         Scores and the paths or sentences, best first.
 
     Raises:
         UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
-            gone or differ from those of the training.
+            gone or differ from those of the training, too little memory.
     """
     config = run.load_config().replace(**(data_flags or {}))
     is_photo = Path(query).suffix.lower() in PHOTO_SUFFIXES
@@ -68,7 +71,7 @@ def search(
     if is_photo:
         part, _ = corpus_part(run, config, split, progress)
         features = _photo_features(run, config.data, Path(query), config.model.P)
-        order, scores = CaptionSearch(fast, tokenizer(part.captions)).rank(features, 0, rerank)
+        order, scores = CaptionSearch(fast, tokenizer(part.captions), memory_mb).rank(features, 0, rerank)
         found = part.captions
     else:
         tokens = tokenizer.read_sentence(query, "--search")
@@ -78,7 +81,7 @@ def search(
         else:
             part, features = corpus_part(run, config, split, progress)
             found, rows = part.image_paths, part.image_rows
-        order, scores = PictureSearch(fast, features, rows).rank(tokens, rerank)
+        order, scores = PictureSearch(fast, features, rows, memory_mb).rank(tokens, rerank)
         found = [found[row] for row in rows] if folder else found
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
 
@@ -87,7 +90,7 @@ def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> t
     """A split of the run's corpus and the features of the corpus; UserError if they are not those of the training."""
     data = open_data(config.data, progress)
     check_fit(config, data)
-    run.require_same_data(fingerprint(data), FEATURE_KEYS)
+    run.require_same_data(fingerprint(data))
     return data.split(split), data.features
 
 

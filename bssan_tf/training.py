@@ -62,9 +62,9 @@ def train(
     glove = _load_glove(config, data, tokenizer)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = _Job(config, run, data, tokenizer, strategy, progress)
-    run.create(config, command_line(), fingerprint(data))
-    tokenizer.save(run.vocabulary_file)
-    return job.run_on(glove)
+    run.create(config, command_line(), fingerprint(data), tokenizer.save)
+    with run.locked():
+        return job.run_on(glove)
 
 
 def resume(
@@ -85,18 +85,20 @@ def resume(
         limits: new values of `epochs`, `minutes` or `stop_patience`; they are saved in the run's config.
 
     Raises:
-        UserError: if the folder is no run, or its data have changed.
+        UserError: if the folder is no run, another process trains it, or its data have changed.
     """
     config = run.load_config().replace(**(data_flags or {}), **limits).check()
-    strategy = make_strategy(devices)
-    _check_replicas(config.training, strategy)
-    data = data or open_data(config.data, progress)
-    run.require_same_data(fingerprint(data))
-    tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
-    job = _Job(config, run, data, tokenizer, strategy, progress)
-    run.note_resume(config, command_line())
-    saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
-    return job.run_on(None if saved else _load_glove(config, data, tokenizer), new_limits=bool(limits))
+    with run.locked():
+        strategy = make_strategy(devices)
+        _check_replicas(config.training, strategy)
+        data = data or open_data(config.data, progress)
+        run.require_same_data(fingerprint(data))
+        tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
+        job = _Job(config, run, data, tokenizer, strategy, progress)
+        saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
+        glove = None if saved else _load_glove(config, data, tokenizer)
+        run.note_resume(config, command_line())
+        return job.run_on(glove, new_limits=bool(limits))
 
 
 def _load_glove(config: Config, data: Data, tokenizer: Tokenizer) -> np.ndarray | None:

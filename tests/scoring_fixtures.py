@@ -62,5 +62,5 @@ def score_in_blocks(out):
     """A matrix in a file, many small blocks: also what the child does that is killed."""
     config, scorer = make()
     return score_matrix(
-        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.1, out=out
+        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.06, out=out
     )

@@ -16,6 +16,7 @@ import pytest
 import tiny_corpus
 from PIL import Image
 
+SEARCH = ["evaluate.py", "runs/one", "--search", "a dog"]
 TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
 
 
@@ -286,6 +287,17 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         (["evaluate.py", "runs/one", "--sample", "0"], "--sample: 0: must be a whole number above 0"),
         (["evaluate.py", "runs/one", "--json", "gone/report.json"], "there is no folder gone"),
         (["evaluate.py", "runs/one", "--images", "photos"], "is for --search"),
+        (["evaluate.py", "runs/one", "--top", "3"], "--top 3: is for --search; leave it out"),
+        (["evaluate.py", "runs/one", "--rerank", "0"], "--rerank 0: is for --search; leave it out"),
+        ([*SEARCH, "--json", "r.json"], "--json r.json: has no effect with --search; leave it out"),
+        ([*SEARCH, "--out", "s.npy"], "--out s.npy: has no effect with --search; leave it out"),
+        ([*SEARCH, "--baseline", "cca"], "--baseline cca: has no effect with --search; leave it out"),
+        ([*SEARCH, "--protocol", "full"], "--protocol full: has no effect with --search; leave it out"),
+        ([*SEARCH, "--sample", "3"], "--sample 3: has no effect with --search; leave it out"),
+        ([*SEARCH, "--captions-per-image", "1"], "--captions-per-image 1: has no effect with --search"),
+        ([*SEARCH, "--images", "photos", "--split", "val"], "--split val: --images is searched instead of a split"),
+        ([*SEARCH, "--rerank", "-3"], "--rerank: -3: must be a whole number, 0 or more"),
+        ([*SEARCH, "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
         (["evaluate.py", "runs/one", "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
         (["evaluate.py", "runs/one", "--search", "!?"], "has no word"),
         (["evaluate.py", "runs/one", "--search", "gone.jpg"], "gone.jpg: no such picture file"),

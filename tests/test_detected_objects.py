@@ -196,7 +196,7 @@ def run(tmp_path_factory, project):
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     config = fit_config(config, data.features, 0)
     found = RunFolder(folder / "one")
-    found.create(config, ["test"], fingerprint(data))
+    found.create(config, ["test"], fingerprint(data), lambda path: None)
     tokenizer.save(found.vocabulary_file)
     Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
     return found

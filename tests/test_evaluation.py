@@ -1,6 +1,7 @@
 """Evaluation of a run with a stub in place of the model: what is scored, what is refused before, what is said."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,11 +57,11 @@ def measure(monkeypatch):
     """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrix."""
     scored, compared = [], []
 
-    def perfect(scorer, regions, objects, tokens, *, valid, image_rows, **options):
+    def perfect(scorer, regions, objects, captions, *, valid, image_rows, **options):
         assert scorer == "scorer"
         measure.options = options
-        scored.append((image_rows.tolist(), len(tokens)))
-        own = np.repeat(np.arange(len(image_rows)), len(tokens) // len(image_rows))
+        scored.append((image_rows.tolist(), len(captions)))
+        own = np.repeat(np.arange(len(image_rows)), len(captions) // len(image_rows))
         return (own == np.arange(len(image_rows))[:, None]).astype(np.float32)
 
     def measure(config=None, corpus=None, features=None, **arguments):
@@ -70,7 +71,7 @@ def measure(monkeypatch):
             name="stub",
             load_config=lambda: config,
             load_model=lambda: (model, Tokens()),
-            require_same_data=lambda data, keys: compared.append((data, keys)),
+            require_same_data=compared.append,
         )
         data = Data(corpus or make_corpus(), features or make_features())
         monkeypatch.setattr(evaluation, "open_data", lambda *_: data)
@@ -87,8 +88,8 @@ def test_whole_split(measure):
     assert measure.scored == [(list(range(21, 11, -1)), 20)]
     assert (value["rsum"], value["n_images"], value["n_captions"], value["run"]) == (600, 10, 20, "stub")
     assert "stub" in text
-    ((data, keys),) = measure.compared
-    assert set(keys) <= set(data)  # the features are held against those of the training
+    (data,) = measure.compared
+    assert set(data) >= {"captions_sha256", "splits_sha256", "imported_sha256"}  # all of it, against the training's
     assert "baselines" not in value
 
 
@@ -181,6 +182,26 @@ def test_features_of_another_size(measure):
         measure(features=make_features(objects=np.zeros((TRAIN + TEST, TINY["P"], 3))))
     # w2r never looks at objects
     measure(tiny_config(variant="w2r"), features=make_features(objects=np.zeros((TRAIN + TEST, 4, 3))))
+
+
+def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
+    from bssan_tf import baselines
+
+    checked = []
+
+    def refuse(out, scorer, regions, objects, captions, *, valid, image_rows, data):
+        checked.append((out, image_rows.tolist(), len(captions), json.loads(data)["shapes"]["regions"]))
+        raise UserError("holds other scores")
+
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(evaluation, "check_score_file", refuse)
+    monkeypatch.setattr(baselines, "fit_cca", None)  # would be a TypeError
+    with pytest.raises(UserError, match="holds other scores"):
+        measure(out="s.npy", baseline="cca", protocol="1k")
+    assert checked == [("s.npy", [21, 20], 4, [TRAIN + TEST, TINY["D"], TINY["M"]])]
+    assert not measure.scored
+    with pytest.raises(TypeError):
+        measure(baseline="cca")
 
 
 def test_cca_without_regions_is_refused_before_scoring(measure):

@@ -1,11 +1,14 @@
 """A user's own arrays: any sizes, any order of rows, and the errors about them."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
-from bssan_tf.features.imported import Reordered, import_features
+from bssan_tf.features import imported
+from bssan_tf.features.imported import Reordered, content_sha256, import_features
 from bssan_tf.preparation import extractors_of
 from bssan_tf.runs import RunFolder
 
@@ -158,3 +161,19 @@ def test_no_ids_file(tmp_path):
 def test_no_extractor_for_new_photos(tmp_path):
     with pytest.raises(UserError, match="imported arrays"):
         extractors_of(RunFolder(tmp_path), DataConfig(import_regions="regions.npy"))
+
+
+def test_content_sha256(tmp_path, monkeypatch):
+    path, content = tmp_path / "r.npy", bytearray(range(256)) * 8
+    path.write_bytes(content)
+    assert content_sha256(path) == hashlib.sha256(content).hexdigest()
+    for name, value in (("WHOLE_BYTES", 2047), ("HASHED_BLOCKS", 3), ("HASHED_BYTES", 16)):
+        monkeypatch.setattr(imported, name, value)
+    in_part = content_sha256(path)
+    for place, seen in ((0, True), (1020, True), (2047, True), (500, False)):  # 16 bytes at 0, 1016, 2032
+        changed = content[:]
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        assert (content_sha256(path) != in_part) == seen
+    path.write_bytes(content + b"x")
+    assert content_sha256(path) != in_part

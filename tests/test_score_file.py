@@ -12,7 +12,7 @@ from model_fixtures import randomise
 from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score_in_blocks
 
 from bssan_tf.errors import UserError
-from bssan_tf.scoring import FastScorer, matrix, planning, score_matrix, w2r
+from bssan_tf.scoring import FastScorer, check_score_file, matrix, planning, score_matrix, w2r
 
 
 def test_holds_the_matrix(tmp_path):
@@ -37,7 +37,7 @@ def test_a_finished_one_is_read_not_scored_again(tmp_path, monkeypatch):
 def test_an_interrupted_one_goes_on(tmp_path, monkeypatch, small_blocks):
     config, scorer = make()
     pictures, tokens = make_pictures(config, 11), make_captions(90, length=12)
-    expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1)
+    expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06)
     real, calls = w2r.FastW2R.score, []
 
     def dies(self, *args):
@@ -49,13 +49,13 @@ def test_an_interrupted_one_goes_on(tmp_path, monkeypatch, small_blocks):
     monkeypatch.setattr(w2r.FastW2R, "score", dies)
     limit = 8
     with pytest.raises(KeyboardInterrupt):
-        score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+        score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
     assert not (tmp_path / "s.npy").exists()
     limit, before = -1, len(calls)
-    got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.1, out=tmp_path / "s.npy")
+    got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
     np.testing.assert_array_equal(got, expected)
     blocks = sum(
-        -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.1)
+        -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.06)
     )
     assert len(calls) - before == blocks - 7
 
@@ -94,6 +94,21 @@ def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_
     assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
+def one_of(count):
+    """float32 (count, 1, 1): 1 for the third picture, else 0."""
+    return (np.arange(count) == 2).astype(np.float32)[:, None, None]
+
+
+def test_check_of_a_file_refuses_what_scoring_would(tmp_path):
+    config, scorer = make()
+    pictures, out = make_pictures(config), tmp_path / "s.npy"
+    check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="x")
+    score_matrix(scorer, **pictures, captions=TREE_TOKENS, data="x", out=out)
+    check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="x")
+    with pytest.raises(UserError, match="holds other scores"):
+        check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="y")
+
+
 def test_scores_of_something_else_are_not_touched(tmp_path):
     config, scorer = make()
     pictures = make_pictures(config)
@@ -103,6 +118,8 @@ def test_scores_of_something_else_are_not_touched(tmp_path):
     other = {
         "captions": {"captions": TREE_TOKENS[::-1].copy()},
         "pictures": {"regions": pictures["regions"] + 1},
+        "one picture": {"objects": pictures["objects"] + one_of(len(pictures["objects"]))},
+        "data": {"data": "of another day"},
         "part": {"part": "w2r"},
     }
     for change in other.values():

@@ -99,15 +99,15 @@ class TestBudget:
         expected = NaiveScorer(scorer, **pictures).matrix(self.tokens())["score"]
         (page,) = self.plan(scorer, 100)
         assert page.pictures == 11
-        paged = self.plan(scorer, 0.1)
+        paged = self.plan(scorer, 0.06)
         assert len(paged) > 2
         assert all(1 < page.pictures < 11 for page in paged)
-        for memory_mb in (100, 0.1):
+        for memory_mb in (100, 0.06):
             got = score_matrix(scorer, **pictures, captions=self.tokens(), memory_mb=memory_mb)
             np.testing.assert_allclose(got, expected, atol=1e-5)
 
     def test_pages_hold_each_caption_once(self, small_blocks):
-        pages = self.plan(make()[1], 0.1)
+        pages = self.plan(make()[1], 0.06)
         np.testing.assert_array_equal(np.sort(np.concatenate([page.captions for page in pages])), np.arange(90))
 
     def test_blocks_depend_on_the_budget_not_on_the_corpus(self, small_blocks):
@@ -201,8 +201,47 @@ class TestTwoStages:
         assert self.rank(3, lacks="o2w") == ([1, 4, 3, 2, 0], [8.0, 6.0, 0.0, -2.0, -4.0], [[0, 1, 2, 3, 4]])
         assert self.rank(3, lacks="w2r") == ([0, 2, 3, 4, 1], [5.0, 4.0, 3.0, 2.0, 1.0], [])
 
+    def test_sides_are_kept_only_where_they_fit(self, small_blocks, monkeypatch):
+        config, scorer = make("o2w")
+        fast, features, tokens = FastScorer(scorer), SimpleNamespace(**make_pictures(config, 40)), make_captions(40)
+        calls = []
+        for name in ("prepare", "prepare_objects"):
+            real = getattr(fast.o2w, name)
+            monkeypatch.setattr(
+                fast.o2w, name, lambda *given, real=real, name=name: calls.append((name, given[0])) or real(*given)
+            )
+
+        def largest(search, *query, name):
+            """Pictures or captions of the largest part that a second query prepares."""
+            search.rank(*query)
+            del calls[:]
+            search.rank(*query)
+            own = [len(given.captions if name == "prepare" else given) for called, given in calls if called == name]
+            return max(own, default=0)
+
+        P = features.objects.shape[1]
+        by_text = {"name": "prepare_objects"}
+        need = 40 * fast.o2w.side_bytes(P) / 2**20
+        some = (fast.o2w.fixed_bytes(PrefixTree(tokens[:1])) + 20 * fast.o2w.bytes_per_picture(P)) / 2**20
+        assert largest(two_stage.PictureSearch(fast, features, range(40), keep_mb=need), tokens[:1], **by_text) == 0
+        for keep in (0, 0.99 * need):
+            search = two_stage.PictureSearch(fast, features, range(40), memory_mb=some, keep_mb=keep)
+            assert 0 < largest(search, tokens[:1], **by_text) < 40
+        by_picture = {"name": "prepare"}
+        need, fixed = fast.o2w.text_bytes(PrefixTree(tokens)) / 2**20, fast.o2w.fixed_bytes(PrefixTree(tokens)) / 2**20
+        assert largest(two_stage.CaptionSearch(fast, tokens, keep_mb=need), features, 0, **by_picture) == 0
+        for keep in (0, 0.99 * need):
+            search = two_stage.CaptionSearch(fast, tokens, memory_mb=fixed + 0.5 * need, keep_mb=keep)
+            assert 0 < largest(search, features, 0, **by_picture) < 38
+
+    def test_the_plan_knows_the_length_of_captions(self):
+        o2w = FastScorer(make("o2w")[1]).o2w
+        short, long = (PrefixTree(np.full((1, length), 3, np.int32)) for length in (10, 60))
+        assert o2w.fixed_bytes(long) > 3 * o2w.fixed_bytes(short)
+
     @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
-    def test_with_a_model_both_directions_agree_with_the_matrix(self, variant, small_blocks):
+    @pytest.mark.parametrize("memory", [{"memory_mb": 0.06}, {"keep_mb": 1}])
+    def test_with_a_model_both_directions_agree_with_the_matrix(self, variant, memory, small_blocks):
         config, scorer = make(variant)
         pictures, tokens = make_pictures(config, 40), make_captions(9, length=6)
         fast, features = FastScorer(scorer), SimpleNamespace(**pictures)
@@ -218,10 +257,10 @@ class TestTwoStages:
             np.testing.assert_allclose(scores, full[best], atol=1e-5)
             assert (np.diff(scores) <= 0).all()
 
-        search = two_stage.PictureSearch(fast, features, rows)
+        search = two_stage.PictureSearch(fast, features, rows, **memory)
         for caption in (0, 8):  # the last one has no word
             full = parts["score"][rows, caption]
             check(search.rank(tokens[[caption]], rerank=5), first[rows, caption], full, 5)
-        search = two_stage.CaptionSearch(fast, tokens)
+        search = two_stage.CaptionSearch(fast, tokens, **memory)
         for row in (2, 39):  # the last one has no object
             check(search.rank(features, row, rerank=4), first[row], parts["score"][row], 4)

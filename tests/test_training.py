@@ -1,5 +1,6 @@
 """Training runs on a tiny corpus: what is learned, resume, replicas, collapse, NaN, the run folder."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -18,7 +19,9 @@ from bssan_tf import callbacks as cb
 from bssan_tf import training
 from bssan_tf.config import Config, preset
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation import evaluate
 from bssan_tf.runs import RunFolder
+from bssan_tf.search import search
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +153,75 @@ def test_resume_refuses_other_data(whole, corpus, tmp_path):
     (moved / "captions.csv").write_text(text)
     with pytest.raises(UserError, match="data have changed since training: captions_sha256"):
         training.resume(run, progress=False, data_flags={"data": str(moved)})
+
+
+def swap_train_and_test(corpus):
+    lines = (corpus / "captions.csv").read_text().splitlines()
+    other = {"train": "test", "test": "train", "val": "val", "split": "split"}
+    lines = [f"{line.rpartition(',')[0]},{other[line.rpartition(',')[2]]}" for line in lines]
+    (corpus / "captions.csv").write_text("\n".join(lines) + "\n")
+
+
+def reverse_regions(corpus):
+    np.save(corpus / "regions.npy", np.load(corpus / "regions.npy")[::-1])
+
+
+def list_the_other_way_round(corpus):
+    (corpus / "ids.txt").write_text("\n".join(f"{i:03}.png" for i in reversed(range(48))))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (swap_train_and_test, "captions_sha256"),
+        (reverse_regions, "imported_sha256"),
+        (list_the_other_way_round, "imported_sha256"),
+        (lambda corpus: None, ""),
+    ],
+)
+def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, corpus, tmp_path, change, what):
+    run, moved = whole[0], tmp_path / "moved"
+    shutil.copytree(corpus, moved)
+    change(moved)
+    flags = {"data": str(moved)} | {f"import_{name}": str(moved / f"{name}.npy") for name in ("regions", "objects")}
+    if (moved / "ids.txt").exists():
+        flags["import_ids"] = str(moved / "ids.txt")
+
+    def both():
+        with expected(run):
+            evaluate(run, data_flags=flags, progress=False)
+        with expected(run):
+            return search(run, "a dog", data_flags=flags, progress=False)
+
+    def expected(run):
+        if not what:
+            return contextlib.nullcontext()
+        return pytest.raises(UserError, match=f"data have changed since training: {what}")
+
+    assert both() or what
+
+
+def test_a_run_that_is_being_trained_is_not_resumed(whole):
+    before = (whole[0].path / "command.txt").read_text()
+    with whole[0].locked(), pytest.raises(UserError, match="whole: is being trained by another process"):
+        training.resume(whole[0], progress=False)
+    assert (whole[0].path / "command.txt").read_text() == before
+
+
+def test_training_keeps_the_run_locked(whole, monkeypatch):
+    locked = []
+
+    def run_on(job, *_, **__):
+        with pytest.raises(UserError, match="is being trained"), job.run.locked():
+            pass
+        locked.append(job.run)
+
+    monkeypatch.setattr(training._Job, "run_on", run_on)
+    training.resume(whole[0], progress=False)
+    new = RunFolder(whole[0].path.with_name("new"))
+    training.train(whole[0].load_config(), new, progress=False)
+    assert locked == [whole[0], new]
+    assert "dog" in new.vocabulary_file.read_text().split()
 
 
 def test_a_run_refuses_features_of_other_weights(whole):

@@ -7,6 +7,7 @@ Object rows that are all zeros count as padding.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
+from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.store import Features, map_array
 
 SAMPLED_ROWS = 256
 BLOCK_BYTES = 32 << 20
+WHOLE_BYTES = 256 << 20  # larger files are hashed in part
+HASHED_BLOCKS, HASHED_BYTES = 64, 1 << 20
 PREFIX = 64  # numbers of an object that are looked at first; only where all are 0 the rest is read
 
 
@@ -88,6 +92,23 @@ def import_features(
         "arrays": {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()},
     }
     return Features(image_ids, **arrays, valid=valid, grid=grid, manifest=manifest)
+
+
+def content_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, wherever the file lies.
+
+    Of a file over `WHOLE_BYTES` only its size and `HASHED_BLOCKS` evenly spaced blocks of `HASHED_BYTES`, the first and
+    the last among them, are read: a change between these blocks is not seen.
+    """
+    size = Path(path).stat().st_size
+    if size <= WHOLE_BYTES:
+        return file_sha256(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for block in range(HASHED_BLOCKS):
+            file.seek(block * (size - HASHED_BYTES) // (HASHED_BLOCKS - 1))
+            digest.update(file.read(HASHED_BYTES))
+    return digest.hexdigest()
 
 
 def _read_order(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int]:

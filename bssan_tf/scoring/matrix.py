@@ -18,6 +18,8 @@ from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.score_file import ScoreFile
 from bssan_tf.scoring.scorer import FastScorer
 
+IDENTITY_PICTURES = 64  # whose features tell a score file's features from others
+
 
 def score_matrix(
     scorer: tf.keras.Model | FastScorer,
@@ -30,6 +32,7 @@ def score_matrix(
     part: str = "score",
     memory_mb: float = MEMORY_MB,
     out: str | Path | None = None,
+    data: str = "",
     progress: bool = False,
 ) -> np.ndarray:
     """Score every picture with every caption, attention learned for every pair (decision 4).
@@ -44,6 +47,7 @@ def score_matrix(
         part: `score`, or `w2r` or `o2w` alone.
         memory_mb: budget in MiB for all but the matrix and the model; sets the block sizes.
         out: a .npy file to write the matrix to, block by block. An interrupted call goes on where it was.
+        data: what the features are of, for `out`: scores of other data are refused.
         progress: show a bar with pairs per second and the time left.
 
     Returns:
@@ -59,11 +63,33 @@ def score_matrix(
         matrix = np.empty((len(pictures.rows), len(captions)), np.float32)
         _fill({part: matrix}, fast, pictures, captions, memory_mb, progress)
         return matrix
-    file = ScoreFile(out, (len(pictures.rows), len(captions)), [part, fast.digest(), captions, *pictures.identity()])
+    file = _open_file(out, fast, pictures, captions, part, data)
     if not file.finished:
         _fill({part: file.matrix}, fast, pictures, captions, memory_mb, progress, skip=file.has)
         file.finish()
     return file.matrix
+
+
+def check_score_file(
+    out: str | Path,
+    scorer: tf.keras.Model | FastScorer,
+    regions: np.ndarray | None,
+    objects: np.ndarray | None,
+    captions: np.ndarray,
+    *,
+    valid: np.ndarray | None = None,
+    image_rows: np.ndarray | None = None,
+    data: str = "",
+) -> None:
+    """Begin the file of `score_matrix`'s `out`, or raise the UserError that it would raise, before anything slow."""
+    fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
+    pictures = Pictures.of(fast, fast.needed(("score",)), regions, objects, valid, image_rows)
+    _open_file(out, fast, pictures, captions, "score", data)
+
+
+def _open_file(out, fast: FastScorer, pictures: Pictures, captions: np.ndarray, part: str, data: str) -> ScoreFile:
+    identity = [part, fast.digest(), data, captions, *pictures.identity()]
+    return ScoreFile(out, (len(pictures.rows), len(captions)), identity)
 
 
 def score_matrices(
@@ -121,11 +147,12 @@ class Pictures:
         return {name: tf.constant(np.asarray(array[rows])) for name, array in self.arrays.items()}
 
     def identity(self) -> list:
-        """What tells these features from others: shapes, rows, and the first and the last picture."""
-        ends = self.rows[[0, -1]] if len(self.rows) else self.rows
+        """What tells these features from others: shapes, rows, and `IDENTITY_PICTURES` evenly spaced pictures."""
+        count = len(self.rows)
+        some = self.rows[np.linspace(0, count - 1, min(count, IDENTITY_PICTURES)).astype(int)]
         found = [self.rows]
         for array in self.arrays.values():
-            found += [str(array.shape), np.asarray(array[ends])]
+            found += [str(array.shape), np.asarray(array[some])]
         return found
 
 

@@ -84,18 +84,26 @@ class FastO2W:
 
     def text_bytes(self, tree: PrefixTree) -> int:
         """What the text side of a page of captions takes."""
-        F = 0 if self.B is None else self.B.shape[1]
-        return 4 * int(tree.lengths.sum()) * (self.W.shape[1] + self.from_state.shape[1] + F)
+        return 4 * int(tree.lengths.sum()) * self._numbers()
+
+    def side_bytes(self, objects: int) -> int:
+        """What the object side of a picture takes once it is computed."""
+        return 4 * objects * self._numbers()
+
+    def _numbers(self) -> int:
+        """S + H1 + F, of a word as of an object."""
+        return self.W.shape[1] + self.from_state.shape[1] + (0 if self.B is None else self.B.shape[1])
 
     def bytes_per_picture(self, objects: int) -> int:
         """What one more picture in a block takes: its object side."""
         return 4 * objects * (2 * self.W.shape[0] + self.W.shape[1] + 2 * self.from_state.shape[1])
 
-    def fixed_bytes(self) -> int:
-        """What the products of one step take, however many pictures and captions there are."""
+    def fixed_bytes(self, tree: PrefixTree) -> int:
+        """What the products of one step take, however many pictures and captions there are; L is the longest one's."""
+        L = int(tree.lengths.max(initial=0))
         S, hidden = self.from_state.shape
         F = 0 if self.B is None else self.B.shape[1]
-        return 4 * PAIR_ROWS * (3 * hidden + 2 * F + 3 * 30) + 4 * GROUP * 30 * 12 * S
+        return 4 * PAIR_ROWS * (3 * hidden + 2 * F + 3 * L) + 4 * GROUP * L * 12 * S
 
     def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> list[Group]:
         """The text side of captions.

@@ -87,7 +87,7 @@ def _bytes(fast: FastScorer, networks: tuple[str, ...], tree: PrefixTree, D: int
         fixed += fast.w2r.fixed_bytes(tree, D)
         each += fast.w2r.bytes_per_picture(tree, D)
     if "o2w" in networks:
-        fixed += fast.o2w.fixed_bytes() + fast.o2w.text_bytes(tree)
+        fixed += fast.o2w.fixed_bytes(tree) + fast.o2w.text_bytes(tree)
         each += fast.o2w.bytes_per_picture(P)
     return fixed, each
 

@@ -1,7 +1,7 @@
 """Ranking for one query in two stages: all candidates by the cheap part, the best of them by the whole score.
 
-O2W costs a small part of W2R, and its side of the candidates is computed once, before any query; so it goes first.
-Variants with one part have one stage.
+O2W costs a small part of W2R, so it goes first; its side of the candidates is kept for further queries where there is
+memory for it. Variants with one part have one stage.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from bssan_tf.scoring.matrix import Pictures, score_matrix
 from bssan_tf.scoring.o2w import PAIR_ROWS
+from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.scorer import FastScorer
 
@@ -23,19 +24,24 @@ Ranking = tuple[np.ndarray, np.ndarray]  # places of all candidates, best first;
 class PictureSearch:
     """Pictures to be ranked for sentences.
 
-    The object side of O2W is kept in memory: P (S + H1 + F) numbers a picture.
-
     Args:
         features: has `regions`, `objects` and `valid`, as the feature store has.
         image_rows: int (N_i,), the candidates' rows in it.
+        memory_mb: what a query may take, as for `score_matrix`; candidates are read block by block.
+        keep_mb: what the object side of O2W may take from query to query, P (S + H1 + F) numbers a picture; where it
+            takes more, each query computes it anew.
     """
 
-    def __init__(self, fast: FastScorer, features, image_rows: np.ndarray):
+    def __init__(
+        self, fast: FastScorer, features, image_rows: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0
+    ):
         self.fast, self.features, self.image_rows = fast, features, np.asarray(image_rows)
-        self._sides = []
-        if fast.o2w:
+        self.memory_mb, self._sides = memory_mb, None
+        P = features.objects.shape[1] if fast.o2w else 0
+        if fast.o2w and len(self.image_rows) * fast.o2w.side_bytes(P) <= keep_mb * 2**20:
             pictures = Pictures.of(fast, ("o2w",), None, features.objects, features.valid, image_rows)
-            step = max(1, PAIR_ROWS // features.objects.shape[1])
+            self._sides = []
+            step = max(1, PAIR_ROWS // P)
             for start in range(0, len(self.image_rows), step):
                 block = pictures.block(start, step)
                 self._sides.append(fast.o2w.prepare_objects(block["objects"], block["valid"]))
@@ -45,46 +51,63 @@ class PictureSearch:
 
         Args:
             rerank: how many of the first stage are scored in full; 0: all.
+
+        Raises:
+            UserError: too little memory for the model.
         """
 
         def by_o2w() -> np.ndarray:
+            if self._sides is None:
+                return self._score("o2w", tokens, self.image_rows)
             text = self.fast.o2w.prepare(PrefixTree(tokens), self.fast.embed)
             return np.concatenate([self.fast.o2w.score(text, side, 1)[0] for side in self._sides])
 
         def by_w2r(places: np.ndarray) -> np.ndarray:
-            rows = self.image_rows[places]
-            return score_matrix(self.fast, self.features.regions, None, tokens, image_rows=rows, part="w2r")[:, 0]
+            return self._score("w2r", tokens, self.image_rows[places])
 
         return two_stages(self.fast, by_o2w, by_w2r, len(self.image_rows), rerank)
 
+    def _score(self, part: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return _part_matrix(self.fast, part, self.features, tokens, rows, self.memory_mb)[:, 0]
+
 
 class CaptionSearch:
-    """Sentences to be ranked for pictures; the text side of O2W is kept in memory.
+    """Sentences to be ranked for pictures.
 
     Args:
         tokens: int32 (N_c, L), the candidates.
+        memory_mb: what a query may take, as for `score_matrix`; candidates are computed page by page.
+        keep_mb: what the text side of O2W may take from query to query, S + H1 + F numbers a word; where it takes more,
+            each query computes it anew.
     """
 
-    def __init__(self, fast: FastScorer, tokens: np.ndarray):
-        self.fast, self.tokens = fast, tokens
-        if fast.o2w:
+    def __init__(self, fast: FastScorer, tokens: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0):
+        self.fast, self.tokens, self.memory_mb, self._text = fast, tokens, memory_mb, None
+        if fast.o2w and keep_mb:
             self._tree = PrefixTree(tokens)
-            self._text = fast.o2w.prepare(self._tree, fast.embed)
+            if fast.o2w.text_bytes(self._tree) <= keep_mb * 2**20:
+                self._text = fast.o2w.prepare(self._tree, fast.embed)
 
     def rank(self, features, row: int, rerank: int = RERANK) -> Ranking:
         """Places in `tokens` for the picture in a row of the features; as `PictureSearch.rank`."""
         rows = np.array([row])
 
         def by_o2w() -> np.ndarray:
+            if self._text is None:
+                return _part_matrix(self.fast, "o2w", features, self.tokens, rows, self.memory_mb)[0]
             block = Pictures.of(self.fast, ("o2w",), None, features.objects, features.valid, rows).block(0, 1)
             side = self.fast.o2w.prepare_objects(block["objects"], block["valid"])
             return self.fast.o2w.score(self._text, side, len(self._tree.captions))[self._tree.caption_of, 0]
 
         def by_w2r(places: np.ndarray) -> np.ndarray:
-            tokens = self.tokens[places]
-            return score_matrix(self.fast, features.regions, None, tokens, image_rows=rows, part="w2r")[0]
+            return _part_matrix(self.fast, "w2r", features, self.tokens[places], rows, self.memory_mb)[0]
 
         return two_stages(self.fast, by_o2w, by_w2r, len(self.tokens), rerank)
+
+
+def _part_matrix(fast: FastScorer, part: str, features, tokens: np.ndarray, rows: np.ndarray, memory_mb: float):
+    sides = {name: getattr(features, name) for name in ("regions", "objects", "valid")}
+    return score_matrix(fast, captions=tokens, **sides, image_rows=rows, part=part, memory_mb=memory_mb)
 
 
 def two_stages(
