@@ -228,7 +228,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
         )
         return train.resume(options, run)
 
-    with pytest.raises(UserError, match=r"other.txt: its vectors have 5 numbers, the run was begun with 4"):
+    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 numbers, the run was begun with 4"):
         resume("other.txt")
     monkeypatch.setattr(training._Job, "run_on", run_on)
     assert resume("new.txt")["epochs"] == 1
@@ -237,7 +237,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
 
 
 def test_glove_is_refused_for_a_run_without(whole):
-    with pytest.raises(UserError, match="--glove g.txt: the run was begun without"):
+    with pytest.raises(UserError, match=r"--glove g\.txt: the run was begun without"):
         training.resume(whole[0], progress=False, data_flags={"glove": "g.txt"})
 
 
