@@ -125,9 +125,10 @@ DATA_FLAGS = (
     "import_regions",
     "import_objects",
     "import_ids",
+    "glove",  # before the first epoch only, so that no script but train.py has it
 )
 
 
 def given_data_flags(options: argparse.Namespace) -> dict[str, str]:
-    """The flags of `add_data_flags(moved_only=True)` that were given, by DataConfig field."""
-    return {name: getattr(options, name) for name in DATA_FLAGS if getattr(options, name) is not None}
+    """Those of `DATA_FLAGS` that were given, by DataConfig field."""
+    return {name: value for name in DATA_FLAGS if (value := getattr(options, name, None)) is not None}

@@ -6,6 +6,9 @@ the very batches of an uninterrupted one. Features are read from the memory map,
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from bssan_tf.baselines import pool_regions
@@ -58,6 +61,7 @@ class PairStream:
             images = np.flatnonzero(counts == n)
             self._groups.append((images, by_image[first[images][:, None] + np.arange(n)]))
         self._round = -1
+        self.error: UserError | OSError | None = None  # what stopped the dataset
 
     def _start_round(self, number: int) -> None:
         """Draw order, captions and negatives of a round; they depend on seed and number alone."""
@@ -172,7 +176,11 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
     targets = {name: tf.zeros(B) for name in outputs}
 
     def load(step: np.ndarray) -> list[np.ndarray]:
-        batch = stream.batch(int(step))
+        try:
+            batch = stream.batch(int(step))
+        except (UserError, OSError) as error:
+            stream.error = error
+            raise
         return [batch[name] for name in inputs]
 
     def examples(step):
@@ -184,6 +192,19 @@ def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start
     options.autotune.enabled = False  # nothing to tune, and its thread lets the end of a run wait for up to a minute
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return tf.data.Dataset.range(start, stop).map(examples).prefetch(2).with_options(options)
+
+
+@contextlib.contextmanager
+def own_errors(stream: PairStream) -> Iterator[None]:
+    """Raise what went wrong in reading a batch, where TensorFlow raises an error of its own instead."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if stream.error is None:
+            raise
+        raise stream.error from error
 
 
 def needed_features(variant: str) -> tuple[str, ...]:

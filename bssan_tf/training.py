@@ -23,7 +23,7 @@ from bssan_tf.export import export_saved_model
 from bssan_tf.files import write_json
 from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, training_dataset
+from bssan_tf.pipeline import PairStream, own_errors, training_dataset
 from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
@@ -88,6 +88,8 @@ def resume(
         UserError: if the folder is no run, another process trains it, or its data have changed.
     """
     config = run.load_config().replace(**(data_flags or {}), **limits).check()
+    if config.data.glove and not config.model.E_glove:
+        raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
         strategy = make_strategy(devices)
         _check_replicas(config.training, strategy)
@@ -97,6 +99,11 @@ def resume(
         job = _Job(config, run, data, tokenizer, strategy, progress)
         saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
         glove = None if saved else _load_glove(config, data, tokenizer)
+        if glove is not None and glove.shape[1] != config.model.E_glove:
+            raise UserError(
+                f"--glove {config.data.glove}: its vectors have {glove.shape[1]} numbers, the run was begun with "
+                f"{config.model.E_glove}; give the file that it was begun with"
+            )
         run.note_resume(config, command_line())
         return job.run_on(glove, new_limits=bool(limits))
 
@@ -224,14 +231,15 @@ class _Job:
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if done < training.epochs and (new_limits or not self.state.stopped):
             start, stop = done * self.steps, training.epochs * self.steps
-            siamese.fit(
-                training_dataset(self.stream, siamese.input, list(siamese.output), start, stop),
-                epochs=training.epochs,
-                initial_epoch=done,
-                steps_per_epoch=self.steps,
-                callbacks=callbacks,
-                verbose=0,
-            )
+            with own_errors(self.stream):
+                siamese.fit(
+                    training_dataset(self.stream, siamese.input, list(siamese.output), start, stop),
+                    epochs=training.epochs,
+                    initial_epoch=done,
+                    steps_per_epoch=self.steps,
+                    callbacks=callbacks,
+                    verbose=0,
+                )
             if self.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
         return self._finish()

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.config import DataConfig
+from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture
@@ -94,7 +96,7 @@ def photo_objects(
             raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
         return {**detector.objects(read_picture(photo, side=None)[0], count), "labels": detector.labels}
     data = resolve(data)
-    own = data.boxes or (Path(data.cache) / "scenes" / "boxes.npz" if data.data == "scenes" else None)
+    own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
     path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
     if path is not None:
         file = BoxesFile(path)

@@ -90,3 +90,12 @@ def test_one_process_at_a_time(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with run.locked():
         pass
+
+
+def test_other_data_are_refused(tmp_path):
+    run, trained = RunFolder(tmp_path / "one"), {"captions_sha256": "dog", "weights_sha256": None}
+    run.create(CONFIG, [], trained, lambda path: None)
+    run.require_same_data(trained)
+    run.require_same_data({"weights_sha256": None}, ("weights_sha256",))
+    with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
+        run.require_same_data({**trained, "weights_sha256": "abc"})

@@ -15,11 +15,13 @@ import pytest
 import tensorflow as tf
 from training_fixtures import make_config, write_features
 
+import train
 from bssan_tf import callbacks as cb
 from bssan_tf import training
 from bssan_tf.config import Config, preset
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import evaluate
+from bssan_tf.pipeline import PairStream
 from bssan_tf.runs import RunFolder
 from bssan_tf.search import search
 
@@ -201,6 +203,42 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, co
     assert both() or what
 
 
+@pytest.mark.parametrize("error", [UserError("regions.npy: is gone"), OSError(5, "disk is gone", "regions.npy")])
+def test_a_batch_that_cannot_be_read_is_told_as_such(whole, tmp_path, monkeypatch, error):
+    def batch(stream, step):
+        raise error
+
+    monkeypatch.setattr(PairStream, "batch", batch)
+    with pytest.raises(type(error), match="is gone") as raised:
+        training.train(whole[0].load_config(), RunFolder(tmp_path / "run"), progress=False)
+    assert raised.value is error
+
+
+def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
+    for name, size in (("old", 4), ("new", 4), ("other", 5)):
+        (tmp_path / f"{name}.txt").write_text("dog" + size * " 0.5" + "\ncat" + size * " 1.5" + "\n")
+    run, run_on = RunFolder(tmp_path / "run"), training._Job.run_on
+    monkeypatch.setattr(training._Job, "run_on", lambda *_, **__: None)  # as if killed
+    training.train(make_config(corpus, glove=str(tmp_path / "old.txt"), epochs=1), run, progress=False)
+    (tmp_path / "old.txt").unlink()
+
+    def resume(name):
+        flags = ["--resume", str(run.path), "--glove", str(tmp_path / name), "--quiet"]
+        return train.resume(train.build_parser().parse_args(flags), run)
+
+    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 numbers, the run was begun with 4"):
+        resume("other.txt")
+    monkeypatch.setattr(training._Job, "run_on", run_on)
+    assert resume("new.txt")["epochs"] == 1
+    glove = run.load_model()[0].scorer.get_layer("glove").get_weights()[0]
+    assert glove[2:].max() == 1.5
+
+
+def test_glove_is_refused_for_a_run_without(whole):
+    with pytest.raises(UserError, match=r"--glove g\.txt: the run was begun without"):
+        training.resume(whole[0], progress=False, data_flags={"glove": "g.txt"})
+
+
 def test_a_run_that_is_being_trained_is_not_resumed(whole):
     before = (whole[0].path / "command.txt").read_text()
     with whole[0].locked(), pytest.raises(UserError, match="whole: is being trained by another process"):
@@ -222,14 +260,6 @@ def test_training_keeps_the_run_locked(whole, monkeypatch):
     training.train(whole[0].load_config(), new, progress=False)
     assert locked == [whole[0], new]
     assert "dog" in new.vocabulary_file.read_text().split()
-
-
-def test_a_run_refuses_features_of_other_weights(whole):
-    trained = json.loads(whole[0].data_file.read_text())
-    whole[0].require_same_data(trained)
-    whole[0].require_same_data({"weights_sha256": trained["weights_sha256"]}, ("weights_sha256",))
-    with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
-        whole[0].require_same_data({**trained, "weights_sha256": "abc"})
 
 
 def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):

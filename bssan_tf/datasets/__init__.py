@@ -18,6 +18,11 @@ DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")
 SPLIT_LISTS = ("official", "karpathy")
 
 
+def scenes_folder(cache: Path | str) -> Path:
+    """The folder in the cache in which `scenes` are drawn."""
+    return Path(cache) / "scenes"
+
+
 def load_corpus(
     data: str,
     root: Path | str | None = None,
@@ -55,7 +60,7 @@ def load_corpus(
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
         sizes = {} if scene_sizes is None else {"sizes": dict(scene_sizes)}
-        return load_scenes(Path(cache) / "scenes", seed=seed, **sizes)
+        return load_scenes(scenes_folder(cache), seed=seed, **sizes)
     if data in ("flickr8k", "flickr30k"):
         from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
 

@@ -39,6 +39,11 @@ MOST_SCENES = 50_000  # more could not all differ from each other
 _NAME = re.compile(r"(train|val|test)_\d{5}_[0-9a-f]{8}\.jpg")
 
 
+def boxes_file(folder: Path) -> Path:
+    """Where the boxes of the scenes in `folder` lie, as a detector would write them."""
+    return Path(folder) / "boxes.npz"
+
+
 def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Corpus:
     """The scenes of `seed`, drawn into `folder` unless they are there already.
 
@@ -155,7 +160,7 @@ def _write(folder: Path, manifest: dict) -> None:
     )
     write_text(folder / "captions.csv", rows.getvalue())
     write_text(folder / "truth.json", json.dumps(truth))
-    write_bytes(folder / "boxes.npz", boxes.getvalue())
+    write_bytes(boxes_file(folder), boxes.getvalue())
     write_json(folder / "manifest.json", manifest)
     _tidy(folder, {name for name, _, _ in plans})
 
@@ -178,7 +183,7 @@ def _read(folder: Path) -> Corpus | None:
         with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         names = tuple(image["image"] for image in truth)
-        if not {*names}.issubset(os.listdir(folder / "images")) or not (folder / "boxes.npz").is_file():
+        if not {*names}.issubset(os.listdir(folder / "images")) or not (boxes_file(folder)).is_file():
             return None
         number_of = {f"images/{name}": number for number, name in enumerate(names)}
         owners = np.array([number_of[row["image"]] for row in rows], np.int64)  # (N_c,)
@@ -195,7 +200,7 @@ def _read(folder: Path) -> Corpus | None:
                 labels=tuple(tuple(image["labels"]) for image in truth),
                 named=tuple(tuple(map(tuple, pairs)) for image in truth for pairs in image["named"]),
             ),
-            boxes_file=folder / "boxes.npz",
+            boxes_file=boxes_file(folder),
             official=False,
             split_lists="own",
         )
