@@ -51,6 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--region-norm", choices=FEATURE_NORMS, help="scale of the regions before Eq. 2")
     group.add_argument("--object-norm", choices=FEATURE_NORMS, help="scale of the objects before Eq. 10")
     group.add_argument("--fusion", type=int, metavar="N", help="size of (A u)∘(B t) beside [u ; t]; 0 for none")
+    group.add_argument(
+        "--cosine-attention",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="cosines in place of the products of Eq. 2 and 10",
+    )
+    group.add_argument(
+        "--bilinear",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the sum of (A u)∘(B t) is a score beside the MLP's",
+    )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
     group.add_argument("--dropout", type=float, help="on the inputs of LSTM and MLP")
     group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")

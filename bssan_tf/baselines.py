@@ -52,9 +52,13 @@ class Cca:
     scale: np.ndarray
     chosen: dict = field(default_factory=dict)
 
+    def project_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
+        """Vectors float32 (N_i, d) of the images in `image_rows` (N_i,) of `regions` (N, D, M)."""
+        return (pool_regions(regions, image_rows) - self.image_mean) @ self.image_map * self.scale
+
     def embed_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
-        """Unit vectors float32 (N_i, d) of the images in `image_rows` (N_i,) of `regions` (N, D, M)."""
-        return _unit((pool_regions(regions, image_rows) - self.image_mean) @ self.image_map * self.scale)
+        """The same as unit vectors."""
+        return _unit(self.project_images(regions, image_rows))
 
     def embed_captions(self, tokens: np.ndarray) -> np.ndarray:
         """Unit vectors float32 (N_c, d) of captions given as token ids int (N_c, L)."""

@@ -65,7 +65,9 @@ class ModelConfig:
     region_norm: str = "none"
     object_norm: str = "none"
     fusion: int = 0  # size of the extra (A u)∘(B t); 0: plain concatenation
+    bilinear: bool = False  # the sum of the fusion's products, scaled, is a score beside the MLP's
     attention_scale: float = 0.0  # start of a learned factor on e; 0: none, as in Eq. 1
+    cosine_attention: bool = False  # the products of Eq. 2 and 10 are cosines, so that tanh does not saturate
     dropout: float = 0.0
     o2w_weight: float = 0.6  # λ
 
@@ -212,6 +214,7 @@ class Config:
         _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")
         _require(0 <= model.dropout < 1, "dropout", model.dropout, "in [0, 1)")
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
+        _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
         _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
         _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
         if training.negative_source == "batch":
@@ -271,7 +274,9 @@ _IMPROVED = {
     "region_norm": "standard",
     "object_norm": "standard",
     "fusion": 256,
+    "bilinear": True,
     "attention_scale": 5.0,
+    "cosine_attention": True,
     "dropout": 0.2,
     "E_trained": 250,
     "o2w_weight": 1.0,
@@ -290,6 +295,8 @@ _IMPROVED_SCENES = {
     # from a CCA it retrieves as well, but its attention points less well
     "group": 1,
     "cca_start": False,
+    "bilinear": False,
+    "cosine_attention": False,
     "region_norm": "sqrt_l2",
     "object_norm": "sqrt_l2",
 }

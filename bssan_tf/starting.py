@@ -25,6 +25,7 @@ SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
 LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
 STATE_GAIN = 2.0  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
+RIDGE = 0.1  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
 
@@ -78,10 +79,9 @@ def start_from_cca(
     table = embedding.get_weights()[0]
     table[:, : words.shape[1]] = np.where(cca.weights[:, None] > 0, words, table[:, : words.shape[1]])
     embedding.set_weights([table])
-    captions = _mean_captions(words, tokens, owner, len(rows))  # (N_i, d)
-    ridge = cca.chosen["image_ridge"]
+    pictures = cca.project_images(visual, rows)[:, : words.shape[1]]  # (N_i, d)
     for norm, name in _norms(model):
-        maps = _regression(_pooled(norm, features, name, rows), captions, ridge)
+        maps = _regression(_pooled(norm, features, name, rows), pictures)
         sample = norm(tf.constant(_sample(features, name, np.sort(rng.permutation(rows)[:SAMPLED_PICTURES]), rng)))
         maps /= max(float(np.std(sample.numpy() @ maps)), 1e-12)
         text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
@@ -133,27 +133,19 @@ def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np
 
 
 def _word_vectors(cca: Cca, tokens: np.ndarray, size: int) -> np.ndarray:
-    """The CCA's vector of each word, its weight included: float32 (V, at most `size`)."""
+    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, at most `size`)."""
     words = (cca.weights[:, None] * cca.text_map * cca.scale)[:, :size]
     counts = np.bincount(tokens[tokens > 1], minlength=len(words))
+    words = words - counts @ words / max(1, counts.sum())
     rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])
     return (words * WORD_SIZE / max(rms, 1e-12)).astype(np.float32)
 
 
-def _mean_captions(words: np.ndarray, tokens: np.ndarray, owner: np.ndarray, images: int) -> np.ndarray:
-    """Mean of the unit sums of word vectors over a picture's captions: float64 (N_i, d)."""
-    sums = np.stack([words[row[row > 1]].sum(axis=0) for row in tokens])
-    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    total = np.zeros((images, words.shape[1]))
-    np.add.at(total, owner, sums)
-    return total / np.maximum(np.bincount(owner, minlength=images), 1)[:, None]
-
-
-def _regression(pictures: np.ndarray, captions: np.ndarray, ridge: float) -> np.ndarray:
-    """Ridge regression from pictures (N, M) to captions (N, d), both centred: float32 (M, d)."""
-    x, y = pictures - pictures.mean(axis=0), captions - captions.mean(axis=0)
+def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
+    """Ridge regression from pictures (N, M) to their CCA vectors (N, d), both centred: float32 (M, d)."""
+    x, y = pictures - pictures.mean(axis=0), projected - projected.mean(axis=0)
     gram = x.T.astype(np.float64) @ x
-    gram[np.diag_indices_from(gram)] += ridge * max(np.trace(gram) / len(gram), 1e-12)
+    gram[np.diag_indices_from(gram)] += RIDGE * max(np.trace(gram) / len(gram), 1e-12)
     return np.linalg.solve(gram, x.T @ y).astype(np.float32)
 
 
@@ -176,7 +168,7 @@ def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarr
     A, B = (network.get_layer(f"{name}_{side}").get_weights()[0] for side in "AB")
     d = min(maps.shape[1], A.shape[1])
     A[:, :d] = maps[:, :d]
-    B[:, :d] = 0
+    B[:] = 0  # what is left of B is learned; at random it would drown what the CCA knows
     B[first + np.arange(d), np.arange(d)] = 1
     network.get_layer(f"{name}_A").set_weights([A])
     network.get_layer(f"{name}_B").set_weights([B])

@@ -83,21 +83,40 @@ def fused(visual, textual, weights, name):
     return np.concatenate(parts)
 
 
+def bilinear(queries, attended, weights, name):
+    """s Σ <q, a / |a|> / |Σ q|; 0 where the model has no such score."""
+    if f"{name}_bilinear/log_scale" not in weights:
+        return 0.0
+    q = np.stack(queries) @ weights[f"{name}_fusion_{'B' if name == 'w2r' else 'A'}/kernel"]
+    a = np.stack(attended) @ weights[f"{name}_fusion_{'A' if name == 'w2r' else 'B'}/kernel"]
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    return np.exp(weights[f"{name}_bilinear/log_scale"]) * (q * a).sum() / np.linalg.norm(q.sum(axis=0))
+
+
+def agreement(query, key, config):
+    """query' key, or four times their cosine."""
+    if config.cosine_attention:
+        return 4 * (query @ key) / np.linalg.norm(query) / np.linalg.norm(key)
+    return query @ key
+
+
 def w2r(tokens, regions, weights, config, uniform=False):
     """Y and α of a pair (Eq. 1-6, 8). tokens: (L,) without padding; regions: (D, M)."""
     t = word_vectors(tokens, weights)
     r = normed(regions.astype(np.float64), config.region_norm, weights, "region_norm")
     W, b = weights["w2r_attention/W"], weights["w2r_attention/b"]
     factor = weights["w2r_attention/scale"] if config.attention_scale else 1.0
-    c, alphas = [], []
+    c, alphas, attended = [], [], []
     for t_k in t:
-        e = np.array([np.tanh(t_k @ W @ r_j + b) for r_j in r])  # Eq. 2
+        e = np.array([np.tanh(agreement(t_k @ W, r_j, config) + b) for r_j in r])  # Eq. 2
         alpha = np.full(len(r), 1 / len(r)) if uniform else softmax(factor * e)  # Eq. 1, 8
         u_k = sum(a * r_j for a, r_j in zip(alpha, r))  # Eq. 3
         c.append(fused(u_k, t_k, weights, "w2r_fusion"))
         alphas.append(alpha)
+        attended.append(u_k)
     last = lstm(c, *(weights[f"w2r_lstm/{p}"] for p in ("kernel", "recurrent_kernel", "bias")))[-1]
-    return mlp(last, weights, "w2r_mlp"), np.array(alphas)  # Eq. 5
+    y = mlp(last, weights, "w2r_mlp")  # Eq. 5
+    return y + bilinear(t, attended, weights, "w2r"), np.array(alphas)
 
 
 def o2w(tokens, objects, weights, config, uniform=False):
@@ -110,11 +129,12 @@ def o2w(tokens, objects, weights, config, uniform=False):
     s = (forward + backward) / 2  # merging mode "average"
     W, b = weights["o2w_attention/W"], weights["o2w_attention/b"]
     factor = weights["o2w_attention/scale"] if config.attention_scale else 1.0
-    y, betas = [], []
+    y, betas, attended = [], [], []
     for o_j in objects:
-        e = np.array([np.tanh(o_j @ W @ s_k + b) for s_k in s])  # Eq. 10
+        e = np.array([np.tanh(agreement(o_j @ W, s_k, config) + b) for s_k in s])  # Eq. 10
         beta = np.full(len(s), 1 / len(s)) if uniform else softmax(factor * e)  # Eq. 9, 8
         u_j = sum(b_k * s_k for b_k, s_k in zip(beta, s))  # Eq. 11
         y.append(mlp(fused(o_j, u_j, weights, "o2w_fusion"), weights, "o2w_mlp"))  # Eq. 13
         betas.append(beta)
-    return float(np.mean(y)), np.array(betas)  # Eq. 14
+        attended.append(u_j)
+    return float(np.mean(y)) + bilinear(objects, attended, weights, "o2w"), np.array(betas)  # Eq. 14

@@ -29,8 +29,13 @@ def siamese_inputs(config, pairs=8, seed=1):
 
 @pytest.mark.parametrize(
     "values",
-    [{}, IMPROVED, {"region_norm": "standard", "object_norm": "standard"}],
-    ids=["paper", "with all extras", "standard"],
+    [
+        {},
+        IMPROVED,
+        {**IMPROVED, "bilinear": True, "cosine_attention": True},
+        {"region_norm": "standard", "object_norm": "standard"},
+    ],
+    ids=["paper", "with all extras", "bilinear", "standard"],
 )
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)

@@ -7,12 +7,14 @@ import pytest
 from training_fixtures import make_config, write_features
 
 from bssan_tf import starting, training
+from bssan_tf.baselines import fit_cca
 from bssan_tf.config import Config
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.preparation import fit_config, open_data
 from bssan_tf.runs import RunFolder
+from bssan_tf.scoring import score_matrices
 from bssan_tf.text import Tokenizer
 
 CCA = {"region_norm": "standard", "object_norm": "standard", "cca_start": True, "group": 2}
@@ -72,6 +74,21 @@ def test_from_the_start_words_match_what_they_name(corpus, data):
     used = min(chosen["dimension"], pictures.shape[1])
     report = retrieval_report(pictures[:, :used] @ captions[:, :used].T, split.image_of_caption)
     assert report["rsum"] > 2 * training.chance_rsum(len(regions), len(tokens))
+
+
+def test_the_bilinear_score_is_the_cca_s_and_rules_at_the_start(corpus, data):
+    model, split, tokens = build(corpus, data, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    features, rows = data.features, split.image_rows
+    scores = score_matrices(
+        model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=rows
+    )
+    cca = fit_cca(features.regions, rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False)
+    expected = cca.score_matrix(features.regions, rows, tokens)
+    assert np.corrcoef(scores["w2r"].ravel(), expected.ravel())[0, 1] > 0.8  # all regions count the same
+    assert not model.w2r.get_layer("w2r_mlp_out").get_weights()[0].any()
+    assert not model.o2w.get_layer("o2w_mlp_out").get_weights()[0].any()
 
 
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bssan_tf.models.layers import unit
+
+COSINE_SCALE = 4.0  # the products' largest size with cosine attention; tanh(4) is still below 1 in float32
+
 
 def learned_weights(products, b, scale=None, key_mask=None):
     """softmax of e = tanh(products + b) over the last axis (Eq. 1, 2, 9, 10): float (..., N_k).
@@ -33,12 +37,14 @@ class _BilinearAttention(tf.keras.layers.Layer):
     Args:
         l2: weight δ of the L2 term on W (Eq. 18).
         scale: start value of a learned factor on e; 0 leaves e as Eq. 1 and 9 have it.
+        cosine: products of unit vectors, times COSINE_SCALE, in place of those of Eq. 2 and 10.
     """
 
-    def __init__(self, l2: float = 0.0, scale: float = 0.0, **kwargs):
+    def __init__(self, l2: float = 0.0, scale: float = 0.0, cosine: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.l2 = l2
         self.scale = scale
+        self.cosine = cosine
 
     def add_bilinear(self, query_size: int, key_size: int) -> None:
         regularizer = tf.keras.regularizers.L2(self.l2) if self.l2 else None
@@ -65,7 +71,7 @@ class _BilinearAttention(tf.keras.layers.Layer):
         return tf.where(uniform, same, learned)  # Eq. 8
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2, "scale": self.scale}
+        return {**super().get_config(), "l2": self.l2, "scale": self.scale, "cosine": self.cosine}
 
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
@@ -96,7 +102,10 @@ class WordToRegionAttention(_BilinearAttention):
         D = tf.shape(regions)[1]
         queries = tf.reshape(words, (B, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, self.W)
-        products = tf.reshape(tf.matmul(projected, regions, transpose_b=True), (B, C, L, D))
+        keys = regions
+        if self.cosine:
+            projected, keys = COSINE_SCALE * unit(projected), unit(regions)
+        products = tf.reshape(tf.matmul(projected, keys, transpose_b=True), (B, C, L, D))
         alpha = self.weights_from(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
         u = tf.matmul(tf.reshape(alpha, (B, C * L, D)), regions)  # Eq. 3
@@ -129,6 +138,9 @@ class ObjectToWordAttention(_BilinearAttention):
     def call(self, inputs):
         objects, states, mask, uniform = inputs
         projected = tf.einsum("bpq,qs->bps", objects, self.W)[:, None]  # (B, 1, P, S)
-        products = tf.matmul(projected, states, transpose_b=True)  # (B, C, P, L)
+        keys = states
+        if self.cosine:
+            projected, keys = COSINE_SCALE * unit(projected), unit(states)
+        products = tf.matmul(projected, keys, transpose_b=True)  # (B, C, P, L)
         beta = self.weights_from(products, uniform[:, :, None, None], mask[:, :, None, :])
         return tf.matmul(beta, states), beta  # Eq. 11

@@ -5,6 +5,8 @@ Shapes use the legend; C counts the captions that each picture of the batch is p
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -194,13 +196,56 @@ def _valid_pairs(features, valid):
 
 @register
 class RepeatForCaptions(tf.keras.layers.Layer):
-    """(B, P, Q) -> (B, C, P, Q), one copy for each caption; the second argument is any tensor (B, C, ...)."""
+    """(B, P, ...) -> (B, C, P, ...), one copy for each caption; the second argument is any tensor (B, C, ...)."""
 
     def call(self, inputs):
         objects, paired = inputs
         shape = tf.shape(objects)
-        C = tf.shape(paired)[1]
-        return tf.broadcast_to(objects[:, None], tf.stack([shape[0], C, shape[1], shape[2]]))
+        return tf.broadcast_to(objects[:, None], tf.concat([shape[:1], tf.shape(paired)[1:2], shape[1:]], axis=0))
+
+
+@register
+class BilinearScore(tf.keras.layers.Layer):
+    """s Σ_k <q_k, a_k / |a_k|> / |Σ_k q_k|: how well queries fit what they attend to; the length of q_k is its weight.
+
+    Under the same attention for every query it is s times the cosine of the queries' sum with what is attended to, so
+    that from a CCA's projections the score is the CCA's. As the word-region similarity of SCAN (Lee et al., ECCV 2018).
+
+    Call arguments (a list):
+        queries, attended: float (B, C, K, F); B t and A u of each word (W2R), A o and B u of each object (O2W).
+        mask: bool (B, C, K), False at padding, which counts nowhere.
+
+    Returns:
+        float (B, C); 0 where there is no query.
+    """
+
+    def __init__(self, scale: float = 14.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape):
+        start = tf.keras.initializers.Constant(math.log(self.scale))
+        self.log_scale = self.add_weight(name="log_scale", shape=(), initializer=start)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        queries, attended, mask = inputs
+        queries *= tf.cast(mask, queries.dtype)[..., None]
+        fits = tf.reduce_sum(queries * unit(attended), axis=(-2, -1))
+        return tf.exp(self.log_scale) * fits * inverse_length(tf.reduce_sum(queries, axis=-2))[..., 0]
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def inverse_length(x):
+    """1 / |x| over the last axis, kept: (..., F) -> (..., 1); finite, also its gradient, where x is 0."""
+    return tf.math.rsqrt(tf.reduce_sum(x * x, axis=-1, keepdims=True) + 1e-9)
+
+
+def unit(x):
+    """x / |x| over the last axis, 0 where x is 0."""
+    return x * inverse_length(x)
 
 
 @register

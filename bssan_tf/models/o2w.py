@@ -11,13 +11,14 @@ import tensorflow as tf
 from bssan_tf.config import ModelConfig
 from bssan_tf.models.attention import ObjectToWordAttention
 from bssan_tf.models.layers import (
+    BilinearScore,
     FeatureNorm,
     KeepValidObjects,
     MeanOverObjects,
     RepeatForCaptions,
     ReplayableDropout,
 )
-from bssan_tf.models.w2r import fuse, mlp, regularizer
+from bssan_tf.models.w2r import mlp, project, regularizer
 
 
 def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
@@ -60,15 +61,25 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
     scaled = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")(objects)
-    attention = ObjectToWordAttention(l2=l2, scale=config.attention_scale, name="o2w_attention")
+    attention = ObjectToWordAttention(
+        l2=l2, scale=config.attention_scale, cosine=config.cosine_attention, name="o2w_attention"
+    )
     u, beta = attention([scaled, states, mask, uniform])  # Eq. 12
     repeated = RepeatForCaptions(name="o2w_objects")([scaled, states])
-    parts = fuse(config.fusion, l2, "o2w_fusion", repeated, u)
+    parts = [repeated, u]
+    if config.fusion:
+        Ao, Bu = project(config, l2, "o2w_fusion", scaled, u)
+        Ao = RepeatForCaptions(name="o2w_projected")([Ao, states])
+        parts.append(tf.keras.layers.Multiply(name="o2w_fusion_product")([Ao, Bu]))
     c = tf.keras.layers.Concatenate(name="o2w_concat")(parts)  # c = [o ; u], (B, C, P, Q + S)
     rows = KeepValidObjects(name="o2w_rows")([c, valid])
     if config.dropout:
         rows = ReplayableDropout(config.dropout, seed=2, name="o2w_dropout")(rows)
-    y = mlp(config.o2w_mlp, l2, "o2w_mlp", rows)  # Eq. 13
+    y = mlp(config.o2w_mlp, l2, "o2w_mlp", rows, silent=config.bilinear)  # Eq. 13
     y = MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
+    if config.bilinear:
+        real = RepeatForCaptions(name="o2w_real")([valid, states])
+        beside = BilinearScore(dtype="float32", name="o2w_bilinear")([Ao, Bu, real])
+        y = tf.keras.layers.Add(dtype="float32", name="o2w_sum")([y, beside])
     inputs = {"objects": objects, "valid": valid, "states": states, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")

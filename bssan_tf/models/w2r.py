@@ -9,16 +9,26 @@ import tensorflow as tf
 
 from bssan_tf.config import ModelConfig
 from bssan_tf.models.attention import WordToRegionAttention
-from bssan_tf.models.layers import FeatureNorm, MergePairs, ReplayableDropout, SplitPairs
+from bssan_tf.models.layers import BilinearScore, FeatureNorm, MergePairs, ReplayableDropout, SplitPairs
 
 
-def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor) -> tf.Tensor:
-    """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, F) -> (R, 1). Table I."""
+def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor, silent: bool = False) -> tf.Tensor:
+    """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, F) -> (R, 1). Table I.
+
+    Args:
+        silent: the last layer starts at zero, so that at first another score beside it rules alone.
+    """
     for i, n in enumerate(units, 1):
         features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(features)
         features = batch_norm(f"{name}_norm{i}")(features)
         features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(features)
-    out = tf.keras.layers.Dense(1, kernel_regularizer=regularizer(l2), dtype="float32", name=f"{name}_out")
+    out = tf.keras.layers.Dense(
+        1,
+        kernel_initializer="zeros" if silent else "glorot_uniform",
+        kernel_regularizer=regularizer(l2),
+        dtype="float32",
+        name=f"{name}_out",
+    )
     return out(features)
 
 
@@ -33,14 +43,15 @@ def batch_norm(name: str) -> tf.keras.layers.Layer:
     return tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
 
 
-def fuse(size: int, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor) -> list[tf.Tensor]:
-    """[visual, textual], and (A visual)∘(B textual) of `size` beside them if size > 0."""
-    parts = [visual, textual]
-    if size:
-        A = tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_A")
-        B = tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_B")
-        parts.append(tf.keras.layers.Multiply(name=f"{name}_product")([A(visual), B(textual)]))
-    return parts
+def project(config: ModelConfig, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor) -> list[tf.Tensor]:
+    """[A visual, B textual], each of `config.fusion` numbers; with a bilinear score dropout of `visual` before."""
+    size = config.fusion
+    if config.bilinear and config.dropout:
+        visual = ReplayableDropout(config.dropout, seed=3, name=f"{name}_dropout")(visual)
+    return [
+        tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_{side}")(part)
+        for side, part in (("A", visual), ("B", textual))
+    ]
 
 
 def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
@@ -65,9 +76,14 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
     scaled = FeatureNorm(config.region_norm, dtype="float32", name="region_norm")(regions)
-    attention = WordToRegionAttention(l2=l2, scale=config.attention_scale, name="w2r_attention")
+    attention = WordToRegionAttention(
+        l2=l2, scale=config.attention_scale, cosine=config.cosine_attention, name="w2r_attention"
+    )
     u, alpha = attention([words, scaled, mask, uniform])  # Eq. 4
-    parts = fuse(config.fusion, l2, "w2r_fusion", u, words)
+    parts = [u, words]
+    if config.fusion:
+        Au, Bt = project(config, l2, "w2r_fusion", u, words)
+        parts.append(tf.keras.layers.Multiply(name="w2r_fusion_product")([Au, Bt]))
     c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # c = [u ; t], (B, C, L, M + E)
     c = MergePairs(name="w2r_pairs")(c)
     if config.dropout:
@@ -76,7 +92,10 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
         config.H, kernel_regularizer=regularizer(l2), recurrent_regularizer=regularizer(l2), name="w2r_lstm"
     )
     last = lstm(c, mask=MergePairs(name="w2r_mask")(mask))  # (B C, H)
-    y = mlp(config.w2r_mlp, l2, "w2r_mlp", last)  # Eq. 5
+    y = mlp(config.w2r_mlp, l2, "w2r_mlp", last, silent=config.bilinear)  # Eq. 5
     y = SplitPairs(dtype="float32", name="w2r_score")([y, words])  # Eq. 6
+    if config.bilinear:
+        beside = BilinearScore(dtype="float32", name="w2r_bilinear")([Bt, Au, mask])
+        y = tf.keras.layers.Add(dtype="float32", name="w2r_sum")([y, beside])
     inputs = {"regions": regions, "words": words, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")

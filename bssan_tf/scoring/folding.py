@@ -39,6 +39,13 @@ def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:
     return [*layers, (tf.constant(kernel), tf.constant(bias))]
 
 
+def bilinear_factor(network: tf.keras.Model, name: str) -> tf.Tensor | None:
+    """The factor s of a network's BilinearScore, or None where it has none."""
+    if name not in {layer.name for layer in network.layers}:
+        return None
+    return tf.exp(tf.constant(network.get_layer(name).log_scale.numpy()))
+
+
 def apply_mlp(features: tf.Tensor, layers: list[Dense]) -> tf.Tensor:
     """(R, F) -> scores (R,): tanh after every layer but the last."""
     for kernel, bias in layers[:-1]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.attention import learned_weights
-from bssan_tf.scoring.folding import apply_mlp, folded_mlp, traced_norm
+from bssan_tf.models.attention import COSINE_SCALE, learned_weights
+from bssan_tf.models.layers import inverse_length, unit
+from bssan_tf.scoring.folding import apply_mlp, bilinear_factor, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.tracing import traced
 
@@ -31,12 +32,14 @@ class Group:
         states: float (n, l, S), the Bi-LSTM's.
         hidden: float (n, l, H1), the states through the text half of the first Dense layer.
         fused: float (n, l, F), B s of the fusion, or None.
+        scales: float (n, l, 1), 1 / |s| where products are cosines, or None.
     """
 
     captions: np.ndarray
     states: tf.Tensor
     hidden: tf.Tensor
     fused: tf.Tensor | None
+    scales: tf.Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,12 @@ class FastO2W:
         attention = network.get_layer("o2w_attention")
         self.states_of = _traced(text_network)
         self.norm = traced_norm(network.get_layer("object_norm"))
-        self.W = tf.constant(attention.W.numpy())
+        self.W, self.cosine = tf.constant(attention.W.numpy()), attention.cosine
         self.attention = (
             tf.constant(attention.b.numpy()),
             tf.constant(attention.sharpness.numpy()) if attention.scale else None,
         )
+        self.bilinear = bilinear_factor(network, "o2w_bilinear")
         (kernel, self.bias), *self.rest = folded_mlp(network, "o2w_mlp")
         Q, S = self.W.shape
         self.from_object, self.from_state, from_fusion = tf.split(kernel, [Q, S, kernel.shape[0] - Q - S])
@@ -125,11 +129,13 @@ class FastO2W:
         else:
             states = tf.zeros((*tokens.shape, self.from_state.shape[0]))
         fused = None if self.B is None else tf.matmul(states, self.B)
-        return Group(captions, states, tf.matmul(states, self.from_state), fused)
+        scales = inverse_length(states) if self.cosine else None
+        return Group(captions, states, tf.matmul(states, self.from_state), fused, scales)
 
     def prepare_objects(self, objects: tf.Tensor, valid: tf.Tensor) -> ObjectSide:
         """The object side of pictures: objects float16 or float32 (B, P, Q), as stored, and valid bool (B, P)."""
-        return ObjectSide(*_object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A), valid)
+        queries, *rest = _object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A)
+        return ObjectSide(COSINE_SCALE * unit(queries) if self.cosine else queries, *rest, valid)
 
     def score(
         self, groups: list[Group], pictures: ObjectSide, count: int, scored: Callable[[int], None] = lambda n: None
@@ -151,10 +157,11 @@ class FastO2W:
         for group in groups:
             for start in range(0, len(group.captions), step):
                 some = slice(start, start + step)
-                text = (group.states[some], group.hidden[some], None if group.fused is None else group.fused[some])
+                arrays = (group.states, group.hidden, group.fused, group.scales)
+                text = [None if array is None else array[some] for array in arrays]
                 part = _score_pairs(
                     pictures.queries, pictures.hidden, pictures.fused, pictures.valid,
-                    *text, self.attention, self.from_fusion, self.rest,
+                    *text, self.attention, self.from_fusion, self.rest, self.bilinear,
                 )  # fmt: skip
                 scores[group.captions[some]] = part.numpy()
                 scored(len(group.captions[some]))
@@ -183,20 +190,31 @@ def _object_side(objects, W, from_object, bias, A):
 
 
 @traced
-def _score_pairs(queries, from_objects, A_o, valid, states, from_states, B_s, attention, from_fusion, rest):
+def _score_pairs(
+    queries, from_objects, A_o, valid, states, from_states, B_s, scales, attention, from_fusion, rest, factor
+):
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
     n, length, S = tf.unstack(tf.shape(states))
     B, P = tf.shape(queries)[0], tf.shape(queries)[1]
     H1 = tf.shape(from_states)[2]
     products = tf.matmul(tf.reshape(states, (-1, S)), tf.reshape(queries, (-1, S)), transpose_b=True)
-    products = tf.transpose(tf.reshape(products, (n, length, B * P)), (0, 2, 1))
+    products = tf.reshape(products, (n, length, B * P))
+    if scales is not None:
+        products *= scales
+    products = tf.transpose(products, (0, 2, 1))
     beta = learned_weights(products, *attention)  # (n, B P, l)
     hidden = tf.matmul(beta, from_states) + tf.reshape(from_objects, (1, B * P, H1))
+    real = tf.cast(valid, hidden.dtype)
     if B_s is not None:
         F = tf.shape(B_s)[2]
-        product = tf.matmul(beta, B_s) * tf.reshape(A_o, (1, B * P, F))  # (A o)∘(B u)
+        attended = tf.matmul(beta, B_s)  # B u
+        product = attended * tf.reshape(A_o, (1, B * P, F))  # (A o)∘(B u)
         hidden += tf.reshape(tf.matmul(tf.reshape(product, (-1, F)), from_fusion), (n, B * P, H1))
     y = apply_mlp(tf.reshape(tf.tanh(hidden), (-1, H1)), rest)
-    real = tf.cast(valid, y.dtype)
     total = tf.reduce_sum(tf.reshape(y, (n, B, P)) * real, axis=-1)
-    return tf.math.divide_no_nan(total, tf.reduce_sum(real, axis=-1))  # Eq. 14
+    y = tf.math.divide_no_nan(total, tf.reduce_sum(real, axis=-1))  # Eq. 14
+    if factor is not None:
+        fits = tf.reduce_sum(product, axis=-1) * inverse_length(attended)[..., 0]
+        fits = tf.reduce_sum(tf.reshape(fits, (n, B, P)) * real, axis=-1)
+        y += factor * fits * inverse_length(tf.reduce_sum(A_o * real[..., None], axis=1))[:, 0]
+    return y

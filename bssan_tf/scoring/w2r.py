@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.attention import learned_weights
-from bssan_tf.scoring.folding import apply_mlp, folded_mlp, traced_norm
+from bssan_tf.models.attention import COSINE_SCALE, learned_weights
+from bssan_tf.models.layers import inverse_length, unit
+from bssan_tf.scoring.folding import apply_mlp, bilinear_factor, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.tracing import traced
 
@@ -27,7 +28,7 @@ class W2RText:
 
     Attributes:
         tree: the captions.
-        queries: float (V, M), t' W of Eq. 2, for each distinct word.
+        queries: float (V, M), t' W of Eq. 2, for each distinct word; of fixed length where products are cosines.
         inputs: float (V, 4H), the words' part of the LSTM's input product, with its bias.
         fused: float (V, F), B t of the fusion, or None.
     """
@@ -49,7 +50,7 @@ class FastW2R:
         names = {layer.name for layer in network.layers}
         attention = network.get_layer("w2r_attention")
         self.norm = traced_norm(network.get_layer("region_norm"))
-        self.W = tf.constant(attention.W.numpy())
+        self.W, self.cosine = tf.constant(attention.W.numpy()), attention.cosine
         self.attention = (
             tf.constant(attention.b.numpy()),
             tf.constant(attention.sharpness.numpy()) if attention.scale else None,
@@ -64,6 +65,7 @@ class FastW2R:
             self.from_region = np.concatenate([self.from_region, from_fusion])
         self.from_region = tf.constant(self.from_region)
         self.mlp = folded_mlp(network, "w2r_mlp")
+        self.bilinear = bilinear_factor(network, "w2r_bilinear")
         self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp))
 
     @property
@@ -84,9 +86,10 @@ class FastW2R:
 
     def prepare(self, tree: PrefixTree, vectors: tf.Tensor) -> W2RText:
         """The text side of captions; vectors: float (V, E) of the tree's words."""
+        queries = tf.matmul(vectors, self.W)
         return W2RText(
             tree,
-            queries=tf.matmul(vectors, self.W),
+            queries=COSINE_SCALE * unit(queries) if self.cosine else queries,
             inputs=tf.matmul(vectors, self.from_word) + self.bias,
             fused=None if self.B is None else tf.matmul(vectors, self.B),
         )
@@ -106,7 +109,7 @@ class FastW2R:
         scored(int((text.tree.lengths == 0).sum()))
         if not text.tree.levels:
             return scores
-        products = self._input_products(text, self.norm(regions))
+        products, fits = self._word_products(text, self.norm(regions))
         step = max(1, SLAB_ROWS // len(regions))
         above: list[State] = []
         for level in text.tree.levels:
@@ -124,22 +127,48 @@ class FastW2R:
                     scores[level.end_captions[ends]] = last.numpy()
                     scored(ends.stop - ends.start)
             above = states
+        if self.bilinear is not None:
+            scores += self._bilinear_scores(text, fits)
         return scores
 
-    def _input_products(self, text: W2RText, regions: tf.Tensor) -> tf.Tensor:
-        """The LSTM's input product of every word beside every picture, bias included: (V, B, 4H)."""
+    def _bilinear_scores(self, text: W2RText, fits: tf.Tensor) -> np.ndarray:
+        """BilinearScore of every caption and picture, float32 (N_u, B), from that of words and pictures (V, B)."""
+        tree = text.tree
+        found = np.zeros((len(tree.captions), fits.shape[1]), np.float32)
+        for start in range(0, len(found), SLAB_ROWS):
+            some = slice(start, start + SLAB_ROWS)
+            places = np.searchsorted(tree.words, tree.captions[some]) * (tree.captions[some] != 0)
+            longest = int(tree.lengths[some].max(initial=0))
+            places = places[:, :longest].astype(np.int32)
+            found[some] = _bilinear_sums(fits, text.fused, places, tree.captions[some, :longest] != 0, self.bilinear)
+        return found
+
+    def _word_products(self, text: W2RText, regions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The LSTM's input product of every word beside every picture, bias included: (V, B, 4H).
+
+        With a bilinear score also <B t, A u> / |A u| of each: (V, B).
+        """
         V, B = len(text.tree.words), len(regions)
         products = tf.raw_ops.Empty(shape=(V, B, self.gates), dtype=tf.float32)
-        step = max(1, SLAB_ROWS // B)
+        step, fits = max(1, SLAB_ROWS // B), []
+        scales = inverse_length(regions)[:, None, :, 0] if self.cosine else None
         for start in range(0, V, step):
             words = slice(start, start + step)
             fused = None if text.fused is None else text.fused[words]
-            part = _word_products(
-                text.queries[words], text.inputs[words], fused, regions, self.attention, self.A, self.from_region
+            part, fit = _word_products(
+                text.queries[words],
+                text.inputs[words],
+                fused,
+                regions,
+                scales,
+                self.attention,
+                self.A,
+                self.from_region,
             )
             # in place: the largest array there is, and concat or a Variable would hold it twice
             products = tf.raw_ops.InplaceUpdate(x=products, i=tf.range(start, start + len(part)), v=part)
-        return products
+            fits.append(fit)
+        return products, None if self.bilinear is None else tf.concat(fits, axis=0)
 
 
 State = tuple[tf.Tensor, tf.Tensor]  # h and c, each float (n, B, H)
@@ -165,16 +194,36 @@ def _within(ascending: np.ndarray, start: int, step: int) -> slice:
 
 
 @traced
-def _word_products(queries, inputs, fused, regions, attention, A, from_region):
-    """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product: (v, B, 4H)."""
+def _word_products(queries, inputs, fused, regions, scales, attention, A, from_region):
+    """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product (v, B, 4H).
+
+    Also <B t, A u> / |A u| (v, B), of 0 words where there is no fusion.
+    """
     B, v, gates = tf.shape(regions)[0], tf.shape(queries)[0], tf.shape(inputs)[1]
     products = tf.matmul(queries[None], regions, transpose_b=True)  # (B, v, D)
+    if scales is not None:
+        products *= scales  # (B, 1, D)
     u = tf.matmul(learned_weights(products, *attention), regions)  # Eq. 3
     u = tf.transpose(u, (1, 0, 2))  # (v, B, M)
+    fits = tf.zeros((0, B))
     if fused is not None:
-        u = tf.concat([u, tf.matmul(u, A) * fused[:, None]], axis=-1)
+        projected = tf.matmul(u, A)
+        u = tf.concat([u, projected * fused[:, None]], axis=-1)
+        fits = tf.reduce_sum(unit(projected) * fused[:, None], axis=-1)
     flat = tf.matmul(tf.reshape(u, (v * B, -1)), from_region)
-    return tf.reshape(flat, (v, B, gates)) + inputs[:, None]
+    return tf.reshape(flat, (v, B, gates)) + inputs[:, None], fits
+
+
+@traced
+def _bilinear_sums(fits, fused, places, real, factor):
+    """BilinearScore of captions, words at `places` (n, L), from fits (V, B) and B t (V, F): (n, B)."""
+    real = tf.cast(real, fits.dtype)[..., None]
+    queries = tf.reduce_sum(tf.gather(fused, places) * real, axis=1)
+    total = tf.zeros((tf.shape(places)[0], tf.shape(fits)[1]))
+    for_word = tf.transpose(places)
+    for place in tf.range(tf.shape(places)[1]):  # never (n, L, B) at once
+        total += tf.gather(fits, for_word[place]) * real[:, place]
+    return factor * total * inverse_length(queries)
 
 
 @traced

@@ -1,0 +1,90 @@
+"""The bilinear score beside the MLP's, and attention by cosines."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_fixtures import random_pairs, tiny_config
+
+from bssan_tf.config import preset
+from bssan_tf.errors import UserError
+from bssan_tf.models.attention import COSINE_SCALE, ObjectToWordAttention, WordToRegionAttention
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.layers import BilinearScore
+
+
+def three(seed=0, queries=4, size=5):
+    rng = np.random.default_rng(seed)
+    q, a = rng.normal(size=(2, 1, 1, queries, size)).astype(np.float32)
+    return q, a, np.array([[[True] * (queries - 1) + [False]]])
+
+
+def test_the_same_attention_for_all_gives_the_cosine_of_the_sum():
+    q, a, mask = three()
+    a[:] = a[:, :, :1]
+    total = (q * mask[..., None]).sum(axis=2)[0, 0]
+    cosine = total @ a[0, 0, 0] / np.linalg.norm(total) / np.linalg.norm(a[0, 0, 0])
+    np.testing.assert_allclose(BilinearScore(scale=7.0)([q, a, mask]), [[7 * cosine]], rtol=1e-5)
+
+
+def test_padding_counts_nowhere():
+    q, a, mask = three()
+    other_q, other_a = q.copy(), a.copy()
+    other_q[:, :, -1], other_a[:, :, -1] = 100, -50
+    layer = BilinearScore()
+    np.testing.assert_array_equal(layer([q, a, mask]), layer([other_q, other_a, mask]))
+
+
+def test_nothing_to_score_is_zero_and_its_gradient_finite():
+    q, a, mask = (tf.constant(x) for x in three())
+    layer = BilinearScore()
+    with tf.GradientTape() as tape:
+        tape.watch([q, a])
+        zero = layer([q, 0 * a, mask & False])
+    assert zero.numpy() == 0
+    assert all(np.isfinite(g).all() for g in tape.gradient(zero, [q, a]))
+
+
+def test_at_the_start_the_mlps_are_silent_and_then_learn():
+    config = tiny_config("improved", dropout=0.0)
+    model = Bssan(config.model, 12)
+    siamese, inputs = model.siamese(config.training), random_pairs(config, 8)
+    names = ("w2r_mlp_out", "o2w_mlp_out")
+    networks = dict(zip(names, (model.w2r, model.o2w)))
+    with tf.GradientTape() as tape:
+        outputs = siamese(inputs, training=True)
+        loss = tf.add_n([tf.reduce_sum(scores[:, 0] - scores[:, 1]) for scores in outputs.values()])
+    kernels = [networks[name].get_layer(name).kernel for name in names]
+    assert not any(kernel.numpy().any() for kernel in kernels)
+    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, kernels))
+
+
+@pytest.mark.parametrize("layer", [WordToRegionAttention, ObjectToWordAttention])
+def test_cosines_do_not_depend_on_lengths_and_never_saturate(layer):
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    seen = rng.normal(size=(2, 6, 7)).astype(np.float32)
+    mask, uniform = np.ones((2, 3, 4), bool), np.zeros((2, 3), bool)
+    attention = layer(scale=5.0, cosine=True)
+
+    def weights(factor):
+        pair = [factor * words, factor * seen]
+        if layer is ObjectToWordAttention:
+            pair.reverse()
+        return attention([*pair, mask, uniform])[1].numpy()
+
+    np.testing.assert_allclose(weights(1.0), weights(1000.0), rtol=1e-3)
+    attention.W.assign(1e4 * attention.W)
+    huge = weights(1.0)
+    assert len(np.unique(huge)) == huge.size  # no two weights are the same: the largest is one place
+    assert np.tanh(np.float32(COSINE_SCALE)) < 1
+
+
+def test_a_bilinear_score_needs_a_fusion():
+    with pytest.raises(UserError, match="--fusion 0: must be above 0 with --bilinear"):
+        preset("paper").replace(bilinear=True).check()
+
+
+def test_both_are_off_in_paper_and_on_for_photos():
+    paper, photos = preset("paper").model, preset("improved", data="flickr8k").model
+    assert (paper.bilinear, paper.cosine_attention) == (False, False)
+    assert (photos.bilinear, photos.cosine_attention) == (True, True)
