@@ -1,6 +1,7 @@
 """Measure a trained run: recall at 1, 5, 10 and the median rank in both directions, beside the paper's table.
 
-With --search, find pictures for a sentence, or sentences for a picture.
+With --search, find pictures for a sentence, or sentences for a picture. With --pointing, measure whether attention
+looks at the right place in photos.
 """
 
 from __future__ import annotations
@@ -30,21 +31,28 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures to search instead of the split")
     parser.add_argument("--top", type=cli.count, metavar="N", help="results to show (10)")
     parser.add_argument("--rerank", type=cli.count_or_none, metavar="N", help="candidates scored in full; 0: all (100)")
+    parser.add_argument("--pointing", type=Path, metavar="FOLDER", help="photos, captions and instances of COCO")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     cli.add_data_flags(parser, moved_only=True)
     return parser
 
 
-SEARCH_ONLY = ("images", "top", "rerank")
-MEASURE_ONLY = ("captions_per_image", "sample", "protocol", "baseline", "json", "out")
+# The flags that each use has; without --search and --pointing it is to measure retrieval.
+FLAGS = {
+    "measure": ("split", "captions_per_image", "sample", "protocol", "baseline", "json", "out"),
+    "search": ("split", "images", "top", "rerank"),
+    "pointing": ("json",),
+}
 
 
 def check_use(options: argparse.Namespace) -> None:
     """UserError if a flag was given that is without effect beside the others."""
-    searches = options.search is not None
-    for name in MEASURE_ONLY if searches else SEARCH_ONLY:
-        if (value := getattr(options, name)) is not None:
-            why = "has no effect with --search" if searches else "is for --search"
+    if options.search is not None and options.pointing:
+        raise UserError(f"--pointing {options.pointing}: has no effect with --search; leave one out")
+    use = "search" if options.search is not None else "pointing" if options.pointing else "measure"
+    for name in dict.fromkeys(name for names in FLAGS.values() for name in names):
+        if (value := getattr(options, name)) is not None and name not in FLAGS[use]:
+            why = "is for --search" if use == "measure" else f"has no effect with --{use}"
             raise UserError(f"{flag_of(name)} {value}: {why}; leave it out")
     if options.images and options.split:
         raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
@@ -70,20 +78,26 @@ def main(arguments: list[str] | None = None) -> None:
         found = search(run, options.search, **chosen, **shared)
         print(text_of(found))
         return
-    from bssan_tf.evaluation import evaluate
     from bssan_tf.report import write_report
 
-    value, text = evaluate(
-        run,
-        **given(options, split="split", protocol="protocol"),
-        captions_per_image=options.captions_per_image,
-        images=options.sample,
-        baseline=options.baseline,
-        data_flags=cli.given_data_flags(options),
-        memory_mb=options.memory,
-        out=options.out,
-        progress=not options.quiet,
-    )
+    if options.pointing:
+        from bssan_tf.coco_pointing import point_at_photos
+
+        value, text = point_at_photos(run, options.pointing, cli.given_data_flags(options), not options.quiet)
+    else:
+        from bssan_tf.evaluation import evaluate
+
+        value, text = evaluate(
+            run,
+            **given(options, split="split", protocol="protocol"),
+            captions_per_image=options.captions_per_image,
+            images=options.sample,
+            baseline=options.baseline,
+            data_flags=cli.given_data_flags(options),
+            memory_mb=options.memory,
+            out=options.out,
+            progress=not options.quiet,
+        )
     print(text)
     if options.json:
         write_report(options.json, value)

@@ -1,13 +1,14 @@
-"""Does attention look at the right place? Pointing accuracy against ground truth, which only `scenes` has.
+"""Does attention look at the right place? Pointing accuracy against a Grounding: of `scenes`, or of COCO's instances.
 
-In: the scorer's α and β for each image with its own captions, and a Grounding. Out: the share of colour
-and shape words whose α peaks inside the named object's box (W2R), the share of objects whose β peaks at a
-word that names them (O2W), and what a random choice would reach.
+In: the scorer's α and β for each image with its own captions, and a Grounding. Out: the share of naming words whose
+α peaks inside a box of the object they name (W2R), the share of objects whose β peaks at a word that names them
+(O2W), and what a random choice, or for W2R the picture's centre, would reach.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +17,42 @@ from bssan_tf.boxes import iou
 from bssan_tf.datasets.corpus import Grounding, Split
 from bssan_tf.features.store import Features
 from bssan_tf.pipeline import gather, longest
+from bssan_tf.text import UNKNOWN
+
+MIN_IOU = 0.5
+
+
+class Case(NamedTuple):
+    """A naming word, or a detected object, that points rightly or not.
+
+    Attributes:
+        thing: index of the named object among those of the picture.
+        right: whether attention peaks where it should: 1 or 0, or between them where several cells, or words, share
+            the largest weight; then the share of these that are right.
+        chance: share of all cells, or words, that would be right.
+        tied: whether several share the largest weight, as they do where the tanh of Eq. 2 or 10 saturates.
+        centre: whether the picture's centre would be right; None for objects.
+    """
+
+    thing: int
+    right: float
+    chance: float
+    tied: bool
+    centre: bool | None = None
+
+
+class Cases(NamedTuple):
+    """What `find_cases` counts.
+
+    Attributes:
+        words, objects: (row of the picture in the corpus, Case) of W2R and of O2W.
+        unknown: naming words that the model cannot read, and which are not counted.
+    """
+
+    words: list[tuple[int, Case]]
+    objects: list[tuple[int, Case]]
+    unknown: int
+
 
 MIN_IOU = 0.5
 
@@ -29,12 +66,48 @@ def pointing(
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[str, float | int | None]:
-    """Pointing accuracy of every image of a split with each of its own captions.
+    """Pointing accuracy over all cases of `find_cases`, whose arguments it takes.
 
-    W2R counts a (caption, colour or shape word) as right if the centre of the cell with the largest α lies
-    in the true box of the object that the word names (of one of them, if it names several). O2W counts a
-    valid box that has IoU >= 0.5 with a true box whose object the caption names, as right if its largest β
-    is at a word that names it.
+    Returns:
+        "w2r", "o2w": percent, None where the model has no such attention or there is nothing to count;
+        "w2r_chance": percent of the cells that would be right; "o2w_chance": percent of the words that
+            would be; "w2r_centre": percent of the words for which the picture's centre would be; "w2r_tied":
+            percent of the words for which several cells share the largest α;
+        "n_words", "n_objects": how many cases were counted.
+    """
+    found = find_cases(scorer, features, split, grounding, tokenizer, batch_size, progress)
+    words, objects = ([case for _, case in cases] for cases in (found.words, found.objects))
+    return {
+        "w2r": _percent([case.right for case in words]),
+        "w2r_chance": _percent([case.chance for case in words]),
+        "w2r_tied": _percent([case.tied for case in words]),
+        "w2r_centre": _percent([case.centre for case in words]),
+        "o2w": _percent([case.right for case in objects]),
+        "o2w_chance": _percent([case.chance for case in objects]),
+        "n_words": len(words),
+        "n_objects": len(objects),
+    }
+
+
+def _percent(values: Sequence[float]) -> float | None:
+    return float(100 * np.mean(values)) if values else None
+
+
+def find_cases(
+    scorer: Callable[[dict], Mapping],
+    features: Features,
+    split: Split,
+    grounding: Grounding,
+    tokenizer: Callable[[Sequence[str]], np.ndarray],
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Cases:
+    """Every image of a split with each of its own captions.
+
+    W2R counts a (caption, naming word) as right if the centre of the cell with the largest α lies in the true
+    box of the object that the word names (of one of them, if it names several; of cells that share the largest α
+    their share counts). O2W counts a valid box that has
+    IoU >= 0.5 with a true box whose object the caption names, as right if its largest β is at a word that names it.
 
     Args:
         scorer: inputs by name -> outputs by name, "alpha" float (B, L, D) and/or "beta" float (B, P, L)
@@ -42,17 +115,11 @@ def pointing(
         features: the store that `split.image_rows` refer to; `grid` is needed for W2R, `boxes` for O2W.
         split: images and captions.
         grounding: of the split's corpus.
-        tokenizer: captions -> int (N_c, L), 0 = padding.
-
-    Returns:
-        "w2r", "o2w": percent, None where the model has no such attention or there is nothing to count;
-        "w2r_chance": percent of the cells that would be right; "o2w_chance": percent of the words that
-            would be;
-        "n_words", "n_objects": how many cases were counted.
+        tokenizer: captions -> int (N_c, L), 0 = padding, 1 = unknown.
     """
     tokens = np.asarray(tokenizer(split.captions))
     inputs_of_scorer = getattr(scorer, "input", None)  # a Keras model names its inputs
-    w2r, o2w = [], []  # (right, chance) of each case
+    unknown, w2r, o2w = 0, [], []
     starts = range(0, len(tokens), batch_size)
     for start in tqdm(starts, desc="pointing", unit="batch", disable=not progress):
         batch = slice(start, start + batch_size)
@@ -63,42 +130,52 @@ def pointing(
         outputs = scorer({name: inputs[name] for name in inputs_of_scorer or inputs})
         alpha, beta = (np.asarray(outputs[name]) if name in outputs else None for name in ("alpha", "beta"))
         for n, caption in enumerate(split.caption_rows[batch]):
-            words = int((cut[n] != 0).sum())
+            row, words = rows[n], int((cut[n] != 0).sum())
             named = [(position, thing) for position, thing in grounding.named[caption] if position < words]
-            boxes = grounding.boxes[rows[n]]
+            unread = {position for position, _ in named if cut[n, position] == UNKNOWN}
+            unknown += len(unread)
+            named = [(position, thing) for position, thing in named if position not in unread]
+            boxes = grounding.boxes[row]
             if alpha is not None and features.grid is not None:
-                w2r += word_cases(alpha[n], named, boxes, features.grid)
+                w2r += [(int(row), case) for case in word_cases(alpha[n], named, boxes, features.grid)]
             if beta is not None and features.boxes is not None:
-                detected = features.boxes[rows[n]][features.valid[rows[n]]]
-                o2w += object_cases(beta[n][features.valid[rows[n]]], named, boxes, detected, words)
-    result: dict[str, float | int | None] = {}
-    for name, cases in (("w2r", w2r), ("o2w", o2w)):
-        right, chance = (100 * np.mean(cases, axis=0)).tolist() if cases else (None, None)
-        result |= {name: right, f"{name}_chance": chance}
-    return {**result, "n_words": len(w2r), "n_objects": len(o2w)}
+                valid = features.valid[row]
+                cases = object_cases(beta[n][valid], named, boxes, features.boxes[row][valid], words)
+                o2w += [(int(row), case) for case in cases]
+    return Cases(w2r, o2w, unknown)
 
 
-def word_cases(alpha: np.ndarray, named: Sequence, boxes: np.ndarray, grid: tuple[int, int]) -> list:
-    """(right, chance) of each naming word of one caption.
+def word_cases(alpha: np.ndarray, named: Sequence, boxes: np.ndarray, grid: tuple[int, int]) -> list[Case]:
+    """The case of each naming word of one caption; of several objects that it names, `thing` is the first.
 
     Args:
         alpha: float (L, D), D = rows x columns of `grid`, row by row.
         named: (word position, object index) pairs.
         boxes: float (n, 4), true boxes in [0, 1].
     """
-    rows, columns = grid
-    y, x = ((np.indices(grid) + 0.5) / np.reshape((rows, columns), (2, 1, 1))).reshape(2, -1)  # centres (D,)
+    y, x = ((np.indices(grid) + 0.5) / np.reshape(grid, (2, 1, 1))).reshape(2, -1)  # centres (D,)
     cases = []
     for position in dict.fromkeys(position for position, _ in named):
-        inside = np.zeros(rows * columns, bool)
-        for x1, y1, x2, y2 in (boxes[thing] for place, thing in named if place == position):
-            inside |= (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
-        cases.append((inside[alpha[position].argmax()], inside.mean()))
+        things = [thing for place, thing in named if place == position]
+        cells, centre = _inside(x, y, boxes[things]), _inside(0.5, 0.5, boxes[things])
+        cases.append(Case(things[0], *_at_peak(alpha[position], cells), bool(centre)))
     return cases
 
 
-def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected: np.ndarray, words: int) -> list:
-    """(right, chance) of each detected box of one image whose object the caption names.
+def _at_peak(weights: np.ndarray, good: np.ndarray) -> tuple[float, float, bool]:
+    """`right`, `chance` and `tied` of a Case from the weights (n,) and which places are right, bool (n,)."""
+    peak = weights == weights.max()
+    return float(good[peak].mean()), float(good.mean()), bool(peak.sum() > 1)
+
+
+def _inside(x, y, boxes: np.ndarray) -> np.ndarray:
+    """Whether points x, y of any one shape lie in at least one of the boxes (n, 4): bool of that shape."""
+    x1, y1, x2, y2 = boxes.T.reshape(4, -1, *(1,) * np.ndim(x))
+    return ((x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)).any(axis=0)
+
+
+def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected: np.ndarray, words: int) -> list[Case]:
+    """The case of each detected box of one image whose object the caption names.
 
     Args:
         beta: float (p, L), one row for each of `detected`.
@@ -111,7 +188,8 @@ def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected:
     overlaps = iou(detected, boxes)  # (p, n)
     for box in np.flatnonzero(overlaps.max(axis=1, initial=0) >= MIN_IOU):
         thing = overlaps[box].argmax()
-        naming = {position for position, other in named if other == thing}
-        if naming:
-            cases.append((int(beta[box].argmax()) in naming, len(naming) / words))
+        naming = np.zeros(words, bool)
+        naming[[position for position, other in named if other == thing]] = True
+        if naming.any():
+            cases.append(Case(int(thing), *_at_peak(beta[box, :words], naming)))
     return cases

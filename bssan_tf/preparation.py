@@ -9,8 +9,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from bssan_tf.config import Config, DataConfig, flag_of
 from bssan_tf.datasets import load_corpus
@@ -163,6 +165,32 @@ def store_name(extractor, boxes) -> str:
 
     source = boxes.store_name if isinstance(boxes, Detector) else Path(boxes).stem
     return f"{extractor.name}-{source}"
+
+
+def photo_features(
+    run: RunFolder, data: DataConfig, folder: Path, paths: Sequence[Path], own_boxes: bool = True, progress: bool = True
+) -> Features:
+    """Features of photos of no corpus as the run's were made, kept in the cache; unreadable ones are left out with a
+    warning.
+
+    Args:
+        folder: what the photos are from; names the store.
+        paths: the photos, row by row; their names differ.
+        own_boxes: False takes the ten fixed boxes in place of a boxes file.
+
+    Raises:
+        UserError: as `extractors_of`, or a boxes file that does not list all of the photos.
+    """
+    from bssan_tf.features.extraction import extract_features
+
+    ids = tuple(path.name for path in paths)
+    corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
+    extractor, detector = extractors_of(run, data)
+    boxes = detector or (objects_from(data) if own_boxes else "grid")
+    # other pictures, another store: a picture that came or went would shift its rows
+    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
+    store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
+    return extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:

@@ -1,6 +1,6 @@
 """Retrieval reports as people and programs read them: a text table beside the paper's rows, and JSON.
 
-In: the dicts of metrics.py and pointing.py. Out: strings and JSON values; nothing is printed here.
+In: the dicts of metrics.py, pointing.py and coco_pointing.py. Out: strings and JSON values; nothing is printed here.
 The paper's numbers stand beside ours only for its own data sets, and every way in which our setting differs
 from the paper's is said below the table.
 """
@@ -156,8 +156,46 @@ def pointing_lines(pointing: Mapping) -> str:
     ):
         if pointing.get(key) is not None:
             counted = f"of {pointing[cases]:,} {cases[2:]}; chance {pointing[f'{key}_chance']:.1f} %"
+            if (centre := pointing.get(f"{key}_centre")) is not None:
+                counted += f", the picture's centre {centre:.1f} %"
             lines.append(f"{text}: {pointing[key]:.1f} % ({counted})")
     return "\n".join(lines)
+
+
+def photo_pointing_text(value: Mapping) -> str:
+    """What `coco_pointing.point_at_photos` found, as tables of W2R and O2W."""
+    unknown = f"; {value['n_unknown']:,} naming words that the run does not know are not counted"
+    lines = [_heading(value, value["corpus"], value["split"]) + unknown]
+    for key, title, cases in (
+        ("w2r", "W2R: attention of a word that names a class peaks inside a box of that class", "all words"),
+        ("o2w", "O2W: attention of an object (IoU >= 0.5) peaks at a word that names its class", "all objects"),
+    ):
+        rows = value[key]
+        if rows is None:
+            continue
+        centred = "centre" in rows["all"]
+        heading = f"{'':24}{'cases':>7}{key.upper() + ', %':>14}{'chance':>9}"
+        lines += ["", title, heading + (f"{'centre':>9}{key.upper() + ' - centre':>16}" if centred else "")]
+        mean = f"mean of {len(rows['classes'])} classes"
+        for name, row in ((cases, "all"), ("without person", "without_person"), (mean, "class_mean")):
+            if (found := rows[row]) is not None:
+                count = "" if row == "class_mean" else f"{found['n']:,}"
+                line = f"{name:24}{count:>7}{_with_error(found, 'right'):>14}{found['chance']:9.1f}"
+                lines.append(line + (f"{found['centre']:9.1f}{_with_error(found, 'lead'):>16}" if centred else ""))
+    lines += ["", "±: one standard error over photos; centre: the middle of the picture in place of the peak"]
+    if tied := value["w2r"]["all"]["tied"]:
+        lines.append(f"{tied:.0f} % of the words have several cells at their peak; the share of these inside counts")
+    if value["objects"] == "grid":
+        lines.append(
+            "O2W is not measured: the objects are ten fixed boxes; --boxes FILE.npz gives these photos real ones"
+        )
+    return "\n".join(lines)
+
+
+def _with_error(row: Mapping, name: str) -> str:
+    error = row[f"{name}_error"]
+    sign = "+" if name == "lead" else ""
+    return f"{row[name]:{sign}.1f}" + (f" ± {error:.1f}" if error is not None else "")
 
 
 def report_json(

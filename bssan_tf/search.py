@@ -5,7 +5,6 @@ Candidates are a split of the run's corpus, or for a sentence the pictures of an
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import extractors_of, fingerprint, objects_from, open_data, store_name
+from bssan_tf.preparation import extractors_of, fingerprint, open_data, photo_features
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
@@ -103,21 +102,12 @@ def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> Si
 
 def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: bool) -> tuple[list[Path], Features]:
     """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning."""
-    from bssan_tf.features.extraction import extract_features
-
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
-    ids = tuple(path.name for path in paths)
-    corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor, detector = extractors_of(run, data)
-    boxes = detector or objects_from(data)
-    # other pictures, another store: a picture that came or went would shift its rows
-    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
-    store = Path(data.cache) / f"search-{folder.name}-{key}" / store_name(extractor, boxes)
-    return paths, extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    return paths, photo_features(run, data, folder, paths, progress=progress)
 
 
 def text_of(results: list[tuple[float, str]]) -> str:

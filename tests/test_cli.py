@@ -17,6 +17,7 @@ import tiny_corpus
 from PIL import Image
 
 SEARCH = ["evaluate.py", "runs/one", "--search", "a dog"]
+POINTING = ["evaluate.py", "runs/one", "--pointing", "photos"]
 TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
 
 
@@ -296,6 +297,11 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         ([*SEARCH, "--sample", "3"], "--sample 3: has no effect with --search; leave it out"),
         ([*SEARCH, "--captions-per-image", "1"], "--captions-per-image 1: has no effect with --search"),
         ([*SEARCH, "--images", "photos", "--split", "val"], "--split val: --images is searched instead of a split"),
+        ([*SEARCH, "--pointing", "photos"], "--pointing photos: has no effect with --search; leave one out"),
+        ([*POINTING, "--sample", "3"], "--sample 3: has no effect with --pointing; leave it out"),
+        ([*POINTING, "--images", "photos"], "--images photos: has no effect with --pointing; leave it out"),
+        (POINTING, "--pointing photos: no captions and instances of the same photos; expected are"),
+        ([*POINTING[:-1], "gone"], "--pointing gone: no such folder"),
         ([*SEARCH, "--rerank", "-3"], "--rerank: -3: must be a whole number, 0 or more"),
         ([*SEARCH, "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
         (["evaluate.py", "runs/one", "--memory", "1", "--quiet"], "--memory 1: too little for this model"),

@@ -8,7 +8,7 @@ import pytest
 from bssan_tf.boxes import iou
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.features.store import Features
-from bssan_tf.pointing import object_cases, pointing, word_cases
+from bssan_tf.pointing import Case, find_cases, object_cases, pointing, word_cases
 
 LEFT, RIGHT, TOP_LEFT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 0.5)
 # Image 0 has two objects, left and right; image 1 (of another split) none of interest; image 2 one, at the
@@ -39,7 +39,7 @@ L = 8
 
 
 def tokenizer(captions):
-    return np.stack([np.pad(np.ones(n, np.int32), (0, L - n)) for n in (len(text.split()) for text in captions)])
+    return np.stack([np.pad(np.full(n, 2, np.int32), (0, L - n)) for n in (len(text.split()) for text in captions)])
 
 
 def peaks(shape, *places):
@@ -75,6 +75,9 @@ def test_both_directions_by_hand(batch_size):
     assert result["w2r"] == pytest.approx(100 * 5 / 7)
     # Chance: two of four cells for image 0 (three words), one of four for image 2 (four words).
     assert result["w2r_chance"] == pytest.approx(100 * (3 * 0.5 + 4 * 0.25) / 7)
+    # The picture's centre lies on an edge or a corner of all of the boxes.
+    assert result["w2r_centre"] == 100
+    assert result["w2r_tied"] == 0
     # Objects: caption 0: two; captions 2 and 3: one each; the second box of image 2 meets no true one.
     assert result["n_objects"] == 4
     assert result["o2w"] == pytest.approx(100 * 3 / 4)
@@ -127,21 +130,41 @@ def test_word_that_names_two_objects():
     boxes = np.array([TOP_LEFT, (0.5, 0.5, 1.0, 1.0)])
     alpha = peaks((3, 4), (0, 3), (1, 1), (2, 0))
     cases = word_cases(alpha, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)], boxes, (2, 2))
-    assert cases == [(True, 0.5), (False, 0.5), (False, 0.25)]
+    assert cases == [Case(0, 1, 0.5, False, True), Case(0, 0, 0.5, False, True), Case(1, 0, 0.25, False, True)]
 
 
 def test_cells_run_row_by_row_on_a_wide_grid():
     # 2 rows x 4 columns; the box is the third column of the second row, cell 6.
     box = np.array([(0.5, 0.5, 0.75, 1.0)])
-    assert word_cases(peaks((1, 8), (0, 6)), [(0, 0)], box, (2, 4)) == [(True, 1 / 8)]
-    assert word_cases(peaks((1, 8), (0, 5)), [(0, 0)], box, (2, 4)) == [(False, 1 / 8)]
+    assert word_cases(peaks((1, 8), (0, 6)), [(0, 0)], box, (2, 4)) == [Case(0, 1, 1 / 8, False, True)]
+    assert word_cases(peaks((1, 8), (0, 5)), [(0, 0)], box, (2, 4)) == [Case(0, 0, 1 / 8, False, True)]
+
+
+def test_cells_that_share_the_peak_count_by_their_share():
+    alpha = np.array([[0.1, 0.3, 0.3, 0.3], [0.25, 0.25, 0.25, 0.25]])
+    cases = word_cases(alpha, [(0, 0), (1, 0)], np.array([(0.6, 0.0, 1.0, 1.0)]), (2, 2))  # the right column
+    assert cases == [Case(0, pytest.approx(2 / 3), 0.5, True, False), Case(0, 0.5, 0.5, True, False)]
+    (case,) = object_cases(np.array([[0.4, 0.4, 0.2, 0.4]]), [(0, 0)], np.array([LEFT]), np.array([LEFT]), 3)
+    assert case == Case(0, 0.5, pytest.approx(1 / 3), True)  # the fourth word is padding
+
+
+def test_words_that_the_model_does_not_know_are_left_out_and_counted():
+    def forgetful(captions):
+        tokens = tokenizer(captions)
+        tokens[:, 1] = 1
+        return tokens
+
+    found = find_cases(scorer, FEATURES, CORPUS.split("test"), GROUNDING, forgetful)
+    assert found.unknown == 2  # word 1 of captions 0 and 2
+    assert [(row, case.thing) for row, case in found.words] == [(2, 0), (2, 0), (2, 0), (0, 0), (0, 1)]
+    assert len(found.objects) == 4
 
 
 def test_box_is_matched_to_the_object_it_overlaps_most():
     boxes = np.array([(0.0, 0, 0.5, 1), (0.1, 0, 0.5, 1)])
     detected = np.array([(0.12, 0.0, 0.5, 1.0)])
-    assert object_cases(np.array([[0.2, 0.8]]), [(0, 0), (1, 1)], boxes, detected, 2) == [(True, 0.5)]
-    assert object_cases(np.array([[0.8, 0.2]]), [(0, 0), (1, 1)], boxes, detected, 2) == [(False, 0.5)]
+    assert object_cases(np.array([[0.2, 0.8]]), [(0, 0), (1, 1)], boxes, detected, 2) == [Case(1, 1, 0.5, False)]
+    assert object_cases(np.array([[0.8, 0.2]]), [(0, 0), (1, 1)], boxes, detected, 2) == [Case(1, 0, 0.5, False)]
     assert object_cases(np.zeros((0, 2)), [(0, 0)], boxes, np.zeros((0, 4)), 2) == []
     assert object_cases(np.ones((1, 2)), [], np.zeros((0, 4)), detected, 2) == []
 

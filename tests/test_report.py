@@ -132,5 +132,7 @@ def test_pointing_lines():
     first, second = report.pointing_lines(both).splitlines()
     assert first.endswith("box: 84.0 % (of 1,234 words; chance 9.1 %)")
     assert second.endswith("61.5 % (of 88 objects; chance 20.0 %)")
+    centred = report.pointing_lines({**both, "w2r_centre": 10.3}).splitlines()
+    assert centred == [first.replace("9.1 %)", "9.1 %, the picture's centre 10.3 %)"), second]
     assert report.pointing_lines({**both, "w2r": None}) == second
     assert report.pointing_lines({"w2r": None, "o2w": None}) == ""

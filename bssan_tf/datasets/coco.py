@@ -2,13 +2,15 @@
 
 In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. The official
 annotations have no captioned test images, so validation and test images are drawn from val2014 or val2017 by
-a seeded order (`SEED`).
+a seeded order (`SEED`). `read_instances` reads the objects, which only detectors and pointing need.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from bssan_tf.datasets.assembly import assemble
 from bssan_tf.datasets.corpus import Corpus
@@ -38,6 +40,18 @@ LAYOUT = (
     f"and the photos in {PHOTO_PLACE}, published at https://cocodataset.org/#download; with --split karpathy "
     f"dataset_coco.json in place of the annotations, published at {KARPATHY_URL}"
 )
+
+
+class PhotoObjects(NamedTuple):
+    """What `instances_*.json` says of one photo.
+
+    Attributes:
+        size: (width, height) in pixels, None where the file does not say it.
+        objects: (x, y, width, height) in pixels, class index and whether it is a crowd, of each object.
+    """
+
+    size: tuple[int | None, int | None]
+    objects: list[tuple[tuple[float, float, float, float], int, bool]]
 
 
 def load_coco(
@@ -91,8 +105,7 @@ def load_coco(
         split_lists = "official" if year == "2014" else year
         logger.info("coco: annotations of %s; val and test drawn from val%s with seed %d", year, year, SEED)
 
-    by_number = {_number(name): path for name, path in list_photos(root / f for f in PHOTO_FOLDERS).items()}
-    photos = {name: by_number[_number(name)] for name in captions if _number(name) in by_number}
+    photos = find_photos(root, captions)
     return assemble(
         "coco",
         root,
@@ -124,6 +137,35 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
             f"{path}: not COCO's caption annotations ({type(error).__name__}: {error}); is it the right file?"
         ) from None
     return captions
+
+
+def read_instances(path: Path) -> tuple[tuple[str, ...], dict[str, PhotoObjects]]:
+    """An official `instances_*.json` -> the classes' names by COCO's number, and file name -> its objects.
+
+    Raises:
+        UserError: if it is not such a file.
+    """
+    data = read_json(path)
+    try:
+        categories = sorted(data["categories"], key=lambda category: category["id"])
+        class_of = {category["id"]: index for index, category in enumerate(categories)}
+        labels = tuple(str(category["name"]) for category in categories)
+        found = {image["id"]: PhotoObjects((image.get("width"), image.get("height")), []) for image in data["images"]}
+        for one in data["annotations"]:
+            x, y, width, height = map(float, one["bbox"])
+            box = x, y, width, height
+            found[one["image_id"]].objects.append((box, class_of[one["category_id"]], bool(one.get("iscrowd"))))
+        return labels, {str(image["file_name"]): found[image["id"]] for image in data["images"]}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not COCO's instances ({type(error).__name__}: {error}); is it the right file?"
+        ) from None
+
+
+def find_photos(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """File name -> photo of those names whose COCO number a photo in one of `PHOTO_FOLDERS` has."""
+    by_number = {_number(name): path for name, path in list_photos(root / f for f in PHOTO_FOLDERS).items()}
+    return {name: by_number[_number(name)] for name in names if _number(name) in by_number}
 
 
 def divide_val(names: list[str]) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """Who says what about which photo: the one type that every data set is turned into.
 
 A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits;
-a `Split` is one of its splits with images and captions counted from 0. `Grounding` is the ground truth that
-only `scenes` has: where each object lies and which word of a caption names it. Nothing here reads files: see
+a `Split` is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes`
+and of COCO's instances: where each object lies and which word of a caption names it. Nothing here reads files: see
 `reading.py`, `assembly.py`.
 """
 
@@ -46,10 +46,10 @@ class Grounding:
 
     Attributes:
         boxes: per image float32 (n_i, 4): x1, y1, x2, y2 as fractions of the image, in [0, 1].
-        labels: per image the n_i descriptions of its objects, e.g. "large red circle".
+        labels: per image the n_i descriptions of its objects, e.g. "large red circle", or "dog".
         named: per caption its (word position, object index) pairs. Positions count from 0 the whitespace
-            tokens of the lower-cased caption without punctuation; only words for the colour or the shape of
-            an object are listed.
+            tokens of the lower-cased caption without punctuation. Listed are words for the colour or the shape of
+            an object of scenes, or for the class of objects of COCO.
 
     Raises:
         ValueError: if boxes and labels do not fit each other, or a box is empty or leaves the image.

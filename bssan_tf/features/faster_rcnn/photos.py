@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from bssan_tf.datasets.reading import read_json, read_lines
+from bssan_tf.datasets.coco import read_instances
+from bssan_tf.datasets.reading import read_lines
 from bssan_tf.datasets.scene_pictures import draw_scene, plan_scene
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
@@ -118,25 +119,19 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
     Raises:
         UserError: not such a file, or none of its photos is there.
     """
-    data = read_json(path)
-    try:
-        categories = sorted(data["categories"], key=lambda category: category["id"])
-        class_of = {category["id"]: index for index, category in enumerate(categories)}
-        objects: dict[int, list] = {image["id"]: [] for image in data["images"]}
-        for found in data["annotations"]:
-            x, y, width, height = found["bbox"]
-            if width >= 1 and height >= 1:
-                box = x, y, x + width - 1, y + height - 1
-                objects[found["image_id"]].append((box, class_of[found["category_id"]], bool(found.get("iscrowd"))))
-        files = {image["id"]: Path(images) / image["file_name"] for image in data["images"]}
-        labels = [category["name"] for category in categories]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not COCO's instances ({type(error).__name__}: {error}); is it the right file?"
-        ) from None
-    found = [(file, objects[number]) for number, file in files.items() if file.is_file()]
+    labels, photos = read_instances(path)
+    found = []
+    for name, photo in photos.items():
+        file = Path(images) / name
+        if file.is_file():
+            objects = [
+                ((x, y, x + width - 1, y + height - 1), kind, crowd)
+                for (x, y, width, height), kind, crowd in photo.objects
+                if width >= 1 and height >= 1
+            ]
+            found.append((file, objects))
     if not found:
-        raise UserError(f"--images {images}: none of the {len(files)} photos of {path.name} is there; correct it")
+        raise UserError(f"--images {images}: none of the {len(photos)} photos of {path.name} is there; correct it")
     return AnnotatedPhotos.collect(labels, found)
 
 

@@ -1,0 +1,193 @@
+"""Which words of a caption name one of COCO's 80 classes, and photos of COCO with that as their `Grounding`.
+
+In: a folder in COCO's layout with captions and instances of the same photos. Out: a `Corpus` whose grounding has the
+objects' boxes and, for each caption, the words that name an object's class.
+
+A class is named by COCO's own name for it and by the `SYNONYMS` below, each also in the plural and as a possessive
+("mans", once punctuation is gone). Of a name of two words the last one counts, the noun: "light" of "traffic light".
+The longer name goes first, so that "hot dog" is no dog.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.datasets.coco import PARTS, find_photos, read_annotations, read_instances
+from bssan_tf.datasets.corpus import Corpus, Grounding
+from bssan_tf.datasets.reading import first_file
+from bssan_tf.errors import UserError
+from bssan_tf.text import split_words
+
+logger = logging.getLogger(__name__)
+
+# Names beside COCO's own, class -> names, those of several words with "_". People write "man" or "bike" for what COCO
+# calls person or bicycle; the idea is that of CHAIR (Rohrbach et al., EMNLP 2018), the choice is ours: common words,
+# and only those that mean the class in most captions (so no "glasses", "computer", "board" or "baseball").
+SYNONYMS = {
+    "person": "people man men woman women boy girl child children kid baby toddler adult guy lady gentleman male female"
+    " teenager crowd player batter pitcher catcher skier snowboarder surfer skateboarder skater rider biker cyclist"
+    " bicyclist swimmer climber hiker runner worker officer policeman fireman soldier chef bride groom",
+    "bicycle": "bike",
+    "car": "automobile taxi cab van minivan suv jeep",
+    "motorcycle": "motorbike motor_bike scooter moped",
+    "airplane": "plane air_plane aeroplane aircraft jet jetliner airliner biplane",
+    "bus": "minibus",
+    "train": "locomotive",
+    "truck": "pickup firetruck fire_engine lorry",
+    "boat": "sailboat ship canoe kayak raft motorboat speedboat",
+    "traffic light": "stoplight stop_light traffic_signal",
+    "fire hydrant": "hydrant",
+    "stop sign": "stopsign",
+    "parking meter": "meter",
+    "bird": "duck goose geese seagull gull pigeon parrot owl swan",
+    "cat": "kitten kitty",
+    "dog": "puppy",
+    "horse": "pony foal",
+    "sheep": "lamb ram ewe",
+    "cow": "cattle calf calves bull",
+    "backpack": "back_pack rucksack knapsack",
+    "umbrella": "parasol",
+    "handbag": "hand_bag purse",
+    "tie": "necktie bowtie bow_tie",
+    "suitcase": "luggage",
+    "frisbee": "frisbie",
+    "skis": "ski",
+    "snowboard": "snow_board",
+    "sports ball": "ball",
+    "baseball bat": "bat",
+    "baseball glove": "glove mitt",
+    "skateboard": "skate_board",
+    "surfboard": "surf_board",
+    "tennis racket": "racket racquet",
+    "wine glass": "wineglass",
+    "cup": "mug",
+    "knife": "knives",
+    "donut": "doughnut",
+    "hot dog": "hotdog",
+    "cake": "cupcake",
+    "couch": "sofa loveseat",
+    "potted plant": "plant houseplant",
+    "dining table": "table",
+    "tv": "television",
+    "mouse": "mice",
+    "remote": "remote_control controller",
+    "cell phone": "phone cellphone smartphone",
+    "oven": "stove",
+    "refrigerator": "fridge",
+    "teddy bear": "teddy",
+    "hair drier": "hairdryer hair_dryer",
+}
+LAYOUT = (
+    "expected are captions_val2017.json and instances_val2017.json (or those of train2017, val2014, train2014) in it or"
+    " in its annotations/, and the photos in val2017/ or images/"
+)
+
+
+class ClassWords:
+    """The words that name classes.
+
+    Args:
+        labels: the classes' names, "traffic light" among them.
+    """
+
+    def __init__(self, labels: Iterable[str]):
+        self._label_of: dict[tuple[str, ...], str] = {}
+        for label in labels:
+            names = [label, *(name.replace("_", " ") for name in SYNONYMS.get(label, "").split())]
+            for *first, noun in (split_words(name) for name in names):
+                for form in (noun, f"{noun}s", plural(noun)):
+                    self._label_of[(*first, form)] = label
+        self._longest = max(map(len, self._label_of), default=0)
+
+    def find(self, words: Sequence[str]) -> list[tuple[int, str]]:
+        """(position of its last word, class) of each name in a caption, words as `split_words` gives them."""
+        found, start = [], 0
+        while start < len(words):
+            for length in range(min(self._longest, len(words) - start), 0, -1):
+                label = self._label_of.get(tuple(words[start : start + length]))
+                if label is not None:
+                    found.append((start + length - 1, label))
+                    start += length - 1
+                    break
+            start += 1
+        return found
+
+
+def plural(noun: str) -> str:
+    """The regular plural: dogs, benches, ladies."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def load_grounded(root: Path) -> Corpus:
+    """The photos of COCO that are in a folder and have captions and instances there.
+
+    Of several parts (val2017, train2017, ...) that are there, the first of the validation ones is taken, else of train.
+    Crowds count as objects: where a crowd is, people are. An object without area inside its photo is left out.
+
+    Returns:
+        A corpus with one split, named as the part; `grounding.labels` are the objects' classes.
+
+    Raises:
+        UserError: no such folder, no part with both files and a photo, files that are malformed, or no caption that
+            names an object.
+    """
+    if not root.is_dir():
+        raise UserError(f"--pointing {root}: no such folder; {LAYOUT}")
+    part, captions_file, instances_file = _part_of(root)
+    captions = read_annotations(captions_file)
+    labels, photos = read_instances(instances_file)
+    files = find_photos(root, captions)
+    names = [name for name, texts in captions.items() if texts and name in photos and name in files]
+    if not names:
+        raise UserError(f"--pointing {root}: no photo of {captions_file.name} and {instances_file.name}; {LAYOUT}")
+    if len(names) < len(captions):
+        logger.warning("%s: %d of %d photos have captions, instances and a file", root, len(names), len(captions))
+
+    class_words = ClassWords(labels)
+    boxes, kinds, named = [], [], []
+    for name in names:
+        size, objects = photos[name]
+        if not all(size):
+            raise UserError(f"{instances_file}: {name} has no width and height; restore them, boxes are in pixels")
+        corners = np.array([(x, y, x + w, y + h) for (x, y, w, h), _, _ in objects], np.float64).reshape(-1, 4)
+        corners = np.clip(corners / np.tile(size, 2), 0, 1).astype(np.float32)
+        real = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+        boxes.append(corners[real])
+        kinds.append([labels[kind] for (_, kind, _), kept in zip(objects, real) if kept])
+        for text in captions[name]:
+            found = class_words.find(split_words(text))
+            named.append([(place, thing) for place, label in found for thing in _indices(kinds[-1], label)])
+    if not any(named):
+        raise UserError(f"--pointing {root}: no caption of {captions_file.name} names the class of an object there")
+    counts = [len(captions[name]) for name in names]
+    return Corpus(
+        name=root.resolve().name,
+        image_ids=names,
+        image_paths=[files[name] for name in names],
+        captions=[text for name in names for text in captions[name]],
+        image_of_caption=np.repeat(np.arange(len(names)), counts),
+        splits={part: np.arange(len(names))},
+        grounding=Grounding(boxes=tuple(boxes), labels=tuple(kinds), named=tuple(named)),
+        official=False,
+        split_lists="own",
+    )
+
+
+def _indices(values: Sequence[str], wanted: str) -> list[int]:
+    return [index for index, value in enumerate(values) if value == wanted]
+
+
+def _part_of(root: Path) -> tuple[str, Path, Path]:
+    """A part that has captions and instances: its name and the two files."""
+    for part in sorted(PARTS, key=lambda part: (part.startswith("train"), part.endswith("2014"))):
+        names = (f"captions_{part}.json", f"instances_{part}.json")
+        found = [first_file(root, f"annotations/{name}", name) for name in names]
+        if all(found):
+            return part, *found
+    raise UserError(f"--pointing {root}: no captions and instances of the same photos; {LAYOUT}")

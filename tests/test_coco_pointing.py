@@ -1,0 +1,188 @@
+"""evaluate.py --pointing: an untrained run on tiny photos, recomputed by hand; and the table's numbers."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+from coco_fixtures import HEIGHT, WIDTH, write_coco
+
+from bssan_tf.coco_pointing import point_at_photos, shares
+from bssan_tf.config import preset
+from bssan_tf.errors import UserError
+from bssan_tf.features.objects import grid_boxes
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.regions import Extractor
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.pointing import Case
+from bssan_tf.report import photo_pointing_text
+from bssan_tf.runs import RunFolder
+from bssan_tf.text import Tokenizer
+
+PHOTOS = {
+    "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),
+    "2.jpg": (["The car!", "people and dogs"], [("car", 0, 30, 60, 30), ("person", 0, 0, 20, 20)]),
+    "3.jpg": (["Men see a puppy"], [("person", 0, 0, 40, 60), ("person", 60, 0, 20, 60), ("dog", 0, 0, 9, 9)]),
+}
+# (photo, caption, position, class) of each word that names a class the photo has; the run does not know "puppy"
+NAMING = [
+    *(("1.jpg", 0, 1, "dog"), ("1.jpg", 0, 4, "person"), ("1.jpg", 1, 4, "dog")),
+    *(("2.jpg", 0, 1, "car"), ("2.jpg", 1, 0, "person"), ("3.jpg", 0, 0, "person")),
+]
+WORDS = ("a", "the", "dog", "by", "man", "car", "people", "men")
+
+
+def make_run(folder, **changes):
+    """A run of untrained weights that says it was trained on regions of the slim VGG-19 and fixed boxes."""
+    extractor = Extractor("slim")
+    channels = extractor.region_shape[1]
+    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
+    sizes |= {"D": 196, "M": channels, "P": 10, "Q": channels, "E_glove": 0, "region_norm": "l2", "object_norm": "l2"}
+    values = {"data": "gone", "backbone": "slim", "cache": str(folder / "cache"), **sizes, **changes}
+    config = preset("improved", "small").replace(**values)
+    run = RunFolder(folder / "run")
+    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256, "boxes": "grid"}
+    run.create(config, ["test"], made_with, Tokenizer(WORDS).save)
+    Bssan(config.model, len(WORDS) + 2).scorer.save(run.best)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("pointing"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coco") / "tiny"
+    write_coco(folder, PHOTOS)
+    return folder
+
+
+def inside(photo, label, x, y):
+    """Whether a point, in fractions of the photo, lies in a box of the class."""
+    boxes = [box for name, *box in PHOTOS[photo][1] if name == label]
+    return any(bx <= x * WIDTH <= bx + w and by <= y * HEIGHT <= by + h for bx, by, w, h in boxes)
+
+
+def test_the_whole_command_by_hand(run, photos, project, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    main = runpy.run_path(str(project / "evaluate.py"))["main"]
+    main([str(run.path), "--pointing", str(photos), "--quiet", "--json", str(report)])
+    value = json.loads(report.read_text())
+    printed = capsys.readouterr().out
+
+    model, tokenizer = run.load_model()
+    objects = grid_boxes(10)
+    right, centre = [], []
+    for name, caption, position, label in NAMING:
+        picture = read_picture(photos / "images" / name)[0][None]
+        found = Extractor("slim").describe(picture, objects["boxes"][None], objects["valid"][None])
+        tokens = tokenizer([PHOTOS[name][0][caption]])
+        inputs = {**found, "valid": objects["valid"][None], "tokens": tokens}
+        alpha = model.scorer({key: inputs[key] for key in model.scorer.input})["alpha"].numpy()[0, position]
+        row, column = divmod(int(alpha.argmax()), 14)
+        right.append(inside(name, label, (column + 0.5) / 14, (row + 0.5) / 14))
+        centre.append(inside(name, label, 0.5, 0.5))
+    assert 0 < sum(right) < len(right)  # else the comparison would see little
+    rows = value["w2r"]
+    assert (rows["all"]["n"], value["n_unknown"], value["n_images"], value["n_captions"]) == (6, 1, 3, 5)
+    assert rows["all"]["right"] == pytest.approx(100 * np.mean(right))
+    assert rows["all"]["centre"] == pytest.approx(100 * np.mean(centre))
+    assert rows["all"]["lead"] == pytest.approx(rows["all"]["right"] - rows["all"]["centre"])
+    others = [case[3] != "person" for case in NAMING]
+    assert rows["without_person"]["right"] == pytest.approx(100 * np.mean(np.array(right)[others]))
+    assert {name: row["n"] for name, row in rows["classes"].items()} == {"car": 1, "dog": 2, "person": 3}
+    assert rows["classes"]["car"]["chance"] == pytest.approx(100 * (7 * 11) / 196)  # 7 rows of 14, 10.5 columns
+    assert (value["objects"], value["o2w"]) == ("grid", None)
+    assert "tiny, train2017: 3 images, 5 captions; 1 naming words" in printed
+    assert "O2W is not measured: the objects are ten fixed boxes" in printed
+
+
+def test_objects_of_a_boxes_file(photos, tmp_path, caplog):
+    """O2W is measured on the boxes of --boxes, and a run's own boxes of other photos give way to the fixed ones."""
+    caplog.set_level("INFO")
+    own = tmp_path / "own.npz"
+    row = np.array([[10, 10, 50, 50, 0.9, 0], [0, 0, 0, 0, 0, 0]], np.float32)  # the dog of photo 1
+    np.savez(own, names=np.array(["other.jpg"]), boxes=row[None])
+    theirs = tmp_path / "theirs.npz"
+    np.savez(theirs, names=np.array(list(PHOTOS)), boxes=np.stack([row, 0 * row, 0 * row]))
+    run = make_run(tmp_path, objects="boxes", boxes=str(own))
+    value, _ = point_at_photos(run, photos, progress=False)
+    assert (value["objects"], value["o2w"]) == ("grid", None)
+    assert "own.npz does not list these photos" in caplog.text
+    value, text = point_at_photos(run, photos, {"boxes": str(theirs)}, progress=False)
+    assert value["objects"] == "boxes"
+    assert list(value["o2w"]["classes"]) == ["dog"]
+    assert value["o2w"]["all"]["n"] == 2  # both captions of photo 1 name its dog
+    assert value["o2w"]["all"]["chance"] == pytest.approx(100 / 5)  # one word of five
+    assert "O2W: attention of an object" in text
+    assert "not measured" not in text
+
+
+def test_runs_that_cannot_be_measured(photos, tmp_path):
+    with pytest.raises(UserError, match=r"--pointing .*: the run is of variant o2w, which has no W2R"):
+        point_at_photos(make_run(tmp_path / "o2w", variant="o2w"), photos)
+    deaf = make_run(tmp_path / "deaf")
+    Tokenizer([f"word{i}" for i in range(len(WORDS))]).save(deaf.vocabulary_file)
+    with pytest.raises(UserError, match="none of the words that name a class is in the run's vocabulary"):
+        point_at_photos(deaf, photos, progress=False)
+
+
+LABELS = (["dog", "person"], ["car", "dog"])
+CASES = [  # photo 0: two of the dog, one of the person; photo 1: one of the car
+    *((0, Case(0, 1.0, 0.2, False, True)), (0, Case(0, 0.0, 0.2, False, True))),
+    *((0, Case(1, 1.0, 0.5, False, False)), (1, Case(0, 0.5, 0.1, True, False))),
+]
+
+
+def test_shares_by_hand():
+    found = shares(CASES, LABELS, ("right", "chance", "centre"))
+    assert found["all"]["n"] == 4
+    assert [found["all"][name] for name in ("right", "chance", "centre", "lead")] == [62.5, 25, 50, 12.5]
+    assert found["without_person"]["n"] == 3
+    assert found["without_person"]["right"] == pytest.approx(50)
+    assert found["class_mean"]["n"] == 3
+    assert found["class_mean"]["right"] == pytest.approx((50 + 100 + 50) / 3)
+    assert found["class_mean"]["centre"] == pytest.approx(100 / 3)
+    assert found["classes"]["dog"] == {"n": 2, "right": 50, "chance": pytest.approx(20), "centre": 100}
+
+
+def test_errors_are_of_photos_not_of_words():
+    # 400 words, but of 100 photos whose four words agree: sqrt(p (1 - p) / 100), not / 400
+    cases = [(row, Case(0, float(row % 4 == 0), 0.5, False, row % 2 == 0)) for row in range(100) for _ in range(4)]
+    row = shares(cases, [["dog"]] * 100, ("right", "chance", "centre"))["all"]
+    assert row["right"] == 25
+    assert row["right_error"] == pytest.approx(100 * (0.25 * 0.75 / 100) ** 0.5, rel=0.1)
+    # right - centre is -1 in a quarter of the photos, else 0
+    assert row["lead"] == -25
+    assert row["lead_error"] == pytest.approx(100 * (0.25 * 0.75 / 100) ** 0.5, rel=0.1)
+
+
+def test_one_photo_of_people_alone():
+    found = shares([(0, Case(1, 1.0, 0.5, False))], LABELS, ("right", "chance"))
+    assert found["all"] == {"n": 1, "right": 100, "chance": 50, "right_error": None}
+    assert found["without_person"] is None
+
+
+def test_table():
+    value = {
+        "corpus": "coco",
+        "split": "val2017",
+        "n_images": 2,
+        "n_captions": 3,
+        "n_unknown": 1234,
+        "objects": "boxes",
+    }
+    value |= {"w2r": shares(CASES, LABELS, ("right", "chance", "tied", "centre")), "o2w": None}
+    value["w2r"]["all"] |= {"right_error": 3.04, "lead_error": 4.06}
+    lines = photo_pointing_text(value).splitlines()
+    assert (
+        lines[0] == "coco, val2017: 2 images, 3 captions; 1,234 naming words that the run does not know are not counted"
+    )
+    assert " ".join(lines[4].split()) == "all words 4 62.5 ± 3.0 25.0 50.0 +12.5 ± 4.1"
+    assert lines[6].startswith("mean of 3 classes ")
+    assert "25 % of the words have several cells at their peak" in lines[-1]
+    value["objects"] = "grid"
+    assert "O2W is not measured" in photo_pointing_text(value)
+    assert "O2W" not in photo_pointing_text({**value, "objects": None})
