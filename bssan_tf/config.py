@@ -262,13 +262,13 @@ _IMPROVED = {
     "negative_source": "batch",
     "negatives": 8,
     "optimizer": "adam",
-    "learning_rate": 0.001,
+    "learning_rate": 0.0005,
     "l2": 1e-6,
     "clip_norm": 2.0,
     "warmup_steps": 100,
     "batch_size": 32,
     "schedule": "cosine",
-    "epochs": 16,
+    "epochs": 5,
     "group": 4,
     "cca_start": True,
     "region_norm": "standard",
@@ -279,7 +279,7 @@ _IMPROVED = {
     "cosine_attention": True,
     "dropout": 0.2,
     "E_trained": 250,
-    "o2w_weight": 1.0,
+    "o2w_weight": 0.3,
 }
 
 
@@ -289,6 +289,7 @@ _IMPROVED_TINY = {"fusion": 128, "E_trained": 64}
 _SCENES = {"epochs": 16, "validation_images": 100}
 _IMPROVED_SCENES = {
     "learning_rate": 0.003,
+    "o2w_weight": 1.0,
     "warmup_steps": 20,
     "schedule": "plateau",
     "dropout": 0.1,
