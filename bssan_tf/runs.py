@@ -63,6 +63,10 @@ class RunFolder:
         return self.path / "history.csv"
 
     @property
+    def early_signs_file(self) -> Path:
+        return self.path / "early_signs.csv"
+
+    @property
     def state(self) -> Path:
         return self.path / "state"
 
