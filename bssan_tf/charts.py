@@ -147,6 +147,8 @@ def _mean_and_range(axis, runs, column: str, colour, style: str, name: str) -> N
     if runs:
         count = min(len(run[column]) for run in runs)
         steps, values = runs[0]["step"][:count], np.stack([run[column][:count] for run in runs])
+        there = np.isfinite(values).all(axis=0)  # rsum is not measured at every step
+        steps, values = steps[there], values[:, there]
         axis.plot(steps, values.mean(axis=0), style, color=colour, linewidth=1.8, label=name)
         axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
 

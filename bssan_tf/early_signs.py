@@ -32,6 +32,7 @@ from bssan_tf.text import Tokenizer
 logger = logging.getLogger(__name__)
 
 EVERY = 20  # steps from one look to the next
+RSUM_EVERY = 100  # steps; rsum scores all pictures with all captions, which takes as long as several steps
 PICTURES = 64  # of the probe
 NEGATIVES = 4  # of each picture: the captions of the next ones
 _LEAST = 8  # pictures; with fewer, chance alone may rank most pairs right
@@ -66,8 +67,11 @@ class Probe:
         shown = dataclasses.replace(training, negative_source="batch", negatives=NEGATIVES)
         learned = dataclasses.replace(shown, negative_attention="learned", uniform_positives=0.0)
         uniform = dataclasses.replace(shown, negative_attention="uniform", uniform_positives=1.0)
-        self._graphs = {False: model.siamese(learned), True: model.siamese(uniform)}
-        self.parts = tuple(model.siamese(learned).output)
+        graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
+        self.parts = tuple(graphs[0].output)
+        self._outputs = tf.function(
+            lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
+        )
         pairs = tf.ones((len(part.image_ids), 1 + NEGATIVES, 1), tf.bool)
         flags = {
             "training": UniformPairs(shown.negative_attention, shown.mixed_share, shown.uniform_positives),
@@ -77,7 +81,7 @@ class Probe:
         }
         self._under_eq8 = {name: layer(pairs).numpy() for name, layer in flags.items()}  # bool (B, 1 + K)
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, rsum: bool = True) -> dict[str, float]:
         """Of each network and attention: hinge (Eq. 7), score gap, share ranked right; entropy and rsum.
 
         Attentions: `training`, as the run's pairs are; `learned`, as at test time; `eq8`, the negatives under Eq. 8;
@@ -85,13 +89,13 @@ class Probe:
 
         Returns:
             `w2r_hinge_training` and so on; `w2r_entropy`, of α on positives as a share of log D, and `o2w_entropy`,
-            of β as a share of the log of the number of words; `rsum` of all probe pictures and captions.
+            of β as a share of the log of the number of words; `rsum` of all probe pictures and captions,
+            NaN if it is not asked for.
         """
-        scores = {flag: graph(self._inputs_of(graph), training=False) for flag, graph in self._graphs.items()}
-        own = self.model.scorer(self.inputs, training=False)
-        found = {"rsum": self._rsum()}
+        *scores, own = self._outputs()
+        found = {"rsum": self._rsum() if rsum else np.nan}
         for part in self.parts:
-            learned, uniform = (scores[flag][part].numpy() for flag in (False, True))  # (B, 1 + K)
+            learned, uniform = (graph[part].numpy() for graph in scores)  # (B, 1 + K)
             for name, under_eq8 in self._under_eq8.items():
                 for what, value in compared(np.where(under_eq8, uniform, learned), self.margin).items():
                     found[f"{part}_{what}_{name}"] = value
@@ -102,9 +106,6 @@ class Probe:
             real = np.broadcast_to(words[:, None], own["beta"].shape)[self.inputs["valid"].numpy()]
             found["o2w_entropy"] = entropy_share(own["beta"].numpy()[self.inputs["valid"].numpy()], real)
         return found
-
-    def _inputs_of(self, graph: tf.keras.Model) -> dict:
-        return {name: self.inputs[name] for name in graph.input}
 
     def _rsum(self) -> float:
         regions, objects, valid = (
@@ -160,7 +161,7 @@ class EarlySigns(tf.keras.callbacks.Callback):
         probe: the pairs; `probe.measure` is called with the weights of `trained` in its model.
         trained: the model in training; the probe's own, or its bfloat16 twin.
         path: of the CSV; a row is the number of finished steps, the mean ranking loss of the latest ones (since
-            the last row or the epoch's start) and what the probe measured.
+            the last row or the epoch's start) and what the probe measured, rsum every `RSUM_EVERY` steps.
         last: step of the last look.
     """
 
@@ -199,7 +200,7 @@ class EarlySigns(tf.keras.callbacks.Callback):
             self.probe.model.scorer.set_weights(self.trained.scorer.get_weights())
         before = collapsed(self.rows, self.probe.parts)
         losses = {f"{part}_loss": float(loss) for part, loss in zip(self.probe.parts, losses)}
-        self.rows.append({"step": step, **losses, **self.probe.measure()})
+        self.rows.append({"step": step, **losses, **self.probe.measure(step % RSUM_EVERY == 0)})
         write_text(self.path, as_csv(self.rows))
         now = collapsed(self.rows, self.probe.parts)
         if now and not before:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,6 +175,28 @@ def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     assert logged[0].startswith("No early sign of collapse after 20 steps: O2W ranks ")
     for a, b in zip(weights, fitted(corpus, tmp_path / "none.csv", watched=False)):
         np.testing.assert_array_equal(a, b)
+
+
+def test_losses_are_means_since_the_last_row_or_the_epochs_start(tmp_path):
+    measured = {"w2r_right_training": 0.5, "w2r_right_learned": 0.5}
+    asked = []
+    probe = SimpleNamespace(parts=("w2r",), model=None, measure=lambda rsum: asked.append(rsum) or measured)
+    signs = es.EarlySigns(probe, None, tmp_path / "signs.csv", last=100)
+    steps = tf.Variable(0)
+    signs.model = SimpleNamespace(optimizer=SimpleNamespace(iterations=steps))
+    losses = np.arange(1, 121) / 100
+    for epoch in range(4):
+        signs.on_epoch_begin(epoch)
+        for batch in range(30):
+            signs.on_train_batch_begin(batch)
+            steps.assign_add(1)
+            seen = losses[epoch * 30 :][: batch + 1]
+            signs.on_train_batch_end(batch, {"w2r_ranking": seen.mean()})
+    rows = es.read_rows(signs.path)
+    assert [row["step"] for row in rows] == [0, 20, 40, 60, 80, 100]
+    expected = [losses[a:b].mean() for a, b in ((0, 20), (30, 40), (40, 60), (60, 80), (90, 100))]
+    assert [row["w2r_loss"] for row in rows[1:]] == pytest.approx(expected)
+    assert asked == [True, False, False, False, False, True]
 
 
 def test_what_is_hardly_learned_is_said_to_be():

@@ -41,7 +41,7 @@ def test_lines_are_means_over_the_steps_that_all_runs_have():
         steps = {"step": np.arange(len(values))}
         return steps | {f"w2r_hinge_{name}": np.array(values) for name in ("eq8", "learned")}
 
-    figure = signs_figure({"one": [run([0.0, 2.0, 9.0]), run([1.0, 4.0])]})
+    figure = signs_figure({"one": [run([0.0, np.nan, 2.0, 9.0]), run([1.0, np.nan, 4.0])]})
     first, second = figure.axes[:2]
     assert [line.get_ydata().tolist() for line in first.lines] == [[0.5, 3.0]] * 2
     assert first.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(4.0)
