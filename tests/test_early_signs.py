@@ -45,8 +45,9 @@ def test_entropy_is_a_share_of_the_even_spreads():
     assert es.entropy_share(padded, real) == pytest.approx((1 + last) / 2)
 
 
-def row(trained, learned, part="w2r"):
-    return {f"{part}_right_training": trained, f"{part}_right_learned": learned}
+def row(trained, learned, hinges=(0.1, 0.2), part="w2r"):
+    right = {f"{part}_right_training": trained, f"{part}_right_learned": learned}
+    return right | dict(zip((f"{part}_hinge_training", f"{part}_hinge_learned"), hinges))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,8 @@ def row(trained, learned, part="w2r"):
         ([(0.5, 0.5), (1.0, 0.55), (1.0, 0.52)], ["w2r"]),
         ([(1.0, 0.55), (0.8, 0.5), (1.0, 0.55)], []),  # never twice in a row
         ([(1.0, 0.7), (1.0, 0.7)], []),  # content tells them apart, too
+        ([(1.0, 0.7, (0.001, 0.1)), (1.0, 0.7, (0.001, 0.1))], ["w2r"]),  # but there is nothing left to learn from
+        ([(1.0, 0.95, (0.001, 0.1)), (1.0, 0.95, (0.001, 0.1))], []),  # nor need there be
         ([(0.75, 0.5), (0.75, 0.5)], []),  # half of the negatives learned: they are still to be told
         ([(0.5, 0.5), (0.5, 0.5)], []),  # nothing learned is no collapse
     ],
@@ -178,8 +181,7 @@ def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
 
 
 def test_losses_are_means_since_the_last_row_or_the_epochs_start(tmp_path):
-    measured = {"w2r_right_training": 0.5, "w2r_right_learned": 0.5}
-    asked = []
+    measured, asked = row(0.5, 0.5), []
     probe = SimpleNamespace(parts=("w2r",), model=None, measure=lambda rsum: asked.append(rsum) or measured)
     signs = es.EarlySigns(probe, None, tmp_path / "signs.csv", last=100)
     steps = tf.Variable(0)
@@ -200,7 +202,7 @@ def test_losses_are_means_since_the_last_row_or_the_epochs_start(tmp_path):
 
 
 def test_what_is_hardly_learned_is_said_to_be():
-    both = {"step": 300, **row(0.9, 0.83), **row(0.5, 0.52, "o2w")}
+    both = {"step": 300, **row(0.9, 0.83), **row(0.5, 0.52, part="o2w")}
     line = es.no_sign(both, ["w2r", "o2w"])
     assert "W2R ranks 83.0% and O2W ranks 52.0%" in line
     assert line.endswith("O2W: hardly anything learned yet.")
