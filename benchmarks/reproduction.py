@@ -66,6 +66,8 @@ def config_of(flags: str, steps: int) -> Config:
 
 def curves_of(name: str, config: Config, options: argparse.Namespace) -> list[dict[str, np.ndarray]]:
     """The columns of early_signs.csv for each seed, after training where there is none."""
+    import tensorflow as tf
+
     from bssan_tf import training
     from bssan_tf.early_signs import read_rows
 
@@ -76,6 +78,7 @@ def curves_of(name: str, config: Config, options: argparse.Namespace) -> list[di
             shutil.rmtree(run.path, ignore_errors=True)
             print(f"{run.path}: {options.steps} steps", flush=True)
             training.train(config.replace(seed=seed), run)
+            tf.keras.backend.clear_session()  # else the graphs of all runs stay in memory
         rows = read_rows(run.early_signs_file)
         found.append({key: np.array([row[key] for row in rows]) for key in rows[0]})
     return found
