@@ -23,6 +23,8 @@ from bssan_tf.config import (
 from bssan_tf.errors import UserError
 from bssan_tf.runs import RUNS, RunFolder, free_name
 
+FIRST_STEPS = 300  # of --early-signs without a number
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of train.py; every flag of a config field is None unless given."""
@@ -75,6 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--l2", type=float, help="δ of Eq. 18")
     group.add_argument("--negative-attention", choices=NEGATIVE_ATTENTION, help="uniform: Eq. 8")
     group.add_argument("--mixed-share", type=float, help="share of the negatives under Eq. 8 with `mixed`")
+    group.add_argument(
+        "--uniform-positives", type=float, metavar="SHARE", help="share of the positives under Eq. 8, too (0)"
+    )
     group.add_argument("--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch")
     group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
@@ -102,6 +107,14 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--plateau-patience", type=int, help="epochs without a better rsum before the rate falls")
     group.add_argument("--plateau-factor", type=float, help="by which the learning rate falls")
     group.add_argument("--stop-patience", type=int, help="epochs without a better rsum before training ends")
+    group.add_argument(
+        "--early-signs",
+        type=int,
+        nargs="?",
+        const=FIRST_STEPS,
+        metavar="STEPS",
+        help=f"look for signs of collapse over the first {FIRST_STEPS} steps, or so many, and keep early_signs.csv",
+    )
     group.add_argument("--seed", type=int, help="of weights, batches and dropout (0)")
     return parser
 

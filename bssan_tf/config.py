@@ -86,6 +86,7 @@ class TrainingConfig:
     l2: float = 0.01  # δ
     negative_attention: str = "uniform"
     mixed_share: float = 0.5  # share of the negatives under Eq. 8 with `mixed`
+    uniform_positives: float = 0.0  # share of the positives under Eq. 8, too; not in the paper
     negative_source: str = "random"
     negatives: int = 1  # K
     optimizer: str = "sgd"
@@ -102,6 +103,7 @@ class TrainingConfig:
     steps_per_epoch: int = 0  # 0: one pass over the photos
     mixed_precision: bool = False  # products in bfloat16, weights and scores in float32
     minutes: float = 0.0  # stop after so much training; 0: no limit
+    early_signs: int = 0  # steps over which early_signs.py looks for collapse; 0: none
     validation_images: int = 200  # 0: all
     validation_captions: int = 1  # of each of these pictures; 0: all
     plateau_patience: int = 3
@@ -204,10 +206,14 @@ class Config:
             "minutes",
             "validation_images",
             "validation_captions",
+            "early_signs",
         ):
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
         _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
         _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
+        most = 0 if training.negative_attention == "learned" else 1  # positives alone under Eq. 8 would show by it
+        rule = "between 0 and 1, and 0 with --negative-attention learned"
+        _require(0 <= training.uniform_positives <= most, "uniform_positives", training.uniform_positives, rule)
         _require(0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1")
         _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
         _require(model.E_trained >= 0, "E_trained", model.E_trained, "0 or more")

@@ -1,7 +1,7 @@
 """The run folder: config, vocabulary, weights, and how each came to be; all that later commands need.
 
 runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
-          history.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)  lock
+          history.csv  early_signs.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)  lock
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class RunFolder:
     @property
     def history_file(self) -> Path:
         return self.path / "history.csv"
+
+    @property
+    def early_signs_file(self) -> Path:
+        return self.path / "early_signs.csv"
 
     @property
     def state(self) -> Path:

@@ -18,6 +18,7 @@ from bssan_tf import callbacks as cb
 from bssan_tf.config import Config, TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.devices import make_strategy
+from bssan_tf.early_signs import EarlySigns, Probe, check_probe
 from bssan_tf.errors import UserError
 from bssan_tf.export import export_saved_model
 from bssan_tf.files import write_json
@@ -208,6 +209,8 @@ class _Job:
         self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
         check_cca_start(self.config, len(split.image_ids), self.tokens, len(self.tokenizer.words))
         self.validation = validation_split(self.data, self.config.training)
+        if self.config.training.early_signs:
+            check_probe(self.validation)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps
 
     def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
@@ -304,7 +307,15 @@ class _Job:
         rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
         copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
         watched = [plateau, stop] if training.schedule == "plateau" else [stop]
-        return [rate, cb.StopAtNaN(), *copy, validate, self.best, collapse, *watched, limit]
+        return [rate, cb.StopAtNaN(), *self._early_signs(), *copy, validate, self.best, collapse, *watched, limit]
+
+    def _early_signs(self) -> list[EarlySigns]:
+        training = self.config.training
+        if not training.early_signs:
+            return []
+        with self.strategy.scope():
+            probe = Probe(self.model, training, self.validation, self.data.features, self.tokenizer)
+        return [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
 
     def _attention_drawer(self):
         """A function that draws the attention of a few validation pairs as it is now."""

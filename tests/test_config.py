@@ -53,6 +53,11 @@ def test_replace_finds_the_section():
     [
         ({"batch_size": 0}, r"--batch-size 0: must be above 0"),
         ({"dropout": 1.0}, r"--dropout 1.0: must be in \[0, 1\)"),
+        (
+            {"negative_attention": "learned", "uniform_positives": 0.5},
+            r"--uniform-positives 0.5: .* 0 with --negative-at",
+        ),
+        ({"early_signs": -1}, r"--early-signs -1: must be 0 or more"),
         ({"mixed_share": 2.0}, r"--mixed-share 2.0: must be between 0 and 1"),
         ({"negative_source": "batch", "negatives": 64}, r"--negatives 64: must be below --batch-size"),
         ({"seed": -1}, r"--seed -1: must be 0 or more"),

@@ -95,6 +95,18 @@ def test_mixed_gives_a_share_of_the_negatives_equation_8():
     assert not UniformPairs("learned")(mask).numpy().any()
 
 
+def test_a_share_of_the_positives_may_have_equation_8_too():
+    from bssan_tf.models.layers import UniformPairs
+
+    flags = UniformPairs("uniform", positives=0.25)(tf.ones((8, 3, 2), tf.bool)).numpy()
+    assert flags[:, 0].tolist() == [False, False, False, True] * 2
+    assert flags[:, 1:].all()
+    # with one share for both signs, Eq. 8 says nothing about a pair's sign: over the rows, and in each of them
+    mixed = UniformPairs("mixed", 0.5, positives=0.5)(tf.ones((8, 5, 2), tf.bool)).numpy()
+    assert mixed[:, 0].mean() == 0.5
+    assert mixed[:, 1:].mean(axis=1).tolist() == [0.5] * 8
+
+
 @pytest.mark.parametrize("variant", ["w2r", "o2w"])
 @pytest.mark.parametrize("attention", ["uniform", "learned"])
 def test_negatives_send_no_gradient_to_the_attention_under_equation_8(variant, attention):

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_fixtures import make_config, write_features
+from training_fixtures import killed_in_the_last_epoch, make_config, write_features
 
 import train
 from bssan_tf import callbacks as cb
@@ -85,17 +85,6 @@ def test_tensorboard_has_curves_and_settings(whole):
         "epoch_loss", "epoch_w2r_loss", "epoch_w2r_active", "epoch_lr", "epoch_rsum", "epoch_i2t_R@1",
         "epoch_w2r_positive", "epoch_o2w_negative", "_hparams_/session_start_info",
     }  # fmt: skip
-
-
-def killed_in_the_last_epoch(run, folder):
-    """A copy of a run of four epochs as a kill during the fourth would have left it."""
-    copy = RunFolder(folder)
-    shutil.copytree(run.path, copy.path)
-    tf.compat.v1.train.update_checkpoint_state(str(copy.state), str(copy.state / "ckpt-3"))
-    (copy.state / "callbacks-4.json").unlink()
-    for path in (*copy.state.glob("ckpt-4.*"), copy.metrics_file):
-        path.unlink()
-    return copy
 
 
 @pytest.mark.parametrize("name", ["improved", "paper"])

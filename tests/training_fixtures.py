@@ -1,15 +1,19 @@
 """A corpus of features without photos and the config of small runs on it, for several test files."""
 
+import shutil
+
+import tensorflow as tf
 import tiny_corpus
 
 from bssan_tf.config import preset
+from bssan_tf.runs import RunFolder
 
 SIZES = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
 
 
-def write_features(folder):
+def write_features(folder, pictures=48):
     """Captions and imported features in `folder`; no photos, so that pictures of attention are left out."""
-    tiny_corpus.write_corpus(folder)
+    tiny_corpus.write_corpus(folder, pictures)
     for photo in folder.glob("*.png"):
         photo.unlink()
     return folder
@@ -23,3 +27,14 @@ def make_config(corpus, name="improved", **values):
         "validation_images": 0, "seed": 5, "warmup_steps": 2, **SIZES, **values,
     }  # fmt: skip
     return preset(name, "small").replace(**settings)
+
+
+def killed_in_the_last_epoch(run, folder):
+    """A copy of a run as a kill during its last epoch would have left it."""
+    copy, last = RunFolder(folder), run.load_config().training.epochs
+    shutil.copytree(run.path, copy.path)
+    tf.compat.v1.train.update_checkpoint_state(str(copy.state), str(copy.state / f"ckpt-{last - 1}"))
+    (copy.state / f"callbacks-{last}.json").unlink()
+    for path in (*copy.state.glob(f"ckpt-{last}.*"), copy.metrics_file):
+        path.unlink()
+    return copy

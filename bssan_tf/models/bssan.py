@@ -154,7 +154,9 @@ class Bssan:
             inputs,
             captions,
             PairCaptions(training.negative_source, training.negatives, name="pair"),
-            UniformPairs(training.negative_attention, training.mixed_share, name="attention"),
+            UniformPairs(
+                training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
+            ),
         )
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
         return tf.keras.Model(inputs, outputs, name="siamese")

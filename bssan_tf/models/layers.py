@@ -115,26 +115,31 @@ class UniformPairs(tf.keras.layers.Layer):
     """Which pairs are attended to under Eq. 8: bool (B, C), from the pairs' word mask (B, C, L).
 
     Args:
-        mode: `learned`: none; `uniform`: every negative (columns 1 to K), the paper's; `mixed`: a share of them.
+        mode: `learned`: no negative; `uniform`: each (columns 1 to K), the paper's; `mixed`: a share of them.
         share: that share, spread evenly over the negatives of the batch.
+        positives: share of the positives (column 0), spread evenly over the batch.
     """
 
-    def __init__(self, mode: str = "learned", share: float = 0.5, **kwargs):
+    def __init__(self, mode: str = "learned", share: float = 0.5, positives: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
         self.share = share
+        self.positives = positives
 
     def call(self, mask):
         B, C = tf.shape(mask)[0], tf.shape(mask)[1]
-        if self.mode == "learned":
-            return tf.zeros((B, C), tf.bool)
-        share = 1.0 if self.mode == "uniform" else self.share
-        n = tf.cast(tf.reshape(tf.range(B * (C - 1)), (B, C - 1)), tf.float32)
-        uniform = tf.floor((n + 1.0) * share) > tf.floor(n * share)
-        return tf.concat([tf.zeros((B, 1), tf.bool), uniform], axis=1)
+        share = {"learned": 0.0, "uniform": 1.0, "mixed": self.share}[self.mode]
+        negatives = _spread_evenly(B * (C - 1), share)
+        return tf.concat([_spread_evenly(B, self.positives)[:, None], tf.reshape(negatives, (B, C - 1))], axis=1)
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode, "share": self.share}
+        return {**super().get_config(), "mode": self.mode, "share": self.share, "positives": self.positives}
+
+
+def _spread_evenly(count, share: float):
+    """bool (count,), True for a share of the places, at even distances."""
+    n = tf.cast(tf.range(count), tf.float32)
+    return tf.floor((n + 1.0) * share) > tf.floor(n * share)
 
 
 @register

@@ -1,0 +1,270 @@
+"""Early signs of collapse: a small fixed set of validation pairs, looked at every few steps of a run's beginning.
+
+The same pairs are scored under learned attention and under Eq. 8. Where positives and negatives are told apart as
+they are trained, but not when all are attended to as a test pair is, the network looks at whose attention is even,
+not at what is shown (docs/reproduction.md). In: a model in training. Out: `early_signs.csv` and one line of the log.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.config import TrainingConfig
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.errors import UserError
+from bssan_tf.features.store import Features
+from bssan_tf.files import write_text
+from bssan_tf.metrics import retrieval_report
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.layers import UniformPairs
+from bssan_tf.pipeline import gather, longest
+from bssan_tf.scoring import score_matrices
+from bssan_tf.text import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+EVERY = 20  # steps from one look to the next
+RSUM_EVERY = 100  # steps; rsum scores all pictures with all captions, which takes as long as several steps
+PICTURES = 64  # of the probe
+NEGATIVES = 4  # of each picture: the captions of the next ones
+_LEAST = 8  # pictures; with fewer, chance alone may rank most pairs right
+_TOLD_APART, _NEAR_CHANCE = 0.9, 0.6  # shares of pairs ranked right
+_LITTLE = 0.1  # of the hinge
+
+
+class Probe:
+    """A fixed, seeded set of validation pairs, and what a model makes of them.
+
+    Args:
+        model: the float32 model; its layers are used as they are.
+        training: margin, seed, and which pairs are under Eq. 8.
+        validation: where the pictures come from, each with its first caption.
+        features, tokenizer: of the run.
+
+    Attributes:
+        parts: the networks that the model has, of `w2r` and `o2w`.
+
+    Raises:
+        UserError: if there are too few pictures.
+    """
+
+    def __init__(
+        self, model: Bssan, training: TrainingConfig, validation: Split, features: Features, tokenizer: Tokenizer
+    ):
+        check_probe(validation)
+        part = validation.sample_images(PICTURES, training.seed).captions_per_image(1)
+        tokens = tokenizer(part.captions)
+        inputs = {**gather(features, part.image_rows), "tokens": tokens[:, : longest(tokens)]}
+        self.model, self.margin = model, training.margin
+        self.inputs = {name: tf.constant(inputs[name]) for name in model.scorer.input}
+        shown = dataclasses.replace(training, negative_source="batch", negatives=NEGATIVES)
+        learned = dataclasses.replace(shown, negative_attention="learned", uniform_positives=0.0)
+        uniform = dataclasses.replace(shown, negative_attention="uniform", uniform_positives=1.0)
+        graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
+        self.parts = tuple(graphs[0].output)
+        self._outputs = tf.function(
+            lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
+        )
+        pairs = tf.ones((len(part.image_ids), 1 + NEGATIVES, 1), tf.bool)
+        flags = {
+            "training": UniformPairs(shown.negative_attention, shown.mixed_share, shown.uniform_positives),
+            "learned": UniformPairs("learned"),
+            "eq8": UniformPairs("uniform"),
+            "uniform": UniformPairs("uniform", positives=1.0),
+        }
+        self._under_eq8 = {name: layer(pairs).numpy() for name, layer in flags.items()}  # bool (B, 1 + K)
+
+    def measure(self, rsum: bool = True) -> dict[str, float]:
+        """Of each network and attention: hinge (Eq. 7), score gap, share ranked right; entropy and rsum.
+
+        Attentions: `training`, as the run's pairs are; `learned`, as at test time; `eq8`, the negatives under Eq. 8;
+        `uniform`, the positives, too.
+
+        Returns:
+            `w2r_hinge_training` and so on; `w2r_entropy`, of α on positives as a share of log D, and `o2w_entropy`,
+            of β as a share of the log of the number of words; `rsum` of all probe pictures and captions,
+            NaN if it is not asked for.
+        """
+        *scores, own = self._outputs()
+        found = {"rsum": self._rsum() if rsum else np.nan}
+        for part in self.parts:
+            learned, uniform = (graph[part].numpy() for graph in scores)  # (B, 1 + K)
+            for name, under_eq8 in self._under_eq8.items():
+                for what, value in compared(np.where(under_eq8, uniform, learned), self.margin).items():
+                    found[f"{part}_{what}_{name}"] = value
+        words = self.inputs["tokens"].numpy() != 0  # (B, L)
+        if "w2r" in self.parts:
+            found["w2r_entropy"] = entropy_share(own["alpha"].numpy()[words])
+        if "o2w" in self.parts:
+            real = np.broadcast_to(words[:, None], own["beta"].shape)[self.inputs["valid"].numpy()]
+            found["o2w_entropy"] = entropy_share(own["beta"].numpy()[self.inputs["valid"].numpy()], real)
+        return found
+
+    def _rsum(self) -> float:
+        regions, objects, valid = (
+            self.inputs[name].numpy() if name in self.inputs else None for name in ("regions", "objects", "valid")
+        )
+        tokens = self.inputs["tokens"].numpy()
+        scores = score_matrices(self.model.scorer, regions, objects, tokens, valid=valid)
+        return retrieval_report(scores["score"], np.arange(len(tokens)))["rsum"]
+
+
+def check_probe(validation: Split) -> None:
+    """UserError if a validation split has too few pictures to see anything."""
+    if len(validation.image_ids) < _LEAST:
+        raise UserError(
+            f"--early-signs: needs {_LEAST} validation pictures, there are {len(validation.image_ids)}; "
+            "leave it out, or raise --validation-images"
+        )
+
+
+def compared(scores: np.ndarray, margin: float) -> dict[str, float]:
+    """Positives against their negatives, scores float (B, 1 + K): `hinge`, `gap` and share ranked `right`.
+
+    A tie counts half, so that a network that says the same of all pairs is at chance, 0.5.
+    """
+    gaps = scores[:, :1].astype(np.float64) - scores[:, 1:]  # (B, K)
+    right = (gaps > 0) + 0.5 * (gaps == 0)
+    return {
+        "hinge": float(np.maximum(0, margin - gaps).mean()),  # Eq. 7, 17
+        "gap": float(gaps.mean()),
+        "right": float(right.mean()),
+    }
+
+
+def entropy_share(weights: np.ndarray, real: np.ndarray | None = None) -> float:
+    """Mean entropy of attention in units of the even spread's: 1 is even, 0 all on one key.
+
+    Args:
+        weights: float (n, N_k), each row's sum is 1.
+        real: bool (n, N_k), False at padded keys; rows with one key have no entropy and are left out.
+    """
+    keys = np.full(len(weights), weights.shape[1]) if real is None else real.sum(axis=1)
+    weights, keys = weights[keys > 1].astype(np.float64), keys[keys > 1]
+    entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(axis=1)
+    return float((entropy / np.log(keys)).mean()) if len(keys) else 1.0
+
+
+class EarlySigns(tf.keras.callbacks.Callback):
+    """Look at the probe every `EVERY` steps until `last`; keep the numbers; say once what they tell.
+
+    What it has said follows from the rows of the file, so that a resumed run neither repeats nor forgets it.
+
+    Args:
+        probe: the pairs; `probe.measure` is called with the weights of `trained` in its model.
+        trained: the model in training; the probe's own, or its bfloat16 twin.
+        path: of the CSV; a row is the number of finished steps, the mean ranking loss of the latest ones (since
+            the last row or the epoch's start) and what the probe measured, rsum every `RSUM_EVERY` steps.
+        last: step of the last look.
+    """
+
+    def __init__(self, probe: Probe, trained: Bssan, path: Path, last: int):
+        super().__init__()
+        self.probe, self.trained, self.path, self.last = probe, trained, path, last
+        self.rows: list[dict] | None = None
+
+    def _ranking(self, logs: dict, batch: int) -> np.ndarray:
+        """Sum over the epoch's steps of each network's ranking loss; Keras reports the mean."""
+        return (batch + 1) * np.array([float(logs[f"{part}_ranking"]) for part in self.probe.parts])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._since, self._before = 0, np.zeros(len(self.probe.parts))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.rows is None:  # the optimizer knows its steps only now where a run is resumed
+            done = int(tf.keras.backend.get_value(self.model.optimizer.iterations))
+            self.rows = [row for row in read_rows(self.path) if row["step"] <= done]
+            if not self.rows:
+                self._look(done, np.full(len(self.probe.parts), np.nan))
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))
+        if step % EVERY == 0 and step <= self.last:
+            total = self._ranking(logs, batch)
+            self._look(step, (total - self._before) / (batch + 1 - self._since))
+            self._since, self._before = batch + 1, total
+
+    def on_train_end(self, logs=None):
+        if self.rows and self.rows[-1]["step"] < self.last and not collapsed(self.rows, self.probe.parts):
+            logger.info(no_sign(self.rows[-1], self.probe.parts))
+
+    def _look(self, step: int, losses: np.ndarray) -> None:
+        if self.trained is not self.probe.model:
+            self.probe.model.scorer.set_weights(self.trained.scorer.get_weights())
+        before = collapsed(self.rows, self.probe.parts)
+        losses = {f"{part}_loss": float(loss) for part, loss in zip(self.probe.parts, losses)}
+        self.rows.append({"step": step, **losses, **self.probe.measure(step % RSUM_EVERY == 0)})
+        write_text(self.path, as_csv(self.rows))
+        now = collapsed(self.rows, self.probe.parts)
+        if now and not before:
+            logger.warning(sign(self.rows[-1], now))
+        elif step == self.last and not now:
+            logger.info(no_sign(self.rows[-1], self.probe.parts))
+
+
+def collapsed(rows: Sequence[dict], parts: Sequence[str]) -> list[str]:
+    """The networks that showed the sign of collapse in two looks, one after the other.
+
+    The sign: of the probe's pairs, 90 % or more are ranked right as they are trained. Where all are attended to as a
+    test pair is, under 60 % are; or under 90 %, and of the hinge that is left there, training sees less than a tenth.
+    (Where training has no pair under Eq. 8, both are the same, and there is no sign.)
+    """
+
+    def shows(row: dict, part: str) -> bool:
+        trained, learned = (row[f"{part}_right_{name}"] for name in ("training", "learned"))
+        unseen = row[f"{part}_hinge_training"] < _LITTLE * row[f"{part}_hinge_learned"]
+        return trained >= _TOLD_APART and (learned < _NEAR_CHANCE or (learned < _TOLD_APART and unseen))
+
+    return [part for part in parts if any(shows(a, part) and shows(b, part) for a, b in zip(rows, rows[1:]))]
+
+
+def sign(row: dict, parts: Sequence[str]) -> str:
+    """The line that names a collapse."""
+    numbers = "; ".join(
+        f"{part.upper()} ranks {row[f'{part}_right_training']:.1%} of the probe's pairs right as they are trained "
+        f"(hinge {row[f'{part}_hinge_training']:.4f}), but {row[f'{part}_right_learned']:.1%} when all are attended "
+        f"to as a test pair is (chance 50 %, hinge {row[f'{part}_hinge_learned']:.4f})"
+        for part in parts
+    )
+    return (
+        f"EARLY SIGN OF COLLAPSE at step {row['step']}: {numbers}. Training tells negatives by their uniform attention "
+        "(Eq. 8), so that nothing more is learned of what they show. Remedy: --negative-attention learned, as the "
+        "preset `improved` has it."
+    )
+
+
+def no_sign(row: dict, parts: Sequence[str]) -> str:
+    """The line that says that all is well so far, or that nothing is learned yet."""
+    numbers = " and ".join(f"{part.upper()} ranks {row[f'{part}_right_learned']:.1%}" for part in parts)
+    slow = [part.upper() for part in parts if row[f"{part}_right_learned"] < _NEAR_CHANCE]
+    ending = f"; {' and '.join(slow)}: hardly anything learned yet" if slow else ""
+    return (
+        f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, all attended to "
+        f"as a test pair is (chance 50 %){ending}."
+    )
+
+
+def as_csv(rows: Sequence[dict]) -> str:
+    """Rows with the same columns as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of an `early_signs.csv` as numbers, `step` as int; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{**row, "step": int(row["step"])} for row in rows]
