@@ -93,10 +93,10 @@ def curves_figure(
 
 
 SIGNS = {
-    "hinge (Eq. 7, 17)": (("{part}_hinge_eq8", "--"), ("{part}_hinge_learned", "-")),
-    "score gap, positive - negative": (("{part}_gap_eq8", "--"), ("{part}_gap_learned", "-")),
-    "share of pairs ranked right": (("{part}_right_eq8", "--"), ("{part}_right_learned", "-")),
-    "entropy of {letter} on positives (1: even)": (("{part}_entropy", "-"),),
+    "hinge": (("{part}_hinge_eq8", "--"), ("{part}_hinge_learned", "-")),
+    "score gap": (("{part}_gap_eq8", "--"), ("{part}_gap_learned", "-")),
+    "pairs ranked right": (("{part}_right_eq8", "--"), ("{part}_right_learned", "-")),
+    "entropy of {letter} on positives": (("{part}_entropy", "-"),),
     "rsum": (("rsum", "-"),),
 }
 
@@ -112,7 +112,7 @@ def signs_figure(
     Args:
         curves: {name: the columns of `early_signs.csv` of each of its runs}.
     """
-    figure = new_figure(11, 14)
+    figure = new_figure(9, 12)
     axes = figure.subplots(len(SIGNS), 2, sharex=True)
     for (ylabel, lines), row in zip(SIGNS.items(), axes):
         for axis, part, letter in zip(row, ("w2r", "o2w"), ("α", "β")):
