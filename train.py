@@ -46,7 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, help="paper: Table I (tiny for scenes, else paper)")
     parser.add_argument("--variant", choices=VARIANTS, help="section V-A (full)")
     cli.add_data_flags(parser)
+    _add_model_flags(parser)
+    _add_training_flags(parser)
+    return parser
 
+
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model (defaults: the preset's)")
     group.add_argument("--trained-embeddings", dest="E_trained", type=int, metavar="N", help="trained numbers a word")
     group.add_argument("--train-embeddings", action="store_true", default=None, help="fine-tune the GloVe vectors")
@@ -66,11 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="the sum of (A u)∘(B t) is a score beside the MLP's",
     )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
-    group.add_argument("--dropout", type=float, help="on the inputs of LSTM and MLP")
+    group.add_argument("--dropout", type=float, help="on the inputs of LSTM, MLP and bilinear score")
     group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")
     group.add_argument("--lstm", dest="H", type=int, metavar="H", help="LSTM size of W2R")
     group.add_argument("--bilstm", dest="S", type=int, metavar="S", help="Bi-LSTM size of O2W")
 
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training (defaults: the preset's)")
     group.add_argument("--loss", choices=LOSSES, help="Eq. 7, or a softmax over positive and negatives")
     group.add_argument("--margin", type=float, help="M of Eq. 7")
@@ -116,7 +123,6 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"look for signs of collapse over the first {FIRST_STEPS} steps, or so many, and keep early_signs.csv",
     )
     group.add_argument("--seed", type=int, help="of weights, batches and dropout (0)")
-    return parser
 
 
 def run_name(text: str) -> str:

@@ -59,7 +59,7 @@ def start_from_cca(
     """Fit a CCA of pooled regions and bags of words on the training split, and let the model start from it.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
-    features, as the model sees them, to their captions' CCA vectors gives A with v' A comparable to t; then
+    features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
     W = A' (Eq. 2 and 10) up to scale, and the fusion (A v)∘(B t) has this A and picks t's numbers by B. The
     Bi-LSTM's candidates start as the word vectors, so that its states are comparable, too.
 

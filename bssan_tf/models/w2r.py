@@ -44,7 +44,10 @@ def batch_norm(name: str) -> tf.keras.layers.Layer:
 
 
 def project(config: ModelConfig, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor) -> list[tf.Tensor]:
-    """[A visual, B textual], each of `config.fusion` numbers; with a bilinear score dropout of `visual` before."""
+    """[A visual, B textual]: float (..., Q) and (..., S) to (..., F) each, F = `config.fusion`.
+
+    With a bilinear score there is dropout of `visual` before, as it does not pass the dropout before LSTM and MLP.
+    """
     size = config.fusion
     if config.bilinear and config.dropout:
         visual = ReplayableDropout(config.dropout, seed=3, name=f"{name}_dropout")(visual)

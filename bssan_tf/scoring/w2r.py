@@ -164,6 +164,7 @@ class FastW2R:
                 self.attention,
                 self.A,
                 self.from_region,
+                self.bilinear,
             )
             # in place: the largest array there is, and concat or a Variable would hold it twice
             products = tf.raw_ops.InplaceUpdate(x=products, i=tf.range(start, start + len(part)), v=part)
@@ -194,10 +195,10 @@ def _within(ascending: np.ndarray, start: int, step: int) -> slice:
 
 
 @traced
-def _word_products(queries, inputs, fused, regions, scales, attention, A, from_region):
+def _word_products(queries, inputs, fused, regions, scales, attention, A, from_region, factor):
     """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product (v, B, 4H).
 
-    Also <B t, A u> / |A u| (v, B), of 0 words where there is no fusion.
+    Also <B t, A u> / |A u| (v, B), or None where `factor`, the bilinear score's, is.
     """
     B, v, gates = tf.shape(regions)[0], tf.shape(queries)[0], tf.shape(inputs)[1]
     products = tf.matmul(queries[None], regions, transpose_b=True)  # (B, v, D)
@@ -205,11 +206,12 @@ def _word_products(queries, inputs, fused, regions, scales, attention, A, from_r
         products *= scales  # (B, 1, D)
     u = tf.matmul(learned_weights(products, *attention), regions)  # Eq. 3
     u = tf.transpose(u, (1, 0, 2))  # (v, B, M)
-    fits = tf.zeros((0, B))
+    fits = None
     if fused is not None:
         projected = tf.matmul(u, A)
         u = tf.concat([u, projected * fused[:, None]], axis=-1)
-        fits = tf.reduce_sum(unit(projected) * fused[:, None], axis=-1)
+        if factor is not None:
+            fits = tf.reduce_sum(unit(projected) * fused[:, None], axis=-1)
     flat = tf.matmul(tf.reshape(u, (v * B, -1)), from_region)
     return tf.reshape(flat, (v, B, gates)) + inputs[:, None], fits
 
