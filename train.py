@@ -72,6 +72,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
     group.add_argument("--dropout", type=float, help="on the inputs of LSTM, MLP and bilinear score")
+    group.add_argument("--word-dropout", type=float, help="share of the words that training does not see")
     group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")
     group.add_argument("--lstm", dest="H", type=int, metavar="H", help="LSTM size of W2R")
     group.add_argument("--bilstm", dest="S", type=int, metavar="S", help="Bi-LSTM size of O2W")
@@ -89,6 +90,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch")
     group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
+    group.add_argument(
+        "--all-pairs",
+        type=float,
+        metavar="WEIGHT",
+        help="of a second loss: the bilinear scores of all pairs of the batch; 0 for none",
+    )
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
     group.add_argument("--learning-rate", type=float, help="after the warm-up")
     group.add_argument("--momentum", type=float, help="of sgd")

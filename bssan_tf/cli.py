@@ -112,6 +112,12 @@ def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) ->
         choices=("faster_rcnn", "boxes", "grid"),
         help="fc7 of Faster R-CNN's detections, boxes of --boxes, or ten fixed ones",
     )
+    group.add_argument(
+        "--object-context",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="class and whole photo beside each object, for O2W",
+    )
     group.add_argument("--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures")
     group.add_argument("--glove", metavar="FILE", help="pre-trained word vectors, GloVe's text format")
 

@@ -55,7 +55,7 @@ def point_at_photos(
     corpus = load_grounded(folder)
     own_boxes = "boxes" in flags or _listed(config.data, corpus)
     model, tokenizer = run.load_model()
-    features = photo_features(run, config.data, folder, corpus.image_paths, own_boxes, progress)
+    features = photo_features(run, config, folder, corpus.image_paths, own_boxes, progress)
     (part,) = corpus.splits
     split = corpus.split(part).without_rows(features.bad_rows)
     truth = corpus.grounding

@@ -17,7 +17,7 @@ VARIANTS = ("full", "w2r", "o2w", "no_reg")
 NEGATIVE_ATTENTION = ("uniform", "learned", "mixed")
 NEGATIVE_SOURCES = ("random", "batch")
 LOSSES = ("hinge", "softmax")
-FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", "standard")
+FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", "standard", "centred")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("plateau", "cosine")
 PRESETS = ("improved", "paper")
@@ -42,6 +42,7 @@ class DataConfig:
     import_objects: str | None = None
     import_ids: str | None = None
     skip_bad_images: bool = False
+    object_context: bool = False  # class and whole photo beside each object, for O2W
     glove: str | None = None
     caption_length: int = 30  # L
 
@@ -69,6 +70,7 @@ class ModelConfig:
     attention_scale: float = 0.0  # start of a learned factor on e; 0: none, as in Eq. 1
     cosine_attention: bool = False  # the products of Eq. 2 and 10 are cosines, so that tanh does not saturate
     dropout: float = 0.0
+    word_dropout: float = 0.0  # share of the words of training captions whose vectors are zero
     o2w_weight: float = 0.6  # λ
 
     @property
@@ -89,6 +91,7 @@ class TrainingConfig:
     uniform_positives: float = 0.0  # share of the positives under Eq. 8, too; not in the paper
     negative_source: str = "random"
     negatives: int = 1  # K
+    all_pairs: float = 0.0  # weight of the loss of the bilinear scores of all B x B pairs; 0: not computed
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
@@ -218,7 +221,12 @@ class Config:
         _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
         _require(model.E_trained >= 0, "E_trained", model.E_trained, "0 or more")
         _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")
-        _require(0 <= model.dropout < 1, "dropout", model.dropout, "in [0, 1)")
+        for name in ("dropout", "word_dropout"):
+            _require(0 <= getattr(model, name) < 1, name, getattr(model, name), "in [0, 1)")
+        _require(training.all_pairs >= 0, "all_pairs", training.all_pairs, "0 or more")
+        fits = model.bilinear and training.negative_source == "batch"
+        rule = "0 without --bilinear and --negative-source batch"
+        _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
         _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")

@@ -18,6 +18,7 @@ from bssan_tf.config import Config, DataConfig, flag_of
 from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
+from bssan_tf.features.context import NO_CONTEXT, with_context
 from bssan_tf.features.store import Features
 from bssan_tf.pipeline import needed_features
 from bssan_tf.runs import RunFolder
@@ -71,6 +72,8 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
     if data.import_regions or data.import_objects:
         from bssan_tf.features.imported import import_features
 
+        if data.object_context:
+            raise UserError(NO_CONTEXT)
         features = import_features(
             corpus.image_ids,
             regions=data.import_regions and Path(data.import_regions),
@@ -78,7 +81,13 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
             ids=data.import_ids and Path(data.import_ids),
         )
         return Data(corpus, features)
-    return Data(corpus, _extracted(corpus, data, progress))
+    features = _extracted(corpus, data, progress)
+    return Data(corpus, with_context(features) if data.object_context else features)
+
+
+def context_size(config: Config) -> int | None:
+    """Q of a run whose objects have their context beside them, for photos of no corpus; None for others."""
+    return config.model.Q if config.data.object_context else None
 
 
 def _corpus(data: DataConfig) -> Corpus:
@@ -168,12 +177,13 @@ def store_name(extractor, boxes) -> str:
 
 
 def photo_features(
-    run: RunFolder, data: DataConfig, folder: Path, paths: Sequence[Path], own_boxes: bool = True, progress: bool = True
+    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], own_boxes: bool = True, progress: bool = True
 ) -> Features:
     """Features of photos of no corpus as the run's were made, kept in the cache; unreadable ones are left out with a
     warning.
 
     Args:
+        config: the run's, its files where they are now.
         folder: what the photos are from; names the store.
         paths: the photos, row by row; their names differ.
         own_boxes: False takes the ten fixed boxes in place of a boxes file.
@@ -183,14 +193,15 @@ def photo_features(
     """
     from bssan_tf.features.extraction import extract_features
 
-    ids = tuple(path.name for path in paths)
+    ids, data = tuple(path.name for path in paths), config.data
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
     boxes = detector or (objects_from(data) if own_boxes else "grid")
     # other pictures, another store: a picture that came or went would shift its rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
-    return extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    return with_context(features, context_size(config)) if data.object_context else features
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bssan_tf.config import Config, DataConfig
+from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import extractors_of, fingerprint, open_data, photo_features
+from bssan_tf.preparation import context_size, extractors_of, fingerprint, open_data, photo_features
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
@@ -69,13 +69,13 @@ def search(
     rerank = rerank and max(rerank, top)
     if is_photo:
         part, _ = corpus_part(run, config, split, progress)
-        features = _photo_features(run, config.data, Path(query), config.model.P)
+        features = _photo_features(run, config, Path(query))
         order, scores = CaptionSearch(fast, tokenizer(part.captions), memory_mb).rank(features, 0, rerank)
         found = part.captions
     else:
         tokens = tokenizer.read_sentence(query, "--search")
         if folder:
-            found, features = _folder_features(run, config.data, folder, progress)
+            found, features = _folder_features(run, config, folder, progress)
             rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
         else:
             part, features = corpus_part(run, config, split, progress)
@@ -93,21 +93,21 @@ def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> t
     return data.split(split), data.features
 
 
-def _photo_features(run: RunFolder, data: DataConfig, photo: Path, P: int) -> SimpleNamespace:
+def _photo_features(run: RunFolder, config: Config, photo: Path) -> SimpleNamespace:
     picture, size = read_picture(photo)
-    extractor, detector = extractors_of(run, data)
-    objects = photo_objects(data, photo, size, None, P, detector)
-    return SimpleNamespace(**describe_photo(extractor, picture, objects))
+    extractor, detector = extractors_of(run, config.data)
+    objects = photo_objects(config.data, photo, size, None, config.model.P, detector)
+    return SimpleNamespace(**describe_photo(extractor, picture, objects, context_size(config)))
 
 
-def _folder_features(run: RunFolder, data: DataConfig, folder: Path, progress: bool) -> tuple[list[Path], Features]:
+def _folder_features(run: RunFolder, config: Config, folder: Path, progress: bool) -> tuple[list[Path], Features]:
     """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
-    return paths, photo_features(run, data, folder, paths, progress=progress)
+    return paths, photo_features(run, config, folder, paths, progress=progress)
 
 
 def text_of(results: list[tuple[float, str]]) -> str:

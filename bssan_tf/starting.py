@@ -15,6 +15,7 @@ from bssan_tf.baselines import Cca, fit_cca, why_no_cca
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
+from bssan_tf.features.context import ObjectsInContext
 from bssan_tf.features.store import Features
 from bssan_tf.models.bssan import Bssan
 
@@ -34,7 +35,7 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(image_rows)[:SAMPLED_PICTURES])
     for norm, name in _norms(model):
-        if norm.mode == "standard":
+        if norm.fitted:
             norm.adapt(_sample(features, name, rows, rng))
 
 
@@ -71,7 +72,8 @@ def start_from_cca(
         What the CCA's selection chose.
     """
     rng = np.random.default_rng(seed)
-    visual = features.regions if features.regions is not None else features.objects
+    in_context = isinstance(features.objects, ObjectsInContext)
+    visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
     cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress=progress)
     words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)

@@ -88,3 +88,34 @@ def test_both_are_off_in_paper_and_on_for_photos():
     paper, photos = preset("paper").model, preset("improved", data="flickr8k").model
     assert (paper.bilinear, paper.cosine_attention) == (False, False)
     assert (photos.bilinear, photos.cosine_attention) == (True, True)
+
+
+def test_scores_of_all_pairs_are_the_bilinear_ones():
+    config = tiny_config("improved", dropout=0.0, negatives=7, all_pairs=0.5)
+    model = Bssan(config.model, 12)  # its MLPs are silent, so that the whole score is the bilinear one
+    outputs = model.siamese(config.training)(random_pairs(config, 8), training=True)
+    for part in ("w2r", "o2w"):
+        assert outputs[part].shape == outputs[f"{part}_all"].shape == (8, 8)
+        np.testing.assert_allclose(outputs[part], outputs[f"{part}_all"], atol=1e-5)
+    fewer = model.siamese(config.replace(negatives=2).training)(random_pairs(config, 8), training=True)
+    assert fewer["w2r"].shape == (8, 3)
+    np.testing.assert_allclose(fewer["w2r_all"], outputs["w2r_all"], atol=1e-5)
+
+
+def test_all_pairs_teach_attention_and_fusion_but_no_mlp():
+    config = tiny_config("improved", dropout=0.0, all_pairs=1.0)
+    model = Bssan(config.model, 12)
+    siamese = model.siamese(config.training)
+    with tf.GradientTape() as tape:
+        outputs = siamese(random_pairs(config, 8), training=True)
+        loss = tf.add_n([tf.reduce_sum(outputs[f"{part}_all"][:, 0]) for part in ("w2r", "o2w")])
+    kernels = siamese.trainable_variables
+    taught = {w.name for w, g in zip(kernels, tape.gradient(loss, kernels)) if g is not None}
+    assert {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_fusion_A/kernel:0", "o2w_fusion_B/kernel:0"} <= taught
+    assert not any("mlp" in name or "w2r_lstm" in name for name in taught)
+
+
+@pytest.mark.parametrize("values", [{"bilinear": False}, {"negative_source": "random"}, {"all_pairs": -1.0}])
+def test_all_pairs_need_a_bilinear_score_and_a_batch(values):
+    with pytest.raises(UserError, match="--all-pairs"):
+        tiny_config("improved", **{"all_pairs": 1.0, **values}).check()

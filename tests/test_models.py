@@ -274,3 +274,27 @@ def test_dropout_replays_from_a_saved_step():
     again(x)
     again.step.assign(1)
     np.testing.assert_array_equal(again(x, training=True), second)
+
+def test_word_dropout_drops_whole_words_in_training_alone():
+    from bssan_tf.models.layers import ReplayableDropout
+
+    layer = ReplayableDropout(0.5, seed=1, whole=True)
+    words = np.ones((20, 6, 9), np.float32)
+    np.testing.assert_array_equal(layer(words), words)
+    seen = layer(words, training=True).numpy()
+    assert (seen == seen[..., :1]).all() and set(np.unique(seen)) == {0, 2}
+    assert 0.35 < (seen[..., 0] == 0).mean() < 0.65
+
+
+def test_centred_norm_keeps_the_weight_of_numbers():
+    from bssan_tf.models.layers import FeatureNorm
+
+    rows = np.random.default_rng(0).gamma(1.0, [1.0, 9.0, 25.0], (500, 3)).astype(np.float32)
+    norm = FeatureNorm("centred")
+    norm.build(rows.shape)
+    norm.adapt(rows)
+    scaled, plain = norm(rows).numpy(), FeatureNorm("sqrt_l2")(rows).numpy()
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.var(axis=0).mean(), 1, rtol=1e-3)
+    ratios = scaled.std(axis=0) / plain.std(axis=0)
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-3)

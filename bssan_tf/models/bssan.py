@@ -17,6 +17,7 @@ from bssan_tf.models.layers import (
     JoinNegatives,
     MatchingScore,
     PairCaptions,
+    ReplayableDropout,
     UniformPairs,
     WordMask,
 )
@@ -75,10 +76,13 @@ class Bssan:
             self.embeddings.append(layer)
         if config.E_trained:
             self.embeddings.append(tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding"))
+        if config.word_dropout:
+            self.word_dropout = ReplayableDropout(config.word_dropout, seed=5, whole=True, name="word_dropout")
 
     def _embed(self, tokens):
         vectors = [embedding(tokens) for embedding in self.embeddings]
-        return vectors[0] if len(vectors) == 1 else tf.keras.layers.Concatenate(name="words")(vectors)
+        words = vectors[0] if len(vectors) == 1 else tf.keras.layers.Concatenate()(vectors)
+        return self.word_dropout(words) if self.config.word_dropout else words
 
     def _picture_inputs(self) -> dict[str, tf.Tensor]:
         inputs, config = {}, self.config
@@ -89,33 +93,37 @@ class Bssan:
             inputs["valid"] = tf.keras.Input((None,), dtype="bool", name="valid")
         return inputs
 
-    def _scores(self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs) -> dict[str, tf.Tensor]:
-        """Outputs of both networks for pictures and the captions (N, L) that `pair` lays beside them."""
+    def _paired(self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs) -> dict[str, dict]:
+        """Inputs of both networks, by name, for pictures and the captions (N, L) that `pair` lays beside them."""
         words = self._embed(captions)  # (N, L, E)
-        mask = WordMask(name="word_mask")(captions)
+        mask = WordMask(name=f"{pair.name}_word_mask")(captions)
         paired_mask = pair(mask)  # (B, C, L)
-        uniform = attention(paired_mask)
-        outputs = {}
+        shared = {"mask": paired_mask, "uniform": attention(paired_mask)}
+        given = {}
         if self.has_w2r:
-            outputs |= self.w2r(
-                {
-                    "regions": inputs["regions"],
-                    "words": pair(words),
-                    "mask": paired_mask,
-                    "uniform": uniform,
-                }
-            )
+            given["w2r"] = {"regions": inputs["regions"], "words": pair(words), **shared}
         if self.has_o2w:
-            states = self.o2w_text({"words": words, "mask": mask})
-            outputs |= self.o2w(
-                {
-                    "objects": inputs["objects"],
-                    "valid": inputs["valid"],
-                    "states": pair(states),
-                    "mask": paired_mask,
-                    "uniform": uniform,
-                }
-            )
+            states = pair(self.o2w_text({"words": words, "mask": mask}))
+            given["o2w"] = {"objects": inputs["objects"], "valid": inputs["valid"], "states": states, **shared}
+        return given
+
+    def _scores(self, given: dict[str, dict]) -> dict[str, tf.Tensor]:
+        """Outputs of both networks for what `_paired` gave."""
+        outputs = {}
+        for name, network in self._networks().items():
+            outputs |= network(given[name])
+        return outputs
+
+    def _networks(self) -> dict[str, tf.keras.Model]:
+        networks = {"w2r": self.w2r} if self.has_w2r else {}
+        return networks | ({"o2w": self.o2w} if self.has_o2w else {})
+
+    def _bilinear_scores(self, given: dict[str, dict]) -> dict[str, tf.Tensor]:
+        """The bilinear scores alone, without LSTM and MLP, which are the costly part."""
+        outputs = {}
+        for name, network in self._networks().items():
+            layer = network.get_layer(f"{name}_bilinear")
+            outputs[f"{name}_all"] = tf.keras.Model(network.input, layer.output, name=f"{name}_fit")(given[name])
         return outputs
 
     def _add_total(self, outputs: dict) -> dict[str, tf.Tensor]:
@@ -128,12 +136,8 @@ class Bssan:
     def _build_scorer(self) -> tf.keras.Model:
         inputs = self._picture_inputs()
         inputs["tokens"] = tf.keras.Input((None,), dtype="int32", name="tokens")
-        outputs = self._scores(
-            inputs,
-            inputs["tokens"],
-            PairCaptions("own", name="pair"),
-            UniformPairs("learned", name="attention"),
-        )
+        pair, attention = PairCaptions("own", name="pair"), UniformPairs("learned", name="attention")
+        outputs = self._scores(self._paired(inputs, inputs["tokens"], pair, attention))
         outputs = {name: FirstCaption(name=f"{name}_of_pair")(value) for name, value in outputs.items()}
         return tf.keras.Model(inputs, self._add_total(outputs), name="bssan")
 
@@ -141,7 +145,8 @@ class Bssan:
         """The graph that is trained: positives and negatives in one batch.
 
         Inputs as the scorer's, and `negative_tokens` (B, K, L) where negatives are random captions.
-        Outputs `w2r` and `o2w`, float32 (B, 1 + K), the positive pair in column 0.
+        Outputs `w2r` and `o2w`, float32 (B, 1 + K), the positive pair in column 0; with `all_pairs` also `w2r_all` and
+        `o2w_all`, float32 (B, B), bilinear scores with every caption of the replica's batch, the positive in column 0.
         """
         inputs = self._picture_inputs()
         inputs["tokens"] = captions = tf.keras.Input((None,), dtype="int32", name="tokens")
@@ -150,13 +155,14 @@ class Bssan:
                 (training.negatives, None), dtype="int32", name="negative_tokens"
             )
             captions = JoinNegatives(name="captions")([captions, inputs["negative_tokens"]])
-        outputs = self._scores(
-            inputs,
-            captions,
-            PairCaptions(training.negative_source, training.negatives, name="pair"),
-            UniformPairs(
-                training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
-            ),
+        pair = PairCaptions(training.negative_source, training.negatives, name="pair")
+        attention = UniformPairs(
+            training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
         )
+        outputs = self._scores(self._paired(inputs, captions, pair, attention))
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
+        if training.all_pairs:
+            others = training.batch_size // tf.distribute.get_strategy().num_replicas_in_sync - 1
+            pair, attention = PairCaptions("batch", others, name="pair_all"), UniformPairs("learned", name="attend_all")
+            outputs |= self._bilinear_scores(self._paired(inputs, inputs["tokens"], pair, attention))
         return tf.keras.Model(inputs, outputs, name="siamese")

@@ -15,32 +15,40 @@ register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
 @register
 class FeatureNorm(tf.keras.layers.Layer):
-    """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows), `sqrt_l2` or `standard`.
+    """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows), `sqrt_l2`, `standard` or
+    `centred`.
 
     Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`. `standard` is
-    `sqrt_l2` and then (x - mean) / deviation of each number, with the statistics that `adapt` was given.
+    `sqrt_l2` and then (x - mean) / deviation of each number, with the statistics that `adapt` was given; `centred` is
+    the same with one deviation for all, so that numbers keep their weight to each other.
     """
 
     def __init__(self, mode: str = "none", **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the mode has statistics."""
+        return self.mode in ("standard", "centred")
+
     def build(self, input_shape):
-        if self.mode == "standard":
+        if self.fitted:
             shape = input_shape[-1:]
             self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
             self.variance = self.add_weight(name="variance", shape=shape, initializer="ones", trainable=False)
         super().build(input_shape)
 
     def adapt(self, features: np.ndarray) -> None:
-        """Take the statistics of `standard` from rows float (n, M) as stored; without effect in other modes."""
-        if self.mode == "standard":
+        """Take the statistics from rows float (n, M) as stored; without effect in modes that have none."""
+        if self.fitted:
             rows = _unit(_signed_root(tf.constant(features, tf.float32))).numpy().astype(np.float64)
             self.mean.assign(rows.mean(axis=0))
-            self.variance.assign(rows.var(axis=0) + 1e-8)  # a number that never varies stays finite
+            variance = rows.var(axis=0) if self.mode == "standard" else np.full(rows.shape[1], rows.var(axis=0).mean())
+            self.variance.assign(variance + 1e-8)  # a number that never varies stays finite
 
     def call(self, features):
-        if self.mode == "standard":
+        if self.fitted:
             return (_unit(_signed_root(features)) - self.mean) * tf.math.rsqrt(self.variance)
         if self.mode.startswith("sqrt"):
             features = _signed_root(features)
@@ -271,12 +279,14 @@ class ReplayableDropout(tf.keras.layers.Layer):
     Args:
         rate: share of the entries set to zero in training; the rest is scaled by 1 / (1 - rate).
         seed: masks differ between layers of different seeds.
+        whole: drop vectors along the last axis as a whole, words for example.
     """
 
-    def __init__(self, rate: float, seed: int = 0, **kwargs):
+    def __init__(self, rate: float, seed: int = 0, whole: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.rate = rate
         self.seed = seed
+        self.whole = whole
 
     def build(self, input_shape):
         self.step = self.add_weight(
@@ -296,10 +306,11 @@ class ReplayableDropout(tf.keras.layers.Layer):
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context else 0  # none while a graph is put together
         seed = tf.stack([self.seed + 1000 * replica, self.step.read_value()])
-        return tf.nn.experimental.stateless_dropout(features, self.rate, seed=seed)
+        noise = tf.concat([tf.shape(features)[:-1], [1]], axis=0) if self.whole else None
+        return tf.nn.experimental.stateless_dropout(features, self.rate, seed=seed, noise_shape=noise)
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "whole": self.whole}
 
 
 @register

@@ -1,0 +1,105 @@
+"""Objects with their class and the whole photo beside them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from feature_fixtures import tiny_extractor, write_boxes, write_pictures
+
+from bssan_tf.config import DataConfig, preset
+from bssan_tf.errors import UserError
+from bssan_tf.features.context import CLASS_SHARE, OWN_SHARE, PHOTO_SHARE, in_context, with_context
+from bssan_tf.features.extraction import extract_features
+from bssan_tf.features.objects import BoxesFile, top_objects
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.store import Features
+from bssan_tf.preparation import open_data
+from bssan_tf.visualization import describe_photo
+
+
+def pictures(n=3, P=4, Q=5, D=6, M=7, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "objects": rng.gamma(1, 5, (n, P, Q)).astype(np.float16),
+        "classes": rng.integers(-1, classes, (n, P)).astype(np.int32),
+        "scores": rng.uniform(size=(n, P)).astype(np.float32),
+        "valid": np.arange(P) < rng.integers(1, P, n)[:, None],
+        "regions": rng.gamma(1, 2, (n, D, M)).astype(np.float16),
+    }
+
+
+def test_each_part_has_its_share_and_says_what_it_should():
+    given = pictures()
+    found = in_context(**given, Q=5 + 3 + 7)
+    assert found.shape == (3, 4, 15) and found.dtype == np.float32
+    for i, p in np.ndindex(3, 4):
+        own, named, photo = np.split(found[i, p], [5, 8])
+        if not given["valid"][i, p]:
+            assert not found[i, p].any()
+            continue
+        vector = given["objects"][i, p].astype(np.float32)
+        np.testing.assert_allclose(own, OWN_SHARE * vector / vector.sum(), rtol=1e-4)
+        expected = np.zeros(3)
+        if given["classes"][i, p] >= 0:
+            expected[given["classes"][i, p]] = CLASS_SHARE * given["scores"][i, p]
+        np.testing.assert_allclose(named, expected, rtol=1e-5)
+        mean = given["regions"][i].astype(np.float32).mean(axis=0)
+        np.testing.assert_allclose(photo, PHOTO_SHARE * mean / mean.sum(), rtol=1e-4)
+
+
+def test_a_class_without_a_place_is_left_out_and_zeros_stay_zeros():
+    given = pictures(classes=9)
+    assert np.isfinite(in_context(**given, Q=5 + 2 + 7)).all()
+    given["objects"][:], given["classes"][:] = 0, -1
+    assert not in_context(**given, Q=5 + 2 + 7)[..., :7].any()
+
+
+def test_rows_are_read_as_numpy_reads_them():
+    given = pictures(n=6)
+    features = with_context(Features(tuple("abcdef"), **given))
+    whole = in_context(**given, Q=features.objects.shape[2])
+    assert features.objects.shape == whole.shape and len(features.objects) == 6
+    for rows in (2, slice(1, 4), np.array([4, 0, 4]), np.arange(6) % 2 == 0, -1):
+        np.testing.assert_array_equal(features.objects[rows], whole[rows])
+
+
+def test_places_are_those_of_the_labels_or_of_the_classes_that_occur():
+    given = pictures()
+    given["classes"][0, 0] = 2
+    assert with_context(Features(tuple("abc"), **given)).objects.shape[2] == 5 + 3 + 7
+    named = Features(tuple("abc"), **given, manifest={"labels": list("uvwxyz")})
+    assert with_context(named).objects.shape[2] == 5 + 6 + 7
+    assert with_context(named, Q=20).objects.shape[2] == 20
+    given["classes"][:] = -1  # ten fixed boxes have no classes
+    assert with_context(Features(tuple("abc"), **given)).objects.shape[2] == 5 + 7
+
+
+def test_imported_arrays_have_no_context(tmp_path):
+    given = pictures()
+    with pytest.raises(UserError, match="--object-context: needs regions, and objects of a detector"):
+        with_context(Features(tuple("abc"), regions=given["regions"], objects=given["objects"]))
+
+
+def test_a_new_photo_is_described_as_the_corpus_was(tmp_path):
+    corpus, boxes = write_pictures(tmp_path / "photos", 3), tmp_path / "boxes.npz"
+    write_boxes(boxes, corpus)
+    extractor, file = tiny_extractor(tmp_path), BoxesFile(boxes)
+    stored = extract_features(corpus, tmp_path / "store", extractor, boxes=boxes, progress=False)
+    features = with_context(stored)
+    picture, size = read_picture(corpus.image_paths[1])
+    objects = top_objects(file.boxes[file.row_of_name[corpus.image_ids[1]]], size, 10)
+    found = describe_photo(extractor, picture, objects, features.objects.shape[2])
+    np.testing.assert_allclose(found["objects"][0], features.objects[1], atol=2e-4)
+
+
+def test_off_in_paper_on_scenes_and_on_for_photos():
+    assert not preset("paper", data="flickr8k").data.object_context
+    assert not preset("improved").data.object_context
+    assert preset("improved", data="flickr8k").data.object_context
+
+
+def test_the_flag_and_imports_do_not_go_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("bssan_tf.preparation.load_corpus", lambda *a, **k: SimpleNamespace(image_ids=()))
+    data = DataConfig(data="flickr8k", import_regions="r.npy", import_objects="o.npy", object_context=True)
+    with pytest.raises(UserError, match="--no-object-context"):
+        open_data(data)
