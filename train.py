@@ -12,15 +12,13 @@ from bssan_tf.config import (
     NEGATIVE_ATTENTION,
     NEGATIVE_SOURCES,
     OPTIMIZERS,
-    PRESETS,
     SCHEDULES,
-    SIZES,
     VARIANTS,
     Config,
     flag_of,
-    preset,
 )
 from bssan_tf.errors import UserError
+from bssan_tf.presets import PRESETS, SIZES, preset
 from bssan_tf.runs import RUNS, RunFolder, free_name
 
 FIRST_STEPS = 300  # of --early-signs without a number
