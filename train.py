@@ -12,15 +12,13 @@ from bssan_tf.config import (
     NEGATIVE_ATTENTION,
     NEGATIVE_SOURCES,
     OPTIMIZERS,
-    PRESETS,
     SCHEDULES,
-    SIZES,
     VARIANTS,
     Config,
     flag_of,
-    preset,
 )
 from bssan_tf.errors import UserError
+from bssan_tf.presets import PRESETS, SIZES, preset
 from bssan_tf.runs import RUNS, RunFolder, free_name
 
 FIRST_STEPS = 300  # of --early-signs without a number
@@ -176,6 +174,8 @@ def config_of(options: argparse.Namespace) -> Config:
     """The preset with the flags that were given; UserError if a value makes no sense."""
     given = given_fields(options)
     data, name = given.get("data", "scenes"), options.preset or "improved"
+    if options.import_regions or options.import_objects:
+        given.setdefault("object_context", False)  # they have no classes
     size = options.size or ("tiny" if data == "scenes" else "paper")
     return preset(name, size, options.variant or "full", data).replace(**given).check()
 

@@ -19,13 +19,14 @@ import tensorflow as tf
 
 from benchmarks import operations, workload
 from bssan_tf import cli
-from bssan_tf.config import Config, preset
+from bssan_tf.compiling import compile_siamese, in_bfloat16
+from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.features.store import Features
 from bssan_tf.files import write_json
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, gather, training_dataset
-from bssan_tf.training import compile_siamese, in_bfloat16
+from bssan_tf.presets import preset
 
 
 def main(arguments: list[str] | None = None) -> None:

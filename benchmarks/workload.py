@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import cli
-from bssan_tf.config import ModelConfig, preset
+from bssan_tf.config import ModelConfig
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import plan_scene
 from bssan_tf.errors import UserError
+from bssan_tf.presets import preset
 from bssan_tf.text import Tokenizer
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import callbacks as cb
+from bssan_tf.compiling import compile_siamese, in_bfloat16
 from bssan_tf.config import Config, TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.devices import make_strategy
@@ -22,7 +23,6 @@ from bssan_tf.early_signs import EarlySigns, Probe, check_probe
 from bssan_tf.errors import UserError
 from bssan_tf.export import export_saved_model
 from bssan_tf.files import write_json
-from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, own_errors, training_dataset
 from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
@@ -132,48 +132,6 @@ def _check_replicas(training: TrainingConfig, strategy: tf.distribute.Strategy) 
             f"--batch-size {training.batch_size}: {share} pairs on each of {replicas} devices leave no "
             f"{training.negatives} others as negatives; take a larger batch or fewer --negatives"
         )
-
-
-def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
-    """Losses of Eq. 7 and 17 with the weights of Eq. 18 (δ is in the layers), and the optimizer."""
-    training = config.training
-    symmetric = training.negative_source == "batch"
-    if training.loss == "hinge":
-        loss = PairwiseHinge(training.margin, symmetric)
-    else:
-        loss = RankingSoftmax(symmetric)
-    clip = training.clip_norm or None
-    if training.optimizer == "sgd":
-        optimizer = tf.keras.optimizers.SGD(training.learning_rate, momentum=training.momentum, global_clipnorm=clip)
-    else:
-        optimizer = tf.keras.optimizers.Adam(training.learning_rate, global_clipnorm=clip)
-    names = list(siamese.output)
-    weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
-    weights |= {f"{name}_all": training.all_pairs for name in ("w2r", "o2w")}
-    siamese.compile(
-        optimizer=optimizer,
-        loss={name: loss for name in names},
-        loss_weights={name: weights[name] for name in names},
-        metrics={name: _metrics(loss, training.margin, "" if len(names) > 1 else f"{name}_") for name in names},
-    )
-    optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
-
-
-def in_bfloat16(model: Bssan) -> Bssan:
-    """A model with the same weights whose products are in bfloat16; weights and scores stay float32."""
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        other = Bssan(model.config, model.vocabulary_size, model.l2)
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
-    other.scorer.set_weights(model.scorer.get_weights())
-    return other
-
-
-def _metrics(loss, margin: float, prefix: str) -> list[tf.keras.metrics.Metric]:
-    """Ranking loss without the L2 term, and share of active hinges. Keras prefixes them where outputs are several."""
-    ranking = tf.keras.metrics.MeanMetricWrapper(loss.call, name=f"{prefix}ranking")
-    return [ranking, ActiveHinges(margin, name=f"{prefix}active")]
 
 
 def validation_split(data: Data, training: TrainingConfig) -> Split:

@@ -8,13 +8,13 @@ import pytest
 from coco_fixtures import HEIGHT, WIDTH, write_coco
 
 from bssan_tf.coco_pointing import point_at_photos, shares
-from bssan_tf.config import preset
 from bssan_tf.errors import UserError
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pointing import Case
+from bssan_tf.presets import preset
 from bssan_tf.report import photo_pointing_text
 from bssan_tf.runs import RunFolder
 from bssan_tf.text import Tokenizer

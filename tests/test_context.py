@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
-from bssan_tf.config import DataConfig, preset
+from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import CLASS_SHARE, OWN_SHARE, PHOTO_SHARE, in_context, with_context
 from bssan_tf.features.extraction import extract_features
@@ -14,6 +14,7 @@ from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
 from bssan_tf.preparation import open_data
+from bssan_tf.presets import preset
 from bssan_tf.visualization import describe_photo
 
 

@@ -244,7 +244,7 @@ def test_frozen_word_vectors_stay():
 
 
 def test_table_1_sizes():
-    from bssan_tf.config import preset
+    from bssan_tf.presets import preset
 
     model = Bssan(preset("paper").model, 100)
     units = {
@@ -274,6 +274,7 @@ def test_dropout_replays_from_a_saved_step():
     again(x)
     again.step.assign(1)
     np.testing.assert_array_equal(again(x, training=True), second)
+
 
 def test_word_dropout_drops_whole_words_in_training_alone():
     from bssan_tf.models.layers import ReplayableDropout

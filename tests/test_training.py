@@ -18,10 +18,11 @@ from training_fixtures import killed_in_the_last_epoch, make_config, write_featu
 import train
 from bssan_tf import callbacks as cb
 from bssan_tf import training
-from bssan_tf.config import Config, preset
+from bssan_tf.config import Config
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import evaluate
 from bssan_tf.pipeline import PairStream
+from bssan_tf.presets import preset
 from bssan_tf.runs import RunFolder
 from bssan_tf.search import search
 

@@ -7,6 +7,7 @@ from model_fixtures import VOCABULARY, random_pairs, tiny_config
 from training_fixtures import make_config, write_features
 
 from bssan_tf import training
+from bssan_tf.compiling import compile_siamese, in_bfloat16
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import RunFolder
 
@@ -52,9 +53,9 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
     config = tiny_config(name, H=32, S=32, M=64, Q=64, D=20, E_trained=32, batch_size=16, dropout=0.0)
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     inputs, losses, gradients = random_batch(config), [], []
-    for one in (model, training.in_bfloat16(model)):
+    for one in (model, in_bfloat16(model)):
         siamese = one.siamese(config.training)
-        training.compile_siamese(siamese, config)
+        compile_siamese(siamese, config)
         with tf.GradientTape() as tape:
             scores = siamese(inputs, training=True)
             loss = siamese.compute_loss(y={k: tf.zeros(16) for k in scores}, y_pred=scores)
