@@ -247,8 +247,9 @@ class _Job:
             validation.image_of_caption,
         )
         self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
+        parts = [name for name in siamese.output if not name.endswith("_all")]
         gone = 0.02 * (training.margin if training.loss == "hinge" else 1.0)
-        collapse = cb.CollapseWarning(list(siamese.output), chance, gone, training.negative_attention)
+        collapse = cb.CollapseWarning(parts, chance, gone, training.negative_attention)
         plateau = tf.keras.callbacks.ReduceLROnPlateau(
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )

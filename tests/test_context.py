@@ -32,7 +32,8 @@ def pictures(n=3, P=4, Q=5, D=6, M=7, classes=3, seed=0):
 def test_each_part_has_its_share_and_says_what_it_should():
     given = pictures()
     found = in_context(**given, Q=5 + 3 + 7)
-    assert found.shape == (3, 4, 15) and found.dtype == np.float32
+    assert found.shape == (3, 4, 15)
+    assert found.dtype == np.float32
     for i, p in np.ndindex(3, 4):
         own, named, photo = np.split(found[i, p], [5, 8])
         if not given["valid"][i, p]:
@@ -59,7 +60,8 @@ def test_rows_are_read_as_numpy_reads_them():
     given = pictures(n=6)
     features = with_context(Features(tuple("abcdef"), **given))
     whole = in_context(**given, Q=features.objects.shape[2])
-    assert features.objects.shape == whole.shape and len(features.objects) == 6
+    assert features.objects.shape == whole.shape
+    assert len(features.objects) == 6
     for rows in (2, slice(1, 4), np.array([4, 0, 4]), np.arange(6) % 2 == 0, -1):
         np.testing.assert_array_equal(features.objects[rows], whole[rows])
 
