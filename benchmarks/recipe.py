@@ -1,6 +1,7 @@
 """A study of recipes: train sets of flags on the same time budget, and measure each on the same held-back pictures.
 
     python -m benchmarks.recipe SETS.txt --minutes 10 --seeds 0 1 2 --csv recipe.csv --common "--data flickr8k ..."
+    python -m benchmarks.recipe --table recipe.csv --against cca
 
 SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the others
 when the minutes are over. The pictures are held back from the train split, so that the
@@ -24,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import train as command
+from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
@@ -32,17 +34,14 @@ from bssan_tf.metrics import single_caption_report
 from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
-COLUMNS = (
-    "name", "flags", "seed", "minutes", "epochs", "pairs", "images", "i2t_R@1", "i2t_R@5", "i2t_R@10", "i2t_MedR",
-    "t2i_R@1", "t2i_R@5", "t2i_R@10", "t2i_MedR", "rsum", "w2r_rsum", "o2w_rsum",
-)  # fmt: skip
+COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
 BASELINE, BASELINE_FLAGS = "cca", "regularised CCA"  # name and flags of the yardstick's row
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study; print each row when it is there."""
+    """Run the study and print each row when it is there, or print the table of one."""
     parser = cli.Parser(prog="python -m benchmarks.recipe", description=__doc__.split("\n")[0])
-    parser.add_argument("sets", type=Path, help="a set a line, `name: flags of train.py`")
+    parser.add_argument("sets", type=Path, nargs="?", help="a set a line, `name: flags of train.py`")
     parser.add_argument("--common", default="", help="flags of every set, in one string")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each; a cosine has --epochs (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -52,18 +51,35 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
-    study(parser.parse_args(arguments))
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help=f"train nothing, print a study's CSV as Markdown: means over the seeds, rsum ± {SPREAD} of them",
+    )
+    parser.add_argument(
+        "--against", metavar="NAME", help="with --table, a column more: mean rsum less that of this set"
+    )
+    options = parser.parse_args(arguments)
+    if (options.sets is None) == (options.table is None):
+        parser.error("give SETS.txt or --table FILE.csv, one of them")
+    if options.against is not None and options.table is None:
+        parser.error("--against: only with --table")
+    if options.table is None:
+        study(options)
+    else:
+        print(markdown(read_rows(options.table), options.table, options.against))
 
 
 def study(options: argparse.Namespace) -> None:
     """Train and measure what the CSV does not have yet, the CCA first.
 
     Raises:
-        UserError: as the parts of the study, or a set with the name of the baseline's rows.
+        UserError: as the parts of the study, a CSV of something else, a set with the name of the baseline's rows.
     """
     sets = read_sets(options.sets)
     configs = {name: config_of(f"{options.common} {flags}", options.minutes) for name, flags in sets.items()}
-    done = {(row["name"], row["seed"]) for row in rows_of(options.csv)}
+    done = {(row["name"], row["seed"]) for row in (read_rows(options.csv) if options.csv.exists() else ())}
     opened: dict = {}
 
     def data_of(config: Config) -> Data:
@@ -195,14 +211,6 @@ def figures(scores: dict[str, np.ndarray], part: Split) -> dict:
         "rsum": round(whole["rsum"], 1),
         **{f"{key}_rsum": round(reports[key]["rsum"], 1) if key in reports else "" for key in ("w2r", "o2w")},
     }
-
-
-def rows_of(path: Path) -> list[dict]:
-    """The rows that a CSV has, none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def append(path: Path, row: dict) -> None:
