@@ -1,11 +1,13 @@
 """A study of recipes: train sets of flags on the same time budget, and measure each on the same held-back pictures.
 
     python -m benchmarks.recipe SETS.txt --minutes 10 --seeds 0 1 2 --csv recipe.csv --common "--data flickr8k ..."
+    python -m benchmarks.recipe --table recipe.csv --against cca
 
 SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the others
 when the minutes are over. The pictures are held back from the train split, so that the
-validation and test splits stay unseen. A row is appended for each set and seed; sets that the CSV has are left out,
-so that a killed study goes on where it was.
+validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
+caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
+so that a killed study goes on where it was. `--baseline` adds a row of a regularised CCA of the same pictures.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import csv
 import dataclasses
 import os
 import shlex
+import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,47 +25,91 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import train as command
+from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
 from bssan_tf.config import Config
+from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import retrieval_report
+from bssan_tf.metrics import single_caption_report
 from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
-COLUMNS = (
-    "name", "flags", "seed", "minutes", "epochs", "pairs", "images", "i2t_R@1", "i2t_R@5", "i2t_R@10", "i2t_MedR",
-    "t2i_R@1", "t2i_R@5", "t2i_R@10", "t2i_MedR", "rsum", "w2r_rsum", "o2w_rsum",
-)  # fmt: skip
+COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
+BASELINE, BASELINE_FLAGS = "cca", "regularised CCA"  # name and flags of the yardstick's row
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study; print each row when it is there."""
+    """Run the study and print each row when it is there, or print the table of one."""
     parser = cli.Parser(prog="python -m benchmarks.recipe", description=__doc__.split("\n")[0])
-    parser.add_argument("sets", type=Path, help="a set a line, `name: flags of train.py`")
+    parser.add_argument("sets", type=Path, nargs="?", help="a set a line, `name: flags of train.py`")
     parser.add_argument("--common", default="", help="flags of every set, in one string")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each; a cosine has --epochs (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
+    parser.add_argument(
+        "--baseline", action="store_true", help=f"a row `{BASELINE}` for each data config: {BASELINE_FLAGS}"
+    )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
-    study(parser.parse_args(arguments))
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help=f"train nothing, print a study's CSV as Markdown: means over the seeds, rsum ± {SPREAD} of them",
+    )
+    parser.add_argument(
+        "--against", metavar="NAME", help="with --table, a column more: mean rsum less that of this set"
+    )
+    options = parser.parse_args(arguments)
+    if (options.sets is None) == (options.table is None):
+        parser.error("give SETS.txt or --table FILE.csv, one of them")
+    if options.against is not None and options.table is None:
+        parser.error("--against: only with --table")
+    if options.table is None:
+        study(options)
+    else:
+        print(markdown(read_rows(options.table), options.table, options.against))
 
 
 def study(options: argparse.Namespace) -> None:
-    """Train and measure what the CSV does not have yet."""
+    """Train and measure what the CSV does not have yet, the CCA first.
+
+    Raises:
+        UserError: as the parts of the study, a CSV of something else, a set with the name of the baseline's rows.
+    """
     sets = read_sets(options.sets)
     configs = {name: config_of(f"{options.common} {flags}", options.minutes) for name, flags in sets.items()}
-    done = {(row["name"], row["seed"]) for row in rows_of(options.csv)}
+    done = {(row["name"], row["seed"]) for row in (read_rows(options.csv) if options.csv.exists() else ())}
     opened: dict = {}
+
+    def data_of(config: Config) -> Data:
+        if config.data not in opened:
+            opened[config.data] = hold_back(open_data(config.data), options.held)
+        return opened[config.data]
+
+    def add(name: str, flags: str, row: dict) -> None:
+        append(options.csv, {"name": name, "flags": flags, **row})
+        print(name, "  ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+
+    for name, config in baselines_of(configs).items() if options.baseline else ():
+        if name not in {known for known, _ in done}:  # one row, whatever the seeds
+            add(name, BASELINE_FLAGS, baseline(config.replace(seed=options.seeds[0]), data_of(config)))
     for seed in options.seeds:
         for name, config in configs.items():
-            if (name, str(seed)) in done:
-                continue
-            if config.data not in opened:
-                opened[config.data] = hold_back(open_data(config.data), options.held)
-            row = measure(config.replace(seed=seed), opened[config.data], options.runs / f"{name}-{seed}")
-            append(options.csv, {"name": name, "flags": sets[name], **row})
-            print(name, "  ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+            if (name, str(seed)) not in done:
+                row = measure(config.replace(seed=seed), data_of(config), options.runs / f"{name}-{seed}")
+                add(name, sets[name], row)
+
+
+def baselines_of(configs: dict[str, Config]) -> dict[str, Config]:
+    """{name of the row: first config with these data}: `cca`, and `cca of SET` where later sets have other data."""
+    found: dict = {}
+    for name, config in configs.items():
+        if config.data not in {known.data for known in found.values()}:
+            found[f"{BASELINE} of {name}" if found else BASELINE] = config
+    if taken := found.keys() & configs.keys():
+        raise UserError(f"{min(taken)}: is the name of the --baseline's rows; give the set another")
+    return found
 
 
 def read_sets(path: Path) -> dict[str, str]:
@@ -100,7 +147,7 @@ def hold_back(data: Data, held: int, seed: int = 0) -> Data:
 
 
 def measure(config: Config, data: Data, folder: Path) -> dict:
-    """Train one set, or go on with it, and score all held-back pictures with their first captions."""
+    """The row of one set: train it, or go on with it, and score the held-back pictures with all of their captions."""
     from bssan_tf import training
     from bssan_tf.scoring import score_matrices
 
@@ -110,15 +157,14 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
     else:
         training.train(config, run, data=data)
     model, tokenizer = run.load_model()
-    part, features = data.split("val").captions_per_image(1), data.features
+    part, features = data.split("val"), data.features
     tokens = tokenizer(part.captions)
     scores = score_matrices(
         model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=part.image_rows
     )
-    reports = {key: retrieval_report(value, part.image_of_caption) for key, value in scores.items()}
     with run.history_file.open(newline="") as file:
         history = list(csv.DictReader(file))
-    training_config, whole = config.training, reports["score"]
+    training_config = config.training
     round_steps = len(data.split("train").image_ids) // training_config.batch_size
     steps = len(history) * (training_config.steps_per_epoch or round_steps)
     return {
@@ -126,19 +172,45 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
         "minutes": round(float(history[-1]["minutes"]), 1),
         "epochs": len(history),
         "pairs": steps * training_config.batch_size * (1 + training_config.negatives),
+        **figures(scores, part),
+    }
+
+
+def baseline(config: Config, data: Data) -> dict:
+    """The row of a regularised CCA, fitted on the train part and measured as the sets are; no epochs, no pairs.
+
+    Raises:
+        UserError: no regions, or a train part that is too small for a CCA.
+    """
+    from bssan_tf.baselines import fit_cca
+    from bssan_tf.text import Tokenizer
+
+    train, part, regions = data.split("train"), data.split("val"), data.features.regions
+    if regions is None:
+        raise UserError("--baseline: a CCA needs regions, and only objects were imported; leave it out")
+    start, seed = time.monotonic(), config.training.seed
+    tokenizer = Tokenizer.fit(train.captions, config.data.caption_length)
+    tokens = tokenizer(train.captions)
+    cca = fit_cca(regions, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed)
+    minutes = round((time.monotonic() - start) / 60, 1)
+    scores = cca.score_matrix(regions, part.image_rows, tokenizer(part.captions))
+    return {"seed": seed, "minutes": minutes, **figures({"score": scores}, part)}
+
+
+def figures(scores: dict[str, np.ndarray], part: Split) -> dict:
+    """The figures of a row, each the mean over single captions (`metrics.single_caption_report`).
+
+    Args:
+        scores: `score`, and `w2r` and `o2w` where a model has these parts; float (N_i, N_c) of the split `part`.
+    """
+    reports = {key: single_caption_report(value, part.image_of_caption) for key, value in scores.items()}
+    whole = reports["score"]
+    return {
         "images": len(part.image_ids),
         **{f"{way}_{key}": round(value, 1) for way in ("i2t", "t2i") for key, value in whole[way].items()},
         "rsum": round(whole["rsum"], 1),
         **{f"{key}_rsum": round(reports[key]["rsum"], 1) if key in reports else "" for key in ("w2r", "o2w")},
     }
-
-
-def rows_of(path: Path) -> list[dict]:
-    """The rows that a CSV has, none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def append(path: Path, row: dict) -> None:

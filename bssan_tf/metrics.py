@@ -96,6 +96,38 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
     }
 
 
+def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
+    """The mean of the reports in which each image has its k-th caption alone, for every k that all images have.
+
+    Pairs of one image and one caption, as the first captions alone make them, but steadier: each k is another draw.
+
+    Args:
+        scores: float (N_i, N_c), one row an image and one column a caption; may be a memory map.
+        image_of_caption: int (N_c,), as `retrieval_report` takes it. The k-th caption of an image is its k-th
+            column; captions beyond the fewest that an image has are not looked at.
+
+    Returns:
+        What `retrieval_report` returns, each number the mean over k; "n_captions" counts those of all k.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or a caption
+            without an image.
+    """
+    owner = np.asarray(image_of_caption)
+    n_images, n_columns = scores.shape
+    if len(owner) != n_columns or not owner.size:
+        raise ValueError(f"scores: shape {scores.shape} does not fit {len(owner)} owners of captions")
+    if owner.max() >= n_images:
+        raise ValueError(f"image_of_caption: there is no image {owner.max()}")
+    captions = np.bincount(owner, minlength=n_images)  # (N_i,) of each image
+    if not captions.all():
+        raise ValueError(f"image {np.argmin(captions)} has no caption")
+    order = np.argsort(owner, kind="stable")  # (N_c,) grouped by image, in the order of the columns
+    first = np.cumsum(captions) - captions  # (N_i,) place of each image's first caption in `order`
+    reports = [retrieval_report(scores[:, order[first + k]], np.arange(n_images)) for k in range(captions.min())]
+    return {**_means(reports), "n_images": n_images, "n_captions": n_images * len(reports)}
+
+
 def protocol_folds(protocol: str, n_images: int) -> list[tuple[int, int]]:
     """Which images one of COCO's protocols ranks against each other: (first, last + 1) of each fold.
 
@@ -126,11 +158,8 @@ def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
     """
     if len(folds) == 1:
         return {**folds[0], "protocol": protocol}
-    i2t, t2i = ({key: _mean(f[way][key] for f in folds) for key in folds[0][way]} for way in ("i2t", "t2i"))
     return {
-        "i2t": i2t,
-        "t2i": t2i,
-        "rsum": _rsum(i2t, t2i),
+        **_means(folds),
         "n_images": sum(fold["n_images"] for fold in folds),
         "n_captions": sum(fold["n_captions"] for fold in folds),
         "protocol": protocol,
@@ -163,6 +192,12 @@ def _report_of_images(scores: np.ndarray, owner: np.ndarray, start: int, stop: i
 
 def _rsum(i2t: dict, t2i: dict) -> float:
     return float(sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS))
+
+
+def _means(reports: Sequence[Mapping]) -> dict:
+    """Both directions and rsum, each number the mean over the reports."""
+    i2t, t2i = ({key: _mean(r[way][key] for r in reports) for key in reports[0][way]} for way in ("i2t", "t2i"))
+    return {"i2t": i2t, "t2i": t2i, "rsum": _rsum(i2t, t2i)}
 
 
 def _mean(values) -> float:

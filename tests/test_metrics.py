@@ -131,6 +131,45 @@ def test_protocol_with_shuffled_captions(small_folds):
     assert shuffled["rsum"] == pytest.approx(560)
 
 
+# Two images; captions 0 and 4 of image 1, 1, 2 and 3 of image 0, whose third caption no report has.
+SINGLE_OWNER = np.array([1, 0, 0, 0, 1])
+SINGLE_SCORES = np.array(
+    [
+        [0.1, 0.9, 0.2, 9.0, 0.3],  # first captions 0.9 > 0.1: rank 1; second captions 0.2 < 0.3: rank 2
+        [0.8, 0.4, 0.7, 9.0, 0.6],  # first 0.8 > 0.4: rank 1; second 0.6 < 0.7: rank 2
+    ]
+)
+
+
+def test_single_captions_are_ranked_among_single_captions_and_averaged():
+    report = metrics.single_caption_report(SINGLE_SCORES, SINGLE_OWNER)
+    # The first captions find their images (0.9 > 0.4, 0.8 > 0.1); of the second, 0.2 < 0.7 but 0.6 > 0.3.
+    assert report["i2t"] == {"R@1": 50.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.5}
+    assert report["t2i"] == {"R@1": 75.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.25}
+    assert report["rsum"] == pytest.approx(525)
+    assert (report["n_images"], report["n_captions"]) == (2, 4)
+
+
+def test_where_an_image_has_one_caption_only_the_first_ones_are_ranked():
+    first = metrics.retrieval_report(SCORES[:, [0, 2, 3]], np.arange(3))
+    assert metrics.single_caption_report(SCORES, OWNER) == first
+    order = np.array([3, 0, 2])
+    assert metrics.single_caption_report(SCORES[:, order], OWNER[order]) == first
+
+
+@pytest.mark.parametrize(
+    ("owner", "message"),
+    [
+        ([0, 0, 1, 2, 2], "does not fit 5 owners"),
+        ([0, 0, 0, 2, 2, 2], "image 1 has no caption"),
+        ([0, 0, 1, 2, 2, 3], "there is no image 3"),
+    ],
+)
+def test_single_captions_of_no_image_are_refused(owner, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.single_caption_report(SCORES, owner)
+
+
 def test_memory_mapped_scores(tmp_path):
     np.save(tmp_path / "scores.npy", SCORES.astype(np.float32))
     mapped = np.load(tmp_path / "scores.npy", mmap_mode="r")
