@@ -25,7 +25,8 @@ SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
 LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
-STATE_GAIN = 2.0  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
+SHY = 0.1  # factor on the random weights of the Bi-LSTM, so that its gates start half open for every word
+STATE_GAIN = 1.0  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
 RIDGE = 0.1  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
@@ -160,7 +161,7 @@ def _start_attention(attention, first: int, matrix: np.ndarray, products: np.nda
     else:
         W[:, : matrix.shape[1]] = factor * matrix
     attention.W.assign(W)
-    attention.b.assign(-factor * float(products.mean()))
+    attention.b.assign(0.0 if attention.cosine else -factor * float(products.mean()))
 
 
 def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarray) -> None:
@@ -189,9 +190,9 @@ def _start_o2w(model: Bssan, maps: np.ndarray, objects: np.ndarray, words: np.nd
     for layer in (both.forward_layer, both.backward_layer):
         kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
         candidates = 2 * config.S + np.arange(d)
-        kernel[:, candidates] *= 0.1
+        kernel *= SHY
         kernel[config.E_glove + np.arange(d), candidates] = STATE_GAIN
-        recurrent[:, candidates] *= 0.1
+        recurrent *= SHY
         bias[:] = 0  # half of the state is forgotten at each word, so that a state is mostly its word
         layer.set_weights([kernel, recurrent, bias])
     maps = maps[:, :d]
