@@ -79,7 +79,7 @@ class WordToRegionAttention(_BilinearAttention):
     """W2R attention: which regions each word looks at (Eq. 1-4, 8).
 
     Call arguments (a list):
-        words: float (B, C, L, E), C captions for each picture.
+        words: float (B, C, L, E), C captions for each picture; (1, C, L, E) where all pictures share them.
         regions: float (B, D, M).
         mask: bool (B, C, L), False at padding.
         uniform: bool (B, C), True where the pair's attention is 1/D (Eq. 8).
@@ -98,9 +98,9 @@ class WordToRegionAttention(_BilinearAttention):
 
     def call(self, inputs):
         words, regions, mask, uniform = inputs
-        B, C, L, E = tf.unstack(tf.shape(words))
-        D = tf.shape(regions)[1]
-        queries = tf.reshape(words, (B, C * L, E))  # one product for all captions of a picture
+        own, C, L, E = tf.unstack(tf.shape(words))  # own is B, or 1 where all pictures share the captions
+        B, D, M = tf.unstack(tf.shape(regions))
+        queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, self.W)
         keys = regions
         if self.cosine:
@@ -109,7 +109,7 @@ class WordToRegionAttention(_BilinearAttention):
         alpha = self.weights_from(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
         u = tf.matmul(tf.reshape(alpha, (B, C * L, D)), regions)  # Eq. 3
-        u = tf.reshape(u, (B, C, L, tf.shape(regions)[2]))
+        u = tf.reshape(u, (B, C, L, M))
         return tf.ensure_shape(u, (None, None, None, regions.shape[-1])), alpha
 
 
@@ -119,7 +119,7 @@ class ObjectToWordAttention(_BilinearAttention):
 
     Call arguments (a list):
         objects: float (B, P, Q).
-        states: float (B, C, L, S), the Bi-LSTM's states of C captions for each picture.
+        states: float (B, C, L, S), the Bi-LSTM's states of C captions for each picture; or (1, C, L, S).
         mask: bool (B, C, L), False at padding, which gets no weight.
         uniform: bool (B, C), True where the pair's attention is 1 over the number of real words (Eq. 8).
 

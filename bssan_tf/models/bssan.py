@@ -17,6 +17,7 @@ from bssan_tf.models.layers import (
     JoinNegatives,
     MatchingScore,
     PairCaptions,
+    PositiveFirst,
     ReplayableDropout,
     UniformPairs,
     WordMask,
@@ -123,7 +124,8 @@ class Bssan:
         outputs = {}
         for name, network in self._networks().items():
             layer = network.get_layer(f"{name}_bilinear")
-            outputs[f"{name}_all"] = tf.keras.Model(network.input, layer.output, name=f"{name}_fit")(given[name])
+            fits = tf.keras.Model(network.input, layer.output, name=f"{name}_fits")(given[name])
+            outputs[f"{name}_all"] = PositiveFirst(name=f"{name}_all")(fits)
         return outputs
 
     def _add_total(self, outputs: dict) -> dict[str, tf.Tensor]:
@@ -162,7 +164,6 @@ class Bssan:
         outputs = self._scores(self._paired(inputs, captions, pair, attention))
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
         if training.all_pairs:
-            others = training.batch_size // tf.distribute.get_strategy().num_replicas_in_sync - 1
-            pair, attention = PairCaptions("batch", others, name="pair_all"), UniformPairs("learned", name="attend_all")
+            pair, attention = PairCaptions("all", name="pair_all"), UniformPairs("learned", name="attend_all")
             outputs |= self._bilinear_scores(self._paired(inputs, inputs["tokens"], pair, attention))
         return tf.keras.Model(inputs, outputs, name="siamese")

@@ -85,6 +85,7 @@ class PairCaptions(tf.keras.layers.Layer):
             `own`: its own; N = B, C = 1.
             `random`: its own and K given ones; N = B (1 + K), picture by picture; C = 1 + K.
             `batch`: its own and those of the next K pictures, T_i, T_{i+1}, ... T_{i+K}, cyclic; N = B, C = 1 + K.
+            `all`: each, laid down once for all pictures, not copied: (1, N, ...), which broadcasts.
         negatives: K.
 
     """
@@ -98,6 +99,8 @@ class PairCaptions(tf.keras.layers.Layer):
         rest = tf.shape(captions)[1:]
         if self.how == "own":
             paired = captions[:, None]
+        elif self.how == "all":
+            paired = captions[None]
         elif self.how == "random":
             paired = tf.reshape(captions, tf.concat([[-1, 1 + self.negatives], rest], axis=0))
         else:
@@ -106,6 +109,15 @@ class PairCaptions(tf.keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "how": self.how, "negatives": self.negatives}
+
+
+@register
+class PositiveFirst(tf.keras.layers.Layer):
+    """Scores (V_i, T_j) float (B, B) -> (V_i, T_{i+k}), cyclic: the positive pair, on the diagonal, gets column 0."""
+
+    def call(self, scores):
+        place = tf.range(tf.shape(scores)[0])
+        return tf.gather(scores, (place[:, None] + place) % tf.size(place), batch_dims=1)
 
 
 @register
