@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=cli.count, metavar="N", help="only a seeded subset of N pictures")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="COCO's protocols (full)")
     parser.add_argument("--baseline", choices=("cca",), help="add a regularised CCA on the same features")
+    parser.add_argument("--parts", action="store_true", default=None, help="add W2R and O2W alone")
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers to a file, too")
     parser.add_argument("--memory", type=cli.count, default=2048, metavar="MB", help="for scoring (2048)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the scores, .npy; a killed call goes on")
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 # The flags that each use has; without --search and --pointing it is to measure retrieval.
 FLAGS = {
-    "measure": ("split", "captions_per_image", "sample", "protocol", "baseline", "json", "out"),
+    "measure": ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "json", "out"),
     "search": ("split", "images", "top", "rerank"),
     "pointing": ("json",),
 }
@@ -93,6 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
             captions_per_image=options.captions_per_image,
             images=options.sample,
             baseline=options.baseline,
+            parts=bool(options.parts),
             data_flags=cli.given_data_flags(options),
             memory_mb=options.memory,
             out=options.out,

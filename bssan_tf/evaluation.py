@@ -17,6 +17,7 @@ from bssan_tf import report as reports
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
+from bssan_tf.features.context import ObjectsInContext
 from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
 from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
@@ -36,6 +37,7 @@ def evaluate(
     images: int | None = None,
     protocol: str = "full",
     baseline: str | None = None,
+    parts: bool = False,
     data_flags: dict | None = None,
     memory_mb: float = MEMORY_MB,
     out: Path | None = None,
@@ -49,6 +51,7 @@ def evaluate(
         images: score only a seeded subset of so many pictures.
         protocol: see `metrics.protocol_folds`.
         baseline: `cca`, or None.
+        parts: also measure W2R and O2W alone.
         data_flags: fields of DataConfig to replace, where the data have moved since training.
         memory_mb: what scoring may take, see `score_matrix`.
         out: a .npy file for the scores, with which an interrupted call goes on where it was.
@@ -77,9 +80,11 @@ def evaluate(
 
     score = _BssanScores(FastScorer(model.scorer), tokenizer, data, memory_mb, out, json.dumps(known), progress)
     score.check_file(_fold(part, *folds[0]))
-    score_cca = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else None
+    others = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else {}
+    if parts:
+        others = {**_part_scores(score), **others}
     report = protocol_report(score, part, protocol)
-    baselines = {"cca": protocol_report(score_cca, part, protocol)} if score_cca else {}
+    baselines = {name: protocol_report(measure, part, protocol) for name, measure in others.items()}
     truth = data.corpus.grounding
     pointed = pointing(model.scorer, data.features, part, truth, tokenizer, progress=progress) if truth else None
 
@@ -143,31 +148,53 @@ class _BssanScores:
 
     def __call__(self, part: Split) -> np.ndarray:
         options = {"memory_mb": self.memory_mb, "out": self.out, "data": self.known, "progress": self.progress}
-        return score_matrix(self.fast, **self._sides(part), **options)
+        return score_matrix(self.fast, **self.sides(part), **options)
 
     def check_file(self, part: Split) -> None:
         """UserError if `out` cannot be written or holds the scores of something else."""
         if self.out:
-            check_score_file(self.out, self.fast, **self._sides(part), data=self.known)
+            check_score_file(self.out, self.fast, **self.sides(part), data=self.known)
 
-    def _sides(self, part: Split) -> dict:
+    def sides(self, part: Split) -> dict:
+        """What scoring takes of a split, by argument."""
         features = self.data.features
         sides = {name: getattr(features, name) for name in ("regions", "objects", "valid")}
         return {**sides, "captions": self.tokenizer(part.captions), "image_rows": part.image_rows}
 
 
-def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
+def _part_scores(score: _BssanScores) -> dict[str, ScoreSplit]:
+    """W2R and O2W alone, by the part's name; none where the model is of one part only."""
+    parts = [part for part in score.fast.parts if part != "score"]
+    if len(parts) < 2:
+        raise UserError("--parts: the run has one part only; leave it out")
+
+    def alone(name: str) -> ScoreSplit:
+        return lambda part: score_matrix(
+            score.fast, **score.sides(part), part=name, memory_mb=score.memory_mb, progress=score.progress
+        )
+
+    return {name: alone(name) for name in parts}
+
+
+def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
+    """A CCA of the regions and, where objects have their context beside them, one of these: what O2W sees, pooled."""
+    if data.features.regions is None:
+        raise UserError("--baseline cca: needs regions, and this run has objects only; leave it out")
+    seen = {"cca": data.features.regions}
+    if isinstance(data.features.objects, ObjectsInContext):
+        seen["cca_context"] = data.features.objects
+    return {name: _cca_score(array, tokenizer, data, seed, progress) for name, array in seen.items()}
+
+
+def _cca_score(array, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
     from bssan_tf.baselines import fit_cca
 
-    regions = data.features.regions
-    if regions is None:
-        raise UserError("--baseline cca: needs regions, and this run has objects only; leave it out")
     train = data.split("train")
     tokens = tokenizer(train.captions)
     cca = fit_cca(
-        regions, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed, progress=progress
+        array, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed, progress=progress
     )
-    return lambda part: cca.score_matrix(regions, part.image_rows, tokenizer(part.captions))
+    return lambda part: cca.score_matrix(array, part.image_rows, tokenizer(part.captions))
 
 
 def _differences(

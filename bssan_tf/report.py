@@ -125,7 +125,7 @@ def text_table(
         differs: what `differences` found; said below the table if the paper's rows are shown.
         beside_paper: False leaves the paper's rows out.
     """
-    rows = {name: report, **{key.upper(): value for key, value in (baselines or {}).items()}}
+    rows = {name: report, **{key.replace("_", " ").upper(): value for key, value in (baselines or {}).items()}}
     title, printed = PAPER_TABLES.get(corpus if beside_paper else None, (None, {}))
     width = max(24, *(len(key) + 2 for key in rows))
     ours = [_row(key, value, width) for key, value in rows.items()]

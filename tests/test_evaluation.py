@@ -143,6 +143,47 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
     assert "CCA" in text
 
 
+def test_parts_are_measured_alone_and_refused_where_there_is_one(measure, monkeypatch):
+    def scores(scorer, regions, objects, captions, *, valid, image_rows, part="score", **options):
+        own = np.repeat(np.arange(len(image_rows)), len(captions) // len(image_rows))
+        return (own == np.arange(len(image_rows))[:, None]) * {"w2r": 0.0, "o2w": -1.0, "score": 1.0}[part]
+
+    monkeypatch.setattr(evaluation, "score_matrix", scores)
+    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: SimpleNamespace(parts=("w2r", "o2w", "score")))
+    monkeypatch.setattr(evaluation, "check_score_file", lambda *a, **k: None)
+    value, text = measure(parts=True)
+    assert value["rsum"] == 600
+    assert {name: row["i2t"]["R@5"] for name, row in value["baselines"].items()} == {"w2r": 0, "o2w": 0}
+    assert "W2R" in text
+    assert "O2W" in text
+    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: SimpleNamespace(parts=("w2r", "score")))
+    with pytest.raises(UserError, match="--parts: the run has one part only"):
+        measure(parts=True)
+
+
+def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
+    from bssan_tf import baselines
+    from bssan_tf.features.context import with_context
+
+    plain, fitted = make_features(), []
+    P = plain.objects.shape[1]
+    classes, scores = np.zeros((TRAIN + TEST, P), np.int32), np.ones((TRAIN + TEST, P), np.float32)
+    valid = np.ones((TRAIN + TEST, P), bool)
+    context = with_context(dataclasses.replace(plain, classes=classes, scores=scores, valid=valid))
+
+    def fit_cca(visual, *rest, progress):
+        fitted.append(visual)
+        return SimpleNamespace(score_matrix=lambda visual, rows, tokens: np.zeros((len(rows), len(tokens))))
+
+    monkeypatch.setattr(baselines, "fit_cca", fit_cca)
+    config = tiny_config().replace(Q=context.objects.shape[2])
+    value, text = measure(config=config, features=context, baseline="cca")
+    assert list(value["baselines"]) == ["cca", "cca_context"]
+    assert fitted[0] is plain.regions
+    assert fitted[1] is context.objects
+    assert "CCA CONTEXT" in text
+
+
 @pytest.mark.parametrize("protocol", ["1k", "5fold", "5k"])
 def test_too_small_a_split_is_refused_before_scoring(measure, protocol):
     with pytest.raises(UserError, match=f"--protocol {protocol}: needs .* images, the split has 10"):
