@@ -25,9 +25,10 @@ SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
 LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
+FORGET = -1.0  # bias of the Bi-LSTM's forget gates: a quarter of a state comes from the words before
 SHY = 0.1  # factor on the random weights of the Bi-LSTM, so that its gates start half open for every word
-STATE_GAIN = 1.0  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
-RIDGE = 0.1  # of the regression, in units of the mean variance of a feature
+STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
+RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
 
@@ -91,7 +92,10 @@ def start_from_cca(
         if name == "regions":
             _start_w2r(model, maps, sample.numpy(), text)
         else:
-            _start_o2w(model, maps, sample.numpy(), text)
+            look = maps.copy()
+            if in_context:
+                look[-features.regions.shape[2] :] = 0  # all objects have the same photo beside them
+            _start_o2w(model, maps, look, sample.numpy(), text)
     logger.info("started from a CCA of %d numbers, rsum %.1f on held-back training pictures",
                 words.shape[1], cca.chosen["held_rsum"])  # fmt: skip
     return cca.chosen
@@ -184,18 +188,19 @@ def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.nd
     _start_fusion(model.w2r, "w2r_fusion", first, maps)
 
 
-def _start_o2w(model: Bssan, maps: np.ndarray, objects: np.ndarray, words: np.ndarray) -> None:
+def _start_o2w(model: Bssan, maps: np.ndarray, look: np.ndarray, objects: np.ndarray, words: np.ndarray) -> None:
     config, d = model.config, min(maps.shape[1], model.config.S)
     both = model.o2w_text.get_layer("o2w_bilstm")
     for layer in (both.forward_layer, both.backward_layer):
         kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
         candidates = 2 * config.S + np.arange(d)
         kernel *= SHY
+        kernel[:, candidates] = 0  # else GloVe's common mean would be in every state
         kernel[config.E_glove + np.arange(d), candidates] = STATE_GAIN
         recurrent *= SHY
-        bias[:] = 0  # half of the state is forgotten at each word, so that a state is mostly its word
+        bias[:] = 0
+        bias[config.S : 2 * config.S] = FORGET  # a state is mostly its word
         layer.set_weights([kernel, recurrent, bias])
-    maps = maps[:, :d]
-    products = ((objects[: len(words)] @ maps) * words[: len(objects), :d]).sum(axis=1)
-    _start_attention(model.o2w.get_layer("o2w_attention"), 0, maps, products, transpose=False)
-    _start_fusion(model.o2w, "o2w_fusion", 0, maps)
+    products = ((objects[: len(words)] @ look[:, :d]) * words[: len(objects), :d]).sum(axis=1)
+    _start_attention(model.o2w.get_layer("o2w_attention"), 0, look[:, :d], products, transpose=False)
+    _start_fusion(model.o2w, "o2w_fusion", 0, maps[:, :d])

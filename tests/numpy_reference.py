@@ -66,8 +66,8 @@ def word_vectors(tokens, weights):
 
 
 def normed(features, mode, weights, name):
-    if mode == "standard":
-        roots = normed(features, "sqrt_l2", weights, name)
+    if mode in ("standard", "centred"):
+        roots = normed(features, {"standard": "sqrt_l2", "centred": "sqrt"}[mode], weights, name)
         return (roots - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
     if "sqrt" in mode:
         features = np.sign(features) * np.sqrt(np.abs(features))

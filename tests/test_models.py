@@ -33,7 +33,7 @@ def siamese_inputs(config, pairs=8, seed=1):
         {},
         IMPROVED,
         {**IMPROVED, "bilinear": True, "cosine_attention": True},
-        {"region_norm": "standard", "object_norm": "standard"},
+        {"region_norm": "standard", "object_norm": "centred"},
     ],
     ids=["paper", "with all extras", "bilinear", "standard"],
 )
@@ -295,7 +295,7 @@ def test_centred_norm_keeps_the_weight_of_numbers():
     norm = FeatureNorm("centred")
     norm.build(rows.shape)
     norm.adapt(rows)
-    scaled, plain = norm(rows).numpy(), FeatureNorm("sqrt_l2")(rows).numpy()
+    scaled, plain = norm(rows).numpy(), FeatureNorm("sqrt")(rows).numpy()
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.var(axis=0).mean(), 1, rtol=1e-3)
     ratios = scaled.std(axis=0) / plain.std(axis=0)

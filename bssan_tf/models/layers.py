@@ -18,9 +18,9 @@ class FeatureNorm(tf.keras.layers.Layer):
     """Scale of the visual features (..., M): `none`, `sqrt` (signed root), `l2` (unit rows), `sqrt_l2`, `standard` or
     `centred`.
 
-    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`. `standard` is
-    `sqrt_l2` and then (x - mean) / deviation of each number, with the statistics that `adapt` was given; `centred` is
-    the same with one deviation for all, so that numbers keep their weight to each other.
+    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`. The last two have
+    statistics, which `adapt` takes: `standard` is `sqrt_l2` and then (x - mean) / deviation of each number; `centred`
+    is `sqrt`, less the mean of each number, by one deviation for all: what is strong in the map stays strong.
     """
 
     def __init__(self, mode: str = "none", **kwargs):
@@ -42,19 +42,21 @@ class FeatureNorm(tf.keras.layers.Layer):
     def adapt(self, features: np.ndarray) -> None:
         """Take the statistics from rows float (n, M) as stored; without effect in modes that have none."""
         if self.fitted:
-            rows = _unit(_signed_root(tf.constant(features, tf.float32))).numpy().astype(np.float64)
+            rows = self._scaled(tf.constant(features, tf.float32)).numpy().astype(np.float64)
+            variance = rows.var(axis=0)
+            if self.mode == "centred":
+                variance[:] = variance.mean()
             self.mean.assign(rows.mean(axis=0))
-            variance = rows.var(axis=0) if self.mode == "standard" else np.full(rows.shape[1], rows.var(axis=0).mean())
             self.variance.assign(variance + 1e-8)  # a number that never varies stays finite
 
     def call(self, features):
-        if self.fitted:
-            return (_unit(_signed_root(features)) - self.mean) * tf.math.rsqrt(self.variance)
-        if self.mode.startswith("sqrt"):
+        scaled = self._scaled(features)
+        return (scaled - self.mean) * tf.math.rsqrt(self.variance) if self.fitted else scaled
+
+    def _scaled(self, features):
+        if self.mode in ("sqrt", "sqrt_l2", "standard", "centred"):
             features = _signed_root(features)
-        if self.mode.endswith("l2"):
-            features = _unit(features)
-        return features
+        return _unit(features) if self.mode in ("l2", "sqrt_l2", "standard") else features
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode}
