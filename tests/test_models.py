@@ -279,7 +279,7 @@ def test_dropout_replays_from_a_saved_step():
 def test_word_dropout_drops_whole_words_in_training_alone():
     from bssan_tf.models.layers import ReplayableDropout
 
-    layer = ReplayableDropout(0.5, seed=1, whole=True)
+    layer = ReplayableDropout(0.5, seed=1, shared=(-1,))
     words = np.ones((20, 6, 9), np.float32)
     np.testing.assert_array_equal(layer(words), words)
     seen = layer(words, training=True).numpy()

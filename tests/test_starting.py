@@ -1,5 +1,6 @@
 """What a model knows before its first step: statistics of the features, and the start from a CCA."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from bssan_tf import starting, training
 from bssan_tf.baselines import fit_cca
 from bssan_tf.config import Config
 from bssan_tf.errors import UserError
+from bssan_tf.features.context import with_context
 from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.preparation import fit_config, open_data
@@ -108,6 +110,30 @@ def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
     scaled = model.w2r.get_layer("region_norm")(inputs["regions"]).numpy()
     e = np.einsum("nle,em,ndm->nld", vectors, W, scaled)[caption > 1]
     assert 0.1 < e.std() < 1.5
+
+
+def test_objects_in_context_start_by_looking_for_what_is_their_own(corpus, data):
+    plain = data.features
+    P = plain.objects.shape[1]
+    classes = np.tile(np.arange(P, dtype=np.int32) % 3, (len(plain.objects), 1))
+    context = with_context(dataclasses.replace(plain, classes=classes, scores=np.ones(classes.shape, np.float32)))
+    here = dataclasses.replace(data, features=context)
+    model, split, tokens = build(corpus, here, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
+    starting.adapt_norms(model, context, split.image_rows, seed=0)
+    starting.start_from_cca(model, split, context, tokens, seed=0, progress=False)
+    M = context.regions.shape[2]
+    W, A = model.o2w.get_layer("o2w_attention").W.numpy(), model.o2w.get_layer("o2w_fusion_A").kernel.numpy()
+    assert not W[-M:].any()
+    assert np.abs(W[:-M]).max() > 0
+    assert np.abs(A[-M:]).max() > 0
+    scores = score_matrices(
+        model.scorer, context.regions, context.objects, tokens, valid=context.valid, image_rows=split.image_rows
+    )
+    cca = fit_cca(
+        context.objects, split.image_rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False
+    )
+    expected = cca.score_matrix(context.objects, split.image_rows, tokens)
+    assert np.corrcoef(scores["o2w"].ravel(), expected.ravel())[0, 1] > 0.6
 
 
 def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ class Bssan:
         if config.E_trained:
             self.embeddings.append(tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding"))
         if config.word_dropout:
-            self.word_dropout = ReplayableDropout(config.word_dropout, seed=5, whole=True, name="word_dropout")
+            self.word_dropout = ReplayableDropout(config.word_dropout, seed=5, shared=(-1,), name="word_dropout")
 
     def _embed(self, tokens):
         vectors = [embedding(tokens) for embedding in self.embeddings]

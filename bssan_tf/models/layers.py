@@ -293,14 +293,14 @@ class ReplayableDropout(tf.keras.layers.Layer):
     Args:
         rate: share of the entries set to zero in training; the rest is scaled by 1 / (1 - rate).
         seed: masks differ between layers of different seeds.
-        whole: drop vectors along the last axis as a whole, words for example.
+        shared: axes along which the mask is the same; (-1,) drops whole vectors, words for example.
     """
 
-    def __init__(self, rate: float, seed: int = 0, whole: bool = False, **kwargs):
+    def __init__(self, rate: float, seed: int = 0, shared: tuple[int, ...] = (), **kwargs):
         super().__init__(**kwargs)
         self.rate = rate
         self.seed = seed
-        self.whole = whole
+        self.shared = tuple(shared)
 
     def build(self, input_shape):
         self.step = self.add_weight(
@@ -320,11 +320,13 @@ class ReplayableDropout(tf.keras.layers.Layer):
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context else 0  # none while a graph is put together
         seed = tf.stack([self.seed + 1000 * replica, self.step.read_value()])
-        noise = tf.concat([tf.shape(features)[:-1], [1]], axis=0) if self.whole else None
+        noise = tf.unstack(tf.shape(features))
+        for axis in self.shared:
+            noise[axis] = 1
         return tf.nn.experimental.stateless_dropout(features, self.rate, seed=seed, noise_shape=noise)
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "whole": self.whole}
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "shared": self.shared}
 
 
 @register

@@ -18,7 +18,7 @@ from bssan_tf.models.layers import (
     RepeatForCaptions,
     ReplayableDropout,
 )
-from bssan_tf.models.w2r import mlp, project, regularizer
+from bssan_tf.models.w2r import drop_for_bilinear, mlp, project, regularizer
 
 
 def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
@@ -68,7 +68,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     repeated = RepeatForCaptions(name="o2w_objects")([scaled, states])
     parts = [repeated, u]
     if config.fusion:
-        Ao, Bu = project(config, l2, "o2w_fusion", scaled, u, seed=4)
+        Ao, Bu = project(config, l2, "o2w_fusion", drop_for_bilinear(config, "o2w_fusion_dropout", 4, scaled), u)
         Ao = RepeatForCaptions(name="o2w_projected")([Ao, states])
         parts.append(tf.keras.layers.Multiply(name="o2w_fusion_product")([Ao, Bu]))
     c = tf.keras.layers.Concatenate(name="o2w_concat")(parts)  # c = [o ; u], (B, C, P, Q + S)

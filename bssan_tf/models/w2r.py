@@ -43,23 +43,25 @@ def batch_norm(name: str) -> tf.keras.layers.Layer:
     return tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
 
 
-def project(
-    config: ModelConfig, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor, seed: int
-) -> list[tf.Tensor]:
-    """[A visual, B textual]: float (..., Q) and (..., S) to (..., F) each, F = `config.fusion`.
-
-    With a bilinear score there is dropout of `visual` before, as it does not pass the dropout before LSTM and MLP.
-
-    Args:
-        seed: of this dropout.
-    """
-    size = config.fusion
-    if config.bilinear and config.dropout:
-        visual = ReplayableDropout(config.dropout, seed=seed, name=f"{name}_dropout")(visual)
+def project(config: ModelConfig, l2: float, name: str, visual: tf.Tensor, textual: tf.Tensor) -> list[tf.Tensor]:
+    """[A visual, B textual]: float (..., Q) and (..., S) to (..., F) each, F = `config.fusion`."""
     return [
-        tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_{side}")(part)
+        tf.keras.layers.Dense(config.fusion, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_{side}")(
+            part
+        )
         for side, part in (("A", visual), ("B", textual))
     ]
+
+
+def drop_for_bilinear(config: ModelConfig, name: str, seed: int, visual: tf.Tensor) -> tf.Tensor:
+    """Dropout of what the bilinear score sees of a picture (B, ..., Q), which does not pass that before LSTM and MLP.
+
+    A number is dropped for all words or objects of the picture: their sum would bring back what only some lack.
+    """
+    if not (config.bilinear and config.dropout):
+        return visual
+    between = tuple(range(1, len(visual.shape) - 1))
+    return ReplayableDropout(config.dropout, seed=seed, shared=between, name=name)(visual)
 
 
 def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
@@ -90,7 +92,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     u, alpha = attention([words, scaled, mask, uniform])  # Eq. 4
     parts = [u, words]
     if config.fusion:
-        Au, Bt = project(config, l2, "w2r_fusion", u, words, seed=3)
+        Au, Bt = project(config, l2, "w2r_fusion", drop_for_bilinear(config, "w2r_fusion_dropout", 3, u), words)
         parts.append(tf.keras.layers.Multiply(name="w2r_fusion_product")([Au, Bt]))
     c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # c = [u ; t], (B, C, L, M + E)
     c = MergePairs(name="w2r_pairs")(c)
