@@ -26,7 +26,7 @@ SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
 LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
 FORGET = -1.0  # bias of the Bi-LSTM's forget gates: a quarter of a state comes from the words before
-SHY = 0.1  # factor on the random weights of the Bi-LSTM, so that its gates start half open for every word
+SHY = 0.1  # factor on random weights that are left: the Bi-LSTM's gates start half open for every word
 STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
@@ -169,11 +169,12 @@ def _start_attention(attention, first: int, matrix: np.ndarray, products: np.nda
 
 
 def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarray) -> None:
-    """A from `maps` (M, d), B picks the numbers `first` ... of the text; what is left keeps its random start."""
+    """A from `maps` (M, d), B picks the numbers `first` ... of the text; what is left is near 0."""
     if f"{name}_A" not in {layer.name for layer in network.layers}:
         return
     A, B = (network.get_layer(f"{name}_{side}").get_weights()[0] for side in "AB")
     d = min(maps.shape[1], A.shape[1])
+    A *= SHY  # what is left of A counts in the lengths that the bilinear score divides by
     A[:, :d] = maps[:, :d]
     B[:] = 0  # what is left of B is learned; at random it would drown what the CCA knows
     B[first + np.arange(d), np.arange(d)] = 1
