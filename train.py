@@ -69,6 +69,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="the sum of (A u)∘(B t) is a score beside the MLP's",
     )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
+    group.add_argument("--o2w-attention-scale", type=float, help="the same of O2W (as --attention-scale)")
     group.add_argument("--dropout", type=float, help="on the inputs of LSTM, MLP and bilinear score")
     group.add_argument("--word-dropout", type=float, help="share of the words that training does not see")
     group.add_argument("--lambda", dest="o2w_weight", type=float, help="λ, weight of O2W in loss and score")

@@ -66,6 +66,7 @@ class ModelConfig:
     fusion: int = 0  # size of the extra (A u)∘(B t); 0: plain concatenation
     bilinear: bool = False  # the sum of the fusion's products, scaled, is a score beside the MLP's
     attention_scale: float = 0.0  # start of a learned factor on e; 0: none, as in Eq. 1
+    o2w_attention_scale: float | None = None  # the same of O2W; None: as `attention_scale`
     cosine_attention: bool = False  # the products of Eq. 2 and 10 are cosines, so that tanh does not saturate
     dropout: float = 0.0
     word_dropout: float = 0.0  # share of the words of training captions whose vectors are zero
@@ -227,7 +228,8 @@ class Config:
         _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
-        _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
+        for name in ("attention_scale", "o2w_attention_scale"):
+            _require((getattr(model, name) or 0) >= 0, name, getattr(model, name), "0 or more")
         _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
         if training.negative_source == "batch":
             _require(

@@ -128,7 +128,8 @@ def o2w(tokens, objects, weights, config, uniform=False):
     backward = lstm(t[::-1], *(weights[f"o2w_bilstm/backward/{p}"] for p in names))[::-1]
     s = (forward + backward) / 2  # merging mode "average"
     W, b = weights["o2w_attention/W"], weights["o2w_attention/b"]
-    factor = weights["o2w_attention/scale"] if config.attention_scale else 1.0
+    scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
+    factor = weights["o2w_attention/scale"] if scale else 1.0
     y, betas, attended = [], [], []
     for o_j in objects:
         e = np.array([np.tanh(agreement(o_j @ W, s_k, config) + b) for s_k in s])  # Eq. 10

@@ -84,10 +84,11 @@ def test_a_bilinear_score_needs_a_fusion():
         preset("paper").replace(bilinear=True).check()
 
 
-def test_both_are_off_in_paper_and_on_for_photos():
-    paper, photos = preset("paper").model, preset("improved", data="flickr8k").model
-    assert (paper.bilinear, paper.cosine_attention) == (False, False)
-    assert (photos.bilinear, photos.cosine_attention) == (True, True)
+def test_they_are_off_in_paper_and_on_for_photos():
+    paper, photos = preset("paper"), preset("improved", data="flickr8k")
+    for config, on in ((paper, False), (photos, True)):
+        assert (config.model.bilinear, config.model.cosine_attention) == (on, on)
+        assert (config.training.all_pairs > 0) == on
 
 
 def test_scores_of_all_pairs_are_the_bilinear_ones():

@@ -29,7 +29,8 @@ def test_paper_preset_is_the_printed_text():
     # every part that the paper does not have is off
     assert (model.fusion, model.attention_scale, model.dropout, model.E_trained) == (0, 0, 0, 0)
     assert (model.region_norm, model.object_norm, model.train_embeddings) == ("none", "none", False)
-    assert (training.clip_norm, training.warmup_steps) == (0, 0)
+    assert (training.clip_norm, training.warmup_steps, training.all_pairs, model.word_dropout) == (0, 0, 0, 0)
+    assert not config.data.object_context
     assert (training.cca_start, training.group, training.schedule) == (False, 1, "plateau")
 
 

@@ -61,9 +61,8 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
     scaled = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")(objects)
-    attention = ObjectToWordAttention(
-        l2=l2, scale=config.attention_scale, cosine=config.cosine_attention, name="o2w_attention"
-    )
+    scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
+    attention = ObjectToWordAttention(l2=l2, scale=scale, cosine=config.cosine_attention, name="o2w_attention")
     u, beta = attention([scaled, states, mask, uniform])  # Eq. 12
     repeated = RepeatForCaptions(name="o2w_objects")([scaled, states])
     parts = [repeated, u]
