@@ -28,7 +28,7 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
         optimizer = tf.keras.optimizers.Adam(training.learning_rate, global_clipnorm=clip)
     names = list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
-    weights |= {f"{name}_all": training.all_pairs for name in ("w2r", "o2w")}
+    weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
     siamese.compile(
         optimizer=optimizer,
         loss={name: loss for name in names},

@@ -28,12 +28,13 @@ _IMPROVED = {
     "warmup_steps": 100,
     "batch_size": 32,
     "schedule": "cosine",
-    "epochs": 3,
+    "epochs": 4,
     "group": 4,
     "cca_start": True,
     "object_context": True,
     "region_norm": "centred",
     "object_norm": "centred",
+    "object_deviation": 0.25,
     "fusion": 256,
     "bilinear": True,
     "all_pairs": 1.0,
@@ -69,6 +70,7 @@ _IMPROVED_SCENES = {
     "cosine_attention": False,
     "region_norm": "sqrt_l2",
     "object_norm": "sqrt_l2",
+    "object_deviation": 1.0,
 }
 
 

@@ -59,7 +59,8 @@ def check_cca_start(config: Config, images: int, tokens: np.ndarray, vocabulary_
 def start_from_cca(
     model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
 ) -> dict:
-    """Fit a CCA of pooled regions and bags of words on the training split, and let the model start from it.
+    """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
+    training split, and let the model start from it.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then

@@ -247,7 +247,7 @@ class _Job:
             validation.image_of_caption,
         )
         self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
-        parts = [name for name in siamese.output if not name.endswith("_all")]
+        parts = [name for name in ("w2r", "o2w") if name in siamese.output]
         gone = 0.02 * (training.margin if training.loss == "hinge" else 1.0)
         collapse = cb.CollapseWarning(parts, chance, gone, training.negative_attention)
         plateau = tf.keras.callbacks.ReduceLROnPlateau(

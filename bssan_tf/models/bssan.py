@@ -94,18 +94,25 @@ class Bssan:
             inputs["valid"] = tf.keras.Input((None,), dtype="bool", name="valid")
         return inputs
 
-    def _paired(self, inputs: dict, captions, pair: PairCaptions, attention: UniformPairs) -> dict[str, dict]:
-        """Inputs of both networks, by name, for pictures and the captions (N, L) that `pair` lays beside them."""
+    def _read(self, captions) -> dict[str, tf.Tensor]:
+        """What the networks take of captions (N, L), whatever pictures they are compared with."""
         words = self._embed(captions)  # (N, L, E)
-        mask = WordMask(name=f"{pair.name}_word_mask")(captions)
-        paired_mask = pair(mask)  # (B, C, L)
-        shared = {"mask": paired_mask, "uniform": attention(paired_mask)}
+        mask = WordMask(name="word_mask")(captions)
+        text = {"words": words, "mask": mask}
+        if self.has_o2w:
+            text["states"] = self.o2w_text({"words": words, "mask": mask})
+        return text
+
+    def _paired(self, inputs: dict, text: dict, pair: PairCaptions, attention: UniformPairs) -> dict[str, dict]:
+        """Inputs of both networks, by name, for pictures and the captions of `_read` that `pair` lays beside them."""
+        mask = pair(text["mask"])  # (B, C, L)
+        shared = {"mask": mask, "uniform": attention(mask)}
         given = {}
         if self.has_w2r:
-            given["w2r"] = {"regions": inputs["regions"], "words": pair(words), **shared}
+            given["w2r"] = {"regions": inputs["regions"], "words": pair(text["words"]), **shared}
         if self.has_o2w:
-            states = pair(self.o2w_text({"words": words, "mask": mask}))
-            given["o2w"] = {"objects": inputs["objects"], "valid": inputs["valid"], "states": states, **shared}
+            objects = {name: inputs[name] for name in ("objects", "valid")}
+            given["o2w"] = {**objects, "states": pair(text["states"]), **shared}
         return given
 
     def _scores(self, given: dict[str, dict]) -> dict[str, tf.Tensor]:
@@ -139,7 +146,7 @@ class Bssan:
         inputs = self._picture_inputs()
         inputs["tokens"] = tf.keras.Input((None,), dtype="int32", name="tokens")
         pair, attention = PairCaptions("own", name="pair"), UniformPairs("learned", name="attention")
-        outputs = self._scores(self._paired(inputs, inputs["tokens"], pair, attention))
+        outputs = self._scores(self._paired(inputs, self._read(inputs["tokens"]), pair, attention))
         outputs = {name: FirstCaption(name=f"{name}_of_pair")(value) for name, value in outputs.items()}
         return tf.keras.Model(inputs, self._add_total(outputs), name="bssan")
 
@@ -161,9 +168,10 @@ class Bssan:
         attention = UniformPairs(
             training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
         )
-        outputs = self._scores(self._paired(inputs, captions, pair, attention))
+        text = self._read(captions)
+        outputs = self._scores(self._paired(inputs, text, pair, attention))
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
         if training.all_pairs:
             pair, attention = PairCaptions("all", name="pair_all"), UniformPairs("learned", name="attend_all")
-            outputs |= self._bilinear_scores(self._paired(inputs, inputs["tokens"], pair, attention))
+            outputs |= self._bilinear_scores(self._paired(inputs, text, pair, attention))
         return tf.keras.Model(inputs, outputs, name="siamese")

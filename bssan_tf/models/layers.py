@@ -21,11 +21,17 @@ class FeatureNorm(tf.keras.layers.Layer):
     Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`. The last two have
     statistics, which `adapt` takes: `standard` is `sqrt_l2` and then (x - mean) / deviation of each number; `centred`
     is `sqrt`, less the mean of each number, by one deviation for all: what is strong in the map stays strong.
+
+    Args:
+        mode: see above.
+        deviation: what numbers have after `standard` or `centred`. The smaller, the larger are the weights that a CCA
+            starts from, and the less does a step of Adam, of the same length for all weights, move them.
     """
 
-    def __init__(self, mode: str = "none", **kwargs):
+    def __init__(self, mode: str = "none", deviation: float = 1.0, **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
+        self.deviation = deviation
 
     @property
     def fitted(self) -> bool:
@@ -51,7 +57,7 @@ class FeatureNorm(tf.keras.layers.Layer):
 
     def call(self, features):
         scaled = self._scaled(features)
-        return (scaled - self.mean) * tf.math.rsqrt(self.variance) if self.fitted else scaled
+        return (scaled - self.mean) * (self.deviation * tf.math.rsqrt(self.variance)) if self.fitted else scaled
 
     def _scaled(self, features):
         if self.mode in ("sqrt", "sqrt_l2", "standard", "centred"):
@@ -59,7 +65,7 @@ class FeatureNorm(tf.keras.layers.Layer):
         return _unit(features) if self.mode in ("l2", "sqrt_l2", "standard") else features
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
+        return {**super().get_config(), "mode": self.mode, "deviation": self.deviation}
 
 
 def _signed_root(features):
