@@ -24,7 +24,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.files import write_text
 from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.models.layers import UniformPairs
+from bssan_tf.models.pairing import UniformPairs
 from bssan_tf.pipeline import gather, longest
 from bssan_tf.scoring import score_matrices
 from bssan_tf.text import Tokenizer

@@ -83,7 +83,7 @@ def test_siamese_scores_are_those_of_the_pairs(source, attention):
 
 
 def test_mixed_gives_a_share_of_the_negatives_equation_8():
-    from bssan_tf.models.layers import UniformPairs
+    from bssan_tf.models.pairing import UniformPairs
 
     mask = tf.ones((8, 5, 3), tf.bool)  # 8 pictures, 4 negatives each
     flags = UniformPairs("mixed", 0.25)(mask).numpy()
@@ -96,7 +96,7 @@ def test_mixed_gives_a_share_of_the_negatives_equation_8():
 
 
 def test_a_share_of_the_positives_may_have_equation_8_too():
-    from bssan_tf.models.layers import UniformPairs
+    from bssan_tf.models.pairing import UniformPairs
 
     flags = UniformPairs("uniform", positives=0.25)(tf.ones((8, 3, 2), tf.bool)).numpy()
     assert flags[:, 0].tolist() == [False, False, False, True] * 2

@@ -12,17 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config import ModelConfig, TrainingConfig
-from bssan_tf.models.layers import (
-    FirstCaption,
-    JoinNegatives,
-    MatchingScore,
-    PairCaptions,
-    PositiveFirst,
-    ReplayableDropout,
-    UniformPairs,
-    WordMask,
-)
+from bssan_tf.models.layers import MatchingScore, ReplayableDropout, WordMask
 from bssan_tf.models.o2w import build_o2w, build_o2w_text
+from bssan_tf.models.pairing import FirstCaption, JoinNegatives, PairCaptions, PositiveFirst, UniformPairs
 from bssan_tf.models.w2r import build_w2r
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from bssan_tf.config import ModelConfig
 from bssan_tf.models.attention import WordToRegionAttention
-from bssan_tf.models.layers import BilinearScore, FeatureNorm, MergePairs, ReplayableDropout, SplitPairs
+from bssan_tf.models.layers import BilinearScore, FeatureNorm, ReplayableDropout
+from bssan_tf.models.pairing import MergePairs, SplitPairs
 
 
 def mlp(units: tuple[int, ...], l2: float, name: str, features: tf.Tensor, silent: bool = False) -> tf.Tensor:
