@@ -182,16 +182,25 @@ class _BssanScores:
 
 
 def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
-    """A CCA of the regions and, where objects have their context beside them, one of these: what O2W sees, pooled."""
+    return {name: cca_score(array, tokenizer, data, seed, progress) for name, array in cca_inputs(data).items()}
+
+
+def cca_inputs(data: Data) -> dict[str, np.ndarray]:
+    """What a CCA can pool: the regions, `cca`, and objects that have their context beside them, `cca_context`.
+
+    Raises:
+        UserError: no regions.
+    """
     if data.features.regions is None:
-        raise UserError("--baseline cca: needs regions, and this run has objects only; leave it out")
-    seen = {"cca": data.features.regions}
+        raise UserError("--baseline: a CCA needs regions, and there are objects only; leave it out")
+    found = {"cca": data.features.regions}
     if isinstance(data.features.objects, ObjectsInContext):
-        seen["cca_context"] = data.features.objects
-    return {name: _cca_score(array, tokenizer, data, seed, progress) for name, array in seen.items()}
+        found["cca_context"] = data.features.objects
+    return found
 
 
-def _cca_score(array, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
+def cca_score(array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
+    """The scores of a CCA of one of `cca_inputs`, fitted on the train split."""
     from bssan_tf.baselines import fit_cca
 
     train = data.split("train")

@@ -292,7 +292,7 @@ def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
 
 
 def test_cca_without_regions_is_refused_before_scoring(measure):
-    with pytest.raises(UserError, match="--baseline cca: needs regions"):
+    with pytest.raises(UserError, match="--baseline: a CCA needs regions, and there are objects only; leave it out"):
         measure(tiny_config(variant="o2w"), features=make_features(regions=None), baseline="cca")
     assert not measure.scored
 
