@@ -23,7 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--captions-per-image", type=cli.count, metavar="N", help="only the first N of a picture")
     parser.add_argument("--sample", type=cli.count, metavar="N", help="only a seeded subset of N pictures")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="COCO's protocols (full)")
-    parser.add_argument("--baseline", choices=("cca",), help="add a regularised CCA on the same features")
+    parser.add_argument(
+        "--baseline",
+        choices=("cca",),
+        help="add a regularised CCA on the regions, and a second on the objects of runs that have them in context",
+    )
     parser.add_argument("--parts", action="store_true", default=None, help="add W2R and O2W alone")
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers to a file, too")
     parser.add_argument("--memory", type=cli.count, default=2048, metavar="MB", help="for scoring (2048)")

@@ -173,13 +173,20 @@ def extract(options: argparse.Namespace) -> None:
 
 
 def config_of(options: argparse.Namespace) -> Config:
-    """The preset with the flags that were given; UserError if a value makes no sense."""
+    """The preset with the flags that were given; UserError if a value makes no sense.
+
+    What a given flag leaves without use or ground is off unless it was given, too.
+    """
     given = given_fields(options)
-    data, name = given.get("data", "scenes"), options.preset or "improved"
-    if options.import_regions or options.import_objects:
-        given.setdefault("object_context", False)  # they have no classes
+    data, name, variant = given.get("data", "scenes"), options.preset or "improved", options.variant or "full"
     size = options.size or ("tiny" if data == "scenes" else "paper")
-    return preset(name, size, options.variant or "full", data).replace(**given).check()
+    config = preset(name, size, variant, data).replace(**given)
+    needless = {}
+    if variant == "w2r" or config.data.import_regions or config.data.import_objects:
+        needless["object_context"] = False  # W2R sees no objects; imported ones have no classes
+    if not config.model.bilinear or config.training.negative_source == "random":
+        needless["all_pairs"] = 0.0
+    return config.replace(**{**needless, **given}).check()
 
 
 def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:

@@ -7,7 +7,8 @@ SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosi
 when the minutes are over. The pictures are held back from the train split, so that the
 validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
 caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
-so that a killed study goes on where it was. `--baseline` adds a row of a regularised CCA of the same pictures.
+so that a killed study goes on where it was. `--baseline` adds the row of a regularised CCA of the same pictures, and
+one of their objects where a set has these in context.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
-BASELINE, BASELINE_FLAGS = "cca", "regularised CCA"  # name and flags of the yardstick's row
+BASELINES = {"cca": "regularised CCA", "cca_context": "regularised CCA of objects in context"}  # names and flags
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
     parser.add_argument(
-        "--baseline", action="store_true", help=f"a row `{BASELINE}` for each data config: {BASELINE_FLAGS}"
+        "--baseline",
+        action="store_true",
+        help="rows for each data config: " + "; ".join(f"`{name}`, {what}" for name, what in BASELINES.items()),
     )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
@@ -91,9 +94,9 @@ def study(options: argparse.Namespace) -> None:
         append(options.csv, {"name": name, "flags": flags, **row})
         print(name, "  ".join(f"{column} {value}" for column, value in row.items()), flush=True)
 
-    for name, config in baselines_of(configs).items() if options.baseline else ():
+    for name, (kind, config) in baselines_of(configs).items() if options.baseline else ():
         if name not in {known for known, _ in done}:  # one row, whatever the seeds
-            add(name, BASELINE_FLAGS, baseline(config.replace(seed=options.seeds[0]), data_of(config)))
+            add(name, BASELINES[kind], baseline(kind, config.replace(seed=options.seeds[0]), data_of(config)))
     for seed in options.seeds:
         for name, config in configs.items():
             if (name, str(seed)) not in done:
@@ -101,12 +104,18 @@ def study(options: argparse.Namespace) -> None:
                 add(name, sets[name], row)
 
 
-def baselines_of(configs: dict[str, Config]) -> dict[str, Config]:
-    """{name of the row: first config with these data}: `cca`, and `cca of SET` where later sets have other data."""
-    found: dict = {}
+def baselines_of(configs: dict[str, Config]) -> dict[str, tuple[str, Config]]:
+    """{name of the row: (which of BASELINES, first config with its data)}.
+
+    The rows are `cca` and `cca_context`, and `cca of SET` and so on where later sets have other data. The context of
+    objects is nothing to the CCA of the regions; the other is there where a set has it.
+    """
+    found: dict[str, tuple[str, Config]] = {}
+    ends: dict = {}  # {data without context: end of the rows' names}
     for name, config in configs.items():
-        if config.data not in {known.data for known in found.values()}:
-            found[f"{BASELINE} of {name}" if found else BASELINE] = config
+        end = ends.setdefault(dataclasses.replace(config.data, object_context=False), f" of {name}" if ends else "")
+        for kind in BASELINES if config.data.object_context else ("cca",):
+            found.setdefault(kind + end, (kind, config))
     if taken := found.keys() & configs.keys():
         raise UserError(f"{min(taken)}: is the name of the --baseline's rows; give the set another")
     return found
@@ -176,25 +185,21 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
     }
 
 
-def baseline(config: Config, data: Data) -> dict:
-    """The row of a regularised CCA, fitted on the train part and measured as the sets are; no epochs, no pairs.
+def baseline(kind: str, config: Config, data: Data) -> dict:
+    """The row of one of BASELINES, fitted on the train part and measured as the sets are; no epochs, no pairs.
 
     Raises:
         UserError: no regions, or a train part that is too small for a CCA.
     """
-    from bssan_tf.baselines import fit_cca
+    from bssan_tf.evaluation import cca_inputs, cca_score
     from bssan_tf.text import Tokenizer
 
-    train, part, regions = data.split("train"), data.split("val"), data.features.regions
-    if regions is None:
-        raise UserError("--baseline: a CCA needs regions, and only objects were imported; leave it out")
-    start, seed = time.monotonic(), config.training.seed
-    tokenizer = Tokenizer.fit(train.captions, config.data.caption_length)
-    tokens = tokenizer(train.captions)
-    cca = fit_cca(regions, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed)
+    array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()
+    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    score = cca_score(array, tokenizer, data, seed, progress=True)
     minutes = round((time.monotonic() - start) / 60, 1)
-    scores = cca.score_matrix(regions, part.image_rows, tokenizer(part.captions))
-    return {"seed": seed, "minutes": minutes, **figures({"score": scores}, part)}
+    part = data.split("val")
+    return {"seed": seed, "minutes": minutes, **figures({"score": score(part)}, part)}
 
 
 def figures(scores: dict[str, np.ndarray], part: Split) -> dict:

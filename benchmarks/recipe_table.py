@@ -82,7 +82,9 @@ def _numbers(row: dict[str, str], place: str) -> dict[str, float]:
         try:
             found[column] = float(row[column])
         except ValueError:
-            raise UserError(f"{place}: {column}: {row[column]!r} is no number") from None
+            found[column] = np.nan
+        if not np.isfinite(found[column]):  # "nan" and "inf" are floats, but damaged figures
+            raise UserError(f"{place}: {column}: {row[column]!r} is no number")
     return found
 
 

@@ -230,8 +230,9 @@ class Config:
         _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
-        for name in ("attention_scale", "o2w_attention_scale"):
-            _require((getattr(model, name) or 0) >= 0, name, getattr(model, name), "0 or more")
+        _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
+        own = model.o2w_attention_scale
+        _require(own is None or own >= 0, "o2w_attention_scale", own, "0 or more")
         _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
         if training.negative_source == "batch":
             _require(

@@ -23,7 +23,7 @@ from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import pointing
 from bssan_tf.preparation import Data, fingerprint, open_data, resolve
 from bssan_tf.runs import RunFolder
-from bssan_tf.scoring import FastScorer, check_score_file, score_matrix
+from bssan_tf.scoring import FastScorer, check_score_file, score_matrices, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.text import Tokenizer
 
@@ -51,7 +51,7 @@ def evaluate(
         images: score only a seeded subset of so many pictures.
         protocol: see `metrics.protocol_folds`.
         baseline: `cca`, or None.
-        parts: also measure W2R and O2W alone.
+        parts: also measure W2R and O2W alone; their matrices are in memory beside the whole one.
         data_flags: fields of DataConfig to replace, where the data have moved since training.
         memory_mb: what scoring may take, see `score_matrix`.
         out: a .npy file for the scores, with which an interrupted call goes on where it was.
@@ -61,9 +61,12 @@ def evaluate(
         The JSON value of `report_json`, and the text for people.
 
     Raises:
-        UserError: no such run or split, data that are gone or differ, too few pictures for the protocol.
+        UserError: no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of
+            a run that has one.
     """
     config = run.load_config().replace(**(data_flags or {}))
+    if parts and config.model.variant in ("w2r", "o2w"):
+        raise UserError("--parts: the run has one part only; leave it out")
     model, tokenizer = run.load_model()
     data = open_data(config.data, progress)
     check_fit(config, data)
@@ -81,17 +84,16 @@ def evaluate(
     score = _BssanScores(FastScorer(model.scorer), tokenizer, data, memory_mb, out, json.dumps(known), progress)
     score.check_file(_fold(part, *folds[0]))
     others = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else {}
-    if parts:
-        others = {**_part_scores(score), **others}
-    report = protocol_report(score, part, protocol)
+    alone = part_reports(score.of_parts, part, protocol) if parts else {"score": protocol_report(score, part, protocol)}
+    report = alone.pop("score")
     baselines = {name: protocol_report(measure, part, protocol) for name, measure in others.items()}
     truth = data.corpus.grounding
     pointed = pointing(model.scorer, data.features, part, truth, tokenizer, progress=progress) if truth else None
 
     where = {"corpus": data.corpus.name, "split": part.name}
-    value = reports.report_json(report, run=run.name, **where, pointing=pointed, baselines=baselines)
+    value = reports.report_json(report, run=run.name, **where, pointing=pointed, parts=alone, baselines=baselines)
     differs = _differences(config, data, part, report, captions_per_image)
-    text = reports.text_table(report, run.name, **where, baselines=baselines, differs=differs)
+    text = reports.text_table(report, run.name, **where, parts=alone, baselines=baselines, differs=differs)
     if pointed:
         text += "\n\n" + reports.pointing_lines(pointed)
     return value, text
@@ -108,8 +110,17 @@ def protocol_report(score: ScoreSplit, split: Split, protocol: str) -> dict:
     Raises:
         UserError: the split has fewer images than the protocol needs; nothing was scored then.
     """
+    return part_reports(lambda fold: {"": score(fold)}, split, protocol)[""]
+
+
+def part_reports(scores: Callable[[Split], Mapping[str, np.ndarray]], split: Split, protocol: str) -> dict[str, dict]:
+    """`protocol_report` of several matrices {name: float (N_i, N_c)} that are scored together, by name."""
     folds = [_fold(split, start, stop) for start, stop in protocol_folds(protocol, len(split.image_ids))]
-    return mean_report([retrieval_report(score(fold), fold.image_of_caption) for fold in folds], protocol)
+    found: dict[str, list[dict]] = {}
+    for fold in folds:
+        for name, matrix in scores(fold).items():
+            found.setdefault(name, []).append(retrieval_report(matrix, fold.image_of_caption))
+    return {name: mean_report(reports_of_folds, protocol) for name, reports_of_folds in found.items()}
 
 
 def _fold(split: Split, start: int, stop: int) -> Split:
@@ -150,6 +161,14 @@ class _BssanScores:
         options = {"memory_mb": self.memory_mb, "out": self.out, "data": self.known, "progress": self.progress}
         return score_matrix(self.fast, **self.sides(part), **options)
 
+    def of_parts(self, part: Split) -> dict[str, np.ndarray]:
+        """The same as `score`, and `w2r` and `o2w` alone: from one pass, or one each beside a file, which has one."""
+        sides, options = self.sides(part), {"memory_mb": self.memory_mb, "progress": self.progress}
+        if not self.out:
+            return score_matrices(self.fast, **sides, **options)
+        alone = {name: score_matrix(self.fast, **sides, part=name, **options) for name in ("w2r", "o2w")}
+        return {"score": self(part), **alone}
+
     def check_file(self, part: Split) -> None:
         """UserError if `out` cannot be written or holds the scores of something else."""
         if self.out:
@@ -162,31 +181,26 @@ class _BssanScores:
         return {**sides, "captions": self.tokenizer(part.captions), "image_rows": part.image_rows}
 
 
-def _part_scores(score: _BssanScores) -> dict[str, ScoreSplit]:
-    """W2R and O2W alone, by the part's name; none where the model is of one part only."""
-    parts = [part for part in score.fast.parts if part != "score"]
-    if len(parts) < 2:
-        raise UserError("--parts: the run has one part only; leave it out")
-
-    def alone(name: str) -> ScoreSplit:
-        return lambda part: score_matrix(
-            score.fast, **score.sides(part), part=name, memory_mb=score.memory_mb, progress=score.progress
-        )
-
-    return {name: alone(name) for name in parts}
-
-
 def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
-    """A CCA of the regions and, where objects have their context beside them, one of these: what O2W sees, pooled."""
+    return {name: cca_score(array, tokenizer, data, seed, progress) for name, array in cca_inputs(data).items()}
+
+
+def cca_inputs(data: Data) -> dict[str, np.ndarray]:
+    """What a CCA can pool: the regions, `cca`, and objects that have their context beside them, `cca_context`.
+
+    Raises:
+        UserError: no regions.
+    """
     if data.features.regions is None:
-        raise UserError("--baseline cca: needs regions, and this run has objects only; leave it out")
-    seen = {"cca": data.features.regions}
+        raise UserError("--baseline: a CCA needs regions, and there are objects only; leave it out")
+    found = {"cca": data.features.regions}
     if isinstance(data.features.objects, ObjectsInContext):
-        seen["cca_context"] = data.features.objects
-    return {name: _cca_score(array, tokenizer, data, seed, progress) for name, array in seen.items()}
+        found["cca_context"] = data.features.objects
+    return found
 
 
-def _cca_score(array, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
+def cca_score(array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
+    """The scores of a CCA of one of `cca_inputs`, fitted on the train split."""
     from bssan_tf.baselines import fit_cca
 
     train = data.split("train")

@@ -113,8 +113,9 @@ def text_table(
     baselines: Mapping[str, Mapping] | None = None,
     differs: Sequence[str] = (),
     beside_paper: bool = True,
+    parts: Mapping[str, Mapping] | None = None,
 ) -> str:
-    """The retrieval table: our row, the baselines', and the paper's where the corpus is one of its two.
+    """The retrieval table: our row, its parts', the baselines', and the paper's where the corpus is one of its two.
 
     Args:
         report: of `metrics.retrieval_report` or `metrics.protocol_reports`.
@@ -124,11 +125,13 @@ def text_table(
         baselines: further rows of our own measurement, name -> report.
         differs: what `differences` found; said below the table if the paper's rows are shown.
         beside_paper: False leaves the paper's rows out.
+        parts: W2R and O2W of our row alone, name -> report.
     """
-    rows = {name: report, **{key.replace("_", " ").upper(): value for key, value in (baselines or {}).items()}}
+    others = {**(parts or {}), **(baselines or {})}
+    rows = [(name, report), *((key.replace("_", " ").upper(), value) for key, value in others.items())]
     title, printed = PAPER_TABLES.get(corpus if beside_paper else None, (None, {}))
-    width = max(24, *(len(key) + 2 for key in rows))
-    ours = [_row(key, value, width) for key, value in rows.items()]
+    width = max(24, *(len(key) + 2 for key, _ in rows))
+    ours = [_row(key, value, width) for key, value in rows]
     half = 3 * 7 + 8
     rule = "-" * len(ours[0])
     lines = [
@@ -205,16 +208,18 @@ def report_json(
     corpus: str,
     split: str,
     pointing: Mapping | None = None,
+    parts: Mapping[str, Mapping] | None = None,
     baselines: Mapping[str, Mapping] | None = None,
 ) -> dict:
-    """The report as one JSON value: the keys of `metrics`, "run", "corpus", "split", and "pointing" and
-    "baselines" where given. Pointing is in percent, like the recalls."""
+    """The report as one JSON value: the keys of `metrics`, "run", "corpus", "split", and "pointing", "parts" (W2R and
+    O2W alone) and "baselines" where given. Pointing is in percent, like the recalls."""
     value = {**report}
     if pointing is not None:
         value["pointing"] = dict(pointing)
     value |= {"run": run, "corpus": corpus, "split": split}
-    if baselines:
-        value["baselines"] = {name: dict(row) for name, row in baselines.items()}
+    for key, rows in (("parts", parts), ("baselines", baselines)):
+        if rows:
+            value[key] = {name: dict(row) for name, row in rows.items()}
     return value
 
 

@@ -67,6 +67,9 @@ def test_replace_finds_the_section():
         ({"margin": 0.0}, r"--margin 0.0: must be above 0"),
         ({"loss": "mse"}, r"--loss mse: must be one of hinge, softmax"),
         ({"o2w_weight": -1.0}, r"--lambda -1.0"),
+        ({"attention_scale": -1.0}, r"^--attention-scale -1.0: must be 0 or more"),
+        ({"o2w_attention_scale": -1.0}, r"--o2w-attention-scale -1.0: must be 0 or more"),
+        ({"o2w_attention_scale": float("nan")}, r"--o2w-attention-scale nan: must be 0 or more"),
         ({"learning_rate": float("nan")}, r"--learning-rate nan"),
     ],
 )

@@ -143,22 +143,68 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
     assert "CCA" in text
 
 
-def test_parts_are_measured_alone_and_refused_where_there_is_one(measure, monkeypatch):
-    def scores(scorer, regions, objects, captions, *, valid, image_rows, part="score", **options):
-        own = np.repeat(np.arange(len(image_rows)), len(captions) // len(image_rows))
-        return (own == np.arange(len(image_rows))[:, None]) * {"w2r": 0.0, "o2w": -1.0, "score": 1.0}[part]
+PARTS = {"score": 10, "w2r": 5, "o2w": 2}  # how many of the ten pictures each ranks first
+
+
+def part_scores(part, image_rows, captions):
+    """Scores of a part: its first so many pictures with their own captions have 1, all other pairs 0, a tie."""
+    n = len(image_rows)
+    own = np.repeat(np.arange(n), len(captions) // n) == np.arange(n)[:, None]
+    return own * (np.arange(n)[:, None] < PARTS[part] * n / TEST).astype(np.float32)
+
+
+def recalls(value):
+    return {name: row["i2t"]["R@1"] for name, row in {"score": value, **value["parts"]}.items()}
+
+
+def test_parts_are_measured_in_the_same_pass(measure, monkeypatch):
+    passes = []
+
+    def matrices(scorer, regions, objects, captions, *, valid, image_rows, memory_mb, progress):
+        passes.append((image_rows.tolist(), memory_mb))
+        return {part: part_scores(part, image_rows, captions) for part in ("w2r", "o2w", "score")}
+
+    monkeypatch.setattr(evaluation, "score_matrices", matrices)
+    value, text = measure(parts=True, memory_mb=7)
+    assert passes == [(list(range(21, 11, -1)), 7)]
+    assert not measure.scored  # by themselves
+    assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 20}
+    assert "baselines" not in value
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith(("stub", "W2R", "O2W"))] == [
+        ["stub", "100.0"],
+        ["W2R", "50.0"],
+        ["O2W", "20.0"],
+    ]
+    alone, _ = measure()
+    assert {key: value[key] for key in alone} == alone
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+    value, _ = measure(parts=True, protocol="5fold")
+    assert [rows for rows, _ in passes[1:]] == [[21 - k, 20 - k] for k in (0, 2, 4, 6, 8)]
+    assert [len(row["folds"]) for row in value["parts"].values()] == [5, 5]
+    assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 50}
+
+
+def test_parts_beside_a_file_of_scores_are_scored_by_themselves(measure, monkeypatch):
+    scored = []
+
+    def scores(scorer, regions, objects, captions, *, valid, image_rows, part="score", out=None, **options):
+        scored.append((part, out))
+        return part_scores(part, image_rows, captions)
 
     monkeypatch.setattr(evaluation, "score_matrix", scores)
+    monkeypatch.setattr(evaluation, "score_matrices", None)  # would be a TypeError
     monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: SimpleNamespace(parts=("w2r", "o2w", "score")))
     monkeypatch.setattr(evaluation, "check_score_file", lambda *a, **k: None)
-    value, text = measure(parts=True)
-    assert value["rsum"] == 600
-    assert {name: row["i2t"]["R@5"] for name, row in value["baselines"].items()} == {"w2r": 0, "o2w": 0}
-    assert "W2R" in text
-    assert "O2W" in text
-    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: SimpleNamespace(parts=("w2r", "score")))
-    with pytest.raises(UserError, match="--parts: the run has one part only"):
-        measure(parts=True)
+    value, _ = measure(parts=True, out="s.npy")
+    assert sorted(scored, key=str) == [("o2w", None), ("score", "s.npy"), ("w2r", None)]
+    assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 20}
+
+
+@pytest.mark.parametrize("variant", ["w2r", "o2w"])
+def test_parts_of_a_run_with_one_are_refused_at_once(measure, variant):
+    with pytest.raises(UserError, match="--parts: the run has one part only; leave it out"):
+        measure(tiny_config(variant=variant), parts=True, out="s.npy", baseline="cca")
+    assert not measure.compared  # no data were opened
 
 
 def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
@@ -246,7 +292,7 @@ def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
 
 
 def test_cca_without_regions_is_refused_before_scoring(measure):
-    with pytest.raises(UserError, match="--baseline cca: needs regions"):
+    with pytest.raises(UserError, match="--baseline: a CCA needs regions, and there are objects only; leave it out"):
         measure(tiny_config(variant="o2w"), features=make_features(regions=None), baseline="cca")
     assert not measure.scored
 

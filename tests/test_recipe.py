@@ -1,6 +1,7 @@
 """The study of recipes on a tiny corpus: what is held back, what a row says, going on where it was, the CCA beside."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from training_fixtures import make_config, write_features
 
 from benchmarks import recipe
 from bssan_tf.errors import UserError
+from bssan_tf.features.context import with_context
 from bssan_tf.metrics import single_caption_report
 from bssan_tf.preparation import open_data
 from bssan_tf.runs import RunFolder
@@ -85,16 +87,23 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
             seen["scored"] = (image_rows.tolist(), len(tokens))
             return np.where(np.arange(12) % 2, -1.0, 1.0) * (part.image_of_caption == np.arange(6)[:, None])
 
-    def fit(regions, image_rows, tokens, image_of_caption, vocabulary_size, seed):
+    def fit(visual, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
+        seen["visual"] = visual
         seen["fitted"] = (image_rows.tolist(), len(tokens), image_of_caption.tolist(), seed)
         assert tokens.max() == vocabulary_size - 1
         return Fitted()
 
     monkeypatch.setattr("bssan_tf.baselines.fit_cca", fit)
-    row = recipe.baseline(config, data)
+    row = recipe.baseline("cca", config, data)
+    assert seen["visual"] is data.features.regions
     assert seen["fitted"] == (train.image_rows.tolist(), 52, train.image_of_caption.tolist(), 3)
     assert seen["scored"] == (part.image_rows.tolist(), 12)
     assert (row["i2t_R@1"], row["i2t_R@5"], row["i2t_MedR"]) == (50.0, 50.0, 3.5)  # first captions 1st, second last
+    n, P = data.features.objects.shape[:2]
+    known = {"classes": np.zeros((n, P), int), "scores": np.ones((n, P)), "valid": np.ones((n, P), bool)}
+    context = with_context(dataclasses.replace(data.features, **known))
+    assert recipe.baseline("cca_context", config, dataclasses.replace(data, features=context)) == row
+    assert seen["visual"] is context.objects
 
 
 def test_the_cca_has_a_row_for_each_data_config(corpus, tmp_path, monkeypatch):
@@ -105,7 +114,7 @@ def test_the_cca_has_a_row_for_each_data_config(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "open_data", lambda config: config.data)
     monkeypatch.setattr(recipe, "hold_back", lambda data, held: data)
     monkeypatch.setattr(recipe, "measure", lambda config, data, folder: {"seed": config.training.seed})
-    monkeypatch.setattr(recipe, "baseline", lambda config, data: {"seed": config.training.seed, "rsum": data})
+    monkeypatch.setattr(recipe, "baseline", lambda kind, config, data: {"seed": config.training.seed, "rsum": data})
     common = f"--import-regions {corpus / 'regions.npy'} --import-objects {corpus / 'objects.npy'}"
     arguments = [str(sets), "--baseline", "--common", common, "--csv", str(table)]
     recipe.main([*arguments, "--seeds", "1", "2"])
@@ -114,6 +123,28 @@ def test_the_cca_has_a_row_for_each_data_config(corpus, tmp_path, monkeypatch):
         rows = [(row["name"], row["seed"], row["rsum"]) for row in csv.DictReader(file)]
     assert rows[:2] == [("cca", "1", str(corpus)), ("cca of b", "1", str(other))]
     assert [row[:2] for row in rows[2:]] == [(name, seed) for seed in "124" for name in "abc"]
+
+
+def test_data_that_differ_in_the_context_of_objects_share_the_cca_of_regions():
+    flags = {
+        "w2r": "--data one --variant w2r",
+        "whole": "--data one",
+        "o2w": "--data one --variant o2w",
+        "plain": "--data two --no-object-context",
+        "more": "--data two",
+    }
+    configs = {name: recipe.config_of(f"{value} --preset improved", 1) for name, value in flags.items()}
+    found = recipe.baselines_of(configs)
+    assert {name: kind for name, (kind, _) in found.items()} == {
+        "cca": "cca",
+        "cca_context": "cca_context",
+        "cca of plain": "cca",
+        "cca_context of plain": "cca_context",
+    }
+    fitted_on = {"cca": "w2r", "cca_context": "whole", "cca of plain": "plain", "cca_context of plain": "more"}
+    assert {name: config for name, (_, config) in found.items()} == {k: configs[v] for k, v in fitted_on.items()}
+    with pytest.raises(UserError, match="cca_context: is the name of the --baseline's rows"):
+        recipe.baselines_of({"cca_context": configs["whole"]})
 
 
 def test_a_baseline_that_cannot_be_is_refused_before_any_training(corpus, tmp_path, monkeypatch):

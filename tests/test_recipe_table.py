@@ -71,6 +71,8 @@ def test_a_further_column_is_the_difference_to_a_set(study, capsys):
         (",".join(recipe.COLUMNS), "has no rows"),
         (",".join(recipe.COLUMNS) + "\na,,0,soon", "row 1: minutes: 'soon' is no number"),
         (",".join(recipe.COLUMNS) + "\na,,0,1,,,,1", "row 1: i2t_R@5: '' is no number"),
+        (",".join(recipe.COLUMNS) + "\na,,0,nan", "row 1: minutes: 'nan' is no number"),
+        (",".join(recipe.COLUMNS) + "\na,,0,1,,,,1,-inf", "row 1: i2t_R@5: '-inf' is no number"),
         ("\xff", "cannot be read"),
     ],
 )

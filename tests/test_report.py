@@ -65,6 +65,16 @@ def test_columns_stand_below_each_other():
     assert len(lines[2]) == ends.pop()
 
 
+@pytest.mark.parametrize("name", ["W2R", "CCA", "CCA CONTEXT", "run"])
+def test_a_run_of_any_name_keeps_its_row_and_its_parts_stand_below_it(name):
+    others = {key: {**OURS, "rsum": value} for key, value in (("w2r", 1), ("o2w", 2), ("cca", 3), ("cca_context", 4))}
+    parts, baselines = ({key: others[key] for key in keys} for keys in (("w2r", "o2w"), ("cca", "cca_context")))
+    rows = report.text_table(OURS, name, "flickr8k", "val", baselines, parts=parts).splitlines()[4:]
+    assert [(row[:24].strip(), numbers(row)[-1]) for row in rows] == [
+        *((name, 566.7), ("W2R", 1), ("O2W", 2), ("CCA", 3), ("CCA CONTEXT", 4)),
+    ]
+
+
 def test_differences_are_marked_in_every_paper_row():
     differs = report.differences(**{**SAME, "split": "val", "backbone": "vgg16"})
     assert len(differs) == 2
@@ -120,6 +130,10 @@ def test_json_round_trip(tmp_path):
     }
     assert read["baselines"]["cca"]["i2t"]["R@1"] == 100
     assert "pointing" not in report.report_json(OURS, run="r", corpus="coco", split="test")
+    assert "parts" not in read
+    value = report.report_json(OURS, run="r", corpus="coco", split="test", parts={"w2r": OURS})
+    assert value["parts"] == {"w2r": OURS}
+    assert "baselines" not in value
 
 
 def test_json_that_cannot_be_written(tmp_path):

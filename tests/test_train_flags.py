@@ -1,0 +1,51 @@
+"""From the flags of train.py to a config: what a flag that was given turns off beside itself."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import train
+from bssan_tf.errors import UserError
+
+DOCS = Path(__file__).parents[1] / "docs" / "reproduction.md"
+
+
+def config_of(flags):
+    return train.config_of(train.build_parser().parse_args(shlex.split(f"--data flickr8k {flags}")))
+
+
+def ways_to_leave_out():
+    """The flags in the second column of the last table of docs/reproduction.md."""
+    table = DOCS.read_text(encoding="utf-8").rsplit("| left out by |", 1)[1]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+    return [flags for row in rows for flags in re.findall(r"`(--[^`]+)`", row[2])]
+
+
+def test_the_table_of_parts_is_found():
+    assert {"--negative-source random", "--no-cca-start"} <= set(ways_to_leave_out())
+
+
+@pytest.mark.parametrize("flags", ways_to_leave_out())
+def test_each_part_of_the_preset_can_be_left_out(flags):
+    assert config_of(flags).preset == "improved"  # no UserError
+
+
+@pytest.mark.parametrize("flags", ["--no-bilinear", "--fusion 0 --no-bilinear", "--negative-source random"])
+def test_all_pairs_go_with_what_they_need(flags):
+    assert config_of(flags).training.all_pairs == 0
+    with pytest.raises(UserError, match=r"--all-pairs 0\.5: must be 0 without"):
+        config_of(f"{flags} --all-pairs 0.5")
+
+
+def test_all_pairs_stay_otherwise():
+    assert config_of("").training.all_pairs == 1
+    assert config_of("--all-pairs 0.5").training.all_pairs == 0.5
+    assert config_of("--preset paper --bilinear --fusion 8 --negative-source batch").training.all_pairs == 0
+
+
+def test_w2r_has_no_objects_to_put_in_context():
+    assert not config_of("--variant w2r").data.object_context
+    assert config_of("--variant w2r --object-context").data.object_context
+    assert config_of("--variant o2w").data.object_context
