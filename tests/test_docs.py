@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 import train
 
 DOCS = Path(__file__).parent.parent / "docs"
