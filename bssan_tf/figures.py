@@ -108,7 +108,8 @@ def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -
     cells = np.asarray(alpha, np.float32).reshape(-1, rows, columns)
     maps = cells[:, np.arange(height) * rows // height][:, :, np.arange(width) * columns // width]
     sigma = _SIGMA * height / rows
-    maps = gaussian_filter(maps, 2 * round(3 * sigma) + 1, sigma)
+    radius = min(round(3 * sigma), min(size) - 1)  # edges are mirrored once: a coarse grid's filter ends there
+    maps = gaussian_filter(maps, 2 * radius + 1, sigma)
     peak = maps.max(axis=(1, 2), keepdims=True)
     return np.clip(maps / np.maximum(peak, _FULL_HEAT / alpha.shape[1]), 0, 1)
 

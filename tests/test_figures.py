@@ -41,6 +41,13 @@ def read(path):
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.parametrize("grid", [(1, 1), (2, 2), (1, 3)])
+def test_coarse_grids_have_heat_too(grid):
+    (heat,) = figures.heat_maps(np.eye(1, grid[0] * grid[1], dtype=np.float32), grid, (60, 50))
+    assert heat.shape == (60, 50)
+    assert heat.max() == heat[0, 0] == 1
+
+
 def test_heat_is_where_attention_is():
     maps = figures.heat_maps(one_hot(3 * 14 + 10, 0), (14, 14), (224, 224))
     assert maps.shape == (2, 224, 224)
