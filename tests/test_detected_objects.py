@@ -229,8 +229,8 @@ def test_a_photo_is_described_as_in_training(run, tmp_path):
     for name in ("one.png", "two.png"):
         shutil.copy(photo, tmp_path / name)
     found = [
-        search._photo_features(run, config.data, photo, 10),
-        search._folder_features(run, config.data, tmp_path, progress=False)[1],
+        search._photo_features(run, config, photo),
+        search._folder_features(run, config, tmp_path, progress=False)[1],
     ]
     for features in found:
         np.testing.assert_array_equal(features.objects[0], data.features.objects[5])
@@ -240,7 +240,7 @@ def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):
     shutil.copy(run.path.parent / "photos" / "000.png", tmp_path)
     made, init = [], Detector.__init__
     monkeypatch.setattr(Detector, "__init__", lambda self, *given: made.append(1) or init(self, *given))
-    search._folder_features(run, run.load_config().data, tmp_path, progress=False)
+    search._folder_features(run, run.load_config(), tmp_path, progress=False)
     assert len(made) == 1
 
 
