@@ -16,7 +16,7 @@ from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import in_context
+from bssan_tf.features.context import in_context, photo_means
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
@@ -78,7 +78,8 @@ def describe_photo(
         found["objects"] = objects["objects"][None]
     if context:
         known = {name: objects[name][None] for name in ("classes", "scores", "valid")}
-        found["objects"] = in_context(**found, **known, Q=context)
+        means = photo_means(found["regions"])
+        found["objects"] = in_context(objects=found["objects"], **known, means=means, Q=context)
     inputs = {name: value.astype(np.float32) for name, value in found.items()}
     return {**inputs, "valid": objects["valid"][None]}
 

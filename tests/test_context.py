@@ -8,7 +8,7 @@ from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import CLASS_SHARE, OWN_SHARE, PHOTO_SHARE, in_context, with_context
+from bssan_tf.features.context import CLASS_SHARE, OWN_SHARE, PHOTO_SHARE, in_context, photo_means, with_context
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import read_picture
@@ -29,9 +29,15 @@ def pictures(n=3, P=4, Q=5, D=6, M=7, classes=3, seed=0):
     }
 
 
+def described(given, Q):
+    """`in_context` of such pictures."""
+    rest = {name: value for name, value in given.items() if name != "regions"}
+    return in_context(**rest, means=photo_means(given["regions"]), Q=Q)
+
+
 def test_each_part_has_its_share_and_says_what_it_should():
     given = pictures()
-    found = in_context(**given, Q=5 + 3 + 7)
+    found = described(given, Q=5 + 3 + 7)
     assert found.shape == (3, 4, 15)
     assert found.dtype == np.float32
     for i, p in np.ndindex(3, 4):
@@ -51,19 +57,43 @@ def test_each_part_has_its_share_and_says_what_it_should():
 
 def test_a_class_without_a_place_is_left_out_and_zeros_stay_zeros():
     given = pictures(classes=9)
-    assert np.isfinite(in_context(**given, Q=5 + 2 + 7)).all()
+    assert np.isfinite(described(given, Q=5 + 2 + 7)).all()
     given["objects"][:], given["classes"][:] = 0, -1
-    assert not in_context(**given, Q=5 + 2 + 7)[..., :7].any()
+    assert not described(given, Q=5 + 2 + 7)[..., :7].any()
 
 
 def test_rows_are_read_as_numpy_reads_them():
     given = pictures(n=6)
     features = with_context(Features(tuple("abcdef"), **given))
-    whole = in_context(**given, Q=features.objects.shape[2])
+    whole = described(given, Q=features.objects.shape[2])
     assert features.objects.shape == whole.shape
     assert len(features.objects) == 6
     for rows in (2, slice(1, 4), np.array([4, 0, 4]), np.arange(6) % 2 == 0, -1):
         np.testing.assert_array_equal(features.objects[rows], whole[rows])
+
+
+class Counted:
+    """An array that remembers which rows were read of it at once."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.reads = array, array.shape, []
+
+    def __getitem__(self, rows):
+        self.reads.append(list(rows))
+        return self.array[rows]
+
+
+def test_the_regions_of_a_picture_are_read_once_and_few_at_a_time():
+    given = pictures(n=150)
+    regions = Counted(given["regions"])
+    features = with_context(Features(tuple(map(str, range(150))), **{**given, "regions": regions}))
+    whole = described(given, Q=features.objects.shape[2])
+    np.testing.assert_array_equal(features.objects[np.array([70, 3, 70])], whole[[70, 3, 70]])
+    assert regions.reads == [[3, 70]]
+    np.testing.assert_array_equal(features.objects[:], whole)
+    np.testing.assert_array_equal(features.objects[3], whole[3])
+    assert sorted(row for read in regions.reads for row in read) == list(range(150))
+    assert max(map(len, regions.reads)) <= 64
 
 
 def test_places_are_those_of_the_labels_or_of_the_classes_that_occur():
@@ -77,7 +107,7 @@ def test_places_are_those_of_the_labels_or_of_the_classes_that_occur():
     assert with_context(Features(tuple("abc"), **given)).objects.shape[2] == 5 + 7
 
 
-def test_imported_arrays_have_no_context(tmp_path):
+def test_imported_arrays_have_no_context():
     given = pictures()
     with pytest.raises(UserError, match="--object-context: needs regions, and objects of a detector"):
         with_context(Features(tuple("abc"), regions=given["regions"], objects=given["objects"]))

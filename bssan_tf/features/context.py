@@ -1,8 +1,9 @@
 """Objects with their class and the whole photo beside them, for O2W; computed when read, nothing is stored.
 
 In: a picture's own object features (P, Q'), the detector's classes and scores (P,), its regions (D, M). Out: for each
-object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. Each part is scaled to a fixed sum of
-absolute values, so that after √ (`FeatureNorm`) its squared length is the share below, whatever the extractor's units.
+object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of own and photo are
+scaled to sum to their share below, whatever the extractor's units; the class's number is its share times the score.
+After √ (`FeatureNorm`), and before `centred` takes off the mean, these are the parts' squared lengths.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ OWN_SHARE, CLASS_SHARE, PHOTO_SHARE = 0.1, 0.2, 1.0
 NO_CONTEXT = (
     "--object-context: needs regions, and objects of a detector or of boxes, not imported ones; add --no-object-context"
 )
+_BLOCK = 64  # pictures whose regions are read at once
 
 
 def in_context(
-    *, objects: np.ndarray, classes: np.ndarray, scores: np.ndarray, valid: np.ndarray, regions: np.ndarray, Q: int
+    *, objects: np.ndarray, classes: np.ndarray, scores: np.ndarray, valid: np.ndarray, means: np.ndarray, Q: int
 ) -> np.ndarray:
     """Objects of n pictures with class and photo beside them.
 
@@ -30,20 +32,25 @@ def in_context(
         classes: int (n, P), -1 where unknown; one that Q has no place for is left out.
         scores: float (n, P), how sure the detector is of the class.
         valid: bool (n, P), False at padding, which stays zero.
-        regions: float (n, D, M).
+        means: float32 (n, M), of `photo_means`.
         Q: size of the result, which says how many classes there are.
 
     Returns:
         float32 (n, P, Q).
     """
     n, P = classes.shape
-    named = np.zeros((n, P, Q - objects.shape[2] - regions.shape[2]), np.float32)
+    named = np.zeros((n, P, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
     named[(*known, classes[known])] = scores[known]
-    photo = _of_sum(np.asarray(regions, np.float32).mean(axis=1), PHOTO_SHARE)  # (n, M)
+    photo = _of_sum(means, PHOTO_SHARE)
     photo = np.broadcast_to(photo[:, None], (n, P, photo.shape[1]))
     parts = [_of_sum(np.asarray(objects, np.float32), OWN_SHARE), CLASS_SHARE * named, photo]
     return np.concatenate(parts, axis=-1) * np.asarray(valid, np.float32)[..., None]
+
+
+def photo_means(regions: np.ndarray) -> np.ndarray:
+    """Mean of each picture's regions (n, D, M): float32 (n, M)."""
+    return np.asarray(regions, np.float32).mean(axis=1)
 
 
 def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
@@ -53,6 +60,10 @@ def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
 
 class ObjectsInContext:
     """An array (N, P, Q) over a feature store, whose rows are computed when they are asked for.
+
+    The photos' means are kept once they are computed, N x M x 4 bytes when all are (COCO: 250 MB), as the regions
+    behind them are most of what a row would read. Threads may read at the same time: a mean that two of them compute is
+    the same.
 
     Args:
         features: regions, objects, classes, scores and valid of N pictures.
@@ -64,17 +75,28 @@ class ObjectsInContext:
     def __init__(self, features: Features, Q: int):
         self.features = features
         self.shape = (*features.objects.shape[:2], Q)
+        N, _, M = features.regions.shape
+        self._means = np.zeros((N, M), np.float32)  # pages of it are taken from memory when they are written
+        self._filled = np.zeros(N, bool)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows) -> np.ndarray:
         """Rows as NumPy would index them along the first axis."""
-        one = isinstance(rows, (int, np.integer))
-        some = np.array([rows]) if one else rows
-        names = ("objects", "classes", "scores", "valid", "regions")
-        found = in_context(**{name: getattr(self.features, name)[some] for name in names}, Q=self.shape[2])
-        return found[0] if one else found
+        places = np.arange(len(self))[rows]
+        some = np.atleast_1d(places)
+        arrays = {name: getattr(self.features, name)[some] for name in ("objects", "classes", "scores", "valid")}
+        found = in_context(**arrays, means=self._means_of(some), Q=self.shape[2])
+        return found if np.ndim(places) else found[0]
+
+    def _means_of(self, rows: np.ndarray) -> np.ndarray:
+        missing = np.unique(rows[~self._filled[rows]])
+        for start in range(0, len(missing), _BLOCK):
+            block = missing[start : start + _BLOCK]
+            self._means[block] = photo_means(self.features.regions[block])
+            self._filled[block] = True  # only now, for other threads
+        return self._means[rows]
 
 
 def with_context(features: Features, Q: int | None = None) -> Features:
