@@ -18,12 +18,12 @@ from bssan_tf.config import Config, DataConfig, flag_of
 from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import NO_CONTEXT, with_context
+from bssan_tf.features.context import NO_CONTEXT, RunContext, with_context
 from bssan_tf.features.store import Features
 from bssan_tf.pipeline import needed_features
 from bssan_tf.runs import RunFolder
 
-FEATURE_KEYS = ("extractor", "weights_sha256", "boxes")  # what extracted features were made with
+FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
     return Data(corpus, with_context(features) if data.object_context else features)
 
 
-def context_size(config: Config) -> int | None:
-    """Q of a run whose objects have their context beside them, for photos of no corpus; None for others."""
-    return config.model.Q if config.data.object_context else None
+def run_context(run: RunFolder, config: Config) -> RunContext | None:
+    """How photos of no corpus get the context that a run's objects have beside them; None where they have none."""
+    return RunContext(config.model.Q, run.trained_data().get("labels")) if config.data.object_context else None
 
 
 def _corpus(data: DataConfig) -> Corpus:
@@ -201,7 +201,8 @@ def photo_features(
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
     features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
-    return with_context(features, context_size(config)) if data.object_context else features
+    context = run_context(run, config)
+    return with_context(features, context) if context else features
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:

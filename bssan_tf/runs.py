@@ -121,17 +121,21 @@ class RunFolder:
                 raise UserError(f"{self.path}: is being trained by another process; wait for it or stop it") from None
             yield
 
+    def trained_data(self) -> dict:
+        """What `preparation.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
+        try:
+            return json.loads(self.data_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.data_file}: cannot be read ({error}); train the run anew") from None
+
     def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
         """UserError that names what differs between `data` and those that the run was trained on.
 
         Args:
             data: what `preparation.fingerprint` says of the data now.
-            keys: compare only these.
+            keys: compare only these; else all that the run has kept.
         """
-        try:
-            trained = json.loads(self.data_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.data_file}: cannot be read ({error}); train the run anew") from None
+        trained = self.trained_data()
         for key in keys or trained:
             if data.get(key) != trained.get(key):
                 raise UserError(

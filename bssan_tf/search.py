@@ -17,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import context_size, extractors_of, fingerprint, open_data, photo_features
+from bssan_tf.preparation import extractors_of, fingerprint, open_data, photo_features, run_context
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
@@ -97,7 +97,7 @@ def _photo_features(run: RunFolder, config: Config, photo: Path) -> SimpleNamesp
     picture, size = read_picture(photo)
     extractor, detector = extractors_of(run, config.data)
     objects = photo_objects(config.data, photo, size, None, config.model.P, detector)
-    return SimpleNamespace(**describe_photo(extractor, picture, objects, context_size(config)))
+    return SimpleNamespace(**describe_photo(extractor, picture, objects, run_context(run, config)))
 
 
 def _folder_features(run: RunFolder, config: Config, folder: Path, progress: bool) -> tuple[list[Path], Features]:

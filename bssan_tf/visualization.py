@@ -16,13 +16,13 @@ from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import in_context, photo_means
+from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
 from bssan_tf.figures import attention_figure, figure_to_array
 from bssan_tf.pipeline import gather, longest
-from bssan_tf.preparation import context_size, extractors_of, resolve
+from bssan_tf.preparation import extractors_of, resolve, run_context
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrices
 
@@ -54,7 +54,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     data = config.replace(**flags).data
     extractor, detector = extractors_of(run, data)
     objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P, detector)
-    arrays = describe_photo(extractor, picture, objects, context_size(config))
+    arrays = describe_photo(extractor, picture, objects, run_context(run, config))
     outputs = {name: value[0] for name, value in _score(model.scorer, {**arrays, "tokens": tokens}).items()}
     # the numbers are evaluate.py's; the graph is asked for α and β
     matrices = score_matrices(model.scorer, captions=tokens, **arrays)
@@ -65,21 +65,22 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
 
 
 def describe_photo(
-    extractor, picture: np.ndarray, objects: dict[str, np.ndarray], context: int | None = None
+    extractor, picture: np.ndarray, objects: dict[str, np.ndarray], context: RunContext | None = None
 ) -> dict[str, np.ndarray]:
     """The model's inputs for one picture: regions float32 (1, D, M), objects float32 (1, P, Q), valid bool (1, P).
 
     Args:
         objects: of `photo_objects`; where they bring no features of their own, the extractor describes their boxes.
-        context: Q of a run whose objects have their context beside them, else None.
+        context: of a run whose objects have their context beside them, else None.
     """
     found = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
     if "objects" in objects:
         found["objects"] = objects["objects"][None]
     if context:
-        known = {name: objects[name][None] for name in ("classes", "scores", "valid")}
+        sure = {name: objects[name][None] for name in ("scores", "valid")}
+        classes = known_classes(objects["classes"][None], objects.get("labels"), context.labels)
         means = photo_means(found["regions"])
-        found["objects"] = in_context(objects=found["objects"], **known, means=means, Q=context)
+        found["objects"] = in_context(objects=found["objects"], classes=classes, **sure, means=means, Q=context.Q)
     inputs = {name: value.astype(np.float32) for name, value in found.items()}
     return {**inputs, "valid": objects["valid"][None]}
 

@@ -8,7 +8,16 @@ from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.config import DataConfig
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import CLASS_SHARE, OWN_SHARE, PHOTO_SHARE, in_context, photo_means, with_context
+from bssan_tf.features.context import (
+    CLASS_SHARE,
+    OWN_SHARE,
+    PHOTO_SHARE,
+    RunContext,
+    in_context,
+    known_classes,
+    photo_means,
+    with_context,
+)
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import read_picture
@@ -102,9 +111,37 @@ def test_places_are_those_of_the_labels_or_of_the_classes_that_occur():
     assert with_context(Features(tuple("abc"), **given)).objects.shape[2] == 5 + 3 + 7
     named = Features(tuple("abc"), **given, manifest={"labels": list("uvwxyz")})
     assert with_context(named).objects.shape[2] == 5 + 6 + 7
-    assert with_context(named, Q=20).objects.shape[2] == 20
+    assert with_context(named, RunContext(20)).objects.shape[2] == 20
     given["classes"][:] = -1  # ten fixed boxes have no classes
     assert with_context(Features(tuple("abc"), **given)).objects.shape[2] == 5 + 7
+
+
+def test_classes_of_other_boxes_are_found_by_name(caplog):
+    classes = np.array([[0, 1, -1], [2, 7, 1]], np.int32)
+    found = known_classes(classes, ("cat", "dog", "yak"), ["dog", "emu", "cat"])
+    assert found.tolist() == [[2, 0, -1], [-1, -1, 0]]
+    assert found.dtype == np.int32
+    assert "does not know the class of 2 of 5 objects" in caplog.text
+
+
+def test_classes_without_a_name_in_file_or_run(caplog):
+    classes = np.array([[0, 1, -1]], np.int32)
+    for labels in (None, ("cat", "dog")):  # a run from before labels were kept, or whose boxes have none
+        assert known_classes(classes, labels, None).tolist() == [[0, 1, -1]]
+    assert known_classes(classes, ("a", "a"), ["a", "a"]).tolist() == [[0, 1, -1]]  # its own boxes
+    assert known_classes(0 * classes - 1, None, ["cat"]).tolist() == [[-1, -1, -1]]  # ten fixed ones
+    assert not caplog.text
+    assert known_classes(classes, None, ["cat", "dog"]).tolist() == [[-1, -1, -1]]
+    assert "does not know the class of 2 of 2 objects" in caplog.text
+
+
+def test_a_store_of_other_boxes_fills_the_places_of_the_run():
+    given = pictures()
+    given["classes"][:] = 1
+    features = Features(tuple("abc"), **given, manifest={"labels": ["cat", "dog"]})
+    found = with_context(features, RunContext(5 + 3 + 7, ["dog", "emu", "cat"]))
+    np.testing.assert_array_equal(found.objects[:], described({**given, "classes": 0 * given["classes"]}, 5 + 3 + 7))
+    np.testing.assert_array_equal(found.classes, given["classes"])  # as the labels of the store name them
 
 
 def test_imported_arrays_have_no_context():
@@ -121,7 +158,7 @@ def test_a_new_photo_is_described_as_the_corpus_was(tmp_path):
     features = with_context(stored)
     picture, size = read_picture(corpus.image_paths[1])
     objects = top_objects(file.boxes[file.row_of_name[corpus.image_ids[1]]], size, 10)
-    found = describe_photo(extractor, picture, objects, features.objects.shape[2])
+    found = describe_photo(extractor, picture, objects, RunContext(features.objects.shape[2]))
     np.testing.assert_allclose(found["objects"][0], features.objects[1], atol=2e-4)
 
 
@@ -134,5 +171,5 @@ def test_off_in_paper_on_scenes_and_on_for_photos():
 def test_the_flag_and_imports_do_not_go_together(tmp_path, monkeypatch):
     monkeypatch.setattr("bssan_tf.preparation.load_corpus", lambda *a, **k: SimpleNamespace(image_ids=()))
     data = DataConfig(data="flickr8k", import_regions="r.npy", import_objects="o.npy", object_context=True)
-    with pytest.raises(UserError, match="--no-object-context"):
+    with pytest.raises(UserError, match=r"leave --import-regions .* or train with --no-object-context"):
         open_data(data)

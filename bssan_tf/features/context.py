@@ -9,6 +9,8 @@ After √ (`FeatureNorm`), and before `centred` takes off the mean, these are th
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,9 +19,45 @@ from bssan_tf.features.store import Features
 
 OWN_SHARE, CLASS_SHARE, PHOTO_SHARE = 0.1, 0.2, 1.0
 NO_CONTEXT = (
-    "--object-context: needs regions, and objects of a detector or of boxes, not imported ones; add --no-object-context"
+    "--object-context: needs regions, and objects of a detector or of boxes; leave --import-regions and "
+    "--import-objects out, or train with --no-object-context"
 )
 _BLOCK = 64  # pictures whose regions are read at once
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContext:
+    """What the objects of a run have room for.
+
+    Attributes:
+        Q: size of an object in its context.
+        labels: the name of each class that has a place; None where they have no names, or the run is from before they
+            were kept.
+    """
+
+    Q: int
+    labels: Sequence[str] | None = None
+
+
+def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
+    """Classes of any boxes as the numbers that a run has for their names, -1 for a name that it does not know.
+
+    Args:
+        classes: int, -1 where unknown.
+        labels: their names; None: they have none, and the run knows none of them.
+        known: the run's; None leaves the numbers as they are.
+    """
+    if known is None or list(labels or ()) == list(known):
+        return classes
+    numbers = {label: number for number, label in enumerate(known)}
+    table = np.array([*(numbers.get(label, -1) for label in labels or ()), -1], np.int32)
+    nameless = len(table) - 1
+    found = table[np.where((classes >= 0) & (classes < nameless), classes, nameless)]
+    if lost := int(((classes >= 0) & (found < 0)).sum()):
+        logger.warning("boxes: the run does not know the class of %d of %d objects", lost, int((classes >= 0).sum()))
+    return found
 
 
 def in_context(
@@ -99,19 +137,21 @@ class ObjectsInContext:
         return self._means[rows]
 
 
-def with_context(features: Features, Q: int | None = None) -> Features:
+def with_context(features: Features, run: RunContext | None = None) -> Features:
     """The features with each object in its context.
 
     Args:
-        Q: what a model was made for; None makes room for the classes that the store's boxes can name.
+        run: what the features are for; None makes room for the classes that the store's boxes can name.
 
     Raises:
         UserError: there are no regions or no objects with classes.
     """
     if any(getattr(features, name) is None for name in ("regions", "objects", "classes", "scores", "valid")):
         raise UserError(NO_CONTEXT)
-    if Q is None:
-        labels = features.manifest.get("labels")
-        classes = len(labels) if labels else 1 + int(np.max(features.classes, initial=-1))
-        Q = features.objects.shape[2] + classes + features.regions.shape[2]
-    return dataclasses.replace(features, objects=ObjectsInContext(features, Q))
+    labels = features.manifest.get("labels")
+    if run is None:
+        count = len(labels) if labels else 1 + int(np.max(features.classes, initial=-1))
+        run = RunContext(features.objects.shape[2] + count + features.regions.shape[2], labels)
+    classes = known_classes(features.classes, labels, run.labels)
+    seen = dataclasses.replace(features, classes=classes)
+    return dataclasses.replace(features, objects=ObjectsInContext(seen, run.Q))

@@ -1,0 +1,132 @@
+"""A run whose objects have their context beside them, from training to every use of it, on a few drawn photos."""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feature_fixtures import write_pictures
+from training_fixtures import SIZES
+
+from bssan_tf.evaluation import evaluate
+from bssan_tf.features.context import ObjectsInContext
+from bssan_tf.preparation import open_data
+from bssan_tf.presets import preset
+from bssan_tf.runs import RunFolder
+from bssan_tf.search import search
+from bssan_tf.training import train
+from bssan_tf.visualization import explain
+
+LABELS, OTHERS = ("dog", "cat", "car"), ("car", "emu", "dog", "cat")
+COUNT, TEST = 24, 5
+CAPTIONS = ("a {} near a {}", "the {} beside the {}")
+
+
+@dataclass
+class Trained:
+    """A run, its photos and the scores of its test split: {(name of the photo, caption): score}."""
+
+    run: RunFolder
+    photos: Path
+    scores: dict
+
+
+def write_boxes(path, names, rng):
+    """Four boxes a photo with `labels`; the first photo has none. The same in `other.npz`, whose labels are OTHERS."""
+    corners = np.sort(rng.uniform(0, 1, (COUNT, 4, 2, 2)), axis=2) * [80, 60]
+    classes = rng.integers(0, len(LABELS), (COUNT, 4, 1))
+    scores = rng.uniform(0.3, 1, (COUNT, 4, 1))
+    scores[0] = 0
+    for file, labels in ((path, LABELS), (path.with_name("other.npz"), OTHERS)):
+        numbers = np.array([labels.index(label) for label in LABELS])[classes]
+        boxes = np.concatenate([corners.reshape(COUNT, 4, 4), scores, numbers], axis=2).astype(np.float32)
+        np.savez(file, names=np.array(names), boxes=boxes, labels=np.array(labels))
+    return classes[..., 0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("context")
+    photos, boxes = folder / "photos", folder / "boxes.npz"
+    names = write_pictures(photos, COUNT).image_ids
+    classes = write_boxes(boxes, names, np.random.default_rng(0))
+    rows = [("image", "caption", "split")]
+    for i, name in enumerate(names):
+        split = "train" if i < COUNT - 2 * TEST else "val" if i < COUNT - TEST else "test"
+        words = [LABELS[c] for c in classes[i, :2]]
+        rows += [(name, f"{text.format(*words)} {i}", split) for text in CAPTIONS]  # all captions differ
+    with (photos / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    config = preset("improved", "small", data=str(photos)).replace(
+        backbone="slim", boxes=str(boxes), cache=str(folder / "cache"), batch_size=4, negatives=3, epochs=1,
+        warmup_steps=1, **SIZES,
+    )  # fmt: skip
+    assert config.data.object_context
+    run = RunFolder(folder / "run")
+    train(config, run, progress=False)
+    value, text = evaluate(run, out=folder / "scores.npy", progress=False)
+    assert (value["n_images"], value["n_captions"]) == (TEST, 2 * TEST)
+    assert "rsum" in text
+    matrix = np.load(folder / "scores.npy")
+    assert matrix.shape == (TEST, 2 * TEST)
+    captions = [row[1] for row in rows[-2 * TEST :]]
+    scores = {
+        (name, caption): matrix[i, j] for i, name in enumerate(names[-TEST:]) for j, caption in enumerate(captions)
+    }
+    return Trained(run, photos, scores)
+
+
+def test_the_model_was_made_for_own_class_and_photo(trained):
+    config = trained.run.load_config()
+    data = open_data(config.data, progress=False)
+    assert isinstance(data.features.objects, ObjectsInContext)
+    size = 2 * config.model.M + len(LABELS)
+    assert size == config.model.Q
+    assert data.features.objects[:].shape == (COUNT, 10, size)
+    assert data.features.valid.sum(axis=1).tolist() == [0] + [4] * (COUNT - 1)
+    weights = trained.run.load_model()[0].scorer.get_weights()
+    assert all(np.isfinite(array).all() for array in weights)
+    assert json.loads(trained.run.data_file.read_text())["labels"] == list(LABELS)
+
+
+def test_pictures_for_a_sentence(trained):
+    caption = next(iter(trained.scores))[1]
+    found = {Path(path).name: score for score, path in search(trained.run, caption, rerank=0, progress=False)}
+    assert found == pytest.approx({name: s for (name, text), s in trained.scores.items() if text == caption}, abs=1e-5)
+
+
+def test_sentences_for_a_photo(trained):
+    photo = next(iter(trained.scores))[0]
+    found = {text: score for score, text in search(trained.run, str(trained.photos / photo), rerank=0, progress=False)}
+    expected = {text: s for (name, text), s in trained.scores.items() if name == photo}
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("flags", [{}, {"boxes": "other.npz"}])
+def test_pictures_of_a_folder_and_a_drawing_whatever_numbers_the_boxes_give_the_classes(trained, tmp_path, flags):
+    flags = {name: str(trained.photos.parent / file) for name, file in flags.items()}
+    names = sorted({name for name, _ in trained.scores})
+    caption = next(iter(trained.scores))[1]
+    for name in names:
+        shutil.copy(trained.photos / name, tmp_path / name)
+    found = search(trained.run, caption, folder=tmp_path, rerank=0, data_flags=flags, progress=False)
+    expected = {name: trained.scores[name, caption] for name in names}
+    assert {Path(path).name: score for score, path in found} == pytest.approx(expected, abs=1e-3)
+    drawn = explain(trained.run, tmp_path / names[1], caption, tmp_path / "out.png", flags)
+    assert drawn["score"] == pytest.approx(expected[names[1]], abs=1e-3)
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_a_run_from_before_labels_were_kept(trained, tmp_path):
+    old = RunFolder(tmp_path / "old")
+    shutil.copytree(trained.run.path, old.path)
+    data = json.loads(old.data_file.read_text())
+    del data["labels"]
+    old.data_file.write_text(json.dumps(data))
+    assert evaluate(old, progress=False)[0]["n_images"] == TEST
+    name, caption = next(iter(trained.scores))
+    drawn = explain(old, trained.photos / name, caption, tmp_path / "out.png")
+    assert drawn["score"] == pytest.approx(trained.scores[name, caption], abs=1e-3)
