@@ -1,6 +1,6 @@
 """Weights before the first step: statistics of the features, and a start from what a CCA knows of words and pictures.
 
-In: a fresh model and its training split. Out: the same model, whose `standard` norms fit the features and, with
+In: a fresh model and its training split. Out: the same model, whose norms with statistics fit the features and, with
 `cca_start`, whose word vectors, attention W and fusion already say which words go with which regions.
 """
 
@@ -25,15 +25,19 @@ SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
 LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
-FORGET = -1.0  # bias of the Bi-LSTM's forget gates: a quarter of a state comes from the words before
-SHY = 0.1  # factor on random weights that are left: the Bi-LSTM's gates start half open for every word
-STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate, whose gates halve it
+FORGET = -1.0  # bias of the Bi-LSTM's forget gates: they start at sigmoid(-1) = 0.27, so a state is mostly its word
+SHY = 0.1  # factor on random weights that are left: the Bi-LSTM's other gates start half open for every word
+STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate; input and output gates together quarter it
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
 
 def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
-    """Give `standard` norms the statistics of a seeded sample of the training pictures."""
+    """Give norms with statistics those of a seeded sample of the training pictures.
+
+    Raises:
+        UserError: none of these pictures has an object.
+    """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(image_rows)[:SAMPLED_PICTURES])
     for norm, name in _norms(model):
@@ -64,8 +68,10 @@ def start_from_cca(
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
-    W = A' (Eq. 2 and 10) up to scale, and the fusion (A v)∘(B t) has this A and picks t's numbers by B. The
-    Bi-LSTM's candidates start as the word vectors, so that its states are comparable, too.
+    W = A' (Eq. 2 and 10) up to scale, of objects in context less the photo's part, which is 0; and the fusion
+    (A v)∘(B t) has this A and picks t's numbers by B. The Bi-LSTM's candidates start as the word vectors, so that its
+    states are comparable, too. Pictures without objects are left out of the regression from objects; a CCA of objects
+    in context counts them as zeros.
 
     Args:
         tokens: int32 (N_c, L), token ids of the split's captions.
@@ -73,6 +79,9 @@ def start_from_cca(
 
     Returns:
         What the CCA's selection chose.
+
+    Raises:
+        UserError: no picture has an object.
     """
     rng = np.random.default_rng(seed)
     in_context = isinstance(features.objects, ObjectsInContext)
@@ -86,8 +95,9 @@ def start_from_cca(
     embedding.set_weights([table])
     pictures = cca.project_images(visual, rows)[:, : words.shape[1]]  # (N_i, d)
     for norm, name in _norms(model):
-        maps = _regression(_pooled(norm, features, name, rows), pictures)
         sample = norm(tf.constant(_sample(features, name, np.sort(rng.permutation(rows)[:SAMPLED_PICTURES]), rng)))
+        some = _real(features, name, rows).any(axis=1)
+        maps = _regression(_pooled(norm, features, name, rows[some]), pictures[some])
         maps /= max(float(np.std(sample.numpy() @ maps)), 1e-12)
         text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
         if name == "regions":
@@ -120,23 +130,26 @@ def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Some regions or objects of each picture: float32 (n, M)."""
+    """Some regions or objects of each picture: float32 (n, M); UserError if there is none at all."""
     found = []
     for row in rows:
         places = np.flatnonzero(_real(features, name, np.array([row]))[0])
         places = np.sort(rng.permutation(places)[:SAMPLED_ROWS])
         found.append(np.asarray(getattr(features, name)[row][places], np.float32))
-    return np.concatenate(found)
+    sample = np.concatenate(found)
+    if not len(sample):
+        raise UserError(f"{name}: no picture of the training split has one; check --boxes")
+    return sample
 
 
 def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np.ndarray) -> np.ndarray:
-    """Mean of a picture's regions or objects as the model sees them: float32 (N_i, M); 0 where there is none."""
+    """Mean of a picture's regions or objects as the model sees them, of which each has some: float32 (N_i, M)."""
     found = []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         real = _real(features, name, block)[..., None].astype(np.float32)
         scaled = norm(tf.constant(np.asarray(getattr(features, name)[block], np.float32))).numpy()
-        found.append((scaled * real).sum(axis=1) / np.maximum(real.sum(axis=1), 1))
+        found.append((scaled * real).sum(axis=1) / real.sum(axis=1))
     return np.concatenate(found)
 
 

@@ -136,6 +136,36 @@ def test_objects_in_context_start_by_looking_for_what_is_their_own(corpus, data)
     assert np.corrcoef(scores["o2w"].ravel(), expected.ravel())[0, 1] > 0.6
 
 
+def without_objects(data, rows):
+    """The data as if pictures in these rows had no object."""
+    objects, valid = np.array(data.features.objects), np.array(data.features.valid)
+    objects[rows], valid[rows] = 0, False
+    return dataclasses.replace(data, features=dataclasses.replace(data.features, objects=objects, valid=valid))
+
+
+def test_pictures_without_objects_do_not_bend_the_map_of_objects(corpus, data, monkeypatch):
+    empty = data.split("train").image_rows[::4]
+    seen, regression = [], starting._regression
+    monkeypatch.setattr(starting, "_regression", lambda x, y: seen.append((x, y)) or regression(x, y))
+    started(corpus, data)
+    started(corpus, without_objects(data, empty))
+    _, (x, y), regions, (fewer, their) = seen
+    assert len(regions[0]) == len(x)  # regions they have
+    assert len(fewer) == len(their) == len(x) - len(empty)
+    np.testing.assert_array_equal(their, y[np.arange(len(y)) % 4 > 0])  # of a CCA of the same regions
+
+
+def test_a_corpus_without_any_object_is_refused(corpus, data):
+    here = without_objects(data, slice(None))
+    message = "objects: no picture of the training split has one; check --boxes"
+    model, split, tokens = build(corpus, here, **CCA)
+    with pytest.raises(UserError, match=message):
+        starting.adapt_norms(model, here.features, split.image_rows, seed=0)
+    model, split, tokens = build(corpus, here, **{**CCA, "object_norm": "sqrt_l2"})
+    with pytest.raises(UserError, match=message):
+        starting.start_from_cca(model, split, here.features, tokens, seed=0, progress=False)
+
+
 def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     training.train(make_config(corpus, epochs=1, variant="w2r", **CCA), run, progress=False)
