@@ -76,8 +76,7 @@ def assemble(
         logger.warning("%s: %s", name, problem)
 
     row = {image: index for index, image in enumerate(kept)}
-    rows = {split: [row[image] for image in images if image in row] for split, images in splits.items()}
-    rows = {split: images for split, images in rows.items() if images}
+    rows = {split: found for split, ids in splits.items() if (found := [row[image] for image in ids if image in row])}
     logger.info("%s: %s images", name, ", ".join(f"{split} {len(images):,}" for split, images in rows.items()))
     return Corpus(
         name=name,
