@@ -69,6 +69,12 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="the sum of (A u)∘(B t) is a score beside the MLP's",
     )
+    group.add_argument(
+        "--weighted-lengths",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the lengths that the bilinear score divides by weigh each number by what it varies on the other side",
+    )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
     group.add_argument("--o2w-attention-scale", type=float, help="the same of O2W (as --attention-scale)")
     group.add_argument("--dropout", type=float, help="on the inputs of LSTM, MLP and bilinear score")
@@ -184,6 +190,8 @@ def config_of(options: argparse.Namespace) -> Config:
     needless = {}
     if variant == "w2r" or config.data.import_regions or config.data.import_objects:
         needless["object_context"] = False  # W2R sees no objects; imported ones have no classes
+    if not config.model.bilinear:
+        needless["weighted_lengths"] = False
     if not config.model.bilinear or config.training.negative_source == "random":
         needless["all_pairs"] = 0.0
     return config.replace(**{**needless, **given}).check()

@@ -66,6 +66,7 @@ class ModelConfig:
     object_deviation: float = 1.0  # of an object's numbers after `standard` or `centred`
     fusion: int = 0  # size of the extra (A u)∘(B t); 0: plain concatenation
     bilinear: bool = False  # the sum of the fusion's products, scaled, is a score beside the MLP's
+    weighted_lengths: bool = False  # the lengths that the bilinear score divides by have learned weights
     attention_scale: float = 0.0  # start of a learned factor on e; 0: none, as in Eq. 1
     o2w_attention_scale: float | None = None  # the same of O2W; None: as `attention_scale`
     cosine_attention: bool = False  # the products of Eq. 2 and 10 are cosines, so that tanh does not saturate
@@ -230,6 +231,8 @@ class Config:
         _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
+        fits = model.bilinear or not model.weighted_lengths
+        _require(fits, "weighted_lengths", True, "off without --bilinear; leave it out")
         _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
         own = model.o2w_attention_scale
         _require(own is None or own >= 0, "o2w_attention_scale", own, "0 or more")

@@ -28,6 +28,7 @@ LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly
 FORGET = -1.0  # bias of the Bi-LSTM's forget gates: they start at sigmoid(-1) = 0.27, so a state is mostly its word
 SHY = 0.1  # factor on random weights that are left: the Bi-LSTM's other gates start half open for every word
 STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate; input and output gates together quarter it
+LEAST_GAIN = 0.1  # of a number that does not vary, in units of the root mean square: at 0 it would stay there
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
@@ -77,6 +78,9 @@ def start_from_cca(
         tokens: int32 (N_c, L), token ids of the split's captions.
         seed: of the CCA's held-back pictures and of the samples.
 
+    Where the bilinear score's lengths are weighted, the weight of each number of a picture's vector A v becomes the
+    deviation of this number over the captions' sums of words; that of each number of a caption, the one over pictures.
+
     Returns:
         What the CCA's selection chose.
 
@@ -97,7 +101,8 @@ def start_from_cca(
     for norm, name in _norms(model):
         sample = norm(tf.constant(_sample(features, name, np.sort(rng.permutation(rows)[:SAMPLED_PICTURES]), rng)))
         some = _real(features, name, rows).any(axis=1)
-        maps = _regression(_pooled(norm, features, name, rows[some]), pictures[some])
+        pooled = _pooled(norm, features, name, rows[some])
+        maps = _regression(pooled, pictures[some])
         maps /= max(float(np.std(sample.numpy() @ maps)), 1e-12)
         text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
         if name == "regions":
@@ -107,6 +112,8 @@ def start_from_cca(
             if in_context:
                 look[-features.regions.shape[2] :] = 0  # all objects have the same photo beside them
             _start_o2w(model, maps, look, sample.numpy(), text)
+        if model.config.weighted_lengths:
+            _start_lengths(model, name, pooled, words, tokens)
     logger.info("started from a CCA of %d numbers, rsum %.1f on held-back training pictures",
                 words.shape[1], cca.chosen["held_rsum"])  # fmt: skip
     return cca.chosen
@@ -194,6 +201,28 @@ def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarr
     B[first + np.arange(d), np.arange(d)] = 1
     network.get_layer(f"{name}_A").set_weights([A])
     network.get_layer(f"{name}_B").set_weights([B])
+
+
+def _start_lengths(model: Bssan, name: str, pooled: np.ndarray, words: np.ndarray, tokens: np.ndarray) -> None:
+    """Weights of the bilinear score's lengths, from pooled pictures (N_i, M) and all captions (N_c, L)."""
+    network, part = (model.w2r, "w2r") if name == "regions" else (model.o2w, "o2w")
+    pictures = pooled @ network.get_layer(f"{part}_fusion_A").get_weights()[0]  # (N_i, F)
+    captions = np.zeros((len(tokens), pictures.shape[1]), np.float32)
+    d = min(words.shape[1], pictures.shape[1])
+    for place in range(tokens.shape[1]):
+        captions[:, :d] += words[tokens[:, place], :d] * (tokens[:, place, None] > 1)
+    of_pictures, of_captions = _gains(captions, pictures), _gains(pictures, captions)
+    layer = network.get_layer(f"{part}_bilinear")
+    layer.query_gain.assign(of_captions if part == "w2r" else of_pictures)
+    layer.attended_gain.assign(of_pictures if part == "w2r" else of_captions)
+
+
+def _gains(other: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Deviation of each number on the other side, (n, F), in units that keep the mean length of `vectors` (m, F)."""
+    gains = other.std(axis=0)
+    gains = np.maximum(gains, LEAST_GAIN * np.sqrt(np.mean(gains**2)))
+    lengths, weighted = (np.linalg.norm(x, axis=1).mean() for x in (vectors, gains * vectors))
+    return gains * (lengths / max(float(weighted), 1e-12))
 
 
 def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.ndarray) -> None:

@@ -84,13 +84,15 @@ def fused(visual, textual, weights, name):
 
 
 def bilinear(queries, attended, weights, name):
-    """s Σ <q, a / |a|> / |Σ q|; 0 where the model has no such score."""
+    """s Σ <q, a / |a|> / |Σ q|, lengths weighted where the model has weights; 0 where it has no such score."""
     if f"{name}_bilinear/log_scale" not in weights:
         return 0.0
     q = np.stack(queries) @ weights[f"{name}_fusion_{'B' if name == 'w2r' else 'A'}/kernel"]
     a = np.stack(attended) @ weights[f"{name}_fusion_{'A' if name == 'w2r' else 'B'}/kernel"]
-    a /= np.linalg.norm(a, axis=1, keepdims=True)
-    return np.exp(weights[f"{name}_bilinear/log_scale"]) * (q * a).sum() / np.linalg.norm(q.sum(axis=0))
+    weighted = f"{name}_bilinear/query_gain" in weights
+    gain_q, gain_a = (weights[f"{name}_bilinear/{side}_gain"] if weighted else 1.0 for side in ("query", "attended"))
+    fits = sum(q_k @ a_k / np.sqrt(np.sum((gain_a * a_k) ** 2)) for q_k, a_k in zip(q, a))
+    return np.exp(weights[f"{name}_bilinear/log_scale"]) * fits / np.sqrt(np.sum((gain_q * q.sum(axis=0)) ** 2))
 
 
 def agreement(query, key, config):

@@ -26,17 +26,42 @@ def test_the_same_attention_for_all_gives_the_cosine_of_the_sum():
     np.testing.assert_allclose(BilinearScore(scale=7.0)([q, a, mask]), [[7 * cosine]], rtol=1e-5)
 
 
-def test_padding_counts_nowhere():
+def test_weighted_lengths_start_as_lengths():
+    inputs = three()
+    np.testing.assert_array_equal(BilinearScore(weighted=True)(inputs), BilinearScore()(inputs))
+
+
+def test_weights_of_one_sides_deviations_make_scores_spread_alike():
+    """Queries that look along numbers which vary much, or little, have scores of the same deviation."""
+    rng = np.random.default_rng(0)
+    deviations = np.array([3.0, 1.0, 0.1, 0.3], np.float32)
+    attended = (rng.normal(size=(5000, 4)) * deviations).astype(np.float32)
+    queries = rng.normal(size=(6, 4)).astype(np.float32)
+    layer = BilinearScore(weighted=True)
+    layer.build([(1, 6, 1, 4), (1, 6, 1, 4), (1, 6, 1)])
+    layer.query_gain.assign(deviations)
+    layer.attended_gain.assign(np.zeros(4))  # every length alike, so that the products alone are left
+    pairs = [np.repeat(x[:, :, None], 1, axis=2) for x in np.broadcast_arrays(queries[None], attended[:, None])]
+    spread = layer([*pairs, np.ones((5000, 6, 1), bool)]).numpy().std(axis=0)
+    np.testing.assert_allclose(spread, spread.mean(), rtol=0.05)
+    layer.query_gain.assign(np.ones(4))
+    spread = layer([*pairs, np.ones((5000, 6, 1), bool)]).numpy().std(axis=0)
+    assert spread.max() > 2 * spread.min()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_padding_counts_nowhere(weighted):
     q, a, mask = three()
     other_q, other_a = q.copy(), a.copy()
     other_q[:, :, -1], other_a[:, :, -1] = 100, -50
-    layer = BilinearScore()
+    layer = BilinearScore(weighted=weighted)
     np.testing.assert_array_equal(layer([q, a, mask]), layer([other_q, other_a, mask]))
 
 
-def test_nothing_to_score_is_zero_and_its_gradient_finite():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nothing_to_score_is_zero_and_its_gradient_finite(weighted):
     q, a, mask = (tf.constant(x) for x in three())
-    layer = BilinearScore()
+    layer = BilinearScore(weighted=weighted)
     with tf.GradientTape() as tape:
         tape.watch([q, a])
         zero = layer([q, 0 * a, mask & False])
@@ -84,10 +109,16 @@ def test_a_bilinear_score_needs_a_fusion():
         preset("paper").replace(bilinear=True).check()
 
 
+def test_weighted_lengths_need_a_bilinear_score():
+    with pytest.raises(UserError, match="--weighted-lengths True: must be off without --bilinear"):
+        preset("paper").replace(weighted_lengths=True).check()
+
+
 def test_they_are_off_in_paper_and_on_for_photos():
     paper, photos = preset("paper"), preset("improved", data="flickr8k")
     for config, on in ((paper, False), (photos, True)):
-        assert (config.model.bilinear, config.model.cosine_attention) == (on, on)
+        model = config.model
+        assert (model.bilinear, model.weighted_lengths, model.cosine_attention) == (on, on, on)
         assert (config.training.all_pairs > 0) == on
 
 
@@ -113,6 +144,7 @@ def test_all_pairs_teach_attention_and_fusion_but_no_mlp():
     kernels = siamese.trainable_variables
     taught = {w.name for w, g in zip(kernels, tape.gradient(loss, kernels)) if g is not None}
     assert {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_fusion_A/kernel:0", "o2w_fusion_B/kernel:0"} <= taught
+    assert {"w2r_bilinear/query_gain:0", "o2w_bilinear/attended_gain:0"} <= taught
     assert not any("mlp" in name or "w2r_lstm" in name for name in taught)
 
 

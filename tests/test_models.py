@@ -33,9 +33,10 @@ def siamese_inputs(config, pairs=8, seed=1):
         {},
         IMPROVED,
         {**IMPROVED, "bilinear": True, "cosine_attention": True},
+        {**IMPROVED, "bilinear": True, "weighted_lengths": True},
         {"region_norm": "standard", "object_norm": "centred", "object_deviation": 0.5, "o2w_attention_scale": 2.0},
     ],
-    ids=["paper", "with all extras", "bilinear", "standard"],
+    ids=["paper", "with all extras", "bilinear", "weighted lengths", "standard"],
 )
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)
@@ -46,9 +47,9 @@ def test_scorer_is_the_papers_equations(values):
         words, real = tokens[tokens > 0], inputs["valid"][i]
         y, alpha = w2r(words, inputs["regions"][i], weights, config.model)
         y_o2w, beta = o2w(words, inputs["objects"][i][real], weights, config.model)
-        np.testing.assert_allclose(outputs["w2r"][i], y, atol=2e-5)
-        np.testing.assert_allclose(outputs["o2w"][i], y_o2w, atol=2e-5)
-        np.testing.assert_allclose(outputs["score"][i], y + 0.6 * y_o2w, atol=4e-5)  # Eq. 19
+        np.testing.assert_allclose(outputs["w2r"][i], y, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(outputs["o2w"][i], y_o2w, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(outputs["score"][i], y + 0.6 * y_o2w, rtol=2e-5, atol=4e-5)  # Eq. 19
         np.testing.assert_allclose(outputs["alpha"][i, : len(words)], alpha, atol=1e-6)
         np.testing.assert_allclose(outputs["beta"][i][real][:, : len(words)], beta, atol=1e-6)
         assert not outputs["alpha"][i, len(words) :].any()

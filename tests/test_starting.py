@@ -93,6 +93,34 @@ def test_the_bilinear_score_is_the_cca_s_and_rules_at_the_start(corpus, data):
     assert not model.o2w.get_layer("o2w_mlp_out").get_weights()[0].any()
 
 
+def test_weighted_lengths_start_from_the_deviations_of_the_other_side(corpus, data):
+    values = {"bilinear": True, "weighted_lengths": True, "fusion": 8, "attention_scale": 1e-6}
+    model, split, tokens = build(corpus, data, **CCA, **values)
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    regions = np.asarray(data.features.regions[split.image_rows], np.float32)
+    pictures = model.w2r.get_layer("region_norm")(regions).numpy().mean(axis=1)
+    pictures = model.w2r.get_layer("w2r_fusion_A")(pictures).numpy()
+    captions = model.w2r.get_layer("w2r_fusion_B")(model.embeddings[-1](tokens)).numpy()
+    captions = (captions * (tokens > 1)[..., None]).sum(axis=1)
+    layer = model.w2r.get_layer("w2r_bilinear")
+    for gain, vectors, other in (
+        (layer.query_gain.numpy(), captions, pictures),
+        (layer.attended_gain.numpy(), pictures, captions),
+    ):
+        deviations = other.std(axis=0)
+        varies = deviations > 0.2 * np.sqrt(np.mean(deviations**2))
+        ratios = gain[varies] / deviations[varies]
+        np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
+        assert (gain > 0).all()
+        lengths = np.linalg.norm(vectors, axis=1).mean()
+        np.testing.assert_allclose(np.linalg.norm(gain * vectors, axis=1).mean(), lengths, rtol=0.01)
+    assert np.ptp(layer.query_gain.numpy()) > 0.1
+    turned = model.o2w.get_layer("o2w_bilinear")  # its queries are of pictures
+    assert np.ptp(turned.query_gain.numpy()) > 0.01
+    assert np.ptp(turned.attended_gain.numpy()) > 0.01
+
+
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
     model, split, tokens, _ = started(corpus, data)
     rows, caption = split.image_rows[split.image_of_caption], tokens

@@ -39,6 +39,13 @@ def test_all_pairs_go_with_what_they_need(flags):
         config_of(f"{flags} --all-pairs 0.5")
 
 
+def test_weighted_lengths_go_with_the_bilinear_score():
+    assert config_of("").model.weighted_lengths
+    assert not config_of("--no-bilinear").model.weighted_lengths
+    with pytest.raises(UserError, match="--weighted-lengths"):
+        config_of("--no-bilinear --weighted-lengths")
+
+
 def test_all_pairs_stay_otherwise():
     assert config_of("").training.all_pairs == 1
     assert config_of("--all-pairs 0.5").training.all_pairs == 0.5

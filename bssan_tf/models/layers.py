@@ -140,6 +140,15 @@ class BilinearScore(tf.keras.layers.Layer):
     Under the same attention for every query it is s times the cosine of the queries' sum with what is attended to, so
     that from a CCA's projections the score is the CCA's. As the word-region similarity of SCAN (Lee et al., ECCV 2018).
 
+    With weighted lengths |x| is √Σ_f (g_f x_f)². Where g of one side is what the numbers of the other vary by, a length
+    is the deviation of a caption's scores over pictures, or of a picture's over captions, as in the score normalisation
+    of speaker verification (Auckenthaler et al., Digital Signal Processing 2000): otherwise captions whose scores
+    spread wide are found for every picture.
+
+    Args:
+        scale: start of s, which is learned.
+        weighted: lengths have learned weights g, `query_gain` and `attended_gain`, float (F,), which start at 1.
+
     Call arguments (a list):
         queries, attended: float (B, C, K, F); B t and A u of each word (W2R), A o and B u of each object (O2W).
         mask: bool (B, C, K), False at padding, which counts nowhere.
@@ -148,23 +157,30 @@ class BilinearScore(tf.keras.layers.Layer):
         float (B, C); 0 where there is no query.
     """
 
-    def __init__(self, scale: float = 14.0, **kwargs):
+    def __init__(self, scale: float = 14.0, weighted: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.scale = scale
+        self.weighted = weighted
 
     def build(self, input_shape):
         start = tf.keras.initializers.Constant(math.log(self.scale))
         self.log_scale = self.add_weight(name="log_scale", shape=(), initializer=start)
+        if self.weighted:
+            for side in ("query_gain", "attended_gain"):
+                setattr(self, side, self.add_weight(name=side, shape=input_shape[0][-1:], initializer="ones"))
         super().build(input_shape)
 
     def call(self, inputs):
         queries, attended, mask = inputs
         queries *= tf.cast(mask, queries.dtype)[..., None]
-        fits = tf.reduce_sum(queries * unit(attended), axis=(-2, -1))
-        return tf.exp(self.log_scale) * fits * inverse_length(tf.reduce_sum(queries, axis=-2))[..., 0]
+        total, seen = tf.reduce_sum(queries, axis=-2), attended
+        if self.weighted:
+            total, seen = self.query_gain * total, self.attended_gain * seen
+        fits = tf.reduce_sum(queries * attended * inverse_length(seen), axis=(-2, -1))
+        return tf.exp(self.log_scale) * fits * inverse_length(total)[..., 0]
 
     def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
+        return {**super().get_config(), "scale": self.scale, "weighted": self.weighted}
 
 
 def inverse_length(x):

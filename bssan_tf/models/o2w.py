@@ -78,7 +78,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     y = MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
     if config.bilinear:
         real = RepeatForCaptions(name="o2w_real")([valid, states])
-        beside = BilinearScore(dtype="float32", name="o2w_bilinear")([Ao, Bu, real])
+        beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="o2w_bilinear")([Ao, Bu, real])
         y = tf.keras.layers.Add(dtype="float32", name="o2w_sum")([y, beside])
     inputs = {"objects": objects, "valid": valid, "states": states, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")

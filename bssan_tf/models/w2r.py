@@ -106,7 +106,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     y = mlp(config.w2r_mlp, l2, "w2r_mlp", last, silent=config.bilinear)  # Eq. 5
     y = SplitPairs(dtype="float32", name="w2r_score")([y, words])  # Eq. 6
     if config.bilinear:
-        beside = BilinearScore(dtype="float32", name="w2r_bilinear")([Bt, Au, mask])
+        beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="w2r_bilinear")([Bt, Au, mask])
         y = tf.keras.layers.Add(dtype="float32", name="w2r_sum")([y, beside])
     inputs = {"regions": regions, "words": words, "mask": mask, "uniform": uniform}
     return tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")

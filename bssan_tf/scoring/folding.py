@@ -10,6 +10,7 @@ import tensorflow as tf
 from bssan_tf.scoring.tracing import traced
 
 Dense = tuple[tf.Tensor, tf.Tensor]  # kernel (F, n), bias (n,)
+Bilinear = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # s (), weights (F,) or () of queries and of what they attend to
 
 
 def traced_norm(layer: tf.keras.layers.Layer) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -39,11 +40,13 @@ def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:
     return [*layers, (tf.constant(kernel), tf.constant(bias))]
 
 
-def bilinear_factor(network: tf.keras.Model, name: str) -> tf.Tensor | None:
-    """The factor s of a network's BilinearScore, or None where it has none."""
+def bilinear_weights(network: tf.keras.Model, name: str) -> Bilinear | None:
+    """Factor s and weights of the lengths of a network's BilinearScore, or None where it has none."""
     if name not in {layer.name for layer in network.layers}:
         return None
-    return tf.exp(tf.constant(network.get_layer(name).log_scale.numpy()))
+    layer = network.get_layer(name)
+    gains = (layer.query_gain.numpy(), layer.attended_gain.numpy()) if layer.weighted else (1.0, 1.0)
+    return tf.exp(tf.constant(layer.log_scale.numpy())), *(tf.constant(gain) for gain in gains)
 
 
 def apply_mlp(features: tf.Tensor, layers: list[Dense]) -> tf.Tensor:

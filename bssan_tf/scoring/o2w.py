@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bssan_tf.models.attention import COSINE_SCALE, learned_weights
 from bssan_tf.models.layers import inverse_length, unit
-from bssan_tf.scoring.folding import apply_mlp, bilinear_factor, folded_mlp, traced_norm
+from bssan_tf.scoring.folding import apply_mlp, bilinear_weights, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.tracing import traced
 
@@ -77,7 +77,7 @@ class FastO2W:
             tf.constant(attention.b.numpy()),
             tf.constant(attention.sharpness.numpy()) if attention.scale else None,
         )
-        self.bilinear = bilinear_factor(network, "o2w_bilinear")
+        self.bilinear = bilinear_weights(network, "o2w_bilinear")
         (kernel, self.bias), *self.rest = folded_mlp(network, "o2w_mlp")
         Q, S = self.W.shape
         self.from_object, self.from_state, from_fusion = tf.split(kernel, [Q, S, kernel.shape[0] - Q - S])
@@ -191,7 +191,7 @@ def _object_side(objects, W, from_object, bias, A):
 
 @traced
 def _score_pairs(
-    queries, from_objects, A_o, valid, states, from_states, B_s, scales, attention, from_fusion, rest, factor
+    queries, from_objects, A_o, valid, states, from_states, B_s, scales, attention, from_fusion, rest, bilinear
 ):
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
     n, length, S = tf.unstack(tf.shape(states))
@@ -213,8 +213,10 @@ def _score_pairs(
     y = apply_mlp(tf.reshape(tf.tanh(hidden), (-1, H1)), rest)
     total = tf.reduce_sum(tf.reshape(y, (n, B, P)) * real, axis=-1)
     y = tf.math.divide_no_nan(total, tf.reduce_sum(real, axis=-1))  # Eq. 14
-    if factor is not None:
-        fits = tf.reduce_sum(product, axis=-1) * inverse_length(attended)[..., 0]
+    if bilinear is not None:
+        factor, query_gain, attended_gain = bilinear
+        fits = tf.reduce_sum(product, axis=-1) * inverse_length(attended_gain * attended)[..., 0]
         fits = tf.reduce_sum(tf.reshape(fits, (n, B, P)) * real, axis=-1)
-        y += factor * fits * inverse_length(tf.reduce_sum(A_o * real[..., None], axis=1))[:, 0]
+        summed = tf.reduce_sum(A_o * real[..., None], axis=1)
+        y += factor * fits * inverse_length(query_gain * summed)[:, 0]
     return y

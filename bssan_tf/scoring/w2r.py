@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bssan_tf.models.attention import COSINE_SCALE, learned_weights
 from bssan_tf.models.layers import inverse_length, unit
-from bssan_tf.scoring.folding import apply_mlp, bilinear_factor, folded_mlp, traced_norm
+from bssan_tf.scoring.folding import apply_mlp, bilinear_weights, folded_mlp, traced_norm
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.tracing import traced
 
@@ -65,7 +65,7 @@ class FastW2R:
             self.from_region = np.concatenate([self.from_region, from_fusion])
         self.from_region = tf.constant(self.from_region)
         self.mlp = folded_mlp(network, "w2r_mlp")
-        self.bilinear = bilinear_factor(network, "w2r_bilinear")
+        self.bilinear = bilinear_weights(network, "w2r_bilinear")
         self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp))
 
     @property
@@ -195,10 +195,10 @@ def _within(ascending: np.ndarray, start: int, step: int) -> slice:
 
 
 @traced
-def _word_products(queries, inputs, fused, regions, scales, attention, A, from_region, factor):
+def _word_products(queries, inputs, fused, regions, scales, attention, A, from_region, bilinear):
     """Eq. 1-4 for words (v, M) and regions (B, D, M), then the LSTM's input product (v, B, 4H).
 
-    Also <B t, A u> / |A u| (v, B), or None where `factor`, the bilinear score's, is.
+    Also <B t, A u> / |A u| (v, B), or None where there is no bilinear score.
     """
     B, v, gates = tf.shape(regions)[0], tf.shape(queries)[0], tf.shape(inputs)[1]
     products = tf.matmul(queries[None], regions, transpose_b=True)  # (B, v, D)
@@ -210,14 +210,15 @@ def _word_products(queries, inputs, fused, regions, scales, attention, A, from_r
     if fused is not None:
         projected = tf.matmul(u, A)
         u = tf.concat([u, projected * fused[:, None]], axis=-1)
-        if factor is not None:
-            fits = tf.reduce_sum(unit(projected) * fused[:, None], axis=-1)
+        if bilinear is not None:
+            _, _, gain = bilinear
+            fits = tf.reduce_sum(projected * inverse_length(gain * projected) * fused[:, None], axis=-1)
     flat = tf.matmul(tf.reshape(u, (v * B, -1)), from_region)
     return tf.reshape(flat, (v, B, gates)) + inputs[:, None], fits
 
 
 @traced
-def _bilinear_sums(fits, fused, places, real, factor):
+def _bilinear_sums(fits, fused, places, real, bilinear):
     """BilinearScore of captions, words at `places` (n, L), from fits (V, B) and B t (V, F): (n, B)."""
     real = tf.cast(real, fits.dtype)[..., None]
     queries = tf.reduce_sum(tf.gather(fused, places) * real, axis=1)
@@ -225,7 +226,8 @@ def _bilinear_sums(fits, fused, places, real, factor):
     for_word = tf.transpose(places)
     for place in tf.range(tf.shape(places)[1]):  # never (n, L, B) at once
         total += tf.gather(fits, for_word[place]) * real[:, place]
-    return factor * total * inverse_length(queries)
+    factor, gain, _ = bilinear
+    return factor * total * inverse_length(gain * queries)
 
 
 @traced
