@@ -40,7 +40,9 @@ class Cca:
         text_mean, text_map: float (V,), (V, d); bags of words to the common space; V is the whole vocabulary.
         weights: float (V,), the weight of each word in a bag; 0 where a word is not used.
         scale: float (d,), correlation ** power of each dimension.
-        chosen: what selection found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
+        image_deviations, text_deviations: float32 (d,), of each number of the pictures' and the captions' vectors over
+            the training samples.
+        chosen: what selection by cosines found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
             "held_rsum".
     """
 
@@ -50,24 +52,29 @@ class Cca:
     text_map: np.ndarray
     weights: np.ndarray
     scale: np.ndarray
+    image_deviations: np.ndarray
+    text_deviations: np.ndarray
     chosen: dict = field(default_factory=dict)
 
     def project_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
         """Vectors float32 (N_i, d) of the images in `image_rows` (N_i,) of `regions` (N, D, M)."""
         return (pool_regions(regions, image_rows) - self.image_mean) @ self.image_map * self.scale
 
-    def embed_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
-        """The same as unit vectors."""
-        return _unit(self.project_images(regions, image_rows))
+    def project_captions(self, tokens: np.ndarray) -> np.ndarray:
+        """Vectors float32 (N_c, d) of captions given as token ids int (N_c, L), less the training captions' mean."""
+        return (_project_bags(tokens, self.weights, self.text_map) - self.text_mean @ self.text_map) * self.scale
 
-    def embed_captions(self, tokens: np.ndarray) -> np.ndarray:
-        """Unit vectors float32 (N_c, d) of captions given as token ids int (N_c, L)."""
-        bags = _project_bags(tokens, self.weights, self.text_map)
-        return _unit((bags - self.text_mean @ self.text_map) * self.scale)
-
-    def score_matrix(self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Cosine of every image and every caption in the common space, float32 (N_i, N_c)."""
-        return self.embed_images(regions, image_rows) @ self.embed_captions(tokens).T
+    def score_matrix(
+        self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: bool = False
+    ) -> np.ndarray:
+        """Scores of every image and every caption, float32 (N_i, N_c): cosines in the common space or, `weighted`,
+        products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
+        """
+        images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
+        if not weighted:
+            return _unit(images) @ _unit(captions).T
+        # Where numbers are uncorrelated, this length of a vector is the deviation of its scores.
+        return _unit(images, self.text_deviations) @ _unit(captions, self.image_deviations).T
 
 
 def fit_cca(
@@ -114,19 +121,20 @@ def fit_cca(
 
     sums = rest_sums + _Sums.of(images, tokens[held], owner[held], weights, used)
     solver = _Solver(sums, chosen["text_ridge"])
-    image_map, text_map, correlations = solver.solve(chosen["image_ridge"])
     d = chosen["dimension"]
-    full_map = np.zeros((vocabulary_size, d), np.float32)
-    full_map[used] = text_map[:, :d]
-    full_mean = np.zeros(vocabulary_size, np.float32)
-    full_mean[used] = sums.y_mean
+    image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
+    scale = correlations ** chosen["power"]
+    full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
+    full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
         image_mean=sums.x_mean.astype(np.float32),
-        image_map=image_map[:, :d].astype(np.float32),
+        image_map=image_map.astype(np.float32),
         text_mean=full_mean,
         text_map=full_map,
         weights=weights,
-        scale=(correlations[:d] ** chosen["power"]).astype(np.float32),
+        scale=scale.astype(np.float32),
+        image_deviations=_deviations(sums.xx / sums.n, sums.x_mean, image_map * scale),
+        text_deviations=_deviations(sums.yy / sums.n, sums.y_mean, text_map * scale),
         chosen={**chosen, "held_images": n_held},
     )
 
@@ -273,16 +281,18 @@ def _select(sums: _Sums, images, tokens, owner, weights, used) -> dict:
                     scores = _unit(x[:, :d] * scale) @ _unit(y[:, :d] * scale).T
                     rsum = metrics.retrieval_report(scores, owner)["rsum"]
                     if rsum > best["held_rsum"]:
-                        best = {
-                            "text_ridge": text_ridge,
-                            "image_ridge": image_ridge,
-                            "dimension": d,
-                            "power": power,
-                            "held_rsum": rsum,
-                        }
+                        ridges = {"text_ridge": text_ridge, "image_ridge": image_ridge}
+                        best = {**ridges, "dimension": d, "power": power, "held_rsum": rsum}
     return best
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows (N, d) divided by their length, float32; a zero row stays zero."""
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+def _deviations(products: np.ndarray, mean: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Of each number of z @ maps (K, d), from the means of z z' (K, K) and z (K,): float32 (d,)."""
+    variances = np.sum(products @ maps * maps, axis=0) - (mean @ maps) ** 2
+    return np.sqrt(np.maximum(variances, 0)).astype(np.float32)  # rounding may go below 0
+
+
+def _unit(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Rows (N, d) divided by their length, of numbers times `weights` (d,); float32; a zero row stays zero."""
+    lengths = np.linalg.norm(rows * weights, axis=1, keepdims=True)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)

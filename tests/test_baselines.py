@@ -1,5 +1,7 @@
 """CCA on made-up corpora: finds a link, finds nothing where there is none, reads only training rows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,13 @@ from bssan_tf.errors import UserError
 N_WORDS, M, D = 60, 48, 6
 
 
-def corpus(n_images, seed, captions_each=3):
+def corpus(n_images, seed, captions_each=3, noise=0.0):
     """Images with six of 40 attributes; a region shows one of them, a caption names five and adds fillers."""
     link = np.random.default_rng(99).normal(size=(40, M)) ** 2  # the look of each attribute
     rng = np.random.default_rng(seed)
     attributes = np.stack([rng.permutation(40)[:D] for _ in range(n_images)])  # (N_i, 6)
-    regions = (link[attributes] * rng.uniform(0.8, 1.2, (n_images, D, 1))).astype(np.float16)
+    regions = link[attributes] * rng.uniform(0.8, 1.2, (n_images, D, 1))
+    regions = (regions + noise * np.random.default_rng(seed).normal(size=regions.shape) ** 2).astype(np.float16)
     owner = rng.permutation(np.repeat(np.arange(n_images), captions_each))
     named = np.stack([rng.permutation(attributes[i])[:5] for i in owner])
     fillers = rng.integers(42, N_WORDS, (len(owner), 3))
@@ -25,6 +28,15 @@ def corpus(n_images, seed, captions_each=3):
 def fit(regions, owner, tokens, rows=None, seed=0):
     rows = np.arange(len(regions)) if rows is None else rows
     return baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, seed)
+
+
+def unit_bags(tokens, weights):
+    """Each caption's bag of words (N_c, V), of length 1."""
+    bags = np.zeros((len(tokens), N_WORDS))
+    for c, caption in enumerate(tokens):
+        for word in set(caption.tolist()) - {0, 1}:
+            bags[c, word] = weights[word]
+    return bags / np.linalg.norm(bags, axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +88,10 @@ def test_fit_reads_training_rows_only():
     cca = fit(recorder, owner, tokens, rows)
     assert recorder.read == set(rows.tolist())
     plain = fit(regions, owner, tokens)
-    np.testing.assert_allclose(
-        cca.score_matrix(recorder, rows, tokens),
-        plain.score_matrix(regions, np.arange(60), tokens),
-        atol=1e-5,
-    )
+    for weighted in (False, True):
+        expected = plain.score_matrix(regions, np.arange(60), tokens, weighted)
+        found = cca.score_matrix(recorder, rows, tokens, weighted)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_same_seed_same_numbers():
@@ -105,11 +116,7 @@ def test_solution_is_the_cca_of_the_definition():
     images = baselines.pool_regions(regions, np.arange(200))
     weights = baselines._word_weights(tokens, N_WORDS)
     used = np.flatnonzero(weights)
-    bags = np.zeros((len(tokens), N_WORDS))
-    for c, caption in enumerate(tokens):
-        for word in set(caption.tolist()) - {0, 1}:
-            bags[c, word] = weights[word]
-    bags /= np.linalg.norm(bags, axis=1, keepdims=True)
+    bags = unit_bags(tokens, weights)
     x, y = images[owner] - images[owner].mean(0), (bags - bags.mean(0))[:, used]
     n = len(tokens)
     cxx, cyy, cxy = x.T @ x / n, y.T @ y / n, x.T @ y / n
@@ -121,6 +128,53 @@ def test_solution_is_the_cca_of_the_definition():
     np.testing.assert_allclose((a.T @ (cxx + rx * np.eye(M)) @ a)[top, top], np.eye(20), atol=1e-5)
     np.testing.assert_allclose((b.T @ (cyy + ry * np.eye(len(cyy))) @ b)[top, top], np.eye(20), atol=1e-4)
     np.testing.assert_allclose((a.T @ cxy @ b)[top, top], np.diag(rho[top]), atol=1e-5)
+
+
+def test_weighted_lengths_by_the_formula():
+    """x y / (|x * captions' deviations| |y * pictures' deviations|); a picture counts as often as it has captions."""
+    regions, owner, tokens = corpus(200, seed=6, noise=1)
+    cca = fit(regions, owner[:400], tokens[:400])  # some pictures have no caption, others three
+    text_mean = unit_bags(tokens[:400], cca.weights).mean(0)
+
+    def vectors(regions, tokens):
+        pooled = baselines.pool_regions(regions, np.arange(len(regions)))
+        x = (pooled - cca.image_mean).astype(np.float64) @ cca.image_map * cca.scale
+        return x, (unit_bags(tokens, cca.weights) - text_mean) @ cca.text_map * cca.scale
+
+    of_pictures, of_captions = (side.std(axis=0) for side in vectors(regions[owner[:400]], tokens[:400]))
+    for deviations, expected in ((cca.image_deviations, of_pictures), (cca.text_deviations, of_captions)):
+        assert (deviations.shape, deviations.dtype) == ((cca.chosen["dimension"],), np.float32)
+        np.testing.assert_allclose(deviations, expected, rtol=1e-3)
+    new_regions, _, new_tokens = corpus(30, seed=7)
+    x, y = vectors(new_regions, new_tokens)
+    lengths = np.linalg.norm(x * of_captions, axis=1)[:, None] * np.linalg.norm(y * of_pictures, axis=1)
+    scores = cca.score_matrix(new_regions, np.arange(30), new_tokens, weighted=True)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, x @ y.T / lengths, atol=1e-3 * scores.max())
+
+
+def test_weighted_scores_of_all_captions_spread_alike_over_the_training_pictures():
+    regions, owner, tokens = corpus(300, seed=1, noise=1)  # noise, so that correlations differ
+    cca = fit(regions, owner, tokens)
+
+    def unevenness(weighted):
+        """Of captions' deviations over pictures, and of pictures' over captions: deviation by mean."""
+        scores = cca.score_matrix(regions, np.arange(300), tokens, weighted)
+        return np.array([spreads.std() / spreads.mean() for spreads in (scores.std(axis=0), scores.std(axis=1))])
+
+    assert (unevenness(weighted=True) < 0.03).all()
+    assert (unevenness(weighted=False) > 0.06).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_vectors_of_zeros_score_zero(linked, weighted):
+    regions, _, tokens = corpus(4, seed=1)
+    for side in ("image_map", "text_map"):
+        cca = dataclasses.replace(linked, **{side: np.zeros_like(getattr(linked, side))})
+        assert not cca.score_matrix(regions, np.arange(4), tokens, weighted).any()
+    flat = np.zeros_like(linked.scale)
+    cca = dataclasses.replace(linked, scale=flat, image_deviations=flat, text_deviations=flat)
+    assert not cca.score_matrix(regions, np.arange(4), tokens, weighted).any()
 
 
 def test_repeated_and_unknown_words():
