@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline",
         choices=("cca",),
-        help="add a regularised CCA on the regions, and a second on the objects of runs that have them in context",
+        help="add a regularised CCA on the regions, and a second on the objects of runs that have them in context, "
+        "each with plain and with weighted lengths",
     )
     parser.add_argument("--parts", action="store_true", default=None, help="add W2R and O2W alone")
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers to a file, too")

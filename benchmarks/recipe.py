@@ -7,8 +7,8 @@ SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosi
 when the minutes are over. The pictures are held back from the train split, so that the
 validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
 caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
-so that a killed study goes on where it was. `--baseline` adds the row of a regularised CCA of the same pictures, and
-one of their objects where a set has these in context.
+so that a killed study goes on where it was. `--baseline` adds the rows of a regularised CCA of the same pictures, with
+plain and with weighted lengths, and of one of their objects where a set has these in context.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
-BASELINES = {"cca": "regularised CCA", "cca_context": "regularised CCA of objects in context"}  # names and flags
+BASELINES = {  # {CCA: {name of a row of it: what stands for its flags}}
+    "cca": {"cca": "regularised CCA", "cca_weighted": "regularised CCA with weighted lengths"},
+    "cca_context": {
+        "cca_context": "regularised CCA of objects in context",
+        "cca_context_weighted": "regularised CCA of objects in context with weighted lengths",
+    },
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--baseline",
         action="store_true",
-        help="rows for each data config: " + "; ".join(f"`{name}`, {what}" for name, what in BASELINES.items()),
+        help="rows for each data config: "
+        + "; ".join(f"`{name}`, {what}" for rows in BASELINES.values() for name, what in rows.items()),
     )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
@@ -94,9 +101,12 @@ def study(options: argparse.Namespace) -> None:
         append(options.csv, {"name": name, "flags": flags, **row})
         print(name, "  ".join(f"{column} {value}" for column, value in row.items()), flush=True)
 
-    for name, (kind, config) in baselines_of(configs).items() if options.baseline else ():
-        if name not in {known for known, _ in done}:  # one row, whatever the seeds
-            add(name, BASELINES[kind], baseline(kind, config.replace(seed=options.seeds[0]), data_of(config)))
+    known = {name for name, _ in done}  # a baseline's row is there once, whatever the seeds
+    for (kind, end), config in baselines_of(configs).items() if options.baseline else ():
+        if lacking := [name for name in BASELINES[kind] if name + end not in known]:
+            rows = baseline(kind, config.replace(seed=options.seeds[0]), data_of(config))
+            for name in lacking:
+                add(name + end, BASELINES[kind][name], rows[name])
     for seed in options.seeds:
         for name, config in configs.items():
             if (name, str(seed)) not in done:
@@ -104,19 +114,19 @@ def study(options: argparse.Namespace) -> None:
                 add(name, sets[name], row)
 
 
-def baselines_of(configs: dict[str, Config]) -> dict[str, tuple[str, Config]]:
-    """{name of the row: (which of BASELINES, first config with its data)}.
+def baselines_of(configs: dict[str, Config]) -> dict[tuple[str, str], Config]:
+    """{(which of BASELINES, end of its rows' names): first config with its data}.
 
-    The rows are `cca` and `cca_context`, and `cca of SET` and so on where later sets have other data. The context of
-    objects is nothing to the CCA of the regions; the other is there where a set has it.
+    The end is empty, so that the rows are `cca` and so on, and ` of SET` where later sets have other data. The context
+    of objects is nothing to the CCA of the regions; the other is there where a set has it.
     """
-    found: dict[str, tuple[str, Config]] = {}
+    found: dict[tuple[str, str], Config] = {}
     ends: dict = {}  # {data without context: end of the rows' names}
     for name, config in configs.items():
         end = ends.setdefault(dataclasses.replace(config.data, object_context=False), f" of {name}" if ends else "")
         for kind in BASELINES if config.data.object_context else ("cca",):
-            found.setdefault(kind + end, (kind, config))
-    if taken := found.keys() & configs.keys():
+            found.setdefault((kind, end), config)
+    if taken := {name + end for kind, end in found for name in BASELINES[kind]} & configs.keys():
         raise UserError(f"{min(taken)}: is the name of the --baseline's rows; give the set another")
     return found
 
@@ -185,21 +195,22 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
     }
 
 
-def baseline(kind: str, config: Config, data: Data) -> dict:
-    """The row of one of BASELINES, fitted on the train part and measured as the sets are; no epochs, no pairs.
+def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
+    """The rows of one of BASELINES by name, fitted once on the train part and measured as the sets are; no epochs, no
+    pairs, the minutes are the fit's.
 
     Raises:
         UserError: no regions, or a train part that is too small for a CCA.
     """
-    from bssan_tf.evaluation import cca_inputs, cca_score
+    from bssan_tf.evaluation import cca_inputs, cca_scores
     from bssan_tf.text import Tokenizer
 
     array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    score = cca_score(array, tokenizer, data, seed, progress=True)
-    minutes = round((time.monotonic() - start) / 60, 1)
+    scores = cca_scores(kind, array, tokenizer, data, seed, progress=True)
+    fitted = {"seed": seed, "minutes": round((time.monotonic() - start) / 60, 1)}
     part = data.split("val")
-    return {"seed": seed, "minutes": minutes, **figures({"score": score(part)}, part)}
+    return {name: {**fitted, **figures({"score": score(part)}, part)} for name, score in scores.items()}
 
 
 def figures(scores: dict[str, np.ndarray], part: Split) -> dict:

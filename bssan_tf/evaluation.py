@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,10 @@ class _BssanScores:
 
 
 def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
-    return {name: cca_score(array, tokenizer, data, seed, progress) for name, array in cca_inputs(data).items()}
+    found: dict[str, ScoreSplit] = {}
+    for name, array in cca_inputs(data).items():
+        found |= cca_scores(name, array, tokenizer, data, seed, progress)
+    return found
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:
@@ -199,8 +203,9 @@ def cca_inputs(data: Data) -> dict[str, np.ndarray]:
     return found
 
 
-def cca_score(array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool) -> ScoreSplit:
-    """The scores of a CCA of one of `cca_inputs`, fitted on the train split."""
+def cca_scores(name: str, array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
+    """The scores of a CCA of one of `cca_inputs`, fitted once on the train split: cosines under its name, and those
+    with weighted lengths under its name and `_weighted`."""
     from bssan_tf.baselines import fit_cca
 
     train = data.split("train")
@@ -208,7 +213,11 @@ def cca_score(array: np.ndarray, tokenizer, data: Data, seed: int, progress: boo
     cca = fit_cca(
         array, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed, progress=progress
     )
-    return lambda part: cca.score_matrix(array, part.image_rows, tokenizer(part.captions))
+
+    def score(part: Split, weighted: bool) -> np.ndarray:
+        return cca.score_matrix(array, part.image_rows, tokenizer(part.captions), weighted)
+
+    return {name: partial(score, weighted=False), f"{name}_weighted": partial(score, weighted=True)}
 
 
 def _differences(

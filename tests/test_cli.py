@@ -104,7 +104,8 @@ def test_evaluate(project, workplace):
     total = sum(report[way][f"R@{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10))
     assert report["rsum"] == pytest.approx(total)
     assert "pointing" not in report  # a folder has no ground truth
-    assert report["baselines"]["cca"]["n_images"] == 8
+    rows = ("cca", "cca_weighted", "cca_context", "cca_context_weighted")
+    assert {name: row["n_images"] for name, row in report["baselines"].items()} == dict.fromkeys(rows, 8)
 
 
 def test_evaluate_a_part(call, workplace):

@@ -128,19 +128,24 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
         fitted.append((image_rows.tolist(), len(tokens), vocabulary_size, progress))
         return SimpleNamespace(score_matrix=score)
 
-    def score(regions, image_rows, tokens):
-        embedded.append(image_rows.tolist())
-        return np.zeros((len(image_rows), len(tokens)))
+    def score(regions, image_rows, tokens, weighted):
+        embedded.append((image_rows.tolist(), weighted))
+        own = np.repeat(np.arange(len(image_rows)), CAPTIONS) == np.arange(len(image_rows))[:, None]
+        return own.astype(float) if weighted else np.zeros(own.shape)
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     monkeypatch.setattr(metrics, "_FOLD", 2)
     value, text = measure(protocol="5fold", baseline="cca")
     assert fitted == [(list(range(TRAIN)), 24, len(WORDS), False)]
-    assert embedded == [rows for rows, _ in measure.scored]
-    assert value["baselines"]["cca"]["protocol"] == "5fold"
+    assert embedded == [(rows, weighted) for weighted in (False, True) for rows, _ in measure.scored]
+    assert {name: row["protocol"] for name, row in value["baselines"].items()} == {
+        "cca": "5fold",
+        "cca_weighted": "5fold",
+    }
     assert value["baselines"]["cca"]["i2t"]["R@1"] == 0  # ties count against
+    assert value["baselines"]["cca_weighted"]["i2t"]["R@1"] == 100
     assert value["rsum"] == 600
-    assert "CCA" in text
+    assert [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")] == ["CCA", "CCA WEIGHTED"]
 
 
 PARTS = {"score": 10, "w2r": 5, "o2w": 2}  # how many of the ten pictures each ranks first
@@ -211,7 +216,7 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
     from bssan_tf import baselines
     from bssan_tf.features.context import with_context
 
-    plain, fitted = make_features(), []
+    plain, fitted, scored = make_features(), [], []
     P = plain.objects.shape[1]
     classes, scores = np.zeros((TRAIN + TEST, P), np.int32), np.ones((TRAIN + TEST, P), np.float32)
     valid = np.ones((TRAIN + TEST, P), bool)
@@ -219,15 +224,21 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
 
     def fit_cca(visual, *rest, progress):
         fitted.append(visual)
-        return SimpleNamespace(score_matrix=lambda visual, rows, tokens: np.zeros((len(rows), len(tokens))))
+        return SimpleNamespace(score_matrix=score)
+
+    def score(visual, image_rows, tokens, weighted):
+        scored.append((id(visual), weighted))
+        return np.zeros((len(image_rows), len(tokens)))
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     config = tiny_config().replace(Q=context.objects.shape[2])
     value, text = measure(config=config, features=context, baseline="cca")
-    assert list(value["baselines"]) == ["cca", "cca_context"]
-    assert fitted[0] is plain.regions
-    assert fitted[1] is context.objects
-    assert "CCA CONTEXT" in text
+    assert list(value["baselines"]) == ["cca", "cca_weighted", "cca_context", "cca_context_weighted"]
+    regions, objects = fitted
+    assert (regions is plain.regions, objects is context.objects) == (True, True)
+    assert scored == [(id(array), weighted) for array in fitted for weighted in (False, True)]
+    labels = [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")]
+    assert labels == ["CCA", "CCA WEIGHTED", "CCA CONTEXT", "CCA CONTEXT WEIGHTED"]
 
 
 @pytest.mark.parametrize("protocol", ["1k", "5fold", "5k"])

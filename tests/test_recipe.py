@@ -55,7 +55,7 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
     ]  # fmt: skip
     recipe.main(arguments)
     with table.open(newline="") as file:
-        cca, *rows = csv.DictReader(file)
+        cca, weighted, *rows = csv.DictReader(file)
     assert [row["name"] for row in rows] == ["hinge", "cosine"]
     assert [row["epochs"] for row in rows] == ["1", "2"]  # the minutes, and the cosine's own end
     assert [row["pairs"] for row in rows] == ["64", "128"]  # 2 steps of 8 pictures with 4 captions each
@@ -66,47 +66,54 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
         expected = single_captions_of(RunFolder(tmp_path / "runs" / f"{row['name']}-0"), corpus)
         for way in ("i2t", "t2i"):
             assert {key: float(row[f"{way}_{key}"]) for key in expected[way]} == pytest.approx(expected[way], abs=0.06)
-    assert (cca["name"], cca["flags"], cca["seed"], cca["images"]) == ("cca", "regularised CCA", "0", "12")
-    assert (cca["epochs"], cca["pairs"], cca["w2r_rsum"], cca["o2w_rsum"]) == ("", "", "", "")
-    assert float(cca["rsum"]) > 400  # captions say what the regions show; chance has 267
+    assert (cca["name"], cca["flags"]) == ("cca", "regularised CCA")
+    assert (weighted["name"], weighted["flags"]) == ("cca_weighted", "regularised CCA with weighted lengths")
+    for row in (cca, weighted):
+        assert [row[key] for key in ("seed", "images", "epochs", "pairs", "w2r_rsum")] == ["0", "12", "", "", ""]
+        assert float(row["rsum"]) > 400  # captions say what the regions show; chance has 267
     capsys.readouterr()
     recipe.main(arguments)
     assert not capsys.readouterr().out
     with table.open(newline="") as file:
-        assert list(csv.DictReader(file)) == [cca, *rows]
+        assert list(csv.DictReader(file)) == [cca, weighted, *rows]
 
 
 def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus, monkeypatch):
     config = make_config(corpus, seed=3)
     data = recipe.hold_back(open_data(config.data, progress=False), 6)
     train, part = data.split("train"), data.split("val")
-    seen = {}
+    seen = {"visual": [], "scored": []}
 
     class Fitted:
-        def score_matrix(self, regions, image_rows, tokens):
-            seen["scored"] = (image_rows.tolist(), len(tokens))
-            return np.where(np.arange(12) % 2, -1.0, 1.0) * (part.image_of_caption == np.arange(6)[:, None])
+        def score_matrix(self, regions, image_rows, tokens, weighted):
+            seen["scored"].append((image_rows.tolist(), len(tokens), weighted))
+            own = part.image_of_caption == np.arange(6)[:, None]
+            return own * (1.0 if weighted else np.where(np.arange(12) % 2, -1.0, 1.0))
 
     def fit(visual, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
-        seen["visual"] = visual
+        seen["visual"].append(visual)
         seen["fitted"] = (image_rows.tolist(), len(tokens), image_of_caption.tolist(), seed)
         assert tokens.max() == vocabulary_size - 1
         return Fitted()
 
     monkeypatch.setattr("bssan_tf.baselines.fit_cca", fit)
-    row = recipe.baseline("cca", config, data)
-    assert seen["visual"] is data.features.regions
+    rows = recipe.baseline("cca", config, data)
     assert seen["fitted"] == (train.image_rows.tolist(), 52, train.image_of_caption.tolist(), 3)
-    assert seen["scored"] == (part.image_rows.tolist(), 12)
+    assert seen["scored"] == [(part.image_rows.tolist(), 12, weighted) for weighted in (False, True)]
+    assert list(rows) == ["cca", "cca_weighted"]
+    row, weighted = rows.values()
+    assert (weighted["seed"], weighted["i2t_R@1"]) == (3, 100.0)
     assert (row["i2t_R@1"], row["i2t_R@5"], row["i2t_MedR"]) == (50.0, 50.0, 3.5)  # first captions 1st, second last
     n, P = data.features.objects.shape[:2]
     known = {"classes": np.zeros((n, P), int), "scores": np.ones((n, P)), "valid": np.ones((n, P), bool)}
     context = with_context(dataclasses.replace(data.features, **known))
-    assert recipe.baseline("cca_context", config, dataclasses.replace(data, features=context)) == row
-    assert seen["visual"] is context.objects
+    of_context = recipe.baseline("cca_context", config, dataclasses.replace(data, features=context))
+    assert of_context == {"cca_context": row, "cca_context_weighted": weighted}
+    regions, objects = seen["visual"]  # fitted once for two rows
+    assert (regions is data.features.regions, objects is context.objects) == (True, True)
 
 
-def test_the_cca_has_a_row_for_each_data_config(corpus, tmp_path, monkeypatch):
+def test_the_cca_has_its_rows_for_each_data_config(corpus, tmp_path, monkeypatch):
     sets, table = tmp_path / "sets.txt", tmp_path / "study.csv"
     other = write_features(tmp_path / "other")
     lines = [f"{name}: --data {folder}" for name, folder in (("a", corpus), ("b", other), ("c", corpus))]
@@ -114,15 +121,28 @@ def test_the_cca_has_a_row_for_each_data_config(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "open_data", lambda config: config.data)
     monkeypatch.setattr(recipe, "hold_back", lambda data, held: data)
     monkeypatch.setattr(recipe, "measure", lambda config, data, folder: {"seed": config.training.seed})
-    monkeypatch.setattr(recipe, "baseline", lambda kind, config, data: {"seed": config.training.seed, "rsum": data})
+    fitted = []
+
+    def baseline(kind, config, data):
+        fitted.append((kind, data))
+        return {name: {"seed": config.training.seed, "rsum": data} for name in (kind, f"{kind}_weighted")}
+
+    monkeypatch.setattr(recipe, "baseline", baseline)
     common = f"--import-regions {corpus / 'regions.npy'} --import-objects {corpus / 'objects.npy'}"
     arguments = [str(sets), "--baseline", "--common", common, "--csv", str(table)]
+    recipe.append(table, {"name": "cca", "seed": 0, "minutes": 1, **dict.fromkeys(recipe.FIGURES, 7)})  # is kept
     recipe.main([*arguments, "--seeds", "1", "2"])
     recipe.main([*arguments, "--seeds", "2", "4"])
     with table.open(newline="") as file:
-        rows = [(row["name"], row["seed"], row["rsum"]) for row in csv.DictReader(file)]
-    assert rows[:2] == [("cca", "1", str(corpus)), ("cca of b", "1", str(other))]
-    assert [row[:2] for row in rows[2:]] == [(name, seed) for seed in "124" for name in "abc"]
+        rows = [(row["name"], row["seed"], row["flags"], row["rsum"]) for row in csv.DictReader(file)]
+    assert rows[:4] == [
+        ("cca", "0", "", "7"),
+        ("cca_weighted", "1", "regularised CCA with weighted lengths", str(corpus)),
+        ("cca of b", "1", "regularised CCA", str(other)),
+        ("cca_weighted of b", "1", "regularised CCA with weighted lengths", str(other)),
+    ]
+    assert [row[:2] for row in rows[4:]] == [(name, seed) for seed in "124" for name in "abc"]
+    assert fitted == [("cca", str(corpus)), ("cca", str(other))]
 
 
 def test_data_that_differ_in_the_context_of_objects_share_the_cca_of_regions():
@@ -135,16 +155,16 @@ def test_data_that_differ_in_the_context_of_objects_share_the_cca_of_regions():
     }
     configs = {name: recipe.config_of(f"{value} --preset improved", 1) for name, value in flags.items()}
     found = recipe.baselines_of(configs)
-    assert {name: kind for name, (kind, _) in found.items()} == {
-        "cca": "cca",
-        "cca_context": "cca_context",
-        "cca of plain": "cca",
-        "cca_context of plain": "cca_context",
-    }
-    fitted_on = {"cca": "w2r", "cca_context": "whole", "cca of plain": "plain", "cca_context of plain": "more"}
-    assert {name: config for name, (_, config) in found.items()} == {k: configs[v] for k, v in fitted_on.items()}
-    with pytest.raises(UserError, match="cca_context: is the name of the --baseline's rows"):
-        recipe.baselines_of({"cca_context": configs["whole"]})
+    expected = {("cca", ""): "w2r", ("cca_context", ""): "whole"}
+    expected |= {("cca", " of plain"): "plain", ("cca_context", " of plain"): "more"}
+    assert found == {key: configs[name] for key, name in expected.items()}
+
+
+@pytest.mark.parametrize("taken", ["cca_context", "cca_weighted"])
+def test_a_set_cannot_have_the_name_of_a_baselines_row(taken):
+    config = recipe.config_of("--data one --preset improved", 1)
+    with pytest.raises(UserError, match=f"{taken}: is the name of the --baseline's rows"):
+        recipe.baselines_of({taken: config})
 
 
 def test_a_baseline_that_cannot_be_is_refused_before_any_training(corpus, tmp_path, monkeypatch):

@@ -65,13 +65,15 @@ def test_columns_stand_below_each_other():
     assert len(lines[2]) == ends.pop()
 
 
-@pytest.mark.parametrize("name", ["W2R", "CCA", "CCA CONTEXT", "run"])
+@pytest.mark.parametrize("name", ["W2R", "CCA", "CCA CONTEXT WEIGHTED", "run"])
 def test_a_run_of_any_name_keeps_its_row_and_its_parts_stand_below_it(name):
-    others = {key: {**OURS, "rsum": value} for key, value in (("w2r", 1), ("o2w", 2), ("cca", 3), ("cca_context", 4))}
-    parts, baselines = ({key: others[key] for key in keys} for keys in (("w2r", "o2w"), ("cca", "cca_context")))
+    keys = ("w2r", "o2w", "cca", "cca_weighted", "cca_context", "cca_context_weighted")
+    others = [(key, {**OURS, "rsum": value}) for value, key in enumerate(keys, 1)]
+    parts, baselines = dict(others[:2]), dict(others[2:])
     rows = report.text_table(OURS, name, "flickr8k", "val", baselines, parts=parts).splitlines()[4:]
     assert [(row[:24].strip(), numbers(row)[-1]) for row in rows] == [
-        *((name, 566.7), ("W2R", 1), ("O2W", 2), ("CCA", 3), ("CCA CONTEXT", 4)),
+        *((name, 566.7), ("W2R", 1), ("O2W", 2)),
+        *(("CCA", 3), ("CCA WEIGHTED", 4), ("CCA CONTEXT", 5), ("CCA CONTEXT WEIGHTED", 6)),
     ]
 
 
