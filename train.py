@@ -55,7 +55,6 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--train-embeddings", action="store_true", default=None, help="fine-tune the GloVe vectors")
     group.add_argument("--region-norm", choices=FEATURE_NORMS, help="scale of the regions before Eq. 2")
     group.add_argument("--object-norm", choices=FEATURE_NORMS, help="scale of the objects before Eq. 10")
-    group.add_argument("--object-deviation", type=float, help="of an object's numbers after standard or centred (1)")
     group.add_argument("--fusion", type=int, metavar="N", help="size of (A u)∘(B t) beside [u ; t]; 0 for none")
     group.add_argument(
         "--cosine-attention",

@@ -63,7 +63,6 @@ class ModelConfig:
     train_embeddings: bool = False
     region_norm: str = "none"
     object_norm: str = "none"
-    object_deviation: float = 1.0  # of an object's numbers after `standard` or `centred`
     fusion: int = 0  # size of the extra (A u)∘(B t); 0: plain concatenation
     bilinear: bool = False  # the sum of the fusion's products, scaled, is a score beside the MLP's
     weighted_lengths: bool = False  # the lengths that the bilinear score divides by have learned weights
@@ -214,7 +213,6 @@ class Config:
         ):
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
         _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
-        _require(model.object_deviation > 0, "object_deviation", model.object_deviation, "above 0")
         _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
         most = 0 if training.negative_attention == "learned" else 1  # positives alone under Eq. 8 would show by it
         rule = "between 0 and 1, and 0 with --negative-attention learned"

@@ -65,10 +65,10 @@ def word_vectors(tokens, weights):
     return np.concatenate([part[tokens] for part in parts], axis=1)  # (L, E)
 
 
-def normed(features, mode, weights, name, deviation=1.0):
+def normed(features, mode, weights, name):
     if mode in ("standard", "centred"):
         roots = normed(features, {"standard": "sqrt_l2", "centred": "sqrt"}[mode], weights, name)
-        return deviation * (roots - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
+        return (roots - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
     if "sqrt" in mode:
         features = np.sign(features) * np.sqrt(np.abs(features))
     if "l2" in mode:
@@ -124,7 +124,7 @@ def w2r(tokens, regions, weights, config, uniform=False):
 def o2w(tokens, objects, weights, config, uniform=False):
     """Y' and β of a pair (Eq. 8-16). objects: (P, Q) without padding."""
     t = word_vectors(tokens, weights)
-    objects = normed(objects.astype(np.float64), config.object_norm, weights, "object_norm", config.object_deviation)
+    objects = normed(objects.astype(np.float64), config.object_norm, weights, "object_norm")
     names = ("kernel", "recurrent_kernel", "bias")
     forward = lstm(t, *(weights[f"o2w_bilstm/forward/{p}"] for p in names))
     backward = lstm(t[::-1], *(weights[f"o2w_bilstm/backward/{p}"] for p in names))[::-1]

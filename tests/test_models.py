@@ -34,7 +34,7 @@ def siamese_inputs(config, pairs=8, seed=1):
         IMPROVED,
         {**IMPROVED, "bilinear": True, "cosine_attention": True},
         {**IMPROVED, "bilinear": True, "weighted_lengths": True},
-        {"region_norm": "standard", "object_norm": "centred", "object_deviation": 0.5, "o2w_attention_scale": 2.0},
+        {"region_norm": "standard", "object_norm": "centred", "o2w_attention_scale": 2.0},
     ],
     ids=["paper", "with all extras", "bilinear", "weighted lengths", "standard"],
 )

@@ -24,14 +24,11 @@ class FeatureNorm(tf.keras.layers.Layer):
 
     Args:
         mode: see above.
-        deviation: what numbers have after `standard` or `centred`. The smaller, the larger are the weights that a CCA
-            starts from, and the less does a step of Adam, of the same length for all weights, move them.
     """
 
-    def __init__(self, mode: str = "none", deviation: float = 1.0, **kwargs):
+    def __init__(self, mode: str = "none", **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
-        self.deviation = deviation
 
     @property
     def fitted(self) -> bool:
@@ -57,7 +54,7 @@ class FeatureNorm(tf.keras.layers.Layer):
 
     def call(self, features):
         scaled = self._scaled(features)
-        return (scaled - self.mean) * (self.deviation * tf.math.rsqrt(self.variance)) if self.fitted else scaled
+        return (scaled - self.mean) * tf.math.rsqrt(self.variance) if self.fitted else scaled
 
     def _scaled(self, features):
         if self.mode in ("sqrt", "sqrt_l2", "standard", "centred"):
@@ -65,7 +62,7 @@ class FeatureNorm(tf.keras.layers.Layer):
         return _unit(features) if self.mode in ("l2", "sqrt_l2", "standard") else features
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode, "deviation": self.deviation}
+        return {**super().get_config(), "mode": self.mode}
 
 
 def _signed_root(features):

@@ -60,7 +60,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     mask = tf.keras.Input((None, None), dtype="bool", name="mask")
     uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
-    scaled = FeatureNorm(config.object_norm, config.object_deviation, dtype="float32", name="object_norm")(objects)
+    scaled = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")(objects)
     scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
     attention = ObjectToWordAttention(l2=l2, scale=scale, cosine=config.cosine_attention, name="o2w_attention")
     u, beta = attention([scaled, states, mask, uniform])  # Eq. 12
