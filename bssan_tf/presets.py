@@ -18,7 +18,7 @@ _TINY = {"H": 128, "S": 64, "w2r_mlp": (128, 64, 16), "o2w_mlp": (64, 32, 8)}
 
 _IMPROVED = {
     "loss": "softmax",
-    "negative_attention": "learned",
+    "negative_attention": "mixed",
     "negative_source": "batch",
     "negatives": 8,
     "optimizer": "adam",
@@ -63,6 +63,8 @@ _IMPROVED_SCENES = {
     "all_pairs": 0.0,
     "attention_scale": 5.0,
     "o2w_attention_scale": None,
+    # without the loss of all pairs Eq. 8 harms: O2W then points at the wrong words
+    "negative_attention": "learned",
     # from a CCA it retrieves as well, but its attention points less well
     "group": 1,
     "cca_start": False,
