@@ -146,7 +146,7 @@ class CollapseWarning(tf.keras.callbacks.Callback):
         else:
             self.advice = (
                 "The network tells negatives by their uniform attention (Eq. 8), not by what they show. "
-                "Remedy: --negative-attention learned, or --all-pairs 1 with --bilinear."
+                "Remedy: --negative-attention learned."
             )
         self.announced = False
 

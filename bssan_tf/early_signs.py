@@ -236,8 +236,7 @@ def sign(row: dict, parts: Sequence[str]) -> str:
     )
     return (
         f"EARLY SIGN OF COLLAPSE at step {row['step']}: {numbers}. Training tells negatives by their uniform attention "
-        "(Eq. 8), so that nothing more is learned of what they show. Remedy: --negative-attention learned, or "
-        "--all-pairs 1 with --bilinear."
+        "(Eq. 8), so that nothing more is learned of what they show. Remedy: --negative-attention learned."
     )
 
 
