@@ -17,7 +17,8 @@ VARIANTS = ("full", "w2r", "o2w", "no_reg")
 NEGATIVE_ATTENTION = ("uniform", "learned", "mixed")
 NEGATIVE_SOURCES = ("random", "batch")
 LOSSES = ("hinge", "softmax")
-FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", "standard", "centred")
+WITH_STATISTICS = ("standard", "centred")  # norms that are fitted to the training pictures
+FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", *WITH_STATISTICS)
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("plateau", "cosine")
 

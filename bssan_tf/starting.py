@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.baselines import Cca, fit_cca, why_no_cca
-from bssan_tf.config import Config
+from bssan_tf.config import WITH_STATISTICS, Config, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import ObjectsInContext
 from bssan_tf.features.store import Features
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.pipeline import needed_features
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +35,37 @@ _BLOCK = 64
 
 
 def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
-    """Give norms with statistics those of a seeded sample of the training pictures.
-
-    Raises:
-        UserError: none of these pictures has an object.
-    """
+    """Give norms with statistics those of a seeded sample of the training pictures, which `check_start` has passed."""
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(image_rows)[:SAMPLED_PICTURES])
+    rows = rng.permutation(image_rows)
     for norm, name in _norms(model):
         if norm.fitted:
             norm.adapt(_sample(features, name, rows, rng))
 
 
-def check_cca_start(config: Config, images: int, tokens: np.ndarray, vocabulary_size: int) -> None:
-    """UserError where a start from a CCA is asked for and cannot be had; to be called before anything is written.
+def check_start(config: Config, split: Split, features: Features, tokens: np.ndarray, vocabulary_size: int) -> None:
+    """UserError where a training cannot start from its data as it should; to be called before anything is written.
 
     Args:
-        images: number of training pictures.
+        split: the training pictures.
         tokens: int32 (N_c, L), token ids of their captions.
+
+    Raises:
+        UserError: no picture has an object, and there is something to be learned from objects before the first step;
+            a start from a CCA is asked for and cannot be had.
     """
-    if not config.training.cca_start:
+    from_cca, data = config.training.cca_start, config.data
+    looks = from_cca or config.model.object_norm in WITH_STATISTICS
+    looks = looks and "objects" in needed_features(config.model.variant)
+    if looks and not _real(features, "objects", split.image_rows).any():
+        given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
+        source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
+        raise UserError(f"objects: no picture of the training split has one; check {source}")
+    if not from_cca:
         return
     if not config.model.E_trained:
         raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
-    if problem := why_no_cca(images, tokens, vocabulary_size):
+    if problem := why_no_cca(len(split.image_ids), tokens, vocabulary_size):
         raise UserError(f"--cca-start: {problem}; add --no-cca-start")
 
 
@@ -65,7 +73,7 @@ def start_from_cca(
     model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
 ) -> dict:
     """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
-    training split, and let the model start from it.
+    training split, which `check_start` has passed, and let the model start from it.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
@@ -83,9 +91,6 @@ def start_from_cca(
 
     Returns:
         What the CCA's selection chose.
-
-    Raises:
-        UserError: no picture has an object.
     """
     rng = np.random.default_rng(seed)
     in_context = isinstance(features.objects, ObjectsInContext)
@@ -99,7 +104,7 @@ def start_from_cca(
     embedding.set_weights([table])
     pictures = cca.project_images(visual, rows)[:, : words.shape[1]]  # (N_i, d)
     for norm, name in _norms(model):
-        sample = norm(tf.constant(_sample(features, name, np.sort(rng.permutation(rows)[:SAMPLED_PICTURES]), rng)))
+        sample = norm(tf.constant(_sample(features, name, rng.permutation(rows), rng)))
         some = _real(features, name, rows).any(axis=1)
         pooled = _pooled(norm, features, name, rows[some])
         maps = _regression(pooled, pictures[some])
@@ -137,16 +142,13 @@ def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Some regions or objects of each picture: float32 (n, M); UserError if there is none at all."""
+    """Some regions or objects of the first of these pictures that have one: float32 (n, M)."""
     found = []
-    for row in rows:
+    for row in np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES]):
         places = np.flatnonzero(_real(features, name, np.array([row]))[0])
         places = np.sort(rng.permutation(places)[:SAMPLED_ROWS])
         found.append(np.asarray(getattr(features, name)[row][places], np.float32))
-    sample = np.concatenate(found)
-    if not len(sample):
-        raise UserError(f"{name}: no picture of the training split has one; check --boxes")
-    return sample
+    return np.concatenate(found)
 
 
 def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np.ndarray) -> np.ndarray:

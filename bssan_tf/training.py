@@ -29,7 +29,7 @@ from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resol
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
-from bssan_tf.starting import adapt_norms, check_cca_start, start_from_cca
+from bssan_tf.starting import adapt_norms, check_start, start_from_cca
 from bssan_tf.text import Tokenizer, load_glove
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class _Job:
         split = self.data.split("train")
         self.tokens = self.tokenizer(split.captions)
         self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
-        check_cca_start(self.config, len(split.image_ids), self.tokens, len(self.tokenizer.words))
+        check_start(self.config, split, self.data.features, self.tokens, len(self.tokenizer.words))
         self.validation = validation_split(self.data, self.config.training)
         if self.config.training.early_signs:
             check_probe(self.validation)

@@ -183,15 +183,35 @@ def test_pictures_without_objects_do_not_bend_the_map_of_objects(corpus, data, m
     np.testing.assert_array_equal(their, y[np.arange(len(y)) % 4 > 0])  # of a CCA of the same regions
 
 
-def test_a_corpus_without_any_object_is_refused(corpus, data):
-    here = without_objects(data, slice(None))
-    message = "objects: no picture of the training split has one; check --boxes"
-    model, split, tokens = build(corpus, here, **CCA)
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("values", [{**CCA, "object_norm": "sqrt_l2"}, {**CCA, "cca_start": False}])
+def test_a_corpus_without_any_object_leaves_no_run(corpus, data, tmp_path, values):
+    here, run = without_objects(data, data.split("train").image_rows), RunFolder(tmp_path / "run")
+    config = make_config(corpus, **values)
+    with pytest.raises(UserError, match="objects: no picture of the training split has one; check --import-objects /"):
+        training.train(config, run, progress=False, data=here)
+    boxes = config.replace(import_regions=None, import_objects=None, boxes="b.npz")
+    with pytest.raises(UserError, match=r"check --boxes b\.npz$"):
+        training.train(boxes, run, progress=False, data=here)
+    assert not run.path.exists()
+
+
+def test_one_object_in_the_training_split_is_enough_wherever_it_is(corpus, data, monkeypatch):
+    monkeypatch.setattr(starting, "SAMPLED_PICTURES", 4)  # fewer than the pictures, as in large corpora
+    rows = data.split("train").image_rows
+    for one in (rows[0], rows[9]):
+        here = without_objects(data, rows[rows != one])
+        model, split, tokens = build(corpus, here, **CCA)
+        starting.check_start(make_config(corpus, **CCA), split, here.features, tokens, model.vocabulary_size)
         starting.adapt_norms(model, here.features, split.image_rows, seed=0)
-    model, split, tokens = build(corpus, here, **{**CCA, "object_norm": "sqrt_l2"})
-    with pytest.raises(UserError, match=message):
         starting.start_from_cca(model, split, here.features, tokens, seed=0, progress=False)
+        assert all(np.isfinite(array).all() for array in model.scorer.get_weights())
+
+
+def test_norms_without_statistics_need_no_object(corpus, data):
+    here = without_objects(data, slice(None))
+    for values in ({}, {**CCA, "variant": "w2r"}):
+        _, split, tokens = build(corpus, data, **values)
+        starting.check_start(make_config(corpus, **values), split, here.features, tokens, 100)
 
 
 def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):
@@ -204,10 +224,11 @@ def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monk
     assert Config.load(run.config_file).training.cca_start
 
 
-def test_a_start_without_trained_word_vectors_is_refused(corpus):
+def test_a_start_without_trained_word_vectors_is_refused(corpus, data):
     config = make_config(corpus, **CCA, E_glove=50).replace(E_trained=0)
+    split = data.split("train")
     with pytest.raises(UserError, match=r"--cca-start: .*add --trained-embeddings 250"):
-        starting.check_cca_start(config, 100, np.ones((100, 3), np.int32), 5)
+        starting.check_start(config, split, data.features, np.ones((len(split.captions), 3), np.int32), 5)
 
 
 def test_a_corpus_too_small_for_a_cca_leaves_no_run(corpus, tmp_path):

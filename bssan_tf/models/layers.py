@@ -10,6 +10,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.config import WITH_STATISTICS
+
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
 
@@ -33,7 +35,7 @@ class FeatureNorm(tf.keras.layers.Layer):
     @property
     def fitted(self) -> bool:
         """Whether the mode has statistics."""
-        return self.mode in ("standard", "centred")
+        return self.mode in WITH_STATISTICS
 
     def build(self, input_shape):
         if self.fitted:
