@@ -7,24 +7,18 @@ look at a word that names them (O2W). Errors are of photos drawn anew, as words 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.config import DataConfig
 from bssan_tf.datasets.coco_words import load_grounded
-from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.objects import BoxesFile
 from bssan_tf.pipeline import needed_features
 from bssan_tf.pointing import Case, find_cases
 from bssan_tf.preparation import photo_features, resolve
 from bssan_tf.report import photo_pointing_text
 from bssan_tf.runs import RunFolder
-
-logger = logging.getLogger(__name__)
 
 RESAMPLES = 1000  # of the bootstrap (Efron, 1979)
 FREQUENT = "person"  # the class that outweighs all others in captions
@@ -53,9 +47,8 @@ def point_at_photos(
     if "regions" not in needed_features(variant):
         raise UserError(f"--pointing {folder}: the run is of variant {variant}, which has no W2R; name another run")
     corpus = load_grounded(folder)
-    own_boxes = "boxes" in flags or _listed(config.data, corpus)
     model, tokenizer = run.load_model()
-    features = photo_features(run, config, folder, corpus.image_paths, own_boxes, progress)
+    features = photo_features(run, config, folder, corpus.image_paths, "boxes" in flags, progress)
     (part,) = corpus.splits
     split = corpus.split(part).without_rows(features.bad_rows)
     truth = corpus.grounding
@@ -76,18 +69,6 @@ def point_at_photos(
         "o2w": shares(objects, truth.labels, ("right", "chance", "tied")) if objects and not fixed else None,
     }
     return value, photo_pointing_text(value)
-
-
-def _listed(data: DataConfig, corpus: Corpus) -> bool:
-    """Whether the run's boxes file, if it has one, is there and lists all photos; a word if not."""
-    if resolve(data).objects != "boxes" or not data.boxes:
-        return True
-    path = Path(data.boxes)
-    names = {path.name for path in corpus.image_paths}
-    if path.exists() and names <= BoxesFile(path).row_of_name.keys():
-        return True
-    logger.info("objects: ten fixed boxes, as %s does not list these photos; --boxes FILE.npz gives theirs", path)
-    return False
 
 
 def shares(cases: Sequence[tuple[int, Case]], labels: Sequence[Sequence[str]], fields: Sequence[str]) -> dict:

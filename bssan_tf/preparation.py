@@ -177,7 +177,7 @@ def store_name(extractor, boxes) -> str:
 
 
 def photo_features(
-    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], own_boxes: bool = True, progress: bool = True
+    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], must_list: bool = False, progress: bool = True
 ) -> Features:
     """Features of photos of no corpus as the run's were made, kept in the cache; unreadable ones are left out with a
     warning.
@@ -186,23 +186,38 @@ def photo_features(
         config: the run's, its files where they are now.
         folder: what the photos are from; names the store.
         paths: the photos, row by row; their names differ.
-        own_boxes: False takes the ten fixed boxes in place of a boxes file.
+        must_list: the boxes file, where objects come from one, was given for these photos. Else the ten fixed boxes
+            take its place if it does not list all of them, which is said.
 
     Raises:
-        UserError: as `extractors_of`, or a boxes file that does not list all of the photos.
+        UserError: as `extractors_of`, or a boxes file that does not list all of the photos and must.
     """
     from bssan_tf.features.extraction import extract_features
 
     ids, data = tuple(path.name for path in paths), config.data
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
-    boxes = detector or (objects_from(data) if own_boxes else "grid")
+    boxes = detector or (objects_from(data) if must_list or _lists(data, ids) else "grid")
     # other pictures, another store: a picture that came or went would shift its rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
     features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
     context = run_context(run, config)
     return with_context(features, context) if context else features
+
+
+def _lists(data: DataConfig, names: Sequence[str]) -> bool:
+    """Whether the boxes file, if there is to be one, is there and lists all photos of these names; a word if not."""
+    from bssan_tf.features.objects import BoxesFile
+
+    if resolve(data).objects != "boxes" or not data.boxes:
+        return True
+    path = Path(data.boxes)
+    if path.exists() and set(names) <= BoxesFile(path).row_of_name.keys():
+        return True
+    said = "objects: ten fixed boxes, as %s does not list all of these photos; --boxes FILE.npz gives theirs"
+    logger.info(said, path)
+    return False
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:

@@ -48,7 +48,8 @@ def search(
         split: part of the run's corpus that is searched.
         top: how many to return.
         rerank: candidates that are scored in full, the best by O2W; 0 for all.
-        data_flags: fields of DataConfig to replace.
+        data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
+            it, the run's own boxes where they list them, else the ten fixed ones.
         memory_mb: what scoring may take, see `score_matrix`.
 
     Returns:
@@ -75,7 +76,7 @@ def search(
     else:
         tokens = tokenizer.read_sentence(query, "--search")
         if folder:
-            found, features = _folder_features(run, config, folder, progress)
+            found, features = _folder_features(run, config, folder, "boxes" in (data_flags or {}), progress)
             rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
         else:
             part, features = corpus_part(run, config, split, progress)
@@ -100,14 +101,20 @@ def _photo_features(run: RunFolder, config: Config, photo: Path) -> SimpleNamesp
     return SimpleNamespace(**describe_photo(extractor, picture, objects, run_context(run, config)))
 
 
-def _folder_features(run: RunFolder, config: Config, folder: Path, progress: bool) -> tuple[list[Path], Features]:
-    """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning."""
+def _folder_features(
+    run: RunFolder, config: Config, folder: Path, must_list: bool = False, progress: bool = True
+) -> tuple[list[Path], Features]:
+    """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning.
+
+    Args:
+        must_list: see `photo_features`.
+    """
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
-    return paths, photo_features(run, config, folder, paths, progress=progress)
+    return paths, photo_features(run, config, folder, paths, must_list, progress)
 
 
 def text_of(results: list[tuple[float, str]]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from feature_fixtures import write_pictures
 from training_fixtures import SIZES
 
+from bssan_tf.errors import UserError
 from bssan_tf.evaluation import evaluate
 from bssan_tf.features.context import ObjectsInContext
 from bssan_tf.preparation import open_data
@@ -118,6 +119,23 @@ def test_pictures_of_a_folder_and_a_drawing_whatever_numbers_the_boxes_give_the_
     drawn = explain(trained.run, tmp_path / names[1], caption, tmp_path / "out.png", flags)
     assert drawn["score"] == pytest.approx(expected[names[1]], abs=1e-3)
     assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_photos_that_the_run_s_boxes_do_not_list_have_ten_fixed_ones(trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder, (name, caption) = tmp_path / "mine", next(iter(trained.scores))
+    folder.mkdir()
+    for copy in ("new.jpg", name):  # the second is listed
+        shutil.copy(trained.photos / name, folder / copy)
+    found = {Path(path).name: score for score, path in search(trained.run, caption, folder=folder, progress=False)}
+    assert "ten fixed boxes, as" in caplog.text
+    assert "boxes.npz does not list all of these photos; --boxes FILE.npz gives theirs" in caplog.text
+    assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
+    drawn = explain(trained.run, folder / "new.jpg", caption, tmp_path / "out.png")
+    assert drawn["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
+    given = {"boxes": str(trained.photos.parent / "other.npz")}
+    with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
+        search(trained.run, caption, folder=folder, data_flags=given, progress=False)
 
 
 def test_a_run_from_before_labels_were_kept(trained, tmp_path):
