@@ -168,12 +168,21 @@ class TimeLimit(tf.keras.callbacks.Callback):
     """Stop at the end of the epoch in which the training time of the whole run passes a limit.
 
     Args:
-        minutes: the limit.
+        minutes: the limit; 0 for none.
+        schedule: of the learning rate; that the limit may cut off a cosine is said before the first step.
     """
 
-    def __init__(self, minutes: float):
+    def __init__(self, minutes: float, schedule: str = "plateau"):
         super().__init__()
-        self.minutes, self.spent = minutes, 0.0
+        self.minutes, self.schedule, self.spent = minutes, schedule, 0.0
+
+    def on_train_begin(self, logs=None):
+        if self.minutes and self.schedule == "cosine":
+            logger.warning(
+                "--minutes %g: may end training before the rate has fallen, as --schedule cosine takes all %d --epochs;"
+                " take as few --epochs as fit into the time, or leave --minutes out",
+                self.minutes, self.params["epochs"],
+            )  # fmt: skip
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()

@@ -254,7 +254,7 @@ class _Job:
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )
         self.stop = stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
-        limit = cb.TimeLimit(training.minutes)
+        limit = cb.TimeLimit(training.minutes, training.schedule)
         remembered = {
             self.best: ("best", "best_epoch", "best_report"),
             plateau: ("best", "wait", "cooldown_counter"),
