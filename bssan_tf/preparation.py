@@ -68,7 +68,7 @@ def open_data(data: DataConfig, progress: bool = True) -> Data:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
     """
     data = resolve(data)
-    corpus = _corpus(data)
+    corpus = _corpus(data, progress)
     if data.import_regions or data.import_objects:
         from bssan_tf.features.imported import import_features
 
@@ -90,7 +90,7 @@ def run_context(run: RunFolder, config: Config) -> RunContext | None:
     return RunContext(config.model.Q, run.trained_data().get("labels")) if config.data.object_context else None
 
 
-def _corpus(data: DataConfig) -> Corpus:
+def _corpus(data: DataConfig, progress: bool) -> Corpus:
     return load_corpus(
         data.data,
         root=Path(data.root) if data.root else None,
@@ -98,6 +98,7 @@ def _corpus(data: DataConfig) -> Corpus:
         allow_partial=data.allow_partial,
         cache=Path(data.cache),
         need_images=not (data.import_regions or data.import_objects),
+        progress=progress,
     )
 
 
@@ -235,7 +236,7 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     part = Shard.parse(shard)
     if data.import_regions or data.import_objects:
         raise UserError(f"--shard {shard}: imported arrays need no extraction; leave it out")
-    corpus = _corpus(resolve(data))
+    corpus = _corpus(resolve(data), progress)
     extractor, boxes, folder = _sources(corpus, data)
     return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)
 

@@ -32,6 +32,7 @@ def load_corpus(
     scene_sizes: Mapping[str, int] | None = None,
     need_images: bool = True,
     seed: int = 0,
+    progress: bool = True,
 ) -> Corpus:
     """Loads the data set that `--data` names.
 
@@ -44,6 +45,7 @@ def load_corpus(
         scene_sizes: split -> number of scenes; None for the default.
         need_images: False leaves out the check that the photo files are there, for work on the text alone.
         seed: of scenes, and of the splits of a folder that says none.
+        progress: show a bar while scenes are drawn.
 
     Raises:
         UserError: for an unknown name, files that are missing or malformed, or sizes that are not the
@@ -60,7 +62,7 @@ def load_corpus(
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
         sizes = {} if scene_sizes is None else {"sizes": dict(scene_sizes)}
-        return load_scenes(scenes_folder(cache), seed=seed, **sizes)
+        return load_scenes(scenes_folder(cache), seed=seed, progress=progress, **sizes)
     if data in ("flickr8k", "flickr30k"):
         from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
 

@@ -44,7 +44,7 @@ def boxes_file(folder: Path) -> Path:
     return Path(folder) / "boxes.npz"
 
 
-def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Corpus:
+def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None, progress: bool = True) -> Corpus:
     """The scenes of `seed`, drawn into `folder` unless they are there already.
 
     Args:
@@ -52,6 +52,7 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
         seed: 0 or more; the same seed and sizes give the same bytes, whatever interrupted the drawing.
         sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val
             do not depend on the size of train.
+        progress: show a bar while they are drawn.
 
     Returns:
         corpus: pictures in the order train, val, test; no two show the same (colour, shape) pairs.
@@ -68,7 +69,7 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
             if found is not None:
                 reason = "lacks files" if found == wanted else f"holds other scenes ({_short(found)})"
                 logger.info("scenes: %s %s; drawing %s", folder, reason, _short(wanted))
-            _write(folder, wanted)
+            _write(folder, wanted, progress)
             corpus = _read(folder)
     except OSError as error:
         raise UserError(
@@ -122,7 +123,7 @@ def _short(manifest: dict) -> str:
     return json.dumps(manifest).replace('"', "")
 
 
-def _write(folder: Path, manifest: dict) -> None:
+def _write(folder: Path, manifest: dict, progress: bool) -> None:
     """Draw what is not there yet, then write captions, truth, boxes and, last of all, the manifest."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def _write(folder: Path, manifest: dict) -> None:
     ]
     present = set(os.listdir(images))
     lacking = [(name, scene) for name, _, scene in plans if name not in present]
-    for name, scene in tqdm(lacking, desc="scenes: drawing", unit="picture"):
+    for name, scene in tqdm(lacking, desc="scenes: drawing", unit="picture", disable=not progress):
         write_bytes(images / name, _jpeg(scene))
 
     rows, truth = io.StringIO(newline=""), []

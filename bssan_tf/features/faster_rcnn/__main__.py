@@ -109,7 +109,8 @@ def read_photos(options: argparse.Namespace):
     if options.scenes:
         part, count = ("train", 4000) if options.train else ("test", 200)
         seed = options.seed or 0
-        return photos.draw_scenes(options.cache / "detector-scenes", part, options.count or count, seed)
+        folder, count = options.cache / "detector-scenes", options.count or count
+        return photos.draw_scenes(folder, part, count, seed, progress=not options.quiet)
     if options.coco:
         return photos.load_instances(options.coco, options.images)
     sets, part = ("2007+2012", "trainval") if options.train else ("2007", "test")

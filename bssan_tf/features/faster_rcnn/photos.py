@@ -135,16 +135,18 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
     return AnnotatedPhotos.collect(labels, found)
 
 
-def draw_scenes(folder: Path, part: str, count: int, seed: int = 0) -> AnnotatedPhotos:
+def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
     """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
 
     Args:
         part: "train" or "test".
+        progress: show a bar, on a terminal.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     photos = []
-    for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=None):
+    disable = None if progress else True
+    for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):
         scene = plan_scene((seed, SCENE_PARTS[part], number))
         path = folder / f"{part}_{seed}_{number:05d}.jpg"
         if not path.exists():
