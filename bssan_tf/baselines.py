@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf import metrics
+from bssan_tf.correlations import Solver, Sums, token_values
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def fit_cca(
     vocabulary_size: int,
     seed: int = 0,
     progress: bool = True,
+    word_vectors: np.ndarray | None = None,
 ) -> Cca:
     """Fit on a training split; every caption with its image is one sample.
 
@@ -96,6 +98,8 @@ def fit_cca(
         vocabulary_size: V, above every id in `tokens`.
         seed: chooses the images that are held back for the selection.
         progress: show bars.
+        word_vectors: float (V, E), GloVe's for example; words of similar vectors then have similar weights. None for
+            the yardstick.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -109,18 +113,19 @@ def fit_cca(
         raise ValueError("image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
+    kin = None if word_vectors is None else _kin(word_vectors, tokens, used)
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
     is_held = np.zeros(n_images, bool)
     n_held = min(_MAX_HELD, max(2, int(_HELD_SHARE * n_images)))
     is_held[np.random.default_rng(seed).permutation(n_images)[:n_held]] = True
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
-    rest_sums = _Sums.of(images, tokens[rest], owner[rest], weights, used)
-    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used)
+    rest_sums = Sums.of(images, tokens[rest], owner[rest], weights, used)
+    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin)
     logger.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
 
-    sums = rest_sums + _Sums.of(images, tokens[held], owner[held], weights, used)
-    solver = _Solver(sums, chosen["text_ridge"])
+    sums = rest_sums + Sums.of(images, tokens[held], owner[held], weights, used)
+    solver = Solver(sums, chosen["text_ridge"], kin)
     d = chosen["dimension"]
     image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
     scale = correlations ** chosen["power"]
@@ -176,99 +181,22 @@ def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     return np.where(captions > 0, np.log(len(tokens) / np.maximum(captions, 1)), 0).astype(np.float32)
 
 
-def _token_values(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What each token adds to the unit bag of its caption: float32 (N_c, L)."""
-    same = (tokens[:, :, None] == tokens[:, None, :]).sum(axis=2)  # (N_c, L), times it occurs in its caption
-    values = weights[tokens] / same  # a repeated word counts once
-    length = np.sqrt(np.sum(weights[tokens] ** 2 / same, axis=1, keepdims=True))
-    return values / np.maximum(length, 1e-12)
-
-
 def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) -> np.ndarray:
     """Unit bags times text_map (V, d): float32 (N_c, d), without making the bags."""
-    values = _token_values(tokens, weights)
+    values = token_values(tokens, weights)
     projected = np.zeros((len(tokens), text_map.shape[1]), np.float32)
     for position in range(tokens.shape[1]):
         projected += values[:, position, None] * text_map[tokens[:, position]]
     return projected
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums over samples: x a pooled picture (M,), y a bag of the W words in use; float64."""
-
-    n: int
-    x: np.ndarray  # (M,)
-    y: np.ndarray  # (W,)
-    xx: np.ndarray  # (M, M)
-    yx: np.ndarray  # (W, M)
-    yy: np.ndarray  # (W, W)
-
-    @classmethod
-    def of(cls, images, tokens, owner, weights, used) -> _Sums:
-        n_words, slot = len(used), np.zeros(len(weights), np.int64)
-        slot[used] = np.arange(n_words)
-        captions_of = np.bincount(owner, minlength=len(images)).astype(np.float64)  # (N_i,)
-        yx, yy = np.zeros((n_words, images.shape[1])), np.zeros(n_words * n_words)
-        y = np.zeros(n_words)
-        for start in range(0, len(tokens), 1024):
-            part = tokens[start : start + 1024]
-            values, slots = _token_values(part, weights), slot[part]  # (b, L)
-            row, position = np.nonzero(values)
-            bags = np.zeros((len(part), n_words), np.float32)
-            np.add.at(bags, (row, slots[row, position]), values[row, position])
-            y += bags.sum(axis=0)
-            yx += bags.T @ images[owner[start : start + 1024]]
-            # A bag has about ten words: pairs of tokens are far fewer than W x W products.
-            pairs = values[:, :, None] * values[:, None, :]  # (b, L, L)
-            kept = np.nonzero(pairs)
-            np.add.at(yy, slots[kept[0], kept[1]] * n_words + slots[kept[0], kept[2]], pairs[kept])
-        weighted = images * captions_of[:, None]
-        return cls(len(tokens), weighted.sum(axis=0), y, weighted.T @ images, yx, yy.reshape(n_words, n_words))
-
-    def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(*(getattr(self, name) + getattr(other, name) for name in ("n", "x", "y", "xx", "yx", "yy")))
-
-    @property
-    def x_mean(self) -> np.ndarray:
-        return self.x / self.n
-
-    @property
-    def y_mean(self) -> np.ndarray:
-        return self.y / self.n
-
-
-class _Solver:
-    """CCA of one text ridge; the M x M problem for each image ridge is then cheap."""
-
-    def __init__(self, sums: _Sums, text_ridge: float):
-        x, y = sums.x_mean, sums.y_mean
-        self.xx = sums.xx / sums.n - np.outer(x, x)
-        yx = sums.yx / sums.n - np.outer(y, x)
-        yy = sums.yy / sums.n
-        yy -= np.outer(y, y)
-        yy[np.diag_indices_from(yy)] += text_ridge * max(np.trace(yy) / len(yy), 1e-12)
-        self.regression = np.linalg.solve(yy, yx)  # (W, M)
-        self.explained = yx.T @ self.regression  # (M, M)
-
-    def solve(self, image_ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """image_map (M, d), text_map (W, d) and the correlations (d,), falling; d = M."""
-        values, vectors = np.linalg.eigh(self.xx)
-        values = np.maximum(values, 0) + image_ridge * max(values.mean(), 1e-12)
-        whiten = (vectors / np.sqrt(values)) @ vectors.T
-        squared, directions = np.linalg.eigh(whiten @ self.explained @ whiten)
-        correlations = np.sqrt(np.clip(squared[::-1], 1e-12, None))
-        image_map = whiten @ directions[:, ::-1]
-        return image_map, self.regression @ image_map / correlations, correlations
-
-
-def _select(sums: _Sums, images, tokens, owner, weights, used) -> dict:
+def _select(sums: Sums, images, tokens, owner, weights, used, kin) -> dict:
     """The ridges, dimension and power with the highest rsum on held-back captions and their images."""
     held_images, owner = np.unique(owner, return_inverse=True)
     centred = images[held_images] - sums.x_mean
     best: dict = {"held_rsum": -1.0}
     for text_ridge in TEXT_RIDGES:
-        solver = _Solver(sums, text_ridge)
+        solver = Solver(sums, text_ridge, kin)
         for image_ridge in IMAGE_RIDGES:
             image_map, text_map, correlations = solver.solve(image_ridge)
             full_map = np.zeros((len(weights), text_map.shape[1]), np.float32)
@@ -284,6 +212,13 @@ def _select(sums: _Sums, images, tokens, owner, weights, used) -> dict:
                         ridges = {"text_ridge": text_ridge, "image_ridge": image_ridge}
                         best = {**ridges, "dimension": d, "power": power, "held_rsum": rsum}
     return best
+
+
+def _kin(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Vectors (W, E) of the words in use, less the mean over the captions' words, of mean square length 1."""
+    counts = np.bincount(tokens[tokens > _UNKNOWN], minlength=len(vectors))
+    kin = (vectors - counts @ vectors / counts.sum())[used].astype(np.float64)
+    return kin / max(np.sqrt(np.mean(np.sum(kin**2, axis=1))), 1e-12)
 
 
 def _deviations(products: np.ndarray, mean: np.ndarray, maps: np.ndarray) -> np.ndarray:

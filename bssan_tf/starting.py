@@ -73,7 +73,8 @@ def start_from_cca(
     model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
 ) -> dict:
     """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
-    training split, which `check_start` has passed, and let the model start from it.
+    training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, the
+    CCA gives words of similar ones similar weights, which helps the rare.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
@@ -96,7 +97,8 @@ def start_from_cca(
     in_context = isinstance(features.objects, ObjectsInContext)
     visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
-    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress=progress)
+    known = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
+    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, word_vectors=known)
     words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bssan_tf import baselines, metrics
+from bssan_tf import baselines, correlations, metrics
 from bssan_tf.errors import UserError
 
 N_WORDS, M, D = 60, 48, 6
@@ -110,7 +110,8 @@ def test_scores_do_not_depend_on_padding_or_word_order(linked):
     np.testing.assert_allclose(reversed_words, expected, atol=1e-5)
 
 
-def test_solution_is_the_cca_of_the_definition():
+@pytest.mark.parametrize("kindred", [False, True])
+def test_solution_is_the_cca_of_the_definition(kindred):
     """Maps whiten the ridged covariances and diagonalise the cross covariance (Hardoon et al., 2004)."""
     regions, owner, tokens = corpus(200, seed=6)
     images = baselines.pool_regions(regions, np.arange(200))
@@ -121,13 +122,36 @@ def test_solution_is_the_cca_of_the_definition():
     n = len(tokens)
     cxx, cyy, cxy = x.T @ x / n, y.T @ y / n, x.T @ y / n
     rx, ry = 0.1 * np.trace(cxx) / len(cxx), 0.5 * np.trace(cyy) / len(cyy)
+    kin = np.random.default_rng(0).normal(size=(len(used), 3)) if kindred else np.zeros((len(used), 1))
+    prior = np.eye(len(used)) + correlations.KINSHIP * kin @ kin.T  # covariance of the words' weights
 
-    sums = baselines._Sums.of(images, tokens, owner, weights, used)
-    a, b, rho = baselines._Solver(sums, 0.5).solve(0.1)
+    sums = correlations.Sums.of(images, tokens, owner, weights, used)
+    a, b, rho = correlations.Solver(sums, 0.5, kin if kindred else None).solve(0.1)
     top = slice(0, 20)
     np.testing.assert_allclose((a.T @ (cxx + rx * np.eye(M)) @ a)[top, top], np.eye(20), atol=1e-5)
-    np.testing.assert_allclose((b.T @ (cyy + ry * np.eye(len(cyy))) @ b)[top, top], np.eye(20), atol=1e-4)
+    np.testing.assert_allclose((b.T @ (cyy + ry * np.linalg.inv(prior)) @ b)[top, top], np.eye(20), atol=1e-4)
     np.testing.assert_allclose((a.T @ cxy @ b)[top, top], np.diag(rho[top]), atol=1e-5)
+
+
+def test_a_rare_word_learns_from_its_kin(monkeypatch):
+    """Two captions name attribute 0 by another word; with vectors that say so, that word gets nearly the same map."""
+    regions, owner, tokens = corpus(300, seed=1)
+    common, rare = 2, 41  # 41 names attribute 39, whose captions are left out
+    kept = ~(tokens == rare).any(axis=1)
+    owner, tokens = owner[kept], tokens[kept]
+    named = np.flatnonzero((tokens == common).any(axis=1))[:2]
+    tokens[named] = np.where(tokens[named] == common, rare, tokens[named])
+    vectors = np.random.default_rng(5).normal(size=(N_WORDS, 20))
+    vectors[rare] = vectors[common]
+
+    def likeness(word_vectors):
+        rows = np.arange(len(regions))
+        cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, word_vectors=word_vectors)
+        a, b = cca.text_map[common] * cca.scale, cca.text_map[rare] * cca.scale
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    monkeypatch.setattr(correlations, "KINSHIP", 10.0)
+    assert likeness(vectors) > likeness(None) + 0.05
 
 
 def test_weighted_lengths_by_the_formula():
