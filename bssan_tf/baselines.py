@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf import metrics
-from bssan_tf.correlations import Solver, Sums, token_values
+from bssan_tf.correlations import Solver, Sums, maps_of_kin, token_values
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def fit_cca(
         vocabulary_size: V, above every id in `tokens`.
         seed: chooses the images that are held back for the selection.
         progress: show bars.
-        word_vectors: float (V, E), GloVe's for example; words of similar vectors then have similar weights. None for
-            the yardstick.
+        word_vectors: float (V, E), GloVe's for example; words of similar vectors then have similar maps, and words that
+            are not used the maps that their vectors tell, which no score of the CCA looks at. None for the yardstick.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -113,7 +113,8 @@ def fit_cca(
         raise ValueError("image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
-    kin = None if word_vectors is None else _kin(word_vectors, tokens, used)
+    vectors = None if word_vectors is None else _centred(word_vectors, tokens, used)
+    kin = None if vectors is None else vectors[used]
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
     is_held = np.zeros(n_images, bool)
@@ -130,6 +131,8 @@ def fit_cca(
     image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
+    if kin is not None:
+        full_map[_UNKNOWN + 1 :] = maps_of_kin(kin, text_map, vectors[_UNKNOWN + 1 :])
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
         image_mean=sums.x_mean.astype(np.float32),
@@ -214,11 +217,11 @@ def _select(sums: Sums, images, tokens, owner, weights, used, kin) -> dict:
     return best
 
 
-def _kin(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Vectors (W, E) of the words in use, less the mean over the captions' words, of mean square length 1."""
+def _centred(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Vectors (V, E) less the mean over the captions' words, of mean square length 1 over the words in use."""
     counts = np.bincount(tokens[tokens > _UNKNOWN], minlength=len(vectors))
-    kin = (vectors - counts @ vectors / counts.sum())[used].astype(np.float64)
-    return kin / max(np.sqrt(np.mean(np.sum(kin**2, axis=1))), 1e-12)
+    centred = vectors.astype(np.float64) - counts @ vectors / counts.sum()
+    return centred / max(np.sqrt(np.mean(np.sum(centred[used] ** 2, axis=1))), 1e-12)
 
 
 def _deviations(products: np.ndarray, mean: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -99,3 +99,12 @@ class Solver:
         correlations = np.sqrt(np.clip(squared[::-1], 1e-12, None))
         image_map = whiten @ directions[:, ::-1]
         return image_map, self.regression @ image_map / correlations, correlations
+
+
+def maps_of_kin(kin: np.ndarray, text_map: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """What the words' maps (W, d), of vectors `kin` (W, E), say of other words by their vectors (K, E): float (K, d).
+
+    The mean of the prior covariance I + KINSHIP G G', given the maps of the words that were seen.
+    """
+    shared = np.eye(kin.shape[1]) / KINSHIP + kin.T @ kin
+    return others @ np.linalg.solve(shared, kin.T @ text_map)

@@ -74,7 +74,7 @@ def start_from_cca(
 ) -> dict:
     """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
     training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, the
-    CCA gives words of similar ones similar weights, which helps the rare.
+    CCA gives words of similar ones similar maps, which helps the rare.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
@@ -97,12 +97,13 @@ def start_from_cca(
     in_context = isinstance(features.objects, ObjectsInContext)
     visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
-    known = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
-    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, word_vectors=known)
+    glove = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
+    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, word_vectors=glove)
     words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]
-    table[:, : words.shape[1]] = np.where(cca.weights[:, None] > 0, words, table[:, : words.shape[1]])
+    known = cca.text_map.any(axis=1, keepdims=True)
+    table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
     embedding.set_weights([table])
     pictures = cca.project_images(visual, rows)[:, : words.shape[1]]  # (N_i, d)
     for norm, name in _norms(model):
@@ -165,8 +166,12 @@ def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np
 
 
 def _word_vectors(cca: Cca, tokens: np.ndarray, size: int) -> np.ndarray:
-    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, at most `size`)."""
-    words = (cca.weights[:, None] * cca.text_map * cca.scale)[:, :size]
+    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, at most `size`).
+
+    A word that the CCA did not use, as it is too rare, weighs as much as the rarest that it did.
+    """
+    weights = np.where(cca.weights > 0, cca.weights, cca.weights.max())
+    words = (weights[:, None] * cca.text_map * cca.scale)[:, :size]
     counts = np.bincount(tokens[tokens > 1], minlength=len(words))
     words = words - counts @ words / max(1, counts.sum())
     rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])

@@ -154,6 +154,24 @@ def test_a_rare_word_learns_from_its_kin(monkeypatch):
     assert likeness(vectors) > likeness(None) + 0.05
 
 
+def test_a_word_that_is_not_used_gets_the_map_of_its_kin():
+    regions, owner, tokens = corpus(300, seed=1)
+    common, unused = 2, 41
+    kept = ~(tokens == unused).any(axis=1)
+    owner, tokens = owner[kept], tokens[kept]
+    vectors = np.random.default_rng(5).normal(size=(N_WORDS, 50))  # as many as words, so that kin are few
+    vectors[unused] = vectors[common]
+    rows = np.arange(len(regions))
+    cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, word_vectors=vectors)
+    a, b = cca.text_map[common] * cca.scale, cca.text_map[unused] * cca.scale
+    assert cca.weights[unused] == 0
+    assert a @ b > 0.7 * np.linalg.norm(a) * np.linalg.norm(b)
+    assert not cca.text_map[:2].any()  # padding and the unknown word
+    named = np.where(tokens == common, unused, tokens)
+    without = np.where(tokens == common, 1, tokens)
+    np.testing.assert_array_equal(cca.score_matrix(regions, rows, named), cca.score_matrix(regions, rows, without))
+
+
 def test_weighted_lengths_by_the_formula():
     """x y / (|x * captions' deviations| |y * pictures' deviations|); a picture counts as often as it has captions."""
     regions, owner, tokens = corpus(200, seed=6, noise=1)
