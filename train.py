@@ -103,6 +103,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
     group.add_argument("--learning-rate", type=float, help="after the warm-up")
+    group.add_argument("--o2w-rate", type=float, metavar="SHARE", help="of the rate, for O2W's own weights (1)")
     group.add_argument("--momentum", type=float, help="of sgd")
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
     group.add_argument("--warmup-steps", type=int, metavar="N", help="steps over which the rate rises from 0")

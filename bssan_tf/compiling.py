@@ -11,6 +11,7 @@ import tensorflow as tf
 from bssan_tf.config import Config
 from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
@@ -21,11 +22,12 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
         loss = PairwiseHinge(training.margin, symmetric)
     else:
         loss = RankingSoftmax(symmetric)
+    rates = {"learning_rate": training.learning_rate, "o2w_rate": training.o2w_rate}
     clip = training.clip_norm or None
     if training.optimizer == "sgd":
-        optimizer = tf.keras.optimizers.SGD(training.learning_rate, momentum=training.momentum, global_clipnorm=clip)
+        optimizer = TwoRateSGD(**rates, momentum=training.momentum, global_clipnorm=clip)
     else:
-        optimizer = tf.keras.optimizers.Adam(training.learning_rate, global_clipnorm=clip)
+        optimizer = TwoRateAdam(**rates, global_clipnorm=clip)
     names = list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
     weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}

@@ -95,6 +95,7 @@ class TrainingConfig:
     all_pairs: float = 0.0  # weight of the loss of the bilinear scores of all B x B pairs; 0: not computed
     optimizer: str = "sgd"
     learning_rate: float = 0.01
+    o2w_rate: float = 1.0  # share of the learning rate that O2W's own weights take
     momentum: float = 0.9
     clip_norm: float = 0.0  # 0: none
     warmup_steps: int = 0
@@ -219,6 +220,7 @@ class Config:
         rule = "between 0 and 1, and 0 with --negative-attention learned"
         _require(0 <= training.uniform_positives <= most, "uniform_positives", training.uniform_positives, rule)
         _require(0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1")
+        _require(training.o2w_rate > 0, "o2w_rate", training.o2w_rate, "above 0")
         _require(0 <= training.momentum < 1, "momentum", training.momentum, "in [0, 1)")
         _require(model.E_trained >= 0, "E_trained", model.E_trained, "0 or more")
         _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")

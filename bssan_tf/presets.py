@@ -23,6 +23,7 @@ _IMPROVED = {
     "negatives": 8,
     "optimizer": "adam",
     "learning_rate": 0.0003,
+    "o2w_rate": 0.3,
     "l2": 1e-6,
     "clip_norm": 2.0,
     "warmup_steps": 100,
@@ -54,6 +55,7 @@ _IMPROVED_TINY = {"fusion": 128, "E_trained": 64}
 _SCENES = {"epochs": 16, "validation_images": 100}
 _IMPROVED_SCENES = {
     "learning_rate": 0.003,
+    "o2w_rate": 1.0,
     "o2w_weight": 1.0,
     "warmup_steps": 20,
     "schedule": "plateau",

@@ -1,0 +1,51 @@
+"""Optimizers with a rate of their own for O2W."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_fixtures import random_pairs, tiny_config
+
+from bssan_tf.compiling import compile_siamese
+from bssan_tf.errors import UserError
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
+
+
+@pytest.mark.parametrize("kind", [TwoRateAdam, TwoRateSGD])
+def test_o2w_takes_shorter_steps_and_all_others_keras_own(kind):
+    variables = [tf.Variable([1.0, -2.0], name=name) for name in ("w2r_A/kernel", "o2w_A/kernel")]
+    plain = tf.Variable([1.0, -2.0])
+    ours, theirs = kind(0.1, o2w_rate=0.25), kind.__mro__[2](0.1)
+    for gradient in ([0.3, -5.0], [0.1, 2.0]):
+        before = [v.numpy() for v in (*variables, plain)]
+        ours.apply_gradients([(tf.constant(gradient), v) for v in variables])
+        theirs.apply_gradients([(tf.constant(gradient), plain)])
+        w2r, o2w, full = (v.numpy() - b for v, b in zip((*variables, plain), before))
+        np.testing.assert_array_equal(w2r, full)
+        np.testing.assert_allclose(o2w, 0.25 * full, rtol=1e-4)
+    assert kind.from_config(ours.get_config()).o2w_rate == 0.25
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_training_step_moves_o2w_alone_by_the_share(optimizer):
+    moved = []
+    for rate in (1.0, 0.5):
+        values = {"optimizer": optimizer, "learning_rate": 1e-3, "o2w_rate": rate, "clip_norm": 0.0, "l2": 0.0}
+        config = tiny_config("improved", dropout=0.0, word_dropout=0.0, all_pairs=1.0, negatives=7, **values)
+        tf.keras.utils.set_random_seed(0)
+        siamese = Bssan(config.model, 12).siamese(config.training)
+        compile_siamese(siamese, config)
+        before = [w.numpy() for w in siamese.trainable_variables]
+        inputs = random_pairs(config, 8)
+        siamese.train_on_batch(inputs, {name: np.zeros((8, 8), np.float32) for name in siamese.output})
+        moved.append({w.name: w.numpy() - b for w, b in zip(siamese.trainable_variables, before)})
+    full, half = moved
+    assert any(name.startswith("o2w") and np.abs(step).max() > 0 for name, step in full.items())
+    for name, step in full.items():
+        expected = 0.5 * step if name.startswith("o2w") else step
+        np.testing.assert_allclose(half[name], expected, atol=1e-6, err_msg=name)
+
+
+def test_a_rate_of_nothing_is_refused():
+    with pytest.raises(UserError, match=r"--o2w-rate 0\.0: must be above 0"):
+        tiny_config("improved", o2w_rate=0.0).check()
