@@ -72,7 +72,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--weighted-lengths",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="the lengths that the bilinear score divides by weigh each number by what it varies on the other side",
+        help="the lengths that the bilinear score divides by have learned weights, at a CCA's start deviations",
     )
     group.add_argument("--attention-scale", type=float, help="start of a learned factor on e; 0 for none")
     group.add_argument("--o2w-attention-scale", type=float, help="the same of O2W (as --attention-scale)")
@@ -194,6 +194,8 @@ def config_of(options: argparse.Namespace) -> Config:
         needless["weighted_lengths"] = False
     if not config.model.bilinear or config.training.negative_source == "random":
         needless["all_pairs"] = 0.0
+    if name == "improved" and not config.replace(**{**needless, **given}).training.all_pairs:
+        needless["negative_attention"] = "learned"  # Eq. 8 does no harm beside the loss of all pairs only
     return config.replace(**{**needless, **given}).check()
 
 

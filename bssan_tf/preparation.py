@@ -216,7 +216,7 @@ def _lists(data: DataConfig, names: Sequence[str]) -> bool:
     path = Path(data.boxes)
     if path.exists() and set(names) <= BoxesFile(path).row_of_name.keys():
         return True
-    said = "objects: ten fixed boxes, as %s does not list all of these photos; --boxes FILE.npz gives theirs"
+    said = "objects: ten fixed boxes, as %s is not there or lacks some of these photos; --boxes FILE.npz gives theirs"
     logger.info(said, path)
     return False
 

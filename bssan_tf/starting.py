@@ -55,9 +55,9 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
             a start from a CCA is asked for and cannot be had.
     """
     from_cca, data = config.training.cca_start, config.data
-    looks = from_cca or config.model.object_norm in WITH_STATISTICS
-    looks = looks and "objects" in needed_features(config.model.variant)
-    if looks and not _real(features, "objects", split.image_rows).any():
+    has_objects = "objects" in needed_features(config.model.variant)
+    needs_one = has_objects and (from_cca or config.model.object_norm in WITH_STATISTICS)
+    if needs_one and not _real(features, "objects", split.image_rows).any():
         given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
         source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
         raise UserError(f"objects: no picture of the training split has one; check {source}")
@@ -83,12 +83,13 @@ def start_from_cca(
     states are comparable, too. Pictures without objects are left out of the regression from objects; a CCA of objects
     in context counts them as zeros.
 
+    Where the bilinear score's lengths are weighted, the weight of each number of a picture's vector A v becomes the
+    deviation of this number over the captions' sums of words; that of each number of a caption, the one over pictures.
+    Sums of words stand in for the means of Bi-LSTM states that O2W sees.
+
     Args:
         tokens: int32 (N_c, L), token ids of the split's captions.
         seed: of the CCA's held-back pictures and of the samples.
-
-    Where the bilinear score's lengths are weighted, the weight of each number of a picture's vector A v becomes the
-    deviation of this number over the captions' sums of words; that of each number of a caption, the one over pictures.
 
     Returns:
         What the CCA's selection chose.
@@ -217,7 +218,7 @@ def _start_lengths(model: Bssan, name: str, pooled: np.ndarray, words: np.ndarra
     network, part = (model.w2r, "w2r") if name == "regions" else (model.o2w, "o2w")
     pictures = pooled @ network.get_layer(f"{part}_fusion_A").get_weights()[0]  # (N_i, F)
     captions = np.zeros((len(tokens), pictures.shape[1]), np.float32)
-    d = min(words.shape[1], pictures.shape[1])
+    d = min(words.shape[1], pictures.shape[1], model.config.S if part == "o2w" else words.shape[1])  # as B has them
     for place in range(tokens.shape[1]):
         captions[:, :d] += words[tokens[:, place], :d] * (tokens[:, place, None] > 1)
     of_pictures, of_captions = _gains(captions, pictures), _gains(pictures, captions)
@@ -227,11 +228,16 @@ def _start_lengths(model: Bssan, name: str, pooled: np.ndarray, words: np.ndarra
 
 
 def _gains(other: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Deviation of each number on the other side, (n, F), in units that keep the mean length of `vectors` (m, F)."""
+    """Deviation of each number on the other side, (n, F), in units that keep the mean length of `vectors` (m, F).
+
+    1 where the other side does not vary, or all vectors are 0.
+    """
     gains = other.std(axis=0)
+    if not gains.any() or not vectors.any():
+        return np.ones_like(gains)
     gains = np.maximum(gains, LEAST_GAIN * np.sqrt(np.mean(gains**2)))
     lengths, weighted = (np.linalg.norm(x, axis=1).mean() for x in (vectors, gains * vectors))
-    return gains * (lengths / max(float(weighted), 1e-12))
+    return gains * (lengths / weighted)
 
 
 def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.ndarray) -> None:

@@ -129,7 +129,7 @@ def test_photos_that_the_run_s_boxes_do_not_list_have_ten_fixed_ones(trained, tm
         shutil.copy(trained.photos / name, folder / copy)
     found = {Path(path).name: score for score, path in search(trained.run, caption, folder=folder, progress=False)}
     assert "ten fixed boxes, as" in caplog.text
-    assert "boxes.npz does not list all of these photos; --boxes FILE.npz gives theirs" in caplog.text
+    assert "boxes.npz is not there or lacks some of these photos; --boxes FILE.npz gives theirs" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
     drawn = explain(trained.run, folder / "new.jpg", caption, tmp_path / "out.png")
     assert drawn["score"] == pytest.approx(found["new.jpg"], abs=1e-3)

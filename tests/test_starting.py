@@ -98,27 +98,70 @@ def test_weighted_lengths_start_from_the_deviations_of_the_other_side(corpus, da
     model, split, tokens = build(corpus, data, **CCA, **values)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
     starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
-    regions = np.asarray(data.features.regions[split.image_rows], np.float32)
-    pictures = model.w2r.get_layer("region_norm")(regions).numpy().mean(axis=1)
-    pictures = model.w2r.get_layer("w2r_fusion_A")(pictures).numpy()
-    captions = model.w2r.get_layer("w2r_fusion_B")(model.embeddings[-1](tokens)).numpy()
-    captions = (captions * (tokens > 1)[..., None]).sum(axis=1)
-    layer = model.w2r.get_layer("w2r_bilinear")
-    for gain, vectors, other in (
-        (layer.query_gain.numpy(), captions, pictures),
-        (layer.attended_gain.numpy(), pictures, captions),
-    ):
-        deviations = other.std(axis=0)
-        varies = deviations > 0.2 * np.sqrt(np.mean(deviations**2))
-        ratios = gain[varies] / deviations[varies]
-        np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
-        assert (gain > 0).all()
-        lengths = np.linalg.norm(vectors, axis=1).mean()
-        np.testing.assert_allclose(np.linalg.norm(gain * vectors, axis=1).mean(), lengths, rtol=0.01)
-    assert np.ptp(layer.query_gain.numpy()) > 0.1
-    turned = model.o2w.get_layer("o2w_bilinear")  # its queries are of pictures
-    assert np.ptp(turned.query_gain.numpy()) > 0.01
-    assert np.ptp(turned.attended_gain.numpy()) > 0.01
+    for network, name, part in ((model.w2r, "regions", "w2r"), (model.o2w, "objects", "o2w")):
+        rows = split.image_rows
+        array = np.asarray(getattr(data.features, name)[rows], np.float32)
+        real = np.asarray(data.features.valid[rows], bool) if part == "o2w" else np.ones(array.shape[:2], bool)
+        some = real.any(axis=1)
+        scaled = network.get_layer(f"{name[:-1]}_norm")(array).numpy() * real[..., None]
+        pooled = scaled[some].sum(axis=1) / real[some].sum(axis=1, keepdims=True)
+        pictures = network.get_layer(f"{part}_fusion_A")(pooled).numpy()
+        captions = (model.embeddings[-1](tokens).numpy() * (tokens > 1)[..., None]).sum(axis=1)
+        B = network.get_layer(f"{part}_fusion_B").get_weights()[0].any(axis=0)  # numbers that a caption has
+        captions = np.pad(captions[:, : B.sum()], ((0, 0), (0, len(B) - B.sum())))
+        layer = network.get_layer(f"{part}_bilinear")
+        of_pictures, of_captions = layer.attended_gain.numpy(), layer.query_gain.numpy()
+        if part == "o2w":
+            of_pictures, of_captions = of_captions, of_pictures
+        for gain, vectors, other in ((of_captions, captions, pictures), (of_pictures, pictures, captions)):
+            deviations = other.std(axis=0)
+            deviations = np.maximum(deviations, starting.LEAST_GAIN * np.sqrt(np.mean(deviations**2)))
+            ratios = gain / deviations
+            np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
+            assert np.ptp(gain) > 0.01
+            lengths = np.linalg.norm(vectors, axis=1).mean()
+            np.testing.assert_allclose(np.linalg.norm(gain * vectors, axis=1).mean(), lengths, rtol=0.01)
+
+
+def test_vectors_that_do_not_vary_leave_the_lengths_as_they_are():
+    still, moving = np.ones((3, 4), np.float32), np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(starting._gains(still, moving), np.ones(4))
+    np.testing.assert_array_equal(starting._gains(moving, 0 * moving), np.ones(4))
+
+
+def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
+    config = fit_config(make_config(corpus, **CCA), data.features, 6)
+    split = data.split("train")
+    tokenizer = Tokenizer.fit(split.captions, config.data.caption_length)
+    glove = np.random.default_rng(0).normal(size=(len(tokenizer.words), 6)).astype(np.float32)
+    tokens = tokenizer(split.captions)
+    rare, common = tokens.max(), 3
+    tokens = np.where(tokens == rare, 1, tokens)
+    tokens[0, 0] = rare  # once: too rare for the CCA
+    glove[rare] = glove[common]
+    model, seen = Bssan(config.model, len(glove), glove=glove), {}
+
+    def fit(*arguments, word_vectors, **named):
+        seen["glove"] = word_vectors
+        seen["cca"] = fit_cca(*arguments, word_vectors=word_vectors, **named)
+        return seen["cca"]
+
+    monkeypatch.setattr(starting, "fit_cca", fit)
+    before = model.embeddings[-1].get_weights()[0]
+    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    np.testing.assert_array_equal(seen["glove"], glove)
+    cca, after = seen["cca"], model.embeddings[-1].get_weights()[0]
+    d = min(cca.text_map.shape[1], after.shape[1])
+    assert cca.weights[rare] == 0
+    expected = starting._word_vectors(cca, tokens, after.shape[1])
+    np.testing.assert_array_equal(after[rare, :d], expected[rare])
+    weighed = (
+        cca.weights.max() * cca.text_map[rare] * cca.scale - cca.weights[common] * cca.text_map[common] * cca.scale
+    )
+    moved = after[rare, :d] - after[common, :d]  # both less the same mean, by the same factor
+    assert moved @ weighed[:d] > 0.999 * np.linalg.norm(moved) * np.linalg.norm(weighed[:d])
+    np.testing.assert_array_equal(after[:2], before[:2])  # padding and the unknown word
 
 
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
@@ -200,11 +243,12 @@ def test_one_object_in_the_training_split_is_enough_wherever_it_is(corpus, data,
     rows = data.split("train").image_rows
     for one in (rows[0], rows[9]):
         here = without_objects(data, rows[rows != one])
-        model, split, tokens = build(corpus, here, **CCA)
+        model, split, tokens = build(corpus, here, **CCA, bilinear=True, weighted_lengths=True, fusion=8)
         starting.check_start(make_config(corpus, **CCA), split, here.features, tokens, model.vocabulary_size)
         starting.adapt_norms(model, here.features, split.image_rows, seed=0)
         starting.start_from_cca(model, split, here.features, tokens, seed=0, progress=False)
         assert all(np.isfinite(array).all() for array in model.scorer.get_weights())
+        assert (model.o2w.get_layer("o2w_bilinear").attended_gain.numpy() > 0).all()
 
 
 def test_norms_without_statistics_need_no_object(corpus, data):

@@ -39,6 +39,14 @@ def test_all_pairs_go_with_what_they_need(flags):
         config_of(f"{flags} --all-pairs 0.5")
 
 
+@pytest.mark.parametrize("flags", ["--no-bilinear", "--all-pairs 0", "--negative-source random"])
+def test_no_negative_is_under_eq_8_without_the_loss_of_all_pairs(flags):
+    assert config_of("").training.negative_attention == "mixed"
+    assert config_of(flags).training.negative_attention == "learned"
+    assert config_of(f"{flags} --negative-attention mixed").training.negative_attention == "mixed"
+    assert config_of(f"--preset paper {flags}").training.negative_attention == "uniform"
+
+
 def test_weighted_lengths_go_with_the_bilinear_score():
     assert config_of("").model.weighted_lengths
     assert not config_of("--no-bilinear").model.weighted_lengths
