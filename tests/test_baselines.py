@@ -154,7 +154,7 @@ def test_a_rare_word_learns_from_its_kin(monkeypatch):
     assert likeness(vectors) > likeness(None) + 0.05
 
 
-def test_a_word_that_is_not_used_gets_the_map_of_its_kin():
+def test_a_word_that_is_too_rare_gets_the_map_of_its_kin():
     regions, owner, tokens = corpus(300, seed=1)
     common, unused = 2, 41
     kept = ~(tokens == unused).any(axis=1)
@@ -170,6 +170,19 @@ def test_a_word_that_is_not_used_gets_the_map_of_its_kin():
     named = np.where(tokens == common, unused, tokens)
     without = np.where(tokens == common, 1, tokens)
     np.testing.assert_array_equal(cca.score_matrix(regions, rows, named), cca.score_matrix(regions, rows, without))
+
+
+def test_a_word_of_every_caption_is_common_and_gets_no_map_of_kin():
+    """It tells nothing, so its weight is 0, as that of words too rare; but these alone get the map of their kin."""
+    regions, owner, tokens = corpus(300, seed=1)
+    always, rare, absent = 42, 43, 41
+    tokens = np.where(np.isin(tokens, (always, rare, absent)), 1, tokens)
+    tokens[:, 8], tokens[0, 9] = always, rare
+    vectors = np.random.default_rng(5).normal(size=(N_WORDS, 50))
+    rows = np.arange(len(regions))
+    cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, word_vectors=vectors)
+    assert not cca.weights[[always, rare, absent]].any()
+    assert cca.text_map[[always, rare, absent]].any(axis=1).tolist() == [False, True, True]
 
 
 def test_weighted_lengths_by_the_formula():
