@@ -74,7 +74,7 @@ class Cca:
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
         if not weighted:
             return _unit(images) @ _unit(captions).T
-        # Where numbers are uncorrelated, this length of a vector is the deviation of its scores.
+        # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.
         return _unit(images, self.text_deviations) @ _unit(captions, self.image_deviations).T
 
 
