@@ -9,6 +9,7 @@ Regions are pooled by blocks from the memory map: memory grows with N_i x M, not
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +72,16 @@ class Cca:
         """Scores of every image and every caption, float32 (N_i, N_c): cosines in the common space or, `weighted`,
         products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
         """
+        return self.score_matrices(regions, image_rows, tokens, (weighted,))[0]
+
+    def score_matrices(
+        self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: Sequence[bool] = (False, True)
+    ) -> list[np.ndarray]:
+        """`score_matrix` for each of `weighted`, of pictures and captions that are projected once."""
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
+        return [self._compare(images, captions, each) for each in weighted]
+
+    def _compare(self, images: np.ndarray, captions: np.ndarray, weighted: bool) -> np.ndarray:
         if not weighted:
             return _unit(images) @ _unit(captions).T
         # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.

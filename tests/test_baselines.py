@@ -208,6 +208,13 @@ def test_weighted_lengths_by_the_formula():
     np.testing.assert_allclose(scores, x @ y.T / lengths, atol=1e-3 * scores.max())
 
 
+def test_both_scores_are_had_from_one_pass_over_the_pictures(linked):
+    regions, _, tokens = corpus(20, seed=4)
+    sides = (regions, np.arange(20), tokens)
+    for found, weighted in zip(linked.score_matrices(*sides), (False, True), strict=True):
+        np.testing.assert_array_equal(found, linked.score_matrix(*sides, weighted))
+
+
 def test_weighted_scores_of_all_captions_spread_alike_over_the_training_pictures():
     regions, owner, tokens = corpus(300, seed=1, noise=1)  # noise, so that correlations differ
     cca = fit(regions, owner, tokens)
