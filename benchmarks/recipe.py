@@ -7,8 +7,9 @@ SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosi
 when the minutes are over. The pictures are held back from the train split, so that the
 validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
 caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
-so that a killed study goes on where it was. `--baseline` adds the rows of a regularised CCA of the same pictures, with
-plain and with weighted lengths, and of one of their objects where a set has these in context.
+so that a killed study goes on where it was. `--baseline` adds the rows of a regularised CCA of the same pictures, plain
+and with all that the start of a training has (weighted lengths, GloVe where a set has it), so that only the rest counts
+as learned; and of one of their objects where a set has these in context.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
-BASELINES = {  # {CCA: {name of a row of it: what stands for its flags}}
-    "cca": {"cca": "regularised CCA", "cca_weighted": "regularised CCA with weighted lengths"},
+BASELINES = {  # {CCA: {name of a row of it: what stands for its flags}}; weighted: all that the start has
+    "cca": {"cca": "regularised CCA", "cca_weighted": "regularised CCA with weighted lengths, and GloVe if given"},
     "cca_context": {
         "cca_context": "regularised CCA of objects in context",
-        "cca_context_weighted": "regularised CCA of objects in context with weighted lengths",
+        "cca_context_weighted": "regularised CCA of objects in context with weighted lengths, and GloVe if given",
     },
 }
 
@@ -57,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--baseline",
         action="store_true",
         help="rows for each data config: "
-        + "; ".join(f"`{name}`, {what}" for rows in BASELINES.values() for name, what in rows.items()),
+        + "; ".join(f"`{name}`, {what}" for rows in BASELINES.values() for name, what in rows.items())
+        + "; the weighted rows have all that the start of a training has, so that only the rest counts as learned",
     )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
@@ -196,21 +198,23 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
 
 
 def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
-    """The rows of one of BASELINES by name, fitted once on the train part and measured as the sets are; no epochs, no
-    pairs, the minutes are the fit's.
+    """The rows of one of BASELINES by name, fitted on the train part with the GloVe vectors that a training would have
+    (`evaluation.cca_scores`), and measured as the sets are; no epochs, no pairs, the minutes are of all that is fitted.
 
     Raises:
-        UserError: no regions, or a train part that is too small for a CCA.
+        UserError: no regions, a train part that is too small for a CCA, a GloVe file that cannot be read.
     """
+    from bssan_tf import training
     from bssan_tf.evaluation import cca_inputs, cca_scores
     from bssan_tf.text import Tokenizer
 
     array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    scores = cca_scores(kind, array, tokenizer, data, seed, progress=True)
+    glove = training._load_glove(config, data, tokenizer)
+    scores = cca_scores(kind, array, tokenizer, data, seed, progress=True, glove=glove)
     fitted = {"seed": seed, "minutes": round((time.monotonic() - start) / 60, 1)}
     part = data.split("val")
-    return {name: {**fitted, **figures({"score": score(part)}, part)} for name, score in scores.items()}
+    return {name: {**fitted, **figures({"score": matrix}, part)} for name, matrix in scores(part).items()}
 
 
 def figures(scores: dict[str, np.ndarray], part: Split) -> dict:

@@ -9,6 +9,7 @@ Regions are pooled by blocks from the memory map: memory grows with N_i x M, not
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,7 +40,7 @@ class Cca:
     Attributes:
         image_mean, image_map: float (M,), (M, d); pooled regions to the common space.
         text_mean, text_map: float (V,), (V, d); bags of words to the common space; V is the whole vocabulary.
-        weights: float (V,), the weight of each word in a bag; 0 where a word is not used.
+        weights: float (V,), the weight of each word in a bag; 0 where a word is too rare, or in every caption.
         scale: float (d,), correlation ** power of each dimension.
         image_deviations, text_deviations: float32 (d,), of each number of the pictures' and the captions' vectors over
             the training samples.
@@ -71,10 +72,19 @@ class Cca:
         """Scores of every image and every caption, float32 (N_i, N_c): cosines in the common space or, `weighted`,
         products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
         """
+        return self.score_matrices(regions, image_rows, tokens, (weighted,))[0]
+
+    def score_matrices(
+        self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: Sequence[bool] = (False, True)
+    ) -> list[np.ndarray]:
+        """`score_matrix` for each of `weighted`, of pictures and captions that are projected once."""
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
+        return [self._compare(images, captions, each) for each in weighted]
+
+    def _compare(self, images: np.ndarray, captions: np.ndarray, weighted: bool) -> np.ndarray:
         if not weighted:
             return _unit(images) @ _unit(captions).T
-        # Where numbers are uncorrelated, this length of a vector is the deviation of its scores.
+        # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.
         return _unit(images, self.text_deviations) @ _unit(captions, self.image_deviations).T
 
 
@@ -99,7 +109,9 @@ def fit_cca(
         seed: chooses the images that are held back for the selection.
         progress: show bars.
         word_vectors: float (V, E), GloVe's for example; words of similar vectors then have similar maps, and words that
-            are not used the maps that their vectors tell, which no score of the CCA looks at. None for the yardstick.
+            are too rare (of one caption, or past the 4,000 most frequent) the maps that their vectors tell, which no
+            score of the CCA looks at. Words without a vector of their own share one in GloVe's table, and so one map.
+            None for the yardstick.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -132,7 +144,9 @@ def fit_cca(
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:
-        full_map[_UNKNOWN + 1 :] = maps_of_kin(kin, text_map, vectors[_UNKNOWN + 1 :])
+        rare = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)  # a word of every caption is not
+        rare = rare[rare > _UNKNOWN]
+        full_map[rare] = maps_of_kin(kin, text_map, vectors[rare])
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
         image_mean=sums.x_mean.astype(np.float32),
@@ -172,8 +186,8 @@ def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = F
     return _unit(np.sign(pooled) * np.sqrt(np.abs(pooled)))
 
 
-def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
-    """Inverse document frequency float32 (V,) of the words in use; 0 for all others, padding among them."""
+def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """In how many captions each word is: int (V,); 0 for words too rare, padding and the unknown word."""
     ordered = np.sort(tokens, axis=1)
     first = np.ones(ordered.shape, bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -181,6 +195,12 @@ def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     captions[: _UNKNOWN + 1] = 0
     captions[captions < _MIN_CAPTIONS] = 0
     captions[np.argsort(-captions, kind="stable")[_MAX_WORDS:]] = 0
+    return captions
+
+
+def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """Inverse document frequency float32 (V,); 0 for words too rare or of every caption, and for no words."""
+    captions = _captions_of(tokens, vocabulary_size)
     return np.where(captions > 0, np.log(len(tokens) / np.maximum(captions, 1)), 0).astype(np.float32)
 
 

@@ -104,7 +104,7 @@ class Solver:
 def maps_of_kin(kin: np.ndarray, text_map: np.ndarray, others: np.ndarray) -> np.ndarray:
     """What the words' maps (W, d), of vectors `kin` (W, E), say of other words by their vectors (K, E): float (K, d).
 
-    The mean of the prior covariance I + KINSHIP G G', given the maps of the words that were seen.
+    The conditional mean, given the maps of the words that were seen, under a prior of covariance I + KINSHIP G G'.
     """
     shared = np.eye(kin.shape[1]) / KINSHIP + kin.T @ kin
     return others @ np.linalg.solve(shared, kin.T @ text_map)

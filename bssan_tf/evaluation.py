@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.text import Tokenizer
 
 ScoreSplit = Callable[[Split], np.ndarray]  # every image with every caption: float (N_i, N_c)
+ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # the same for several rows of the report, by name
 
 
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
         captions_per_image: score only the first so many captions of each picture.
         images: score only a seeded subset of so many pictures.
         protocol: see `metrics.protocol_folds`.
-        baseline: `cca`, or None.
+        baseline: `cca`, or None; see `cca_scores`.
         parts: also measure W2R and O2W alone; their matrices are in memory beside the whole one.
         data_flags: fields of DataConfig to replace, where the data have moved since training.
         memory_mb: what scoring may take, see `score_matrix`.
@@ -84,10 +84,16 @@ def evaluate(
 
     score = _BssanScores(FastScorer(model.scorer), tokenizer, data, memory_mb, out, json.dumps(known), progress)
     score.check_file(_fold(part, *folds[0]))
-    others = _cca_scores(tokenizer, data, config.training.seed, progress) if baseline == "cca" else {}
+    others: list[ScoreRows] = []
+    if baseline == "cca":
+        glove = model.scorer.get_layer("glove").get_weights()[0] if config.model.E_glove else None
+        others = [
+            cca_scores(name, array, tokenizer, data, config.training.seed, progress, glove)
+            for name, array in cca_inputs(data).items()
+        ]
     alone = part_reports(score.of_parts, part, protocol) if parts else {"score": protocol_report(score, part, protocol)}
     report = alone.pop("score")
-    baselines = {name: protocol_report(measure, part, protocol) for name, measure in others.items()}
+    baselines = {name: row for scores in others for name, row in part_reports(scores, part, protocol).items()}
     truth = data.corpus.grounding
     pointed = pointing(model.scorer, data.features, part, truth, tokenizer, progress=progress) if truth else None
 
@@ -114,7 +120,7 @@ def protocol_report(score: ScoreSplit, split: Split, protocol: str) -> dict:
     return part_reports(lambda fold: {"": score(fold)}, split, protocol)[""]
 
 
-def part_reports(scores: Callable[[Split], Mapping[str, np.ndarray]], split: Split, protocol: str) -> dict[str, dict]:
+def part_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str, dict]:
     """`protocol_report` of several matrices {name: float (N_i, N_c)} that are scored together, by name."""
     folds = [_fold(split, start, stop) for start, stop in protocol_folds(protocol, len(split.image_ids))]
     found: dict[str, list[dict]] = {}
@@ -182,13 +188,6 @@ class _BssanScores:
         return {**sides, "captions": self.tokenizer(part.captions), "image_rows": part.image_rows}
 
 
-def _cca_scores(tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
-    found: dict[str, ScoreSplit] = {}
-    for name, array in cca_inputs(data).items():
-        found |= cca_scores(name, array, tokenizer, data, seed, progress)
-    return found
-
-
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:
     """What a CCA can pool: the regions, `cca`, and objects that have their context beside them, `cca_context`.
 
@@ -203,21 +202,35 @@ def cca_inputs(data: Data) -> dict[str, np.ndarray]:
     return found
 
 
-def cca_scores(name: str, array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool) -> dict[str, ScoreSplit]:
-    """The scores of a CCA of one of `cca_inputs`, fitted once on the train split: cosines under its name, and those
-    with weighted lengths under its name and `_weighted`."""
+def cca_scores(
+    name: str, array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool, glove: np.ndarray | None
+) -> ScoreRows:
+    """The scores of a CCA of one of `cca_inputs`, fitted on the train split.
+
+    Args:
+        glove: float (V, E), the GloVe vectors of a run's words, or None where it has none.
+
+    Returns:
+        What gives a split's scores: under `name` the yardstick, cosines of a CCA that knows no word vectors; under
+        `name` and `_weighted` those with weighted lengths of a CCA that has `glove`, or of the same without one.
+        These have all that the model's start has (`start_from_cca`), so that only the rest counts as learned.
+    """
     from bssan_tf.baselines import fit_cca
 
     train = data.split("train")
-    tokens = tokenizer(train.captions)
-    cca = fit_cca(
-        array, train.image_rows, tokens, train.image_of_caption, len(tokenizer.words), seed, progress=progress
-    )
+    samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))
+    plain = fit_cca(*samples, seed, progress=progress)
+    kindred = None if glove is None else fit_cca(*samples, seed, progress=progress, word_vectors=glove)
 
-    def score(part: Split, weighted: bool) -> np.ndarray:
-        return cca.score_matrix(array, part.image_rows, tokenizer(part.captions), weighted)
+    def scores(part: Split) -> dict[str, np.ndarray]:
+        sides = (array, part.image_rows, tokenizer(part.captions))
+        if kindred is None:
+            cosines, weighted = plain.score_matrices(*sides)
+        else:
+            cosines, weighted = plain.score_matrix(*sides), kindred.score_matrix(*sides, weighted=True)
+        return {name: cosines, f"{name}_weighted": weighted}
 
-    return {name: partial(score, weighted=False), f"{name}_weighted": partial(score, weighted=True)}
+    return scores
 
 
 def _differences(

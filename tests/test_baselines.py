@@ -154,7 +154,7 @@ def test_a_rare_word_learns_from_its_kin(monkeypatch):
     assert likeness(vectors) > likeness(None) + 0.05
 
 
-def test_a_word_that_is_not_used_gets_the_map_of_its_kin():
+def test_a_word_that_is_too_rare_gets_the_map_of_its_kin():
     regions, owner, tokens = corpus(300, seed=1)
     common, unused = 2, 41
     kept = ~(tokens == unused).any(axis=1)
@@ -170,6 +170,19 @@ def test_a_word_that_is_not_used_gets_the_map_of_its_kin():
     named = np.where(tokens == common, unused, tokens)
     without = np.where(tokens == common, 1, tokens)
     np.testing.assert_array_equal(cca.score_matrix(regions, rows, named), cca.score_matrix(regions, rows, without))
+
+
+def test_a_word_of_every_caption_is_common_and_gets_no_map_of_kin():
+    """It tells nothing, so its weight is 0, as that of words too rare; but these alone get the map of their kin."""
+    regions, owner, tokens = corpus(300, seed=1)
+    always, rare, absent = 42, 43, 41
+    tokens = np.where(np.isin(tokens, (always, rare, absent)), 1, tokens)
+    tokens[:, 8], tokens[0, 9] = always, rare
+    vectors = np.random.default_rng(5).normal(size=(N_WORDS, 50))
+    rows = np.arange(len(regions))
+    cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, word_vectors=vectors)
+    assert not cca.weights[[always, rare, absent]].any()
+    assert cca.text_map[[always, rare, absent]].any(axis=1).tolist() == [False, True, True]
 
 
 def test_weighted_lengths_by_the_formula():
@@ -193,6 +206,13 @@ def test_weighted_lengths_by_the_formula():
     scores = cca.score_matrix(new_regions, np.arange(30), new_tokens, weighted=True)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, x @ y.T / lengths, atol=1e-3 * scores.max())
+
+
+def test_both_scores_are_had_from_one_pass_over_the_pictures(linked):
+    regions, _, tokens = corpus(20, seed=4)
+    sides = (regions, np.arange(20), tokens)
+    for found, weighted in zip(linked.score_matrices(*sides), (False, True), strict=True):
+        np.testing.assert_array_equal(found, linked.score_matrix(*sides, weighted))
 
 
 def test_weighted_scores_of_all_captions_spread_alike_over_the_training_pictures():

@@ -58,15 +58,16 @@ def measure(monkeypatch):
     scored, compared = [], []
 
     def perfect(scorer, regions, objects, captions, *, valid, image_rows, **options):
-        assert scorer == "scorer"
+        assert scorer is measure.scorer
         measure.options = options
         scored.append((image_rows.tolist(), len(captions)))
         own = np.repeat(np.arange(len(image_rows)), len(captions) // len(image_rows))
         return (own == np.arange(len(image_rows))[:, None]).astype(np.float32)
 
-    def measure(config=None, corpus=None, features=None, **arguments):
+    def measure(config=None, corpus=None, features=None, scorer="scorer", **arguments):
         config = config or tiny_config()
-        model = SimpleNamespace(scorer="scorer")
+        measure.scorer = scorer
+        model = SimpleNamespace(scorer=scorer)
         run = SimpleNamespace(
             name="stub",
             load_config=lambda: config,
@@ -126,18 +127,18 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
 
     def fit_cca(regions, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
         fitted.append((image_rows.tolist(), len(tokens), vocabulary_size, progress))
-        return SimpleNamespace(score_matrix=score)
+        return SimpleNamespace(score_matrices=scores)
 
-    def score(regions, image_rows, tokens, weighted):
-        embedded.append((image_rows.tolist(), weighted))
+    def scores(regions, image_rows, tokens):
+        embedded.append(image_rows.tolist())
         own = np.repeat(np.arange(len(image_rows)), CAPTIONS) == np.arange(len(image_rows))[:, None]
-        return own.astype(float) if weighted else np.zeros(own.shape)
+        return np.zeros(own.shape), own.astype(float)
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     monkeypatch.setattr(metrics, "_FOLD", 2)
     value, text = measure(protocol="5fold", baseline="cca")
     assert fitted == [(list(range(TRAIN)), 24, len(WORDS), False)]
-    assert embedded == [(rows, weighted) for weighted in (False, True) for rows, _ in measure.scored]
+    assert embedded == [rows for rows, _ in measure.scored]  # once for two rows
     assert {name: row["protocol"] for name, row in value["baselines"].items()} == {
         "cca": "5fold",
         "cca_weighted": "5fold",
@@ -146,6 +147,31 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
     assert value["baselines"]["cca_weighted"]["i2t"]["R@1"] == 100
     assert value["rsum"] == 600
     assert [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")] == ["CCA", "CCA WEIGHTED"]
+
+
+def test_the_weighted_cca_has_the_run_s_glove_vectors_as_the_start_has(measure, monkeypatch):
+    from bssan_tf import baselines
+
+    glove = np.random.default_rng(0).normal(size=(len(WORDS), 5)).astype(np.float32)
+    layers = {"glove": SimpleNamespace(get_weights=lambda: [glove])}
+    fitted = []
+
+    def fit_cca(*samples, progress, word_vectors=None):
+        fitted.append(word_vectors)
+
+        def score(regions, image_rows, tokens, weighted=False):
+            assert weighted == (word_vectors is not None)
+            own = np.repeat(np.arange(len(image_rows)), CAPTIONS) == np.arange(len(image_rows))[:, None]
+            return own.astype(float) if weighted else np.zeros(own.shape)
+
+        return SimpleNamespace(score_matrix=score)
+
+    monkeypatch.setattr(baselines, "fit_cca", fit_cca)
+    scorer = SimpleNamespace(get_layer=layers.__getitem__)
+    value, _ = measure(tiny_config(E_glove=5), scorer=scorer, baseline="cca")
+    plain, kindred = fitted
+    assert (plain is None, kindred is glove) == (True, True)
+    assert {name: row["i2t"]["R@1"] for name, row in value["baselines"].items()} == {"cca": 0, "cca_weighted": 100}
 
 
 PARTS = {"score": 10, "w2r": 5, "o2w": 2}  # how many of the ten pictures each ranks first
@@ -218,17 +244,17 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
 
     plain, fitted, scored = make_features(), [], []
     P = plain.objects.shape[1]
-    classes, scores = np.zeros((TRAIN + TEST, P), np.int32), np.ones((TRAIN + TEST, P), np.float32)
+    classes, confidence = np.zeros((TRAIN + TEST, P), np.int32), np.ones((TRAIN + TEST, P), np.float32)
     valid = np.ones((TRAIN + TEST, P), bool)
-    context = with_context(dataclasses.replace(plain, classes=classes, scores=scores, valid=valid))
+    context = with_context(dataclasses.replace(plain, classes=classes, scores=confidence, valid=valid))
 
     def fit_cca(visual, *rest, progress):
         fitted.append(visual)
-        return SimpleNamespace(score_matrix=score)
+        return SimpleNamespace(score_matrices=scores)
 
-    def score(visual, image_rows, tokens, weighted):
-        scored.append((id(visual), weighted))
-        return np.zeros((len(image_rows), len(tokens)))
+    def scores(visual, image_rows, tokens):
+        scored.append(visual)
+        return [np.zeros((len(image_rows), len(tokens)))] * 2
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     config = tiny_config().replace(Q=context.objects.shape[2])
@@ -236,7 +262,7 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
     assert list(value["baselines"]) == ["cca", "cca_weighted", "cca_context", "cca_context_weighted"]
     regions, objects = fitted
     assert (regions is plain.regions, objects is context.objects) == (True, True)
-    assert scored == [(id(array), weighted) for array in fitted for weighted in (False, True)]
+    assert [id(array) for array in scored] == [id(array) for array in fitted]  # once for two rows
     labels = [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")]
     assert labels == ["CCA", "CCA WEIGHTED", "CCA CONTEXT", "CCA CONTEXT WEIGHTED"]
 

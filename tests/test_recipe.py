@@ -8,12 +8,14 @@ import pytest
 from training_fixtures import make_config, write_features
 
 from benchmarks import recipe
+from bssan_tf.baselines import fit_cca
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
 from bssan_tf.metrics import single_caption_report
 from bssan_tf.preparation import open_data
 from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrix
+from bssan_tf.text import Tokenizer, load_glove
 
 SIZES = "--size tiny --variant w2r --lstm 8 --trained-embeddings 10 --fusion 6 --batch-size 8 --negatives 3 --seed 0"
 
@@ -67,7 +69,7 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
         for way in ("i2t", "t2i"):
             assert {key: float(row[f"{way}_{key}"]) for key in expected[way]} == pytest.approx(expected[way], abs=0.06)
     assert (cca["name"], cca["flags"]) == ("cca", "regularised CCA")
-    assert (weighted["name"], weighted["flags"]) == ("cca_weighted", "regularised CCA with weighted lengths")
+    assert (weighted["name"], weighted["flags"]) == ("cca_weighted", recipe.BASELINES["cca"]["cca_weighted"])
     for row in (cca, weighted):
         assert [row[key] for key in ("seed", "images", "epochs", "pairs", "w2r_rsum")] == ["0", "12", "", "", ""]
         assert float(row["rsum"]) > 400  # captions say what the regions show; chance has 267
@@ -85,10 +87,10 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     seen = {"visual": [], "scored": []}
 
     class Fitted:
-        def score_matrix(self, regions, image_rows, tokens, weighted):
-            seen["scored"].append((image_rows.tolist(), len(tokens), weighted))
+        def score_matrices(self, regions, image_rows, tokens):
+            seen["scored"].append((image_rows.tolist(), len(tokens)))
             own = part.image_of_caption == np.arange(6)[:, None]
-            return own * (1.0 if weighted else np.where(np.arange(12) % 2, -1.0, 1.0))
+            return own * np.where(np.arange(12) % 2, -1.0, 1.0), own * 1.0
 
     def fit(visual, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
         seen["visual"].append(visual)
@@ -99,7 +101,7 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     monkeypatch.setattr("bssan_tf.baselines.fit_cca", fit)
     rows = recipe.baseline("cca", config, data)
     assert seen["fitted"] == (train.image_rows.tolist(), 52, train.image_of_caption.tolist(), 3)
-    assert seen["scored"] == [(part.image_rows.tolist(), 12, weighted) for weighted in (False, True)]
+    assert seen["scored"] == [(part.image_rows.tolist(), 12)]  # once for two rows
     assert list(rows) == ["cca", "cca_weighted"]
     row, weighted = rows.values()
     assert (weighted["seed"], weighted["i2t_R@1"]) == (3, 100.0)
@@ -111,6 +113,25 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     assert of_context == {"cca_context": row, "cca_context_weighted": weighted}
     regions, objects = seen["visual"]  # fitted once for two rows
     assert (regions is data.features.regions, objects is context.objects) == (True, True)
+
+
+def test_glove_is_for_the_weighted_row_alone(corpus, tmp_path, monkeypatch):
+    config = make_config(corpus, seed=3)
+    data = recipe.hold_back(open_data(config.data, progress=False), 6)
+    train = data.split("train")
+    tokenizer = Tokenizer.fit(train.captions, config.data.caption_length)
+    rng, path = np.random.default_rng(0), tmp_path / "glove.txt"
+    path.write_text("".join(f"{word} {' '.join(map(str, rng.normal(size=4)))}\n" for word in tokenizer.words[2:]))
+    config = config.replace(glove=str(path))
+    monkeypatch.setattr(recipe, "figures", lambda scores, part: scores)
+    rows = recipe.baseline("cca", config, data)
+    samples = (data.features.regions, train.image_rows, tokenizer(train.captions), train.image_of_caption)
+    part, glove = data.split("val"), load_glove(path, tokenizer.words)[0]
+    sides = (data.features.regions, part.image_rows, tokenizer(part.captions))
+    plain, kindred = (fit_cca(*samples, len(tokenizer.words), 3, False, vectors) for vectors in (None, glove))
+    np.testing.assert_array_equal(rows["cca"]["score"], plain.score_matrix(*sides))
+    np.testing.assert_array_equal(rows["cca_weighted"]["score"], kindred.score_matrix(*sides, weighted=True))
+    assert not np.allclose(rows["cca_weighted"]["score"], plain.score_matrix(*sides, weighted=True))
 
 
 def test_the_cca_has_its_rows_for_each_data_config(corpus, tmp_path, monkeypatch):
@@ -137,9 +158,9 @@ def test_the_cca_has_its_rows_for_each_data_config(corpus, tmp_path, monkeypatch
         rows = [(row["name"], row["seed"], row["flags"], row["rsum"]) for row in csv.DictReader(file)]
     assert rows[:4] == [
         ("cca", "0", "", "7"),
-        ("cca_weighted", "1", "regularised CCA with weighted lengths", str(corpus)),
+        ("cca_weighted", "1", recipe.BASELINES["cca"]["cca_weighted"], str(corpus)),
         ("cca of b", "1", "regularised CCA", str(other)),
-        ("cca_weighted of b", "1", "regularised CCA with weighted lengths", str(other)),
+        ("cca_weighted of b", "1", recipe.BASELINES["cca"]["cca_weighted"], str(other)),
     ]
     assert [row[:2] for row in rows[4:]] == [(name, seed) for seed in "124" for name in "abc"]
     assert fitted == [("cca", str(corpus)), ("cca", str(other))]
