@@ -169,7 +169,7 @@ def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np
 def _word_vectors(cca: Cca, tokens: np.ndarray, size: int) -> np.ndarray:
     """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, at most `size`).
 
-    A word that the CCA did not use, as it is too rare, weighs as much as the rarest that it did.
+    A word that the CCA did not use weighs as much as the rarest that it did.
     """
     weights = np.where(cca.weights > 0, cca.weights, cca.weights.max())
     words = (weights[:, None] * cca.text_map * cca.scale)[:, :size]
