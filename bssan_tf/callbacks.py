@@ -22,6 +22,8 @@ from bssan_tf.metrics import retrieval_report
 
 logger = logging.getLogger(__name__)
 
+MOST_CHANCE = 300.0  # rsum of chance, of 600, above which retrieval near chance says little
+
 
 class RetrievalValidation(tf.keras.callbacks.Callback):
     """Score the validation split as at test time after every epoch, and put the results into the epoch's logs.
@@ -131,6 +133,8 @@ class BestScorer(tf.keras.callbacks.Callback):
 class CollapseWarning(tf.keras.callbacks.Callback):
     """Say so in plain words when the ranking loss is gone while retrieval is near chance.
 
+    Where validation pictures are so few that chance puts most into the first ten, no rsum would tell: nothing is said.
+
     Args:
         outputs: names of the outputs; each has a metric `NAME_ranking`, its loss without the L2 term.
         chance_rsum: what a random matrix of the validation's shape would reach.
@@ -154,7 +158,7 @@ class CollapseWarning(tf.keras.callbacks.Callback):
         losses = {name: logs[f"{name}_ranking"] for name in self.outputs}
         gone = [name for name, loss in losses.items() if loss < self.threshold]
         near_chance = logs["val_rsum"] < self.chance_rsum + 0.1 * (600 - self.chance_rsum)
-        if gone and near_chance and not self.announced:
+        if gone and near_chance and self.chance_rsum < MOST_CHANCE and not self.announced:
             self.announced = True
             logger.warning(
                 "COLLAPSE after epoch %d: the loss of %s is %.4f, nothing is left to learn, but rsum is %.1f where "

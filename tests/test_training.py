@@ -287,6 +287,9 @@ def test_collapse_is_announced(caplog):
     other = cb.CollapseWarning(["w2r"], chance_rsum=16.0, threshold=0.004, negative_attention="learned")
     other.on_epoch_end(0, {"w2r_ranking": 0.001, "val_rsum": 20.0})
     assert "lower --learning-rate" in caplog.records[-1].getMessage()
+    few = cb.CollapseWarning(["w2r"], chance_rsum=500.0, threshold=0.004, negative_attention="mixed")
+    few.on_epoch_end(0, {"w2r_ranking": 0.001, "val_rsum": 500.0})  # two pictures tell nothing
+    assert len(caplog.records) == 2
 
 
 def test_chance_rsum_is_what_random_scores_reach():
