@@ -144,8 +144,7 @@ def fit_cca(
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:
-        rare = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)  # a word of every caption is not
-        rare = rare[rare > _UNKNOWN]
+        rare = _rare_words(tokens, vocabulary_size)
         full_map[rare] = maps_of_kin(kin, text_map, vectors[rare])
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
@@ -196,6 +195,12 @@ def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     captions[captions < _MIN_CAPTIONS] = 0
     captions[np.argsort(-captions, kind="stable")[_MAX_WORDS:]] = 0
     return captions
+
+
+def _rare_words(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """Ids int (K,) of the words that are too rare to be used; one of every caption has no weight either, but is not."""
+    rare = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)
+    return rare[rare > _UNKNOWN]
 
 
 def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:

@@ -84,13 +84,7 @@ def evaluate(
 
     score = _BssanScores(FastScorer(model.scorer), tokenizer, data, memory_mb, out, json.dumps(known), progress)
     score.check_file(_fold(part, *folds[0]))
-    others: list[ScoreRows] = []
-    if baseline == "cca":
-        glove = model.scorer.get_layer("glove").get_weights()[0] if config.model.E_glove else None
-        others = [
-            cca_scores(name, array, tokenizer, data, config.training.seed, progress, glove)
-            for name, array in cca_inputs(data).items()
-        ]
+    others = _baselines(config, model, tokenizer, data, progress) if baseline == "cca" else []
     alone = part_reports(score.of_parts, part, protocol) if parts else {"score": protocol_report(score, part, protocol)}
     report = alone.pop("score")
     baselines = {name: row for scores in others for name, row in part_reports(scores, part, protocol).items()}
@@ -186,6 +180,13 @@ class _BssanScores:
         features = self.data.features
         sides = {name: getattr(features, name) for name in ("regions", "objects", "valid")}
         return {**sides, "captions": self.tokenizer(part.captions), "image_rows": part.image_rows}
+
+
+def _baselines(config: Config, model, tokenizer, data: Data, progress: bool) -> list[ScoreRows]:
+    """Every CCA that the data allow, with the run's GloVe vectors for the rows that have what the start has."""
+    glove = model.scorer.get_layer("glove").get_weights()[0] if config.model.E_glove else None
+    arrays, seed = cca_inputs(data), config.training.seed
+    return [cca_scores(name, array, tokenizer, data, seed, progress, glove) for name, array in arrays.items()]
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:

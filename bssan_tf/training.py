@@ -60,7 +60,7 @@ def train(
     _check_replicas(config.training, strategy)
     data = data or open_data(config.data, progress)
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    glove = _load_glove(config, data, tokenizer)
+    glove = glove_vectors(config, data, tokenizer)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = _Job(config, run, data, tokenizer, strategy, progress)
     run.create(config, command_line(), fingerprint(data), tokenizer.save)
@@ -99,7 +99,7 @@ def resume(
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
         job = _Job(config, run, data, tokenizer, strategy, progress)
         saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
-        glove = None if saved else _load_glove(config, data, tokenizer)
+        glove = None if saved else glove_vectors(config, data, tokenizer)
         if glove is not None and glove.shape[1] != config.model.E_glove:
             raise UserError(
                 f"--glove {config.data.glove}: its vectors have {glove.shape[1]} numbers, the run was begun with "
@@ -109,7 +109,7 @@ def resume(
         return job.run_on(glove, new_limits=bool(limits))
 
 
-def _load_glove(config: Config, data: Data, tokenizer: Tokenizer) -> np.ndarray | None:
+def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer) -> np.ndarray | None:
     """The words' vectors float32 (V, E_glove), if there is a file; logs what it covers of the training captions."""
     if not config.data.glove:
         return None

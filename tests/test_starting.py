@@ -256,6 +256,8 @@ def test_norms_without_statistics_need_no_object(corpus, data):
     for values in ({}, {**CCA, "variant": "w2r"}):
         _, split, tokens = build(corpus, data, **values)
         starting.check_start(make_config(corpus, **values), split, here.features, tokens, 100)
+    with pytest.raises(UserError, match="no picture of the training split has one"):  # as O2W's norm does
+        starting.check_start(make_config(corpus, object_norm="standard"), split, here.features, tokens, 100)
 
 
 def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):
