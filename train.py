@@ -114,6 +114,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cca-start", action=argparse.BooleanOptionalAction, help="start from a CCA of words and pictures"
     )
+    group.add_argument(
+        "--glove-prior",
+        type=float,
+        metavar="SHARE",
+        help="how much of their weights words of similar --glove vectors share in that CCA; 0 for nothing",
+    )
     group.add_argument("--group", type=int, metavar="N", help="similar pictures side by side in a batch; 1 for none")
     group.add_argument("--length-pool", type=int, metavar="N", help="batches sorted by length together; 1 for none")
     group.add_argument("--epochs", type=int, help="passes over the photos, each with one of its captions")

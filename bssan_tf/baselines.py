@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf import metrics
-from bssan_tf.correlations import Solver, Sums, maps_of_kin, token_values
+from bssan_tf.correlations import KINSHIP, Solver, Sums, maps_of_kin, token_values
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def fit_cca(
     seed: int = 0,
     progress: bool = True,
     word_vectors: np.ndarray | None = None,
+    kinship: float = KINSHIP,
 ) -> Cca:
     """Fit on a training split; every caption with its image is one sample.
 
@@ -112,6 +113,7 @@ def fit_cca(
             are too rare (of one caption, or past the 4,000 most frequent) the maps that their vectors tell, which no
             score of the CCA looks at. Words without a vector of their own share one in GloVe's table, and so one map.
             None for the yardstick.
+        kinship: how much of a word's map such words share, above 0; of their prior covariance I + kinship G G'.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -134,18 +136,18 @@ def fit_cca(
     is_held[np.random.default_rng(seed).permutation(n_images)[:n_held]] = True
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
     rest_sums = Sums.of(images, tokens[rest], owner[rest], weights, used)
-    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin)
+    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin, kinship)
     logger.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
 
     sums = rest_sums + Sums.of(images, tokens[held], owner[held], weights, used)
-    solver = Solver(sums, chosen["text_ridge"], kin)
+    solver = Solver(sums, chosen["text_ridge"], kin, kinship)
     d = chosen["dimension"]
     image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:
         rare = _rare_words(tokens, vocabulary_size)
-        full_map[rare] = maps_of_kin(kin, text_map, vectors[rare])
+        full_map[rare] = maps_of_kin(kin, text_map, vectors[rare], kinship)
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
         image_mean=sums.x_mean.astype(np.float32),
@@ -218,13 +220,13 @@ def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray)
     return projected
 
 
-def _select(sums: Sums, images, tokens, owner, weights, used, kin) -> dict:
+def _select(sums: Sums, images, tokens, owner, weights, used, kin, kinship) -> dict:
     """The ridges, dimension and power with the highest rsum on held-back captions and their images."""
     held_images, owner = np.unique(owner, return_inverse=True)
     centred = images[held_images] - sums.x_mean
     best: dict = {"held_rsum": -1.0}
     for text_ridge in TEXT_RIDGES:
-        solver = Solver(sums, text_ridge, kin)
+        solver = Solver(sums, text_ridge, kin, kinship)
         for image_ridge in IMAGE_RIDGES:
             image_map, text_map, correlations = solver.solve(image_ridge)
             full_map = np.zeros((len(weights), text_map.shape[1]), np.float32)

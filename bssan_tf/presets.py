@@ -32,6 +32,7 @@ _IMPROVED = {
     "epochs": 2,
     "group": 4,
     "cca_start": True,
+    "glove_prior": 0.3,
     "object_context": True,
     "region_norm": "centred",
     "object_norm": "centred",

@@ -70,11 +70,17 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
 
 
 def start_from_cca(
-    model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, progress: bool = True
+    model: Bssan,
+    split: Split,
+    features: Features,
+    tokens: np.ndarray,
+    seed: int,
+    progress: bool = True,
+    glove_prior: float = 0.0,
 ) -> dict:
     """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
-    training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, the
-    CCA gives words of similar ones similar maps, which helps the rare.
+    training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, and
+    `glove_prior` is above 0, the CCA gives words of similar ones similar maps, which helps the rare.
 
     The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
@@ -90,6 +96,7 @@ def start_from_cca(
     Args:
         tokens: int32 (N_c, L), token ids of the split's captions.
         seed: of the CCA's held-back pictures and of the samples.
+        glove_prior: `kinship` of `fit_cca`; 0 for a CCA that knows no GloVe vectors.
 
     Returns:
         What the CCA's selection chose.
@@ -98,8 +105,10 @@ def start_from_cca(
     in_context = isinstance(features.objects, ObjectsInContext)
     visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
-    glove = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
-    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, word_vectors=glove)
+    kin = {}
+    if model.config.E_glove and glove_prior:
+        kin = {"word_vectors": model.embeddings[0].get_weights()[0], "kinship": glove_prior}
+    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, **kin)
     words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]

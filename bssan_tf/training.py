@@ -208,10 +208,10 @@ class _Job:
 
     def _start(self) -> None:
         """Weights before the first step, where they come from the data."""
-        split, features, seed = self.data.split("train"), self.data.features, self.config.training.seed
-        adapt_norms(self.model, features, split.image_rows, seed)
-        if self.config.training.cca_start:
-            start_from_cca(self.model, split, features, self.tokens, seed, self.progress)
+        split, features, training = self.data.split("train"), self.data.features, self.config.training
+        adapt_norms(self.model, features, split.image_rows, training.seed)
+        if training.cca_start:
+            start_from_cca(self.model, split, features, self.tokens, training.seed, self.progress, training.glove_prior)
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""

@@ -7,6 +7,7 @@ import pytest
 
 from bssan_tf import baselines, correlations, metrics
 from bssan_tf.errors import UserError
+from bssan_tf.presets import preset
 
 N_WORDS, M, D = 60, 48, 6
 
@@ -110,8 +111,8 @@ def test_scores_do_not_depend_on_padding_or_word_order(linked):
     np.testing.assert_allclose(reversed_words, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kindred", [False, True])
-def test_solution_is_the_cca_of_the_definition(kindred):
+@pytest.mark.parametrize("kinship", [0, 0.3, 2.0])
+def test_solution_is_the_cca_of_the_definition(kinship):
     """Maps whiten the ridged covariances and diagonalise the cross covariance (Hardoon et al., 2004)."""
     regions, owner, tokens = corpus(200, seed=6)
     images = baselines.pool_regions(regions, np.arange(200))
@@ -122,18 +123,18 @@ def test_solution_is_the_cca_of_the_definition(kindred):
     n = len(tokens)
     cxx, cyy, cxy = x.T @ x / n, y.T @ y / n, x.T @ y / n
     rx, ry = 0.1 * np.trace(cxx) / len(cxx), 0.5 * np.trace(cyy) / len(cyy)
-    kin = np.random.default_rng(0).normal(size=(len(used), 3)) if kindred else np.zeros((len(used), 1))
-    prior = np.eye(len(used)) + correlations.KINSHIP * kin @ kin.T  # covariance of the words' weights
+    kin = np.random.default_rng(0).normal(size=(len(used), 3))
+    prior = np.eye(len(used)) + kinship * kin @ kin.T  # covariance of the words' weights
 
     sums = correlations.Sums.of(images, tokens, owner, weights, used)
-    a, b, rho = correlations.Solver(sums, 0.5, kin if kindred else None).solve(0.1)
+    a, b, rho = correlations.Solver(sums, 0.5, *((kin, kinship) if kinship else ())).solve(0.1)
     top = slice(0, 20)
     np.testing.assert_allclose((a.T @ (cxx + rx * np.eye(M)) @ a)[top, top], np.eye(20), atol=1e-5)
     np.testing.assert_allclose((b.T @ (cyy + ry * np.linalg.inv(prior)) @ b)[top, top], np.eye(20), atol=1e-4)
     np.testing.assert_allclose((a.T @ cxy @ b)[top, top], np.diag(rho[top]), atol=1e-5)
 
 
-def test_a_rare_word_learns_from_its_kin(monkeypatch):
+def test_a_rare_word_learns_from_its_kin():
     """Two captions name attribute 0 by another word; with vectors that say so, that word gets nearly the same map."""
     regions, owner, tokens = corpus(300, seed=1)
     common, rare = 2, 41  # 41 names attribute 39, whose captions are left out
@@ -144,14 +145,19 @@ def test_a_rare_word_learns_from_its_kin(monkeypatch):
     vectors = np.random.default_rng(5).normal(size=(N_WORDS, 20))
     vectors[rare] = vectors[common]
 
-    def likeness(word_vectors):
+    def likeness(**kin):
         rows = np.arange(len(regions))
-        cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, word_vectors=word_vectors)
+        cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, **kin)
         a, b = cca.text_map[common] * cca.scale, cca.text_map[rare] * cca.scale
         return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
-    monkeypatch.setattr(correlations, "KINSHIP", 10.0)
-    assert likeness(vectors) > likeness(None) + 0.05
+    little, much = (likeness(word_vectors=vectors, kinship=kinship) for kinship in (1e-6, 10.0))
+    assert abs(little - likeness()) < 0.001
+    assert much > little + 0.05
+
+
+def test_the_yardstick_with_vectors_has_the_prior_of_the_preset():
+    assert preset("improved", data="flickr8k").training.glove_prior == correlations.KINSHIP
 
 
 def test_a_word_that_is_too_rare_gets_the_map_of_its_kin():

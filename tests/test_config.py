@@ -31,7 +31,7 @@ def test_paper_preset_is_the_printed_text():
     assert (model.region_norm, model.object_norm, model.train_embeddings) == ("none", "none", False)
     assert (training.clip_norm, training.warmup_steps, training.all_pairs, model.word_dropout) == (0, 0, 0, 0)
     assert not config.data.object_context
-    assert (training.cca_start, training.group, training.schedule) == (False, 1, "plateau")
+    assert (training.cca_start, training.glove_prior, training.group, training.schedule) == (False, 0, 1, "plateau")
 
 
 @pytest.mark.parametrize("name", ["paper", "improved"])
@@ -55,6 +55,7 @@ def test_replace_finds_the_section():
     [
         ({"batch_size": 0}, r"--batch-size 0: must be above 0"),
         ({"dropout": 1.0}, r"--dropout 1.0: must be in \[0, 1\)"),
+        ({"glove_prior": -0.1}, r"--glove-prior -0.1: must be 0 or more"),
         (
             {"negative_attention": "learned", "uniform_positives": 0.5},
             r"--uniform-positives 0.5: .* 0 with --negative-at",

@@ -142,15 +142,16 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
     model, seen = Bssan(config.model, len(glove), glove=glove), {}
 
     def fit(*arguments, word_vectors, **named):
-        seen["glove"] = word_vectors
+        seen["glove"], seen["kinship"] = word_vectors, named["kinship"]
         seen["cca"] = fit_cca(*arguments, word_vectors=word_vectors, **named)
         return seen["cca"]
 
     monkeypatch.setattr(starting, "fit_cca", fit)
     before = model.embeddings[-1].get_weights()[0]
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False, glove_prior=2.0)
     np.testing.assert_array_equal(seen["glove"], glove)
+    assert seen["kinship"] == 2
     cca, after = seen["cca"], model.embeddings[-1].get_weights()[0]
     d = min(cca.text_map.shape[1], after.shape[1])
     assert cca.weights[rare] == 0
@@ -162,6 +163,25 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
     moved = after[rare, :d] - after[common, :d]  # both less the same mean, by the same factor
     assert moved @ weighed[:d] > 0.999 * np.linalg.norm(moved) * np.linalg.norm(weighed[:d])
     np.testing.assert_array_equal(after[:2], before[:2])  # padding and the unknown word
+
+
+def test_the_start_s_cca_knows_no_glove_vectors_without_the_prior(corpus, data, monkeypatch):
+    config = fit_config(make_config(corpus, **CCA), data.features, 6)
+    split = data.split("train")
+    tokens = Tokenizer.fit(split.captions, config.data.caption_length)(split.captions)
+    glove = np.random.default_rng(0).normal(size=(tokens.max() + 1, 6)).astype(np.float32)
+    fitted = []
+
+    def fit(*arguments, **named):
+        fitted.append((named, fit_cca(*arguments, **named)))
+        return fitted[-1][1]
+
+    monkeypatch.setattr(starting, "fit_cca", fit)
+    for prior in (0.0, 0.3):
+        model = Bssan(config.model, len(glove), glove=glove)
+        starting.start_from_cca(model, split, data.features, tokens, 0, progress=False, glove_prior=prior)
+    assert [set(named) for named, _ in fitted] == [set(), {"word_vectors", "kinship"}]
+    assert not np.array_equal(*(cca.text_map for _, cca in fitted))
 
 
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
