@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("sets", type=Path, nargs="?", help="a set a line, `name: flags of train.py`")
     parser.add_argument("--common", default="", help="flags of every set, in one string")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each; a cosine has --epochs (10)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each set is trained with each (0)")
     parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
     parser.add_argument(
         "--baseline",
@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
         + "; ".join(f"`{name}`, {what}" for rows in BASELINES.values() for name, what in rows.items())
         + "; the weighted rows have all that the start of a training has, so that only the rest counts as learned",
     )
-    parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE")
-    parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER")
+    parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE", help="(recipe.csv)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER", help="(runs/recipe)")
     parser.add_argument(
         "--table",
         type=Path,

@@ -50,7 +50,9 @@ def run_folder(path: str | None):
     from bssan_tf.runs import RUNS, RunFolder, latest_run
 
     if path is None:
-        return latest_run()
+        run = latest_run()
+        logging.getLogger(__name__).info("the latest run: %s", run.path)
+        return run
     given, named = Path(path), RUNS / path
     run = RunFolder(named if not given.exists() and named.is_dir() else given)
     run.load_config()  # before TensorFlow loads: a wrong name is told at once

@@ -33,26 +33,17 @@ class PairStream:
         training: batch size, negatives and seed are used.
 
     Raises:
-        UserError: if the split has fewer pictures than a batch.
+        UserError: as `check_pictures`.
     """
 
     def __init__(self, split: Split, features: Features, tokens: np.ndarray, training: TrainingConfig):
         self.split, self.features, self.tokens, self.training = split, features, tokens, training
+        check_pictures(split, training)
         self.images = len(split.image_ids)
-        if self.images < training.batch_size:
-            raise UserError(
-                f"--batch-size {training.batch_size}: the {split.name} split has only {self.images} pictures; "
-                "take a smaller batch"
-            )
-        if self.images < 2:
-            raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
         self.round_steps = self.images // training.batch_size
         self._lengths = (tokens != 0).sum(axis=1)
         self._looks = pool_regions(_any_array(features), split.image_rows) if training.group > 1 else None
         counts = np.bincount(split.image_of_caption, minlength=self.images)
-        if counts.min() == 0:
-            name = split.image_ids[int(counts.argmin())]
-            raise UserError(f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it")
         by_image = np.argsort(split.image_of_caption, kind="stable")
         first = np.cumsum(counts) - counts
         # pictures with the same number n of captions: (their indices, their captions (images, n))
@@ -125,6 +116,21 @@ class PairStream:
             length = longest(tokens)
         inputs["tokens"] = tokens[:, :length]
         return inputs
+
+
+def check_pictures(split: Split, training: TrainingConfig) -> None:
+    """UserError where a split cannot be trained on: fewer pictures than a batch, one alone, one without a caption."""
+    images = len(split.image_ids)
+    if images < training.batch_size:
+        raise UserError(
+            f"--batch-size {training.batch_size}: the {split.name} split has only {images} pictures; "
+            "take a smaller batch"
+        )
+    if images < 2:
+        raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
+    if len(lacking := np.setdiff1d(np.arange(images), split.image_of_caption)):
+        name = split.image_ids[lacking[0]]
+        raise UserError(f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it")
 
 
 def similar_groups(vectors: np.ndarray, size: int) -> list[np.ndarray]:

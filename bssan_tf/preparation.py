@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,14 +61,19 @@ def resolve(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, backbone=backbone, objects=objects)
 
 
-def open_data(data: DataConfig, progress: bool = True) -> Data:
+def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus], None] | None = None) -> Data:
     """Load the corpus, and extract or open its features.
+
+    Args:
+        check: called with the corpus before the features, which may take hours.
 
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
     """
     data = resolve(data)
     corpus = _corpus(data, progress)
+    if check:
+        check(corpus)
     if data.import_regions or data.import_objects:
         from bssan_tf.features.imported import import_features
 

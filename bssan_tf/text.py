@@ -25,6 +25,7 @@ from bssan_tf.errors import UserError
 logger = logging.getLogger(__name__)
 
 PAD, UNKNOWN = 0, 1
+_LARGE = 2**26  # bytes of a GloVe file that is worth a bar
 SPECIAL = ("", "[UNK]")  # the words of PAD and UNKNOWN, as Keras has them
 
 # What TextVectorization does with `lower_and_strip_punctuation`: ASCII only, é and É stay two letters.
@@ -157,7 +158,9 @@ class Coverage:
         return f"{self.found:,} of {self.total:,} words ({self.found / self.total:.1%}){tokens}"
 
 
-def load_glove(path: Path, words: Sequence[str], counts: np.ndarray | None = None) -> tuple[np.ndarray, Coverage]:
+def load_glove(
+    path: Path, words: Sequence[str], counts: np.ndarray | None = None, progress: bool = True
+) -> tuple[np.ndarray, Coverage]:
     """The embedding matrix of `words` from a GloVe text file of any dimension E, read as a stream.
 
     Args:
@@ -165,6 +168,7 @@ def load_glove(path: Path, words: Sequence[str], counts: np.ndarray | None = Non
             hold blanks, as some of GloVe 840B do; of a repeated token the first line counts.
         words: `Tokenizer.words`: padding first, unknown second.
         counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
+        progress: show a bar for a large file.
 
     Returns:
         matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words
@@ -176,7 +180,7 @@ def load_glove(path: Path, words: Sequence[str], counts: np.ndarray | None = Non
     """
     row_of = {word.encode(): row for row, word in enumerate(words) if row > UNKNOWN}
     try:
-        found = _read_vectors(Path(path), row_of)
+        found = _read_vectors(Path(path), row_of, progress)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); give a GloVe text file") from None
     if not found:
@@ -196,14 +200,15 @@ def load_glove(path: Path, words: Sequence[str], counts: np.ndarray | None = Non
     return matrix, coverage
 
 
-def _read_vectors(path: Path, row_of: dict[bytes, int]) -> dict[int, np.ndarray]:
+def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[int, np.ndarray]:
     """row -> float32 (E,) of the words of `row_of` that are in the file. Only their lines are parsed."""
     found: dict[int, np.ndarray] = {}
     size = path.stat().st_size
+    no_bar = not progress or size < _LARGE
     E = 0
     with (
         open(path, "rb") as file,
-        tqdm(desc="GloVe", total=size, unit="B", unit_scale=True, leave=False, disable=size < 2**26) as bar,
+        tqdm(desc="GloVe", total=size, unit="B", unit_scale=True, leave=False, disable=no_bar) as bar,
     ):
         for number, line in enumerate(file, 1):
             bar.update(len(line))

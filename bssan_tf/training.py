@@ -24,7 +24,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.export import export_saved_model
 from bssan_tf.files import write_json
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, own_errors, training_dataset
+from bssan_tf.pipeline import PairStream, check_pictures, own_errors, training_dataset
 from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
@@ -58,9 +58,11 @@ def train(
     run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    data = data or open_data(config.data, progress)
+    data = data or open_data(
+        config.data, progress, check=lambda corpus: check_pictures(corpus.split("train"), config.training)
+    )
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    glove = glove_vectors(config, data, tokenizer)
+    glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = _Job(config, run, data, tokenizer, strategy, progress)
     run.create(config, command_line(), fingerprint(data), tokenizer.save)
@@ -99,7 +101,7 @@ def resume(
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
         job = _Job(config, run, data, tokenizer, strategy, progress)
         saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
-        glove = None if saved else glove_vectors(config, data, tokenizer)
+        glove = None if saved else glove_vectors(config, data, tokenizer, progress)
         if glove is not None and glove.shape[1] != config.model.E_glove:
             raise UserError(
                 f"--glove {config.data.glove}: its vectors have {glove.shape[1]} numbers, the run was begun with "
@@ -109,12 +111,12 @@ def resume(
         return job.run_on(glove, new_limits=bool(limits))
 
 
-def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer) -> np.ndarray | None:
+def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bool = True) -> np.ndarray | None:
     """The words' vectors float32 (V, E_glove), if there is a file; logs what it covers of the training captions."""
     if not config.data.glove:
         return None
     counts = np.bincount(tokenizer(data.split("train").captions).ravel(), minlength=len(tokenizer.words))
-    return load_glove(Path(config.data.glove), tokenizer.words, counts)[0]
+    return load_glove(Path(config.data.glove), tokenizer.words, counts, progress)[0]
 
 
 def _be_deterministic(seed: int) -> None:

@@ -97,6 +97,7 @@ def test_evaluate(project, workplace):
     done = run(project, workplace, ["evaluate.py", "--quiet", "--json", "report.json", "--baseline", "cca"])
     assert done.returncode == 0, done.stderr
     assert "CCA" in done.stdout
+    assert "the latest run: runs/one" in done.stderr
     report = json.loads((workplace / "report.json").read_text())
     assert (report["run"], report["split"], report["n_images"], report["n_captions"]) == ("one", "test", 8, 16)
     for way in ("i2t", "t2i"):

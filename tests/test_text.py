@@ -188,6 +188,15 @@ def test_glove_absent(tmp_path):
             load_glove(path, WORDS)
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_large_glove_file_has_a_bar_unless_it_is_not_wanted(tmp_path, monkeypatch, capsys, progress):
+    monkeypatch.setattr("bssan_tf.text._LARGE", 0)
+    path = tmp_path / "glove.txt"
+    path.write_text(GLOVE)
+    load_glove(path, WORDS, progress=progress)
+    assert ("GloVe" in capsys.readouterr().err) is progress
+
+
 def test_glove_is_read_as_a_stream(tmp_path):
     """A file of 12 MB of which two words are needed takes no more than 1 MB of memory."""
     path = tmp_path / "glove.txt"

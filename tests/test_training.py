@@ -48,6 +48,14 @@ def history_of(run):
         return list(csv.DictReader(file))
 
 
+def test_too_large_a_batch_is_refused_before_features_are_read(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("bssan_tf.features.imported.import_features", lambda *_, **__: pytest.fail("read"))
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"--batch-size 900: the train split has only 32 pictures"):
+        training.train(make_config(corpus, batch_size=900), run, progress=False)
+    assert not run.path.exists()
+
+
 def test_run_folder_holds_all_that_is_promised(whole, corpus):
     run, metrics = whole
     config = run.load_config()
