@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--baseline",
         choices=("cca",),
         help="add a regularised CCA on the regions, and a second on the objects of runs that have them in context, "
-        "each in two rows: plain, and WEIGHTED with all that the start of a training has (weighted lengths, and the "
+        "each in two rows: plain, and WEIGHTED with all that the start of the preset has (weighted lengths, and the "
         "run's GloVe vectors if any), so that only the rest counts as learned",
     )
     parser.add_argument("--parts", action="store_true", default=None, help="add W2R and O2W alone")

@@ -117,8 +117,8 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--glove-prior",
         type=float,
-        metavar="SHARE",
-        help="how much of their weights words of similar --glove vectors share in that CCA; 0 for nothing",
+        metavar="VARIANCE",
+        help="of what words of similar --glove vectors have in common in that CCA, in units of a word's own; 0: none",
     )
     group.add_argument("--group", type=int, metavar="N", help="similar pictures side by side in a batch; 1 for none")
     group.add_argument("--length-pool", type=int, metavar="N", help="batches sorted by length together; 1 for none")

@@ -1,4 +1,4 @@
-"""Training speed with and without the parts of a preset, in turns on the same batches.
+"""Training speed with and without the parts of a preset, in turns.
 
     python -m benchmarks.parts SETS.txt --common "--data flickr8k ..." --rounds 5 --steps 20
 
@@ -41,14 +41,20 @@ def main(arguments: list[str] | None = None) -> None:
     rates = measure(options)
     first = next(iter(rates.values()))
     width = max(map(len, rates))
-    print(f"{'':{width}}  pairs/s  of the first (median of {options.rounds} rounds, lowest and highest)")
+    print(f"{'':{width}}  pictures/s  of the first (median of {options.rounds} rounds, lowest and highest)")
     for name, rate in rates.items():
         ratio = rate / first
-        print(f"{name:{width}} {np.median(rate):8.0f}  {np.median(ratio):.3f} ({ratio.min():.3f} to {ratio.max():.3f})")
+        print(
+            f"{name:{width}} {np.median(rate):11.1f}  {np.median(ratio):.3f} ({ratio.min():.3f} to {ratio.max():.3f})"
+        )
 
 
 def measure(options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Pairs per second of each set, float (rounds,)."""
+    """Pictures per second of each set, float (rounds,); pairs would count more for a set with more negatives.
+
+    Raises:
+        UserError: no sets; as the parts of a training.
+    """
     sets = read_sets(options.sets)
     if not sets:
         raise UserError(f"{options.sets}: has no sets; give a line `name: flags of train.py` for each")
@@ -59,9 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, np.ndarray]:
     for _ in trange(options.rounds, desc="rounds"):
         for name, work in works.items():
             seconds[name].append(work.run(options.steps)[0] / options.steps)
-    trainings = {name: work.config.training for name, work in works.items()}
-    pairs = {name: training.batch_size * (1 + training.negatives) for name, training in trainings.items()}
-    return {name: pairs[name] / np.array(spent) for name, spent in seconds.items()}
+    return {name: works[name].config.training.batch_size / np.array(spent) for name, spent in seconds.items()}
 
 
 def start(config: Config) -> Ours:

@@ -8,7 +8,7 @@ when the minutes are over. The pictures are held back from the train split, so t
 validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
 caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
 so that a killed study goes on where it was. `--baseline` adds the rows of a regularised CCA of the same pictures, plain
-and with all that the start of a training has (weighted lengths, GloVe where a set has it), so that only the rest counts
+and with all that the start of the preset has (weighted lengths, GloVe where a set has it), so that only the rest counts
 as learned; and of one of their objects where a set has these in context.
 """
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="rows for each data config: "
         + "; ".join(f"`{name}`, {what}" for rows in BASELINES.values() for name, what in rows.items())
-        + "; the weighted rows have all that the start of a training has, so that only the rest counts as learned",
+        + "; the weighted rows have all that the start of the preset has, so that only the rest counts as learned",
     )
     parser.add_argument("--csv", type=cli.writable, default=Path("recipe.csv"), metavar="FILE", help="(recipe.csv)")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), metavar="FOLDER", help="(runs/recipe)")

@@ -113,7 +113,8 @@ def fit_cca(
             are too rare (of one caption, or past the 4,000 most frequent) the maps that their vectors tell, which no
             score of the CCA looks at. Words without a vector of their own share one in GloVe's table, and so one map.
             None for the yardstick.
-        kinship: how much of a word's map such words share, above 0; of their prior covariance I + kinship G G'.
+        kinship: variance of what the weights of such words have in common, in units of a word's own: their prior
+            covariance is I + kinship G G'. With 0 word vectors tell nothing.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -127,7 +128,7 @@ def fit_cca(
         raise ValueError("image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
-    vectors = None if word_vectors is None else _centred(word_vectors, tokens, used)
+    vectors = None if word_vectors is None or not kinship else _centred(word_vectors, tokens, used)
     kin = None if vectors is None else vectors[used]
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
     """Call a script's main function and exit with its code; 2 for bad usage or data, 130 when interrupted."""
@@ -42,7 +44,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_folder(path: str | None):
-    """The run that a user names by its folder or by its name in runs/; without a name, the latest.
+    """The run that a user names by its folder or by its name in runs/; without a name, the latest,
+    which is then named.
 
     Raises:
         UserError: no such run.
@@ -51,7 +54,7 @@ def run_folder(path: str | None):
 
     if path is None:
         run = latest_run()
-        logging.getLogger(__name__).info("the latest run: %s", run.path)
+        logger.info("the latest run: %s", run.path)
         return run
     given, named = Path(path), RUNS / path
     run = RunFolder(named if not given.exists() and named.is_dir() else given)

@@ -102,7 +102,7 @@ class TrainingConfig:
     schedule: str = "plateau"  # how the rate falls: when rsum stays, or as a cosine over `epochs`
     batch_size: int = 64  # B
     cca_start: bool = False  # words, attention and fusion start from a CCA of the training split
-    glove_prior: float = 0.0  # how much of their weights words of similar GloVe vectors share in this CCA; 0: nothing
+    glove_prior: float = 0.0  # `kinship` of words of similar GloVe vectors in this CCA; 0: none
     group: int = 1  # similar pictures that lie side by side in a batch, so that negatives are hard; 1: none
     length_pool: int = 32  # batches whose pairs are sorted by length together; 1: none are
     epochs: int = 100
@@ -213,6 +213,8 @@ class Config:
             "validation_images",
             "validation_captions",
             "early_signs",
+            "all_pairs",
+            "glove_prior",
         ):
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
         _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
@@ -227,8 +229,6 @@ class Config:
         _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")
         for name in ("dropout", "word_dropout"):
             _require(0 <= getattr(model, name) < 1, name, getattr(model, name), "in [0, 1)")
-        for name in ("all_pairs", "glove_prior"):
-            _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
         fits = model.bilinear and training.negative_source == "batch"
         rule = "0 without --bilinear and --negative-source batch"
         _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)

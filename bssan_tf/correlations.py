@@ -74,10 +74,10 @@ class Solver:
         text_ridge: in units of the mean variance of a word.
         kin: float (W, E), vectors of the words, or None. With them, G, the prior covariance of the words' weights is
             I + kinship G G' in place of I, so that words of similar vectors have similar weights.
-        kinship: above 0.
+        kinship: above 0 with `kin`.
     """
 
-    def __init__(self, sums: Sums, text_ridge: float, kin: np.ndarray | None = None, kinship: float = KINSHIP):
+    def __init__(self, sums: Sums, text_ridge: float, kin: np.ndarray | None = None, kinship: float = 0.0):
         x, y = sums.x_mean, sums.y_mean
         self.xx = sums.xx / sums.n - np.outer(x, x)
         yx = sums.yx / sums.n - np.outer(y, x)
@@ -86,8 +86,7 @@ class Solver:
         ridge = text_ridge * max(np.trace(yy) / len(yy), 1e-12)
         yy[np.diag_indices_from(yy)] += ridge
         if kin is not None:  # the inverse of I + kinship G G', by Woodbury
-            shared = np.eye(kin.shape[1]) / kinship + kin.T @ kin
-            yy -= ridge * kin @ np.linalg.solve(shared, kin.T)
+            yy -= ridge * kin @ np.linalg.solve(_shared(kin, kinship), kin.T)
         self.regression = np.linalg.solve(yy, yx)  # (W, M)
         self.explained = yx.T @ self.regression  # (M, M)
 
@@ -102,10 +101,13 @@ class Solver:
         return image_map, self.regression @ image_map / correlations, correlations
 
 
-def maps_of_kin(kin: np.ndarray, text_map: np.ndarray, others: np.ndarray, kinship: float = KINSHIP) -> np.ndarray:
+def maps_of_kin(kin: np.ndarray, text_map: np.ndarray, others: np.ndarray, kinship: float) -> np.ndarray:
     """What the words' maps (W, d), of vectors `kin` (W, E), say of other words by their vectors (K, E): float (K, d).
 
     The conditional mean, given the maps of the words that were seen, under a prior of covariance I + kinship G G'.
     """
-    shared = np.eye(kin.shape[1]) / kinship + kin.T @ kin
-    return others @ np.linalg.solve(shared, kin.T @ text_map)
+    return others @ np.linalg.solve(_shared(kin, kinship), kin.T @ text_map)
+
+
+def _shared(kin: np.ndarray, kinship: float) -> np.ndarray:
+    return np.eye(kin.shape[1]) / kinship + kin.T @ kin  # (E, E)

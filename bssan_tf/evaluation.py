@@ -214,7 +214,7 @@ def cca_scores(
     Returns:
         What gives a split's scores: under `name` the yardstick, cosines of a CCA that knows no word vectors; under
         `name` and `_weighted` those with weighted lengths of a CCA that has `glove`, or of the same without one.
-        These have all that the model's start has (`start_from_cca`), so that only the rest counts as learned.
+        These have all that the preset's start has (`start_from_cca`), so that only the rest counts as learned.
     """
     from bssan_tf.baselines import fit_cca
 

@@ -68,7 +68,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
         check: called with the corpus before the features, which may take hours.
 
     Raises:
-        UserError: for absent or wrong files, flags that do not fit, unreadable pictures.
+        UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
     """
     data = resolve(data)
     corpus = _corpus(data, progress)

@@ -75,8 +75,8 @@ def start_from_cca(
     features: Features,
     tokens: np.ndarray,
     seed: int,
+    glove_prior: float,
     progress: bool = True,
-    glove_prior: float = 0.0,
 ) -> dict:
     """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
     training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, and
@@ -105,10 +105,8 @@ def start_from_cca(
     in_context = isinstance(features.objects, ObjectsInContext)
     visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
-    kin = {}
-    if model.config.E_glove and glove_prior:
-        kin = {"word_vectors": model.embeddings[0].get_weights()[0], "kinship": glove_prior}
-    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, **kin)
+    glove = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
+    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, glove, glove_prior)
     words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]

@@ -25,8 +25,8 @@ from bssan_tf.errors import UserError
 logger = logging.getLogger(__name__)
 
 PAD, UNKNOWN = 0, 1
-_LARGE = 2**26  # bytes of a GloVe file that is worth a bar
 SPECIAL = ("", "[UNK]")  # the words of PAD and UNKNOWN, as Keras has them
+_LARGE = 2**26  # bytes of a GloVe file that is worth a bar
 
 # What TextVectorization does with `lower_and_strip_punctuation`: ASCII only, é and É stay two letters.
 _STANDARD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase, string.punctuation)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from bssan_tf import callbacks as cb
 from bssan_tf.compiling import compile_siamese, in_bfloat16
 from bssan_tf.config import Config, TrainingConfig
-from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.devices import make_strategy
 from bssan_tf.early_signs import EarlySigns, Probe, check_probe
 from bssan_tf.errors import UserError
@@ -58,9 +58,7 @@ def train(
     run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    data = data or open_data(
-        config.data, progress, check=lambda corpus: check_pictures(corpus.split("train"), config.training)
-    )
+    data = data or open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
@@ -117,6 +115,14 @@ def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bo
         return None
     counts = np.bincount(tokenizer(data.split("train").captions).ravel(), minlength=len(tokenizer.words))
     return load_glove(Path(config.data.glove), tokenizer.words, counts, progress)[0]
+
+
+def _check_corpus(corpus: Corpus, config: Config) -> None:
+    """UserError for what would else stop a training only after hours of extraction."""
+    check_pictures(corpus.split("train"), config.training)
+    corpus.split("val")
+    if config.data.glove and not Path(config.data.glove).is_file():
+        raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
 
 
 def _be_deterministic(seed: int) -> None:
@@ -213,7 +219,7 @@ class _Job:
         split, features, training = self.data.split("train"), self.data.features, self.config.training
         adapt_norms(self.model, features, split.image_rows, training.seed)
         if training.cca_start:
-            start_from_cca(self.model, split, features, self.tokens, training.seed, self.progress, training.glove_prior)
+            start_from_cca(self.model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""

@@ -127,7 +127,7 @@ def test_solution_is_the_cca_of_the_definition(kinship):
     prior = np.eye(len(used)) + kinship * kin @ kin.T  # covariance of the words' weights
 
     sums = correlations.Sums.of(images, tokens, owner, weights, used)
-    a, b, rho = correlations.Solver(sums, 0.5, *((kin, kinship) if kinship else ())).solve(0.1)
+    a, b, rho = correlations.Solver(sums, 0.5, kin if kinship else None, kinship).solve(0.1)
     top = slice(0, 20)
     np.testing.assert_allclose((a.T @ (cxx + rx * np.eye(M)) @ a)[top, top], np.eye(20), atol=1e-5)
     np.testing.assert_allclose((b.T @ (cyy + ry * np.linalg.inv(prior)) @ b)[top, top], np.eye(20), atol=1e-4)
@@ -153,6 +153,7 @@ def test_a_rare_word_learns_from_its_kin():
 
     little, much = (likeness(word_vectors=vectors, kinship=kinship) for kinship in (1e-6, 10.0))
     assert abs(little - likeness()) < 0.001
+    assert likeness(word_vectors=vectors, kinship=0) == likeness()
     assert much > little + 0.05
 
 

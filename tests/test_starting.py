@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from training_fixtures import make_config, write_features
 
 from bssan_tf import starting, training
@@ -62,7 +63,7 @@ def test_norms_of_other_modes_are_left_alone(corpus, data):
 def started(corpus, data):
     model, split, tokens = build(corpus, data, **CCA)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
     return model, split, tokens, chosen
 
 
@@ -81,7 +82,7 @@ def test_from_the_start_words_match_what_they_name(corpus, data):
 def test_the_bilinear_score_is_the_cca_s_and_rules_at_the_start(corpus, data):
     model, split, tokens = build(corpus, data, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
     features, rows = data.features, split.image_rows
     scores = score_matrices(
         model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=rows
@@ -97,7 +98,7 @@ def test_weighted_lengths_start_from_the_deviations_of_the_other_side(corpus, da
     values = {"bilinear": True, "weighted_lengths": True, "fusion": 8, "attention_scale": 1e-6}
     model, split, tokens = build(corpus, data, **CCA, **values)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
     for network, name, part in ((model.w2r, "regions", "w2r"), (model.o2w, "objects", "o2w")):
         rows = split.image_rows
         array = np.asarray(getattr(data.features, name)[rows], np.float32)
@@ -141,15 +142,15 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
     glove[rare] = glove[common]
     model, seen = Bssan(config.model, len(glove), glove=glove), {}
 
-    def fit(*arguments, word_vectors, **named):
-        seen["glove"], seen["kinship"] = word_vectors, named["kinship"]
-        seen["cca"] = fit_cca(*arguments, word_vectors=word_vectors, **named)
+    def fit(*arguments):
+        *_, seen["glove"], seen["kinship"] = arguments
+        seen["cca"] = fit_cca(*arguments)
         return seen["cca"]
 
     monkeypatch.setattr(starting, "fit_cca", fit)
     before = model.embeddings[-1].get_weights()[0]
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, progress=False, glove_prior=2.0)
+    starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=2.0, progress=False)
     np.testing.assert_array_equal(seen["glove"], glove)
     assert seen["kinship"] == 2
     cca, after = seen["cca"], model.embeddings[-1].get_weights()[0]
@@ -165,23 +166,19 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
     np.testing.assert_array_equal(after[:2], before[:2])  # padding and the unknown word
 
 
-def test_the_start_s_cca_knows_no_glove_vectors_without_the_prior(corpus, data, monkeypatch):
+def test_without_the_prior_the_start_is_as_without_glove_vectors(corpus, data):
     config = fit_config(make_config(corpus, **CCA), data.features, 6)
     split = data.split("train")
     tokens = Tokenizer.fit(split.captions, config.data.caption_length)(split.captions)
     glove = np.random.default_rng(0).normal(size=(tokens.max() + 1, 6)).astype(np.float32)
-    fitted = []
-
-    def fit(*arguments, **named):
-        fitted.append((named, fit_cca(*arguments, **named)))
-        return fitted[-1][1]
-
-    monkeypatch.setattr(starting, "fit_cca", fit)
-    for prior in (0.0, 0.3):
-        model = Bssan(config.model, len(glove), glove=glove)
-        starting.start_from_cca(model, split, data.features, tokens, 0, progress=False, glove_prior=prior)
-    assert [set(named) for named, _ in fitted] == [set(), {"word_vectors", "kinship"}]
-    assert not np.array_equal(*(cca.text_map for _, cca in fitted))
+    seen = []
+    for values, prior in ((glove, 0.0), (2 * glove[::-1], 0.0), (glove, 0.3)):
+        tf.keras.utils.set_random_seed(0)
+        model = Bssan(config.model, len(glove), glove=values)
+        starting.start_from_cca(model, split, data.features, tokens, 0, prior, progress=False)
+        seen.append(model.embeddings[-1].get_weights()[0])
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert not np.allclose(seen[0], seen[2])
 
 
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
@@ -211,7 +208,7 @@ def test_objects_in_context_start_by_looking_for_what_is_their_own(corpus, data)
     here = dataclasses.replace(data, features=context)
     model, split, tokens = build(corpus, here, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
     starting.adapt_norms(model, context, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, context, tokens, seed=0, progress=False)
+    starting.start_from_cca(model, split, context, tokens, seed=0, glove_prior=0.3, progress=False)
     M = context.regions.shape[2]
     W, A = model.o2w.get_layer("o2w_attention").W.numpy(), model.o2w.get_layer("o2w_fusion_A").kernel.numpy()
     assert not W[-M:].any()
@@ -266,7 +263,7 @@ def test_one_object_in_the_training_split_is_enough_wherever_it_is(corpus, data,
         model, split, tokens = build(corpus, here, **CCA, bilinear=True, weighted_lengths=True, fusion=8)
         starting.check_start(make_config(corpus, **CCA), split, here.features, tokens, model.vocabulary_size)
         starting.adapt_norms(model, here.features, split.image_rows, seed=0)
-        starting.start_from_cca(model, split, here.features, tokens, seed=0, progress=False)
+        starting.start_from_cca(model, split, here.features, tokens, seed=0, glove_prior=0.3, progress=False)
         assert all(np.isfinite(array).all() for array in model.scorer.get_weights())
         assert (model.o2w.get_layer("o2w_bilinear").attended_gain.numpy() > 0).all()
 
