@@ -17,8 +17,8 @@ def config_of(flags):
 
 
 def ways_to_leave_out():
-    """The flags in the second column of the last table of docs/reproduction.md."""
-    table = DOCS.read_text(encoding="utf-8").rsplit("| left out by |", 1)[1]
+    """The flags in the second column of the last tables of docs/reproduction.md."""
+    table = DOCS.read_text(encoding="utf-8").split("| left out by |", 1)[1]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
     return [flags for row in rows for flags in re.findall(r"`(--[^`]+)`", row[2])]
 
