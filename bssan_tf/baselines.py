@@ -132,9 +132,8 @@ def fit_cca(
     kin = None if vectors is None else vectors[used]
     images = pool_regions(regions, image_rows, progress)  # (N_i, M)
 
-    is_held = np.zeros(n_images, bool)
-    n_held = min(_MAX_HELD, max(2, int(_HELD_SHARE * n_images)))
-    is_held[np.random.default_rng(seed).permutation(n_images)[:n_held]] = True
+    is_held = _held_back(n_images, seed)
+    n_held = int(is_held.sum())
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
     rest_sums = Sums.of(images, tokens[rest], owner[rest], weights, used)
     chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin, kinship)
@@ -161,6 +160,14 @@ def fit_cca(
         text_deviations=_deviations(sums.yy / sums.n, sums.y_mean, text_map * scale),
         chosen={**chosen, "held_images": n_held},
     )
+
+
+def _held_back(images: int, seed: int) -> np.ndarray:
+    """Which images are held back for the selection: bool (N_i,)."""
+    is_held = np.zeros(images, bool)
+    count = min(_MAX_HELD, max(2, int(_HELD_SHARE * images)))
+    is_held[np.random.default_rng(seed).permutation(images)[:count]] = True
+    return is_held
 
 
 def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | None:

@@ -48,36 +48,6 @@ def history_of(run):
         return list(csv.DictReader(file))
 
 
-def test_too_large_a_batch_is_refused_before_features_are_read(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bssan_tf.features.imported.import_features", lambda *_, **__: pytest.fail("read"))
-    run = RunFolder(tmp_path / "run")
-    with pytest.raises(UserError, match=r"--batch-size 900: the train split has only 32 pictures"):
-        training.train(make_config(corpus, batch_size=900), run, progress=False)
-    assert not run.path.exists()
-
-
-def test_an_absent_glove_file_is_told_before_features_are_read(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bssan_tf.features.imported.import_features", lambda *_, **__: pytest.fail("read"))
-    with pytest.raises(UserError, match=r"--glove nowhere\.txt: no such file"):
-        training.train(make_config(corpus, glove="nowhere.txt"), RunFolder(tmp_path / "run"), progress=False)
-
-
-@pytest.mark.parametrize("prior", [0.7, 0.0])
-def test_the_start_has_the_prior_of_the_config(corpus, tmp_path, monkeypatch, prior):
-    seen = []
-
-    def start(model, split, features, tokens, seed, glove_prior, progress):
-        seen.append((seed, glove_prior, progress))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "start_from_cca", start)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(
-            make_config(corpus, cca_start=True, glove_prior=prior), RunFolder(tmp_path / "run"), progress=False
-        )
-    assert seen == [(5, prior, False)]
-
-
 def test_run_folder_holds_all_that_is_promised(whole, corpus):
     run, metrics = whole
     config = run.load_config()
