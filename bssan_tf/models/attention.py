@@ -31,6 +31,13 @@ def learned_weights(products, b, scale=None, key_mask=None):
     return tf.nn.softmax(tf.where(key_mask, e, -1e9)) * tf.cast(key_mask, e.dtype)  # Eq. 9; no word, no weight
 
 
+def attended(alpha, regions):
+    """u = Σ_i α_i v_i (Eq. 3): weights float (B, C, L, D) and regions (B, D, M) to (B, C, L, M)."""
+    B, C, L, D = tf.unstack(tf.shape(alpha))
+    u = tf.reshape(tf.matmul(tf.reshape(alpha, (B, C * L, D)), regions), (B, C, L, -1))
+    return tf.ensure_shape(u, (regions.shape[0], *alpha.shape[1:3], regions.shape[-1]))  # what reshape does not see
+
+
 class _BilinearAttention(tf.keras.layers.Layer):
     """What both attentions share: W, b, the optional learned scale, the softmax and Eq. 8.
 
@@ -99,7 +106,7 @@ class WordToRegionAttention(_BilinearAttention):
     def call(self, inputs):
         words, regions, mask, uniform = inputs
         own, C, L, E = tf.unstack(tf.shape(words))  # own is B, or 1 where all pictures share the captions
-        B, D, M = tf.unstack(tf.shape(regions))
+        B, D = tf.unstack(tf.shape(regions)[:2])
         queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, self.W)
         keys = regions
@@ -108,9 +115,7 @@ class WordToRegionAttention(_BilinearAttention):
         products = tf.reshape(tf.matmul(projected, keys, transpose_b=True), (B, C, L, D))
         alpha = self.weights_from(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
-        u = tf.matmul(tf.reshape(alpha, (B, C * L, D)), regions)  # Eq. 3
-        u = tf.reshape(u, (B, C, L, M))
-        return tf.ensure_shape(u, (None, None, None, regions.shape[-1])), alpha
+        return attended(alpha, regions), alpha
 
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
@@ -144,3 +149,18 @@ class ObjectToWordAttention(_BilinearAttention):
         products = tf.matmul(projected, keys, transpose_b=True)  # (B, C, P, L)
         beta = self.weights_from(products, uniform[:, :, None, None], mask[:, :, None, :])
         return tf.matmul(beta, states), beta  # Eq. 11
+
+
+@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+class AttendedProjections(tf.keras.layers.Layer):
+    """A u of each word from the projected regions, as Σ_i α_i A v_i: the same, and cheaper for many captions.
+
+    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F).
+
+    Returns:
+        float (B, C, L, F).
+    """
+
+    def call(self, inputs):
+        alpha, projections = inputs
+        return attended(alpha, projections)

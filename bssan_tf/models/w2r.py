@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from bssan_tf.config import ModelConfig
-from bssan_tf.models.attention import WordToRegionAttention
+from bssan_tf.models.attention import AttendedProjections, WordToRegionAttention
 from bssan_tf.models.layers import BilinearScore, FeatureNorm, ReplayableDropout
 from bssan_tf.models.pairing import MergePairs, SplitPairs
 
@@ -57,7 +57,7 @@ def project(config: ModelConfig, l2: float, name: str, visual: tf.Tensor, textua
 def drop_for_bilinear(config: ModelConfig, name: str, seed: int, visual: tf.Tensor) -> tf.Tensor:
     """Dropout of what the bilinear score sees of a picture (B, ..., Q), which does not pass that before LSTM and MLP.
 
-    A number is dropped for all words or objects of the picture: their sum would bring back what only some lack.
+    A number is dropped for all regions or objects of the picture: their sum would bring back what only some lack.
     """
     if not (config.bilinear and config.dropout):
         return visual
@@ -93,7 +93,8 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     u, alpha = attention([words, scaled, mask, uniform])  # Eq. 4
     parts = [u, words]
     if config.fusion:
-        Au, Bt = project(config, l2, "w2r_fusion", drop_for_bilinear(config, "w2r_fusion_dropout", 3, u), words)
+        Av, Bt = project(config, l2, "w2r_fusion", drop_for_bilinear(config, "w2r_fusion_dropout", 3, scaled), words)
+        Au = AttendedProjections(name="w2r_fusion_attended")([alpha, Av])
         parts.append(tf.keras.layers.Multiply(name="w2r_fusion_product")([Au, Bt]))
     c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # c = [u ; t], (B, C, L, M + E)
     c = MergePairs(name="w2r_pairs")(c)
