@@ -9,7 +9,6 @@ Regions are pooled by blocks from the memory map: memory grows with N_i x M, not
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,7 +43,7 @@ class Cca:
         scale: float (d,), correlation ** power of each dimension.
         image_deviations, text_deviations: float32 (d,), of each number of the pictures' and the captions' vectors over
             the training samples.
-        chosen: what selection by cosines found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
+        chosen: what selection found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
             "held_rsum".
     """
 
@@ -72,16 +71,7 @@ class Cca:
         """Scores of every image and every caption, float32 (N_i, N_c): cosines in the common space or, `weighted`,
         products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
         """
-        return self.score_matrices(regions, image_rows, tokens, (weighted,))[0]
-
-    def score_matrices(
-        self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: Sequence[bool] = (False, True)
-    ) -> list[np.ndarray]:
-        """`score_matrix` for each of `weighted`, of pictures and captions that are projected once."""
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
-        return [self._compare(images, captions, each) for each in weighted]
-
-    def _compare(self, images: np.ndarray, captions: np.ndarray, weighted: bool) -> np.ndarray:
         if not weighted:
             return _unit(images) @ _unit(captions).T
         # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.
@@ -98,6 +88,8 @@ def fit_cca(
     progress: bool = True,
     word_vectors: np.ndarray | None = None,
     kinship: float = KINSHIP,
+    weighted: bool = False,
+    most: int = DIMENSIONS[-1],
 ) -> Cca:
     """Fit on a training split; every caption with its image is one sample.
 
@@ -115,6 +107,8 @@ def fit_cca(
             None for the yardstick.
         kinship: variance of what the weights of such words have in common, in units of a word's own: their prior
             covariance is I + kinship G G'. With 0 word vectors tell nothing.
+        weighted: select by scores with weighted lengths, which want less ridge than cosines; for those who use these.
+        most: numbers that a vector may have; for those who have no place for more.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
@@ -136,7 +130,7 @@ def fit_cca(
     n_held = int(is_held.sum())
     held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
     rest_sums = Sums.of(images, tokens[rest], owner[rest], weights, used)
-    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin, kinship)
+    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin, kinship, weighted, most)
     logger.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
 
     sums = rest_sums + Sums.of(images, tokens[held], owner[held], weights, used)
@@ -228,7 +222,7 @@ def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray)
     return projected
 
 
-def _select(sums: Sums, images, tokens, owner, weights, used, kin, kinship) -> dict:
+def _select(sums: Sums, images, tokens, owner, weights, used, kin, kinship, weighted, most) -> dict:
     """The ridges, dimension and power with the highest rsum on held-back captions and their images."""
     held_images, owner = np.unique(owner, return_inverse=True)
     centred = images[held_images] - sums.x_mean
@@ -241,15 +235,21 @@ def _select(sums: Sums, images, tokens, owner, weights, used, kin, kinship) -> d
             full_map[used] = text_map
             x = centred @ image_map
             y = _project_bags(tokens, weights, full_map) - sums.y_mean @ text_map
-            for d in sorted({min(d, len(correlations)) for d in DIMENSIONS}):
+            for d in sorted({min(d, most, len(correlations)) for d in DIMENSIONS}):
                 for power in POWERS:
                     scale = correlations[:d] ** power
-                    scores = _unit(x[:, :d] * scale) @ _unit(y[:, :d] * scale).T
+                    scores = _scores(x[:, :d] * scale, y[:, :d] * scale, weighted)
                     rsum = metrics.retrieval_report(scores, owner)["rsum"]
                     if rsum > best["held_rsum"]:
                         ridges = {"text_ridge": text_ridge, "image_ridge": image_ridge}
                         best = {**ridges, "dimension": d, "power": power, "held_rsum": rsum}
     return best
+
+
+def _scores(x: np.ndarray, y: np.ndarray, weighted: bool) -> np.ndarray:
+    """Scores of rows (N, d) and (K, d) as `Cca.score_matrix` gives them, with the deviations of these rows."""
+    gains = (y.std(axis=0), x.std(axis=0)) if weighted else (1.0, 1.0)
+    return _unit(x, gains[0]) @ _unit(y, gains[1]).T
 
 
 def _centred(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -213,7 +213,7 @@ def cca_scores(
 
     Returns:
         What gives a split's scores: under `name` the yardstick, cosines of a CCA that knows no word vectors; under
-        `name` and `_weighted` those with weighted lengths of a CCA that has `glove`, or of the same without one.
+        `name` and `_weighted` those with weighted lengths of a CCA that has `glove` and is selected by such scores.
         These have all that the preset's start has (`start_from_cca`), so that only the rest counts as learned.
     """
     from bssan_tf.baselines import fit_cca
@@ -221,15 +221,12 @@ def cca_scores(
     train = data.split("train")
     samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))
     plain = fit_cca(*samples, seed, progress=progress)
-    kindred = None if glove is None else fit_cca(*samples, seed, progress=progress, word_vectors=glove)
+    as_the_start = fit_cca(*samples, seed, progress=progress, word_vectors=glove, weighted=True)
 
     def scores(part: Split) -> dict[str, np.ndarray]:
         sides = (array, part.image_rows, tokenizer(part.captions))
-        if kindred is None:
-            cosines, weighted = plain.score_matrices(*sides)
-        else:
-            cosines, weighted = plain.score_matrix(*sides), kindred.score_matrix(*sides, weighted=True)
-        return {name: cosines, f"{name}_weighted": weighted}
+        weighted = as_the_start.score_matrix(*sides, weighted=True)
+        return {name: plain.score_matrix(*sides), f"{name}_weighted": weighted}
 
     return scores
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.baselines import Cca, fit_cca, why_no_cca
-from bssan_tf.config import WITH_STATISTICS, Config, flag_of
+from bssan_tf.config import WITH_STATISTICS, Config, ModelConfig, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import ObjectsInContext
@@ -89,8 +89,9 @@ def start_from_cca(
     states are comparable, too. Pictures without objects are left out of the regression from objects; a CCA of objects
     in context counts them as zeros.
 
-    Where the bilinear score's lengths are weighted, the weight of each number of a picture's vector A v becomes the
-    deviation of this number over the captions' sums of words; that of each number of a caption, the one over pictures.
+    Where the bilinear score's lengths are weighted, the CCA is selected by such scores, and the weight of each number
+    of a picture's vector A v becomes the deviation of this number over the captions' sums of words; that of each number
+    of a caption, the one over pictures.
     Sums of words stand in for the means of Bi-LSTM states that O2W sees.
 
     Args:
@@ -105,9 +106,17 @@ def start_from_cca(
     in_context = isinstance(features.objects, ObjectsInContext)
     visual = features.objects if in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
-    glove = model.embeddings[0].get_weights()[0] if model.config.E_glove else None
-    cca = fit_cca(visual, rows, tokens, owner, model.vocabulary_size, seed, progress, glove, glove_prior)
-    words = _word_vectors(cca, tokens, model.config.E_trained)  # (V, d)
+    config, samples = model.config, (visual, rows, tokens, owner, model.vocabulary_size)
+    cca = fit_cca(
+        *samples,
+        seed,
+        progress,
+        word_vectors=model.embeddings[0].get_weights()[0] if config.E_glove else None,
+        kinship=glove_prior,
+        weighted=config.weighted_lengths,
+        most=_most_numbers(config),
+    )
+    words = _word_vectors(cca, tokens, config.E_trained)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]
     known = cca.text_map.any(axis=1, keepdims=True)
@@ -128,11 +137,21 @@ def start_from_cca(
             if in_context:
                 look[-features.regions.shape[2] :] = 0  # all objects have the same photo beside them
             _start_o2w(model, maps, look, sample.numpy(), text)
-        if model.config.weighted_lengths:
+        if config.weighted_lengths:
             _start_lengths(model, name, pooled, words, tokens)
     logger.info("started from a CCA of %d numbers, rsum %.1f on held-back training pictures",
                 words.shape[1], cca.chosen["held_rsum"])  # fmt: skip
     return cca.chosen
+
+
+def _most_numbers(config: ModelConfig) -> int:
+    """How many of a CCA's numbers every part of the model has a place for: word vectors, fusion, states of O2W."""
+    places = [config.E_trained]
+    if config.fusion:
+        places.append(config.fusion)
+    if config.variant != "w2r":
+        places.append(config.S)
+    return min(places)
 
 
 def _norms(model: Bssan) -> list[tuple[tf.keras.layers.Layer, str]]:

@@ -215,11 +215,35 @@ def test_weighted_lengths_by_the_formula():
     np.testing.assert_allclose(scores, x @ y.T / lengths, atol=1e-3 * scores.max())
 
 
-def test_both_scores_are_had_from_one_pass_over_the_pictures(linked):
-    regions, _, tokens = corpus(20, seed=4)
-    sides = (regions, np.arange(20), tokens)
-    for found, weighted in zip(linked.score_matrices(*sides), (False, True), strict=True):
-        np.testing.assert_array_equal(found, linked.score_matrix(*sides, weighted))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_ridges_are_chosen_by_the_scores_that_are_asked_for(monkeypatch, weighted):
+    regions, owner, tokens = corpus(200, seed=1, noise=1)
+    monkeypatch.setattr(baselines, "IMAGE_RIDGES", (0.01, 10.0))
+    monkeypatch.setattr(baselines, "TEXT_RIDGES", (0.3,))
+    monkeypatch.setattr(baselines, "POWERS", (1.0,))
+    seen, compare = [], baselines._scores
+
+    def spy(x, y, as_weighted):
+        assert as_weighted is weighted
+        seen.append(compare(x, y, as_weighted))
+        lengths = np.outer(*(np.linalg.norm(a * b.std(0) if weighted else a, axis=1) for a, b in ((x, y), (y, x))))
+        np.testing.assert_allclose(seen[-1], x @ y.T / lengths, atol=1e-3 * np.abs(seen[-1]).max())
+        return seen[-1] if len(seen) == 1 else -seen[-1]  # so that the first pair of ridges wins
+
+    monkeypatch.setattr(baselines, "_scores", spy)
+    rows = np.arange(len(regions))
+    cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, weighted=weighted)
+    assert len(seen) > 1
+    assert cca.chosen["image_ridge"] == 0.01
+
+
+def test_a_cca_takes_no_more_numbers_than_there_is_a_place_for():
+    regions, owner, tokens = corpus(200, seed=1, noise=1)
+    samples = (regions, np.arange(len(regions)), tokens, owner, N_WORDS)
+    free = baselines.fit_cca(*samples, progress=False)
+    few = baselines.fit_cca(*samples, progress=False, most=3)
+    assert few.chosen["dimension"] == few.image_map.shape[1] == few.text_map.shape[1] == 3
+    assert free.chosen["dimension"] > 3
 
 
 def test_weighted_scores_of_all_captions_spread_alike_over_the_training_pictures():

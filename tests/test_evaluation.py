@@ -125,20 +125,22 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
 
     fitted, embedded = [], []
 
-    def fit_cca(regions, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
-        fitted.append((image_rows.tolist(), len(tokens), vocabulary_size, progress))
-        return SimpleNamespace(score_matrices=scores)
+    def fit_cca(regions, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress, **options):
+        fitted.append((image_rows.tolist(), len(tokens), vocabulary_size, progress, options))
+        return SimpleNamespace(score_matrix=scores)
 
-    def scores(regions, image_rows, tokens):
-        embedded.append(image_rows.tolist())
+    def scores(regions, image_rows, tokens, weighted=False):
+        if not weighted:
+            embedded.append(image_rows.tolist())
         own = np.repeat(np.arange(len(image_rows)), CAPTIONS) == np.arange(len(image_rows))[:, None]
-        return np.zeros(own.shape), own.astype(float)
+        return own.astype(float) if weighted else np.zeros(own.shape)
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     monkeypatch.setattr(metrics, "_FOLD", 2)
     value, text = measure(protocol="5fold", baseline="cca")
-    assert fitted == [(list(range(TRAIN)), 24, len(WORDS), False)]
-    assert embedded == [rows for rows, _ in measure.scored]  # once for two rows
+    samples = (list(range(TRAIN)), 24, len(WORDS), False)
+    assert fitted == [(*samples, {}), (*samples, {"word_vectors": None, "weighted": True})]
+    assert embedded == [rows for rows, _ in measure.scored]
     assert {name: row["protocol"] for name, row in value["baselines"].items()} == {
         "cca": "5fold",
         "cca_weighted": "5fold",
@@ -156,11 +158,12 @@ def test_the_weighted_cca_has_the_run_s_glove_vectors_as_the_start_has(measure, 
     layers = {"glove": SimpleNamespace(get_weights=lambda: [glove])}
     fitted = []
 
-    def fit_cca(*samples, progress, word_vectors=None):
+    def fit_cca(*samples, progress, word_vectors=None, weighted=False):
         fitted.append(word_vectors)
+        by_weighted = weighted
 
         def score(regions, image_rows, tokens, weighted=False):
-            assert weighted == (word_vectors is not None)
+            assert weighted == by_weighted == (word_vectors is not None)
             own = np.repeat(np.arange(len(image_rows)), CAPTIONS) == np.arange(len(image_rows))[:, None]
             return own.astype(float) if weighted else np.zeros(own.shape)
 
@@ -248,21 +251,20 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
     valid = np.ones((TRAIN + TEST, P), bool)
     context = with_context(dataclasses.replace(plain, classes=classes, scores=confidence, valid=valid))
 
-    def fit_cca(visual, *rest, progress):
+    def fit_cca(visual, *rest, **options):
         fitted.append(visual)
-        return SimpleNamespace(score_matrices=scores)
+        return SimpleNamespace(score_matrix=scores)
 
-    def scores(visual, image_rows, tokens):
+    def scores(visual, image_rows, tokens, weighted=False):
         scored.append(visual)
-        return [np.zeros((len(image_rows), len(tokens)))] * 2
+        return np.zeros((len(image_rows), len(tokens)))
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
     config = tiny_config().replace(Q=context.objects.shape[2])
     value, text = measure(config=config, features=context, baseline="cca")
     assert list(value["baselines"]) == ["cca", "cca_weighted", "cca_context", "cca_context_weighted"]
-    regions, objects = fitted
-    assert (regions is plain.regions, objects is context.objects) == (True, True)
-    assert [id(array) for array in scored] == [id(array) for array in fitted]  # once for two rows
+    expected = [plain.regions] * 2 + [context.objects] * 2  # a fit for each row
+    assert [id(array) for array in fitted] == [id(array) for array in scored] == [id(array) for array in expected]
     labels = [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")]
     assert labels == ["CCA", "CCA WEIGHTED", "CCA CONTEXT", "CCA CONTEXT WEIGHTED"]
 

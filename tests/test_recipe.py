@@ -87,12 +87,13 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     seen = {"visual": [], "scored": []}
 
     class Fitted:
-        def score_matrices(self, regions, image_rows, tokens):
+        def score_matrix(self, regions, image_rows, tokens, weighted=False):
             seen["scored"].append((image_rows.tolist(), len(tokens)))
             own = part.image_of_caption == np.arange(6)[:, None]
-            return own * np.where(np.arange(12) % 2, -1.0, 1.0), own * 1.0
+            return own * 1.0 if weighted else own * np.where(np.arange(12) % 2, -1.0, 1.0)
 
-    def fit(visual, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress):
+    def fit(visual, image_rows, tokens, image_of_caption, vocabulary_size, seed, progress, **options):
+        assert options in ({}, {"word_vectors": None, "weighted": True})
         seen["visual"].append(visual)
         seen["fitted"] = (image_rows.tolist(), len(tokens), image_of_caption.tolist(), seed)
         assert tokens.max() == vocabulary_size - 1
@@ -101,7 +102,7 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     monkeypatch.setattr("bssan_tf.baselines.fit_cca", fit)
     rows = recipe.baseline("cca", config, data)
     assert seen["fitted"] == (train.image_rows.tolist(), 52, train.image_of_caption.tolist(), 3)
-    assert seen["scored"] == [(part.image_rows.tolist(), 12)]  # once for two rows
+    assert seen["scored"] == [(part.image_rows.tolist(), 12)] * 2
     assert list(rows) == ["cca", "cca_weighted"]
     row, weighted = rows.values()
     assert (weighted["seed"], weighted["i2t_R@1"]) == (3, 100.0)
@@ -111,7 +112,7 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
     context = with_context(dataclasses.replace(data.features, **known))
     of_context = recipe.baseline("cca_context", config, dataclasses.replace(data, features=context))
     assert of_context == {"cca_context": row, "cca_context_weighted": weighted}
-    regions, objects = seen["visual"]  # fitted once for two rows
+    regions, _, objects, _ = seen["visual"]
     assert (regions is data.features.regions, objects is context.objects) == (True, True)
 
 
@@ -128,7 +129,8 @@ def test_glove_is_for_the_weighted_row_alone(corpus, tmp_path, monkeypatch):
     samples = (data.features.regions, train.image_rows, tokenizer(train.captions), train.image_of_caption)
     part, glove = data.split("val"), load_glove(path, tokenizer.words)[0]
     sides = (data.features.regions, part.image_rows, tokenizer(part.captions))
-    plain, kindred = (fit_cca(*samples, len(tokenizer.words), 3, False, vectors) for vectors in (None, glove))
+    samples = (*samples, len(tokenizer.words), 3, False)
+    plain, kindred = fit_cca(*samples), fit_cca(*samples, glove, weighted=True)
     np.testing.assert_array_equal(rows["cca"]["score"], plain.score_matrix(*sides))
     np.testing.assert_array_equal(rows["cca_weighted"]["score"], kindred.score_matrix(*sides, weighted=True))
     assert not np.allclose(rows["cca_weighted"]["score"], plain.score_matrix(*sides, weighted=True))

@@ -142,17 +142,16 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
     glove[rare] = glove[common]
     model, seen = Bssan(config.model, len(glove), glove=glove), {}
 
-    def fit(*arguments):
-        *_, seen["glove"], seen["kinship"] = arguments
-        seen["cca"] = fit_cca(*arguments)
+    def fit(*samples, **options):
+        seen.update(options, cca=fit_cca(*samples, **options))
         return seen["cca"]
 
     monkeypatch.setattr(starting, "fit_cca", fit)
     before = model.embeddings[-1].get_weights()[0]
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
     starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=2.0, progress=False)
-    np.testing.assert_array_equal(seen["glove"], glove)
-    assert seen["kinship"] == 2
+    np.testing.assert_array_equal(seen["word_vectors"], glove)
+    assert (seen["kinship"], seen["weighted"]) == (2, False)
     cca, after = seen["cca"], model.embeddings[-1].get_weights()[0]
     d = min(cca.text_map.shape[1], after.shape[1])
     assert cca.weights[rare] == 0
@@ -179,6 +178,31 @@ def test_without_the_prior_the_start_is_as_without_glove_vectors(corpus, data):
         seen.append(model.embeddings[-1].get_weights()[0])
     np.testing.assert_array_equal(seen[0], seen[1])
     assert not np.allclose(seen[0], seen[2])
+
+
+@pytest.mark.parametrize(
+    ("values", "most"),
+    [
+        ({}, 6),
+        ({"S": 30}, 9),
+        ({"S": 30, "fusion": 0}, 20),
+        ({"variant": "w2r"}, 9),
+        ({"variant": "w2r", "fusion": 30}, 20),
+    ],
+)
+def test_the_start_s_cca_has_as_many_numbers_as_every_part_can_take(values, most):
+    assert starting._most_numbers(Config().replace(**{"S": 6, "fusion": 9, "E_trained": 20, **values}).model) == most
+
+
+def test_the_start_s_cca_is_selected_as_its_lengths_are_and_with_room_for_its_numbers(corpus, data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        starting, "fit_cca", lambda *samples, **options: seen.append(options) or fit_cca(*samples, **options)
+    )
+    for weighted in (False, True):
+        model, split, tokens = build(corpus, data, **CCA, bilinear=True, fusion=7, weighted_lengths=weighted)
+        starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.0, progress=False)
+    assert [(options["weighted"], options["most"]) for options in seen] == [(False, 7), (True, 7)]
 
 
 def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
