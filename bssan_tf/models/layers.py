@@ -14,6 +14,8 @@ from bssan_tf.config import WITH_STATISTICS
 
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
+EPSILON = 1e-9  # beside squared lengths
+
 
 @register
 class FeatureNorm(tf.keras.layers.Layer):
@@ -151,6 +153,7 @@ class BilinearScore(tf.keras.layers.Layer):
     Call arguments (a list):
         queries, attended: float (B, C, K, F); B t and A u of each word (W2R), A o and B u of each object (O2W).
         mask: bool (B, C, K), False at padding, which counts nowhere.
+            Queries and mask may have 1 in place of B or C.
 
     Returns:
         float (B, C); 0 where there is no query.
@@ -172,11 +175,13 @@ class BilinearScore(tf.keras.layers.Layer):
     def call(self, inputs):
         queries, attended, mask = inputs
         queries *= tf.cast(mask, queries.dtype)[..., None]
-        total, seen = tf.reduce_sum(queries, axis=-2), attended
+        squares, total = attended * attended, tf.reduce_sum(queries, axis=-2)
         if self.weighted:
-            total, seen = self.query_gain * total, self.attended_gain * seen
-        fits = tf.reduce_sum(queries * attended * inverse_length(seen), axis=(-2, -1))
-        return tf.exp(self.log_scale) * fits * inverse_length(total)[..., 0]
+            lengths, total = tf.linalg.matvec(squares, self.attended_gain**2), self.query_gain * total
+        else:
+            lengths = tf.reduce_sum(squares, axis=-1)
+        fits = tf.reduce_sum(queries * attended, axis=-1) * tf.math.rsqrt(lengths + EPSILON)  # (B, C, K)
+        return tf.exp(self.log_scale) * tf.reduce_sum(fits, axis=-1) * inverse_length(total)[..., 0]
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "weighted": self.weighted}
@@ -184,7 +189,7 @@ class BilinearScore(tf.keras.layers.Layer):
 
 def inverse_length(x):
     """1 / |x| over the last axis, kept: (..., F) -> (..., 1); finite, also its gradient, where x is 0."""
-    return tf.math.rsqrt(tf.reduce_sum(x * x, axis=-1, keepdims=True) + 1e-9)
+    return tf.math.rsqrt(tf.reduce_sum(x * x, axis=-1, keepdims=True) + EPSILON)
 
 
 def unit(x):

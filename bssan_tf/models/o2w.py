@@ -18,6 +18,7 @@ from bssan_tf.models.layers import (
     RepeatForCaptions,
     ReplayableDropout,
 )
+from bssan_tf.models.pairing import PairCaptions
 from bssan_tf.models.w2r import drop_for_bilinear, mlp, project, regularizer
 
 
@@ -68,7 +69,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     parts = [repeated, u]
     if config.fusion:
         Ao, Bu = project(config, l2, "o2w_fusion", drop_for_bilinear(config, "o2w_fusion_dropout", 4, scaled), u)
-        Ao = RepeatForCaptions(name="o2w_projected")([Ao, states])
+        Ao = PairCaptions("own", name="o2w_projected")(Ao)  # (B, 1, P, F), the same for every caption
         parts.append(tf.keras.layers.Multiply(name="o2w_fusion_product")([Ao, Bu]))
     c = tf.keras.layers.Concatenate(name="o2w_concat")(parts)  # c = [o ; u], (B, C, P, Q + S)
     rows = KeepValidObjects(name="o2w_rows")([c, valid])
@@ -77,7 +78,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     y = mlp(config.o2w_mlp, l2, "o2w_mlp", rows, silent=config.bilinear)  # Eq. 13
     y = MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
     if config.bilinear:
-        real = RepeatForCaptions(name="o2w_real")([valid, states])
+        real = PairCaptions("own", name="o2w_real")(valid)
         beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="o2w_bilinear")([Ao, Bu, real])
         y = tf.keras.layers.Add(dtype="float32", name="o2w_sum")([y, beside])
     inputs = {"objects": objects, "valid": valid, "states": states, "mask": mask, "uniform": uniform}
