@@ -8,6 +8,7 @@ from pathlib import Path
 from bssan_tf import cli
 from bssan_tf.config import (
     FEATURE_NORMS,
+    HINGES,
     LOSSES,
     NEGATIVE_ATTENTION,
     NEGATIVE_SOURCES,
@@ -87,13 +88,18 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training (defaults: the preset's)")
     group.add_argument("--loss", choices=LOSSES, help="Eq. 7, or a softmax over positive and negatives")
     group.add_argument("--margin", type=float, help="M of Eq. 7")
+    group.add_argument("--hinge", choices=HINGES, help="what --loss hinge takes of a positive's negatives (mean)")
     group.add_argument("--l2", type=float, help="δ of Eq. 18")
     group.add_argument("--negative-attention", choices=NEGATIVE_ATTENTION, help="uniform: Eq. 8")
     group.add_argument("--mixed-share", type=float, help="share of the negatives under Eq. 8 with `mixed`")
     group.add_argument(
         "--uniform-positives", type=float, metavar="SHARE", help="share of the positives under Eq. 8, too (0)"
     )
-    group.add_argument("--negative-source", choices=NEGATIVE_SOURCES, help="random captions, or those of the batch")
+    group.add_argument(
+        "--negative-source",
+        choices=NEGATIVE_SOURCES,
+        help="captions at random, the next of the batch, or those of it with the highest O2W scores",
+    )
     group.add_argument("--negatives", type=int, metavar="K", help="negatives for each positive")
     group.add_argument(
         "--all-pairs",
@@ -101,11 +107,19 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="WEIGHT",
         help="of a second loss: the bilinear scores of all pairs of the batch; 0 for none",
     )
+    group.add_argument(
+        "--pooled-pairs",
+        type=float,
+        metavar="WEIGHT",
+        help="of a third loss: the same under even attention, that is of pooled words and regions or objects (0)",
+    )
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
     group.add_argument("--learning-rate", type=float, help="after the warm-up")
     group.add_argument("--o2w-rate", type=float, metavar="SHARE", help="of the rate, for O2W's own weights (1)")
     group.add_argument("--momentum", type=float, help="of sgd")
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient; 0 for none")
+    group.add_argument("--weight-decay", type=float, help="of kernels, as in AdamW, times the learning rate (0)")
+    group.add_argument("--ema", type=float, metavar="KEEP", help="take moving averages of the weights; 0.99, say (0)")
     group.add_argument("--warmup-steps", type=int, metavar="N", help="steps over which the rate rises from 0")
     group.add_argument(
         "--schedule", choices=SCHEDULES, help="the rate falls when rsum stays, or as a cosine over --epochs"

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from benchmarks import operations, workload
 from bssan_tf import cli
-from bssan_tf.compiling import compile_siamese, in_bfloat16
+from bssan_tf.compiling import compile_siamese, copy_of
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.features.store import Features
@@ -109,7 +109,7 @@ def needed(config: Config, words: np.ndarray) -> float:
     model = config.model
     texts = words.sum() / len(words) * 8 * model.S * 2 * (model.E + model.S)  # Bi-LSTM, once a caption
     captions = config.training.batch_size * (
-        1 if config.training.negative_source == "batch" else 1 + config.training.negatives
+        1 if config.training.negative_source != "random" else 1 + config.training.negatives
     )
     steps = len(words) / (config.training.batch_size * (1 + config.training.negatives))
     per_pair = sum(operations.w2r_pair(model, int(n)) + operations.o2w_pair(model, int(n), text=False) for n in words)
@@ -125,7 +125,7 @@ class Ours:
         self.stream, self.config = stream, config
         model = Bssan(config.model, vocabulary, config.training.l2)
         if config.training.mixed_precision:
-            model = in_bfloat16(model)
+            model = copy_of(model, in_bfloat16=True)
         self.siamese = model.siamese(config.training)
         compile_siamese(self.siamese, config)
         self.step = tf.function(self.siamese.train_step, reduce_retracing=True)  # what fit() calls

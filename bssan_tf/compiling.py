@@ -1,14 +1,14 @@
 """What a model is trained with: its losses and their weights, metrics, optimizer, and precision of the products.
 
 In: a Bssan or its siamese network, and the run's Config. Out: the siamese network compiled in place, ready to fit, or
-a copy of the model that multiplies in bfloat16.
+a copy of the model that is trained in its place.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.config import Config
+from bssan_tf.config import Config, TrainingConfig
 from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
@@ -17,32 +17,49 @@ from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     """Losses of Eq. 7 and 17 with the weights of Eq. 18 (δ is in the layers), and the optimizer."""
     training = config.training
-    symmetric = training.negative_source == "batch"
-    if training.loss == "hinge":
-        loss = PairwiseHinge(training.margin, symmetric)
-    else:
-        loss = RankingSoftmax(symmetric)
-    rates = {"learning_rate": training.learning_rate, "o2w_rate": training.o2w_rate}
-    clip = training.clip_norm or None
-    if training.optimizer == "sgd":
-        optimizer = TwoRateSGD(**rates, momentum=training.momentum, global_clipnorm=clip)
-    else:
-        optimizer = TwoRateAdam(**rates, global_clipnorm=clip)
     names = list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
-    weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
+    more = {"all": training.all_pairs, "pooled": training.pooled_pairs}
+    weights |= {f"{name}_{kind}": factor * weights[name] for name in weights for kind, factor in more.items()}
+    losses = {name: _loss(training, of_all="_" in name) for name in names}
+    prefixes = {name: "" if len(names) > 1 else f"{name}_" for name in names}
+    optimizer = _optimizer(training)
+    decaying = ("kernel:0", "/W:0")  # what the L2 term covers, too
+    optimizer.exclude_from_weight_decay([v for v in siamese.trainable_variables if not v.name.endswith(decaying)])
     siamese.compile(
         optimizer=optimizer,
-        loss={name: loss for name in names},
+        loss=losses,
         loss_weights={name: weights[name] for name in names},
-        metrics={name: _metrics(loss, training.margin, "" if len(names) > 1 else f"{name}_") for name in names},
+        metrics={name: _metrics(losses[name], training.margin, prefixes[name]) for name in names},
     )
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
 
 
-def in_bfloat16(model: Bssan) -> Bssan:
-    """A model with the same weights whose products are in bfloat16; weights and scores stay float32."""
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:
+    """The ranking loss, in both directions where each caption was scored with as many pictures, too."""
+    symmetric = of_all or training.negative_source == "batch"
+    if training.loss == "hinge":
+        return PairwiseHinge(training.margin, symmetric, training.hinge)
+    return RankingSoftmax(symmetric)
+
+
+def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
+    options = {
+        "learning_rate": training.learning_rate,
+        "o2w_rate": training.o2w_rate,
+        "global_clipnorm": training.clip_norm or None,
+        "weight_decay": training.weight_decay or None,
+        "use_ema": training.ema > 0,
+        "ema_momentum": training.ema,
+    }
+    if training.optimizer == "sgd":
+        return TwoRateSGD(**options, momentum=training.momentum)
+    return TwoRateAdam(**options)
+
+
+def copy_of(model: Bssan, in_bfloat16: bool) -> Bssan:
+    """A model with the same weights, for training; weights and scores are float32, products bfloat16 on request."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if in_bfloat16 else "float32")
     try:
         other = Bssan(model.config, model.vocabulary_size, model.l2)
     finally:

@@ -15,8 +15,9 @@ from bssan_tf.errors import UserError
 
 VARIANTS = ("full", "w2r", "o2w", "no_reg")
 NEGATIVE_ATTENTION = ("uniform", "learned", "mixed")
-NEGATIVE_SOURCES = ("random", "batch")
+NEGATIVE_SOURCES = ("random", "batch", "hardest")
 LOSSES = ("hinge", "softmax")
+HINGES = ("mean", "sum", "max", "semi_hard")
 WITH_STATISTICS = ("standard", "centred")  # norms that are fitted to the training pictures
 FEATURE_NORMS = ("none", "l2", "sqrt", "sqrt_l2", *WITH_STATISTICS)
 OPTIMIZERS = ("sgd", "adam")
@@ -86,6 +87,7 @@ class TrainingConfig:
 
     loss: str = "hinge"
     margin: float = 0.2
+    hinge: str = "mean"  # what becomes of the hinges of a positive's K negatives
     l2: float = 0.01  # δ
     negative_attention: str = "uniform"
     mixed_share: float = 0.5  # share of the negatives under Eq. 8 with `mixed`
@@ -93,11 +95,14 @@ class TrainingConfig:
     negative_source: str = "random"
     negatives: int = 1  # K
     all_pairs: float = 0.0  # weight of the loss of the bilinear scores of all B x B pairs; 0: not computed
+    pooled_pairs: float = 0.0  # the same with even attention, that is of pooled words, regions and objects
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     o2w_rate: float = 1.0  # share of the learning rate that O2W's own weights take
     momentum: float = 0.9
     clip_norm: float = 0.0  # 0: none
+    weight_decay: float = 0.0  # share of the learning rate by which kernels shrink each step, beside the gradient
+    ema: float = 0.0  # what the moving average of the weights keeps each step; 0: the last weights are taken
     warmup_steps: int = 0
     schedule: str = "plateau"  # how the rate falls: when rsum stays, or as a cosine over `epochs`
     batch_size: int = 64  # B
@@ -214,6 +219,8 @@ class Config:
             "validation_captions",
             "early_signs",
             "all_pairs",
+            "pooled_pairs",
+            "weight_decay",
             "glove_prior",
         ):
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
@@ -229,9 +236,16 @@ class Config:
         _require(training.loss != "hinge" or training.margin > 0, "margin", training.margin, "above 0")
         for name in ("dropout", "word_dropout"):
             _require(0 <= getattr(model, name) < 1, name, getattr(model, name), "in [0, 1)")
-        fits = model.bilinear and training.negative_source == "batch"
-        rule = "0 without --bilinear and --negative-source batch"
-        _require(fits or not training.all_pairs, "all_pairs", training.all_pairs, rule)
+        _require(0 <= training.ema < 1, "ema", training.ema, "in [0, 1)")
+        of_batch = training.negative_source != "random"
+        rule = "0 without --bilinear, or with --negative-source random"
+        for name in ("all_pairs", "pooled_pairs"):
+            value = getattr(training, name)
+            _require((model.bilinear and of_batch) or not value, name, value, rule)
+        chosen = training.negative_source == "hardest"
+        rule = "batch or random without --bilinear and O2W, whose scores choose"
+        fits = model.bilinear and model.variant != "w2r"
+        _require(fits or not chosen, "negative_source", training.negative_source, rule)
         _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
         _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
         fits = model.bilinear or not model.weighted_lengths
@@ -240,7 +254,7 @@ class Config:
         own = model.o2w_attention_scale
         _require(own is None or own >= 0, "o2w_attention_scale", own, "0 or more")
         _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
-        if training.negative_source == "batch":
+        if of_batch:
             _require(
                 training.batch_size > training.negatives,
                 "negatives",
@@ -255,6 +269,7 @@ _CHOICES = {
     "region_norm": FEATURE_NORMS,
     "object_norm": FEATURE_NORMS,
     "loss": LOSSES,
+    "hinge": HINGES,
     "negative_attention": NEGATIVE_ATTENTION,
     "negative_source": NEGATIVE_SOURCES,
     "optimizer": OPTIMIZERS,

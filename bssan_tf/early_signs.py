@@ -65,7 +65,8 @@ class Probe:
         inputs = {**gather(features, part.image_rows), "tokens": tokens[:, : longest(tokens)]}
         self.model, self.margin = model, training.margin
         self.inputs = {name: tf.constant(inputs[name]) for name in model.scorer.input}
-        shown = dataclasses.replace(training, negative_source="batch", negatives=NEGATIVES, all_pairs=0.0)
+        alone = {"negatives": NEGATIVES, "all_pairs": 0.0, "pooled_pairs": 0.0}
+        shown = dataclasses.replace(training, negative_source="batch", **alone)
         learned = dataclasses.replace(shown, negative_attention="learned", uniform_positives=0.0)
         uniform = dataclasses.replace(shown, negative_attention="uniform", uniform_positives=1.0)
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]

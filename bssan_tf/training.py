@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import callbacks as cb
-from bssan_tf.compiling import compile_siamese, in_bfloat16
+from bssan_tf.compiling import compile_siamese, copy_of
 from bssan_tf.config import Config, TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.devices import make_strategy
@@ -135,7 +135,7 @@ def _check_replicas(training: TrainingConfig, strategy: tf.distribute.Strategy) 
     if training.batch_size % replicas:
         raise UserError(f"--batch-size {training.batch_size}: must be a multiple of the {replicas} devices")
     share = training.batch_size // replicas
-    if training.negative_source == "batch" and share <= training.negatives:
+    if training.negative_source != "random" and share <= training.negatives:
         raise UserError(
             f"--batch-size {training.batch_size}: {share} pairs on each of {replicas} devices leave no "
             f"{training.negatives} others as negatives; take a larger batch or fewer --negatives"
@@ -190,7 +190,8 @@ class _Job:
         if not done:
             self._start()
         with self.strategy.scope():
-            self.trained = in_bfloat16(self.model) if training.mixed_precision else self.model
+            apart = training.mixed_precision or training.ema  # what is trained is not what is measured
+            self.trained = copy_of(self.model, training.mixed_precision) if apart else self.model
             siamese = self.trained.siamese(training)
             compile_siamese(siamese, config)
         callbacks = self._callbacks(siamese)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_fixtures import random_pairs, tiny_config
+from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
 from bssan_tf.errors import UserError
 from bssan_tf.models.attention import COSINE_SCALE, ObjectToWordAttention, WordToRegionAttention
@@ -152,3 +152,91 @@ def test_all_pairs_teach_attention_and_fusion_but_no_mlp():
 def test_all_pairs_need_a_bilinear_score_and_a_batch(values):
     with pytest.raises(UserError, match="--all-pairs"):
         tiny_config("improved", **{"all_pairs": 1.0, **values}).check()
+
+
+def test_scores_of_pooled_pairs_are_cosines_of_pooled_words_and_pictures():
+    config = tiny_config("improved", dropout=0.0, all_pairs=0.5, pooled_pairs=0.5, weighted_lengths=False).check()
+    model = Bssan(config.model, VOCABULARY)
+    siamese, inputs = model.siamese(config.training), random_pairs(config, 8)
+    outputs = siamese(inputs, training=False)
+    assert set(outputs) == {f"{part}{kind}" for part in ("w2r", "o2w") for kind in ("", "_all", "_pooled")}
+    A, B = (model.w2r.get_layer(f"w2r_fusion_{side}").get_weights()[0] for side in "AB")
+    words = model.scorer.get_layer("embedding").get_weights()[0][inputs["tokens"]] * (inputs["tokens"] > 0)[..., None]
+    pictures, captions = (
+        model.w2r.get_layer("region_norm")(inputs["regions"]).numpy().mean(axis=1) @ A,
+        words.sum(1) @ B,
+    )
+    cosines = pictures @ captions.T / np.outer(*(np.linalg.norm(side, axis=1) for side in (pictures, captions)))
+    column = (np.arange(8)[:, None] + np.arange(8)) % 8  # the positive first
+    expected = 14 * np.take_along_axis(cosines, column, axis=1)
+    np.testing.assert_allclose(outputs["w2r_pooled"], expected, atol=1e-3)
+    assert not np.allclose(outputs["w2r_all"], expected, atol=1e-2)
+
+
+def test_pooled_pairs_teach_no_attention():
+    config = tiny_config("improved", dropout=0.0, all_pairs=0.0, pooled_pairs=1.0)
+    siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
+    with tf.GradientTape() as tape:
+        outputs = siamese(random_pairs(config, 8), training=True)
+        loss = tf.add_n([tf.reduce_sum(outputs[f"{part}_pooled"][:, 0]) for part in ("w2r", "o2w")])
+    gradients = tape.gradient(loss, siamese.trainable_variables, unconnected_gradients="zero")
+    taught = {v.name for v, g in zip(siamese.trainable_variables, gradients) if tf.convert_to_tensor(g).numpy().any()}
+    assert {
+        "w2r_fusion_A/kernel:0",
+        "w2r_fusion_B/kernel:0",
+        "o2w_fusion_A/kernel:0",
+        "embedding/embeddings:0",
+    } <= taught
+    assert not {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_mlp_dense1/kernel:0"} & taught
+
+
+def test_the_hardest_negatives_are_those_of_the_highest_o2w_score():
+    config = tiny_config("improved", dropout=0.0, negatives=3, all_pairs=1.0, negative_source="hardest").check()
+    model = Bssan(config.model, VOCABULARY)
+    inputs = random_pairs(config, 8)
+    outputs = model.siamese(config.replace(negative_attention="learned").training)(inputs, training=False)
+    whole = dict.fromkeys(("w2r", "o2w"))
+    for part in whole:  # (V_i, T_j)
+        pairs = [{name: np.repeat(inputs[name], 8, axis=0) for name in ("regions", "objects", "valid")}]
+        pairs[0]["tokens"] = np.tile(inputs["tokens"], (8, 1))
+        whole[part] = model.scorer(pairs[0])[part].numpy().reshape(8, 8)
+    for i in range(8):
+        steps = 1 + np.argsort(-outputs["o2w_all"].numpy()[i, 1:])[:3]
+        for part in whole:
+            np.testing.assert_allclose(outputs[part][i], whole[part][i, [i, *(i + steps) % 8]], atol=1e-5)
+
+
+def test_the_choice_of_the_hardest_gets_no_gradient():
+    config = tiny_config(
+        "improved", dropout=0.0, all_pairs=0.0, negative_source="hardest", negative_attention="uniform"
+    )
+    siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
+    assert set(siamese.output) == {"w2r", "o2w"}
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(siamese(random_pairs(config, 8), training=True)["w2r"])
+    weights = [v for v in siamese.trainable_variables if v.name.startswith("o2w")]
+    assert weights
+    assert tape.gradient(loss, weights) == [None] * len(weights)
+
+
+@pytest.mark.parametrize(
+    "values", [{"variant": "w2r"}, {"bilinear": False, "weighted_lengths": False, "all_pairs": 0.0}]
+)
+def test_the_hardest_need_a_score_that_chooses_them(values):
+    with pytest.raises(
+        UserError, match="--negative-source hardest: must be batch or random without --bilinear and O2W"
+    ):
+        tiny_config("improved", **{"negative_source": "hardest", **values}).check()
+
+
+def test_only_the_next_captions_rank_pictures_for_a_caption(monkeypatch):
+    from bssan_tf.compiling import compile_siamese
+
+    seen = {}
+    monkeypatch.setattr(tf.keras.Model, "compile", lambda self, **options: seen.update(options["loss"]))
+    for source, both in (("batch", True), ("hardest", False)):
+        config = tiny_config("improved", negative_source=source, all_pairs=1.0, pooled_pairs=1.0)
+        compile_siamese(Bssan(config.model, VOCABULARY).siamese(config.training), config)
+        assert {name: loss.symmetric for name, loss in seen.items()} == {
+            name: both or "_" in name for name in ("w2r", "o2w", "w2r_all", "o2w_all", "w2r_pooled", "o2w_pooled")
+        }

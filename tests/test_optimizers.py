@@ -50,3 +50,50 @@ def test_a_training_step_moves_o2w_alone_by_the_share(optimizer):
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(UserError, match=r"--o2w-rate 0\.0: must be above 0"):
         tiny_config("improved", o2w_rate=0.0).check()
+
+
+def trained_one_step(**values):
+    """A siamese network and its trainable weights before and after a step."""
+    config = tiny_config("improved", dropout=0.0, word_dropout=0.0, l2=0.0, **values).check()
+    tf.keras.utils.set_random_seed(0)
+    siamese = Bssan(config.model, 12).siamese(config.training)
+    compile_siamese(siamese, config)
+    before = [w.numpy() for w in siamese.trainable_variables]
+    siamese.train_on_batch(random_pairs(config, 8), {name: np.zeros((8, 3), np.float32) for name in siamese.output})
+    return siamese, before, [w.numpy() for w in siamese.trainable_variables]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weight_decay_shrinks_kernels_and_nothing_else(optimizer):
+    rate, values = 0.01, {"optimizer": optimizer, "learning_rate": 0.01, "all_pairs": 0.0, "clip_norm": 0.0}
+    siamese, before, plain = trained_one_step(**values)
+    *_, decayed = trained_one_step(**values, weight_decay=0.5)
+    shrunk = set()
+    for variable, start, without, with_it in zip(siamese.trainable_variables, before, plain, decayed):
+        is_kernel = variable.name.endswith(("kernel:0", "/W:0"))
+        expected = without - rate * 0.5 * start if is_kernel else without
+        np.testing.assert_allclose(with_it, expected, atol=2e-6, err_msg=variable.name)
+        if is_kernel:
+            shrunk.add(variable.name)
+    assert {"w2r_attention/W:0", "w2r_fusion_A/kernel:0", "w2r_lstm/lstm_cell/recurrent_kernel:0"} <= shrunk
+    assert len(shrunk) < len(before)
+
+
+def test_the_moving_average_is_kept_beside_the_weights():
+    siamese, before, after = trained_one_step(all_pairs=0.0, ema=0.75, learning_rate=0.01)
+    siamese.optimizer.finalize_variable_values(siamese.trainable_variables)
+    for variable, start, end in zip(siamese.trainable_variables, before, after):
+        np.testing.assert_allclose(variable, 0.75 * start + 0.25 * end, atol=1e-6, err_msg=variable.name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ema": 1.0}, r"--ema 1\.0: must be in \[0, 1\)"),
+        ({"weight_decay": -1.0}, r"--weight-decay -1\.0: must be 0 or more"),
+        ({"hinge": "median"}, r"--hinge median: must be one of mean, sum, max, semi_hard"),
+    ],
+)
+def test_bad_values_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        tiny_config("improved", **values).check()

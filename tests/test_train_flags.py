@@ -64,3 +64,14 @@ def test_w2r_has_no_objects_to_put_in_context():
     assert not config_of("--variant w2r").data.object_context
     assert config_of("--variant w2r --object-context").data.object_context
     assert config_of("--variant o2w").data.object_context
+
+
+def test_flags_of_what_no_preset_has():
+    flags = "--loss hinge --hinge semi_hard --negative-source hardest --pooled-pairs 0.5 --weight-decay 0.1 --ema 0.99"
+    training, plain = config_of(flags).training, config_of("").training
+    names = ("loss", "hinge", "negative_source", "pooled_pairs", "weight_decay", "ema")
+    assert [getattr(training, name) for name in names] == ["hinge", "semi_hard", "hardest", 0.5, 0.1, 0.99]
+    assert [getattr(plain, name) for name in names] == ["softmax", "mean", "batch", 0, 0, 0]
+    assert training.all_pairs == plain.all_pairs == 1  # of the batch, too
+    with pytest.raises(UserError, match=r"--pooled-pairs 0\.5: must be 0 without --bilinear"):
+        config_of("--no-bilinear --pooled-pairs 0.5")

@@ -7,7 +7,7 @@ from model_fixtures import VOCABULARY, random_pairs, tiny_config
 from training_fixtures import make_config, write_features
 
 from bssan_tf import training
-from bssan_tf.compiling import compile_siamese, in_bfloat16
+from bssan_tf.compiling import compile_siamese, copy_of
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import RunFolder
 
@@ -53,7 +53,7 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
     config = tiny_config(name, H=32, S=32, M=64, Q=64, D=20, E_trained=32, batch_size=16, dropout=0.0)
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     inputs, losses, gradients = random_batch(config), [], []
-    for one in (model, in_bfloat16(model)):
+    for one in (model, copy_of(model, in_bfloat16=True)):
         siamese = one.siamese(config.training)
         compile_siamese(siamese, config)
         with tf.GradientTape() as tape:
@@ -116,3 +116,19 @@ def test_lstms_meet_cudnns_conditions():
             assert layer.compute_dtype == "float32"
         mask = tf.constant(random_batch(config)["tokens"] != 0)
         assert gru_lstm_utils.is_cudnn_supported_inputs(mask, time_major=False, sequence_lengths=None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"negative_source": "hardest", "pooled_pairs": 0.5, "weight_decay": 0.1, "ema": 0.9},
+        {"negative_source": "hardest", "loss": "hinge", "hinge": "max", "all_pairs": 0.0},
+        {"loss": "hinge", "hinge": "semi_hard", "margin": 2.0},
+        {"loss": "hinge", "hinge": "sum", "optimizer": "sgd", "weight_decay": 0.1},
+    ],
+)
+def test_what_no_preset_has_trains_too(corpus, tmp_path, values):
+    config = make_config(corpus, epochs=2, **{"bilinear": True, "all_pairs": 1.0, **values})
+    metrics = training.train(config, RunFolder(tmp_path / "run"), progress=False)
+    assert metrics["epochs"] == 2
+    assert metrics["rsum"] > 0

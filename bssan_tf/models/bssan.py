@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,15 @@ import tensorflow as tf
 from bssan_tf.config import ModelConfig, TrainingConfig
 from bssan_tf.models.layers import MatchingScore, ReplayableDropout, WordMask
 from bssan_tf.models.o2w import build_o2w, build_o2w_text
-from bssan_tf.models.pairing import FirstCaption, JoinNegatives, PairCaptions, PositiveFirst, UniformPairs
+from bssan_tf.models.pairing import (
+    FirstCaption,
+    HardestCaptions,
+    JoinNegatives,
+    PairCaptions,
+    PositiveFirst,
+    TakeCaptions,
+    UniformPairs,
+)
 from bssan_tf.models.w2r import build_w2r
 
 
@@ -95,7 +104,7 @@ class Bssan:
             text["states"] = self.o2w_text({"words": words, "mask": mask})
         return text
 
-    def _paired(self, inputs: dict, text: dict, pair: PairCaptions, attention: UniformPairs) -> dict[str, dict]:
+    def _paired(self, inputs: dict, text: dict, pair: Callable, attention: UniformPairs) -> dict[str, dict]:
         """Inputs of both networks, by name, for pictures and the captions of `_read` that `pair` lays beside them."""
         mask = pair(text["mask"])  # (B, C, L)
         shared = {"mask": mask, "uniform": attention(mask)}
@@ -118,13 +127,13 @@ class Bssan:
         networks = {"w2r": self.w2r} if self.has_w2r else {}
         return networks | ({"o2w": self.o2w} if self.has_o2w else {})
 
-    def _bilinear_scores(self, given: dict[str, dict]) -> dict[str, tf.Tensor]:
-        """The bilinear scores alone, without LSTM and MLP, which are the costly part."""
-        outputs = {}
+    def _scores_of_all(self, inputs: dict, text: dict, kind: str, uniform: UniformPairs) -> dict[str, tf.Tensor]:
+        """The bilinear scores alone, without LSTM and MLP, which are the costly part, of all pairs of a batch."""
+        outputs, given = {}, self._paired(inputs, text, PairCaptions("all", name=f"pair_{kind}"), uniform)
         for name, network in self._networks().items():
             layer = network.get_layer(f"{name}_bilinear")
-            fits = tf.keras.Model(network.input, layer.output, name=f"{name}_fits")(given[name])
-            outputs[f"{name}_all"] = PositiveFirst(name=f"{name}_all")(fits)
+            fits = tf.keras.Model(network.input, layer.output, name=f"{name}_fits_{kind}")(given[name])
+            outputs[f"{name}_{kind}"] = PositiveFirst(name=f"{name}_{kind}")(fits)
         return outputs
 
     def _add_total(self, outputs: dict) -> dict[str, tf.Tensor]:
@@ -147,7 +156,8 @@ class Bssan:
 
         Inputs as the scorer's, and `negative_tokens` (B, K, L) where negatives are random captions.
         Outputs `w2r` and `o2w`, float32 (B, 1 + K), the positive pair in column 0; with `all_pairs` also `w2r_all` and
-        `o2w_all`, float32 (B, B), bilinear scores with every caption of the replica's batch, the positive in column 0.
+        `o2w_all`, float32 (B, B), bilinear scores with every caption of the replica's batch, the positive in column 0;
+        with `pooled_pairs` the same under even attention, `w2r_pooled` and `o2w_pooled`.
         """
         inputs = self._picture_inputs()
         inputs["tokens"] = captions = tf.keras.Input((None,), dtype="int32", name="tokens")
@@ -156,14 +166,26 @@ class Bssan:
                 (training.negatives, None), dtype="int32", name="negative_tokens"
             )
             captions = JoinNegatives(name="captions")([captions, inputs["negative_tokens"]])
-        pair = PairCaptions(training.negative_source, training.negatives, name="pair")
         attention = UniformPairs(
             training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
         )
-        text = self._read(captions)
+        text, of_all = self._read(captions), {}
+        pair = PairCaptions(training.negative_source, training.negatives, name="pair")
+        learned = UniformPairs("learned", name="attend_all")
+        if training.negative_source == "hardest":
+            of_all = self._scores_of_all(inputs, text, "all", learned)
+            pair = self._hardest(of_all["o2w_all"], training.negatives)
         outputs = self._scores(self._paired(inputs, text, pair, attention))
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
         if training.all_pairs:
-            pair, attention = PairCaptions("all", name="pair_all"), UniformPairs("learned", name="attend_all")
-            outputs |= self._bilinear_scores(self._paired(inputs, text, pair, attention))
+            outputs |= of_all or self._scores_of_all(inputs, text, "all", learned)
+        if training.pooled_pairs:
+            even = UniformPairs("uniform", positives=1.0, name="attend_evenly")
+            outputs |= self._scores_of_all(inputs, text, "pooled", even)
         return tf.keras.Model(inputs, outputs, name="siamese")
+
+    @staticmethod
+    def _hardest(scores: tf.Tensor, negatives: int) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What lays beside each picture its own caption and those of others with the highest scores (B, B)."""
+        chosen, take = HardestCaptions(negatives, name="hardest")(scores), TakeCaptions(name="pair_hardest")
+        return lambda captions: take([captions, chosen])

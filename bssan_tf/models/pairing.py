@@ -55,6 +55,41 @@ class PositiveFirst(tf.keras.layers.Layer):
 
 
 @register
+class HardestCaptions(tf.keras.layers.Layer):
+    """Which captions a picture is compared with: its own, and those of the batch that it fits best beside it.
+
+    Args:
+        negatives: K.
+
+    Call argument: scores float (B, B), the positive in column 0 (`PositiveFirst`); they get no gradient.
+
+    Returns:
+        int32 (B, 1 + K), places in the batch.
+    """
+
+    def __init__(self, negatives: int, **kwargs):
+        super().__init__(**kwargs)
+        self.negatives = negatives
+
+    def call(self, scores):
+        own = tf.range(tf.shape(scores)[0])[:, None]
+        steps = 1 + tf.math.top_k(scores[:, 1:], self.negatives).indices  # column k is the caption k places on
+        return tf.concat([own, (own + steps) % tf.shape(scores)[0]], axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "negatives": self.negatives}
+
+
+@register
+class TakeCaptions(tf.keras.layers.Layer):
+    """Captions (B, ...) at places int (B, C) of the batch: (B, C, ...)."""
+
+    def call(self, inputs):
+        captions, places = inputs
+        return tf.gather(captions, places)
+
+
+@register
 class JoinNegatives(tf.keras.layers.Layer):
     """tokens (B, L) and negative tokens (B, K, L) -> (B (1 + K), L), picture by picture, the positive first."""
 
