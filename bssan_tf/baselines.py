@@ -14,20 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from bssan_tf import metrics
-from bssan_tf.correlations import KINSHIP, Solver, Sums, maps_of_kin, token_values
+from bssan_tf.cca_selection import DIMENSIONS, Samples, held_back, select
+from bssan_tf.correlations import KINSHIP, Solver, maps_of_kin, project_bags, unit_rows
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
-TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
-DIMENSIONS = (32, 64, 128, 256, 512)
-POWERS = (0.0, 1.0, 2.0)
 _MAX_WORDS = 4000  # the text covariance is V x V
 _MIN_CAPTIONS = 2  # a word of a single caption links nothing
 _MIN_IMAGES = 10
-_HELD_SHARE, _MAX_HELD = 0.2, 1000
 _BLOCK = 64  # images pooled at once
 _UNKNOWN = 1  # ids 0 and 1 are padding and the unknown word
 
@@ -63,7 +58,7 @@ class Cca:
 
     def project_captions(self, tokens: np.ndarray) -> np.ndarray:
         """Vectors float32 (N_c, d) of captions given as token ids int (N_c, L), less the training captions' mean."""
-        return (_project_bags(tokens, self.weights, self.text_map) - self.text_mean @ self.text_map) * self.scale
+        return (project_bags(tokens, self.weights, self.text_map) - self.text_mean @ self.text_map) * self.scale
 
     def score_matrix(
         self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: bool = False
@@ -73,9 +68,9 @@ class Cca:
         """
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
         if not weighted:
-            return _unit(images) @ _unit(captions).T
+            return unit_rows(images) @ unit_rows(captions).T
         # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.
-        return _unit(images, self.text_deviations) @ _unit(captions, self.image_deviations).T
+        return unit_rows(images, self.text_deviations) @ unit_rows(captions, self.image_deviations).T
 
 
 def fit_cca(
@@ -124,16 +119,12 @@ def fit_cca(
     used = np.flatnonzero(weights)
     vectors = None if word_vectors is None or not kinship else _centred(word_vectors, tokens, used)
     kin = None if vectors is None else vectors[used]
-    images = pool_regions(regions, image_rows, progress)  # (N_i, M)
+    samples = Samples(pool_regions(regions, image_rows, progress), tokens, owner, weights, used)
 
-    is_held = _held_back(n_images, seed)
-    n_held = int(is_held.sum())
-    held, rest = np.flatnonzero(is_held[owner]), np.flatnonzero(~is_held[owner])  # captions
-    rest_sums = Sums.of(images, tokens[rest], owner[rest], weights, used)
-    chosen = _select(rest_sums, images, tokens[held], owner[held], weights, used, kin, kinship, weighted, most)
-    logger.info("CCA: chosen on %d held-back training images: %s", n_held, chosen)
+    part_of = held_back(n_images, seed)
+    chosen, sums = select(samples, part_of, kin, kinship, weighted, most)
+    logger.info("CCA: chosen on %d held-back training images: %s", chosen["held_images"], chosen)
 
-    sums = rest_sums + Sums.of(images, tokens[held], owner[held], weights, used)
     solver = Solver(sums, chosen["text_ridge"], kin, kinship)
     d = chosen["dimension"]
     image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
@@ -152,16 +143,8 @@ def fit_cca(
         scale=scale.astype(np.float32),
         image_deviations=_deviations(sums.xx / sums.n, sums.x_mean, image_map * scale),
         text_deviations=_deviations(sums.yy / sums.n, sums.y_mean, text_map * scale),
-        chosen={**chosen, "held_images": n_held},
+        chosen=chosen,
     )
-
-
-def _held_back(images: int, seed: int) -> np.ndarray:
-    """Which images are held back for the selection: bool (N_i,)."""
-    is_held = np.zeros(images, bool)
-    count = min(_MAX_HELD, max(2, int(_HELD_SHARE * images)))
-    is_held[np.random.default_rng(seed).permutation(images)[:count]] = True
-    return is_held
 
 
 def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | None:
@@ -186,7 +169,7 @@ def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = F
     for start in tqdm(starts, desc="CCA: pooling regions", unit="block", disable=not progress):
         block = np.asarray(regions[rows[start : start + _BLOCK]], np.float32)  # (b, D, M)
         pooled[start : start + _BLOCK] = block.mean(axis=1)
-    return _unit(np.sign(pooled) * np.sqrt(np.abs(pooled)))
+    return unit_rows(np.sign(pooled) * np.sqrt(np.abs(pooled)))
 
 
 def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
@@ -213,45 +196,6 @@ def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     return np.where(captions > 0, np.log(len(tokens) / np.maximum(captions, 1)), 0).astype(np.float32)
 
 
-def _project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) -> np.ndarray:
-    """Unit bags times text_map (V, d): float32 (N_c, d), without making the bags."""
-    values = token_values(tokens, weights)
-    projected = np.zeros((len(tokens), text_map.shape[1]), np.float32)
-    for position in range(tokens.shape[1]):
-        projected += values[:, position, None] * text_map[tokens[:, position]]
-    return projected
-
-
-def _select(sums: Sums, images, tokens, owner, weights, used, kin, kinship, weighted, most) -> dict:
-    """The ridges, dimension and power with the highest rsum on held-back captions and their images."""
-    held_images, owner = np.unique(owner, return_inverse=True)
-    centred = images[held_images] - sums.x_mean
-    best: dict = {"held_rsum": -1.0}
-    for text_ridge in TEXT_RIDGES:
-        solver = Solver(sums, text_ridge, kin, kinship)
-        for image_ridge in IMAGE_RIDGES:
-            image_map, text_map, correlations = solver.solve(image_ridge)
-            full_map = np.zeros((len(weights), text_map.shape[1]), np.float32)
-            full_map[used] = text_map
-            x = centred @ image_map
-            y = _project_bags(tokens, weights, full_map) - sums.y_mean @ text_map
-            for d in sorted({min(d, most, len(correlations)) for d in DIMENSIONS}):
-                for power in POWERS:
-                    scale = correlations[:d] ** power
-                    scores = _scores(x[:, :d] * scale, y[:, :d] * scale, weighted)
-                    rsum = metrics.retrieval_report(scores, owner)["rsum"]
-                    if rsum > best["held_rsum"]:
-                        ridges = {"text_ridge": text_ridge, "image_ridge": image_ridge}
-                        best = {**ridges, "dimension": d, "power": power, "held_rsum": rsum}
-    return best
-
-
-def _scores(x: np.ndarray, y: np.ndarray, weighted: bool) -> np.ndarray:
-    """Scores of rows (N, d) and (K, d) as `Cca.score_matrix` gives them, with the deviations of these rows."""
-    gains = (y.std(axis=0), x.std(axis=0)) if weighted else (1.0, 1.0)
-    return _unit(x, gains[0]) @ _unit(y, gains[1]).T
-
-
 def _centred(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.ndarray:
     """Vectors (V, E) less the mean over the captions' words, of mean square length 1 over the words in use."""
     counts = np.bincount(tokens[tokens > _UNKNOWN], minlength=len(vectors))
@@ -263,9 +207,3 @@ def _deviations(products: np.ndarray, mean: np.ndarray, maps: np.ndarray) -> np.
     """Of each number of z @ maps (K, d), from the means of z z' (K, K) and z (K,): float32 (d,)."""
     variances = np.sum(products @ maps * maps, axis=0) - (mean @ maps) ** 2
     return np.sqrt(np.maximum(variances, 0)).astype(np.float32)  # rounding may go below 0
-
-
-def _unit(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """Rows (N, d) divided by their length, of numbers times `weights` (d,); float32; a zero row stays zero."""
-    lengths = np.linalg.norm(rows * weights, axis=1, keepdims=True)
-    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)

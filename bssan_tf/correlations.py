@@ -21,6 +21,21 @@ def token_values(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values / np.maximum(length, 1e-12)
 
 
+def project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) -> np.ndarray:
+    """Unit bags times text_map (V, d): float32 (N_c, d), without making the bags."""
+    values = token_values(tokens, weights)
+    projected = np.zeros((len(tokens), text_map.shape[1]), np.float32)
+    for position in range(tokens.shape[1]):
+        projected += values[:, position, None] * text_map[tokens[:, position]]
+    return projected
+
+
+def unit_rows(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Rows (N, d) divided by their length, of numbers times `weights` (d,); float32; a zero row stays zero."""
+    lengths = np.linalg.norm(rows * weights, axis=1, keepdims=True)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """Sums over samples: x a pooled picture (M,), y a bag of the W words in use; float64."""
@@ -79,7 +94,7 @@ class Solver:
 
     def __init__(self, sums: Sums, text_ridge: float, kin: np.ndarray | None = None, kinship: float = 0.0):
         x, y = sums.x_mean, sums.y_mean
-        self.xx = sums.xx / sums.n - np.outer(x, x)
+        xx = sums.xx / sums.n - np.outer(x, x)
         yx = sums.yx / sums.n - np.outer(y, x)
         yy = sums.yy / sums.n
         yy -= np.outer(y, y)
@@ -89,10 +104,11 @@ class Solver:
             yy -= ridge * kin @ np.linalg.solve(_shared(kin, kinship), kin.T)
         self.regression = np.linalg.solve(yy, yx)  # (W, M)
         self.explained = yx.T @ self.regression  # (M, M)
+        self.spectrum = np.linalg.eigh(xx)  # the same for every image ridge
 
     def solve(self, image_ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """image_map (M, d), text_map (W, d) and the correlations (d,), falling; d = M."""
-        values, vectors = np.linalg.eigh(self.xx)
+        values, vectors = self.spectrum
         values = np.maximum(values, 0) + image_ridge * max(values.mean(), 1e-12)
         whiten = (vectors / np.sqrt(values)) @ vectors.T
         squared, directions = np.linalg.eigh(whiten @ self.explained @ whiten)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bssan_tf import baselines, correlations, metrics
+from bssan_tf import baselines, cca_selection, correlations, metrics
+from bssan_tf.correlations import project_bags
 from bssan_tf.errors import UserError
 from bssan_tf.presets import preset
 
@@ -58,10 +59,10 @@ def test_finds_the_link_on_new_images(linked):
 def test_shuffled_pairs_give_chance():
     regions, owner, tokens = corpus(300, seed=1)
     cca = fit(regions, np.random.default_rng(0).permutation(owner), tokens)
-    # 60 images are held back: chance of R@1 + R@5 + R@10 is about 8 + 23 + 42 (three captions each) and 2 +
+    # Three times 60 images are held back: chance of R@1 + R@5 + R@10 is about 8 + 23 + 42 (three captions each) and 2 +
     # 8 + 17.
     # Were they part of the fit that is judged, its overfit would show here.
-    assert cca.chosen["held_images"] == 60
+    assert cca.chosen["held_images"] == 180
     assert cca.chosen["held_rsum"] < 200
     test_regions, test_owner, test_tokens = corpus(100, seed=2)
     report = metrics.retrieval_report(cca.score_matrix(test_regions, np.arange(100), test_tokens), test_owner)
@@ -218,10 +219,10 @@ def test_weighted_lengths_by_the_formula():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_ridges_are_chosen_by_the_scores_that_are_asked_for(monkeypatch, weighted):
     regions, owner, tokens = corpus(200, seed=1, noise=1)
-    monkeypatch.setattr(baselines, "IMAGE_RIDGES", (0.01, 10.0))
-    monkeypatch.setattr(baselines, "TEXT_RIDGES", (0.3,))
-    monkeypatch.setattr(baselines, "POWERS", (1.0,))
-    seen, compare = [], baselines._scores
+    monkeypatch.setattr(cca_selection, "IMAGE_RIDGES", (0.01, 10.0))
+    monkeypatch.setattr(cca_selection, "TEXT_RIDGES", (0.3,))
+    monkeypatch.setattr(cca_selection, "POWERS", (1.0,))
+    seen, compare = [], cca_selection._scores
 
     def spy(x, y, as_weighted):
         assert as_weighted is weighted
@@ -230,7 +231,7 @@ def test_the_ridges_are_chosen_by_the_scores_that_are_asked_for(monkeypatch, wei
         np.testing.assert_allclose(seen[-1], x @ y.T / lengths, atol=1e-3 * np.abs(seen[-1]).max())
         return seen[-1] if len(seen) == 1 else -seen[-1]  # so that the first pair of ridges wins
 
-    monkeypatch.setattr(baselines, "_scores", spy)
+    monkeypatch.setattr(cca_selection, "_scores", spy)
     rows = np.arange(len(regions))
     cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, weighted=weighted)
     assert len(seen) > 1
@@ -256,7 +257,7 @@ def test_weighted_scores_of_all_captions_spread_alike_over_the_training_pictures
         return np.array([spreads.std() / spreads.mean() for spreads in (scores.std(axis=0), scores.std(axis=1))])
 
     assert (unevenness(weighted=True) < 0.03).all()
-    assert (unevenness(weighted=False) > 0.06).all()
+    assert (unevenness(weighted=False) > 0.05).all()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -273,7 +274,7 @@ def test_vectors_of_zeros_score_zero(linked, weighted):
 def test_repeated_and_unknown_words():
     weights = np.array([0, 0, 3, 4], np.float32)
     tokens = np.array([[2, 3, 2, 1, 0], [1, 1, 0, 0, 0]])
-    bags = baselines._project_bags(tokens, weights, np.eye(4, dtype=np.float32))
+    bags = project_bags(tokens, weights, np.eye(4, dtype=np.float32))
     np.testing.assert_allclose(bags, [[0, 0, 0.6, 0.8], [0, 0, 0, 0]], atol=1e-6)
 
 
