@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from benchmarks import operations, workload
 from bssan_tf import cli
-from bssan_tf.compiling import compile_siamese, copy_of
+from bssan_tf.compiling import compile_siamese, trained_copy
 from bssan_tf.config import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.features.store import Features
@@ -125,7 +125,7 @@ class Ours:
         self.stream, self.config = stream, config
         model = Bssan(config.model, vocabulary, config.training.l2)
         if config.training.mixed_precision:
-            model = copy_of(model, in_bfloat16=True)
+            model = trained_copy(model, in_bfloat16=True)
         self.siamese = model.siamese(config.training)
         compile_siamese(self.siamese, config)
         self.step = tf.function(self.siamese.train_step, reduce_retracing=True)  # what fit() calls

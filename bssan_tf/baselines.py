@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf.cca_selection import DIMENSIONS, Samples, held_back, select
-from bssan_tf.correlations import KINSHIP, Solver, maps_of_kin, project_bags, unit_rows
+from bssan_tf.correlations import KINSHIP, Solver, compare, maps_of_kin, project_bags, unit_rows
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -67,10 +67,7 @@ class Cca:
         products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
         """
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
-        if not weighted:
-            return unit_rows(images) @ unit_rows(captions).T
-        # Of uncorrelated numbers, which a ridged CCA's nearly are, this length is the deviation of a vector's scores.
-        return unit_rows(images, self.text_deviations) @ unit_rows(captions, self.image_deviations).T
+        return compare(images, captions, *(self.text_deviations, self.image_deviations) if weighted else ())
 
 
 def fit_cca(

@@ -99,7 +99,8 @@ class LearningRate(tf.keras.callbacks.Callback):
 
 class CopyWeights(tf.keras.callbacks.Callback):
     """Give the weights of the model that is trained to the float32 one that is measured and saved: the latest, or,
-    where the optimizer keeps moving averages (`use_ema`), these; training goes on from the latest.
+    where the optimizer keeps moving averages (`use_ema`), these; training goes on from the latest. BatchNorm's
+    statistics are those of the latest weights in either case.
     """
 
     def __init__(self, trained: tf.keras.Model, measured: tf.keras.Model):
@@ -230,9 +231,15 @@ class TrainingState(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
         if latest_epoch(self.folder):
-            manager = self._manager()
-            manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
             self.restore_remembered()
+            foreign = f"{self.folder}: saved by another version of bssan_tf; go on with that one, or train the run anew"
+            if self.saved_weights != self._weights():  # a checkpoint matches by order, not by name
+                raise UserError(foreign)
+            manager = self._manager()
+            try:
+                manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+            except (ValueError, AssertionError):  # of other shapes, or absent
+                raise UserError(foreign) from None
 
     def restore_remembered(self) -> None:
         """Give the callbacks back what they remembered at the last finished epoch."""
@@ -241,7 +248,10 @@ class TrainingState(tf.keras.callbacks.Callback):
         for callback, names in self.remembered.items():
             for name in names:
                 setattr(callback, name, state[type(callback).__name__][name])
-        self.stopped = state["stopped"]
+        self.stopped, self.saved_weights = state["stopped"], state.get("weights")
+
+    def _weights(self) -> list[str]:
+        return [variable.name for variable in self.model.trainable_variables]
 
     def on_epoch_end(self, epoch, logs=None):
         self.stopped = self.model.stop_training
@@ -249,7 +259,7 @@ class TrainingState(tf.keras.callbacks.Callback):
             type(callback).__name__: {name: _plain(getattr(callback, name)) for name in names}
             for callback, names in self.remembered.items()
         }
-        state["stopped"] = self.stopped
+        state |= {"stopped": self.stopped, "weights": self._weights()}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
         self._manager().save(checkpoint_number=epoch + 1)

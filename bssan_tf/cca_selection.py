@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf import metrics
-from bssan_tf.correlations import Solver, Sums, project_bags, unit_rows
+from bssan_tf.correlations import Solver, Sums, compare, project_bags
 
 IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
 TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
@@ -95,15 +95,10 @@ def _held_rsums(samples: Samples, sums: Sums, held, settings, kin, kinship, weig
             for setting in same:
                 d = setting.dimension
                 scale = correlations[:d] ** setting.power
-                scores = _scores(x[:, :d] * scale, y[:, :d] * scale, weighted)
-                found[setting] = metrics.retrieval_report(scores, owner)["rsum"]
+                x_d, y_d = x[:, :d] * scale, y[:, :d] * scale
+                gains = (y_d.std(axis=0), x_d.std(axis=0)) if weighted else ()
+                found[setting] = metrics.retrieval_report(compare(x_d, y_d, *gains), owner)["rsum"]
     return found
-
-
-def _scores(x: np.ndarray, y: np.ndarray, weighted: bool) -> np.ndarray:
-    """Scores of rows (N, d) and (K, d) as `Cca.score_matrix` gives them, with the deviations of these rows."""
-    gains = (y.std(axis=0), x.std(axis=0)) if weighted else (1.0, 1.0)
-    return unit_rows(x, gains[0]) @ unit_rows(y, gains[1]).T
 
 
 def held_back(images: int, seed: int) -> np.ndarray:

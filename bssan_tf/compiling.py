@@ -21,7 +21,7 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
     more = {"all": training.all_pairs, "pooled": training.pooled_pairs}
     weights |= {f"{name}_{kind}": factor * weights[name] for name in weights for kind, factor in more.items()}
-    losses = {name: _loss(training, of_all="_" in name) for name in names}
+    losses = {name: _loss(training, of_all=name.endswith(("_all", "_pooled"))) for name in names}
     prefixes = {name: "" if len(names) > 1 else f"{name}_" for name in names}
     optimizer = _optimizer(training)
     decaying = ("kernel:0", "/W:0")  # what the L2 term covers, too
@@ -43,6 +43,14 @@ def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:
     return RankingSoftmax(symmetric)
 
 
+def spent_loss(training: TrainingConfig) -> float:
+    """A ranking loss below this leaves nothing to learn; 0 where none would say so."""
+    if training.loss == "softmax":
+        return 0.02
+    # a semi-hard hinge is 0 where every negative is above the positive, too
+    return 0.02 * training.margin * {"sum": training.negatives, "semi_hard": 0}.get(training.hinge, 1)
+
+
 def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
     options = {
         "learning_rate": training.learning_rate,
@@ -57,7 +65,7 @@ def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
     return TwoRateAdam(**options)
 
 
-def copy_of(model: Bssan, in_bfloat16: bool) -> Bssan:
+def trained_copy(model: Bssan, in_bfloat16: bool) -> Bssan:
     """A model with the same weights, for training; weights and scores are float32, products bfloat16 on request."""
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if in_bfloat16 else "float32")
     try:

@@ -101,7 +101,7 @@ class TrainingConfig:
     o2w_rate: float = 1.0  # share of the learning rate that O2W's own weights take
     momentum: float = 0.9
     clip_norm: float = 0.0  # 0: none
-    weight_decay: float = 0.0  # share of the learning rate by which kernels shrink each step, beside the gradient
+    weight_decay: float = 0.0  # share of the learning rate by which kernels shrink each step, O2W's alike
     ema: float = 0.0  # what the moving average of the weights keeps each step; 0: the last weights are taken
     warmup_steps: int = 0
     schedule: str = "plateau"  # how the rate falls: when rsum stays, or as a cosine over `epochs`
@@ -242,6 +242,8 @@ class Config:
         for name in ("all_pairs", "pooled_pairs"):
             value = getattr(training, name)
             _require((model.bilinear and of_batch) or not value, name, value, rule)
+        of_hinge = training.loss == "hinge" or training.hinge == "mean"
+        _require(of_hinge, "hinge", training.hinge, "left out without --loss hinge")
         chosen = training.negative_source == "hardest"
         rule = "batch or random without --bilinear and O2W, whose scores choose"
         fits = model.bilinear and model.variant != "w2r"

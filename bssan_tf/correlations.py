@@ -36,6 +36,15 @@ def unit_rows(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray
     return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
+def compare(x: np.ndarray, y: np.ndarray, x_gain=1.0, y_gain=1.0) -> np.ndarray:
+    """Scores of rows (N, d) and (K, d), float32 (N, K): cosines, or products by weighted lengths, gains float (d,).
+
+    With the deviations of the other side's numbers as gains, and uncorrelated numbers, which a ridged CCA's nearly are,
+    lengths are the deviations of a row's scores.
+    """
+    return unit_rows(x, x_gain) @ unit_rows(y, y_gain).T
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """Sums over samples: x a pooled picture (M,), y a bag of the W words in use; float64."""

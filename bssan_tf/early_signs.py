@@ -161,7 +161,7 @@ class EarlySigns(tf.keras.callbacks.Callback):
 
     Args:
         probe: the pairs; `probe.measure` is called with the weights of `trained` in its model.
-        trained: the model in training; the probe's own, or its bfloat16 twin.
+        trained: the model in training; the probe's own, or the copy that is trained in its place.
         path: of the CSV; a row is the number of finished steps, the mean ranking loss of the latest ones (since
             the last row or the epoch's start) and what the probe measured, rsum every `RSUM_EVERY` steps.
         last: step of the last look.

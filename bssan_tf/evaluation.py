@@ -214,19 +214,18 @@ def cca_scores(
     Returns:
         What gives a split's scores: under `name` the yardstick, cosines of a CCA that knows no word vectors; under
         `name` and `_weighted` those with weighted lengths of a CCA that has `glove` and is selected by such scores.
-        These have all that the preset's start has (`start_from_cca`), so that only the rest counts as learned.
+        These have at least what the preset's start has (`start_from_cca`), so that only the rest counts as learned.
     """
     from bssan_tf.baselines import fit_cca
 
     train = data.split("train")
     samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))
     plain = fit_cca(*samples, seed, progress=progress)
-    as_the_start = fit_cca(*samples, seed, progress=progress, word_vectors=glove, weighted=True)
+    best = fit_cca(*samples, seed, progress=progress, word_vectors=glove, weighted=True)
 
     def scores(part: Split) -> dict[str, np.ndarray]:
         sides = (array, part.image_rows, tokenizer(part.captions))
-        weighted = as_the_start.score_matrix(*sides, weighted=True)
-        return {name: plain.score_matrix(*sides), f"{name}_weighted": weighted}
+        return {name: plain.score_matrix(*sides), f"{name}_weighted": best.score_matrix(*sides, weighted=True)}
 
     return scores
 

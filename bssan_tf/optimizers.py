@@ -12,7 +12,7 @@ from bssan_tf.models.layers import register
 
 
 class _TwoRates(tf.keras.optimizers.Optimizer):
-    """Steps of `o2w_rate` times their length for variables whose name begins with `o2w`.
+    """Steps of `o2w_rate` times their length for variables whose name begins with `o2w`; weight decay is alike for all.
 
     Args:
         o2w_rate: that share, above 0.

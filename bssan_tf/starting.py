@@ -82,7 +82,8 @@ def start_from_cca(
     training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, and
     `glove_prior` is above 0, the CCA gives words of similar ones similar maps, which helps the rare.
 
-    The CCA's word vectors become the first of the trained numbers of each word. A ridge regression from the pictures'
+    The CCA has no more numbers than word vectors, fusion and O2W's states have a place for. Its word vectors become the
+    first of the trained numbers of each word. A ridge regression from the pictures'
     features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
     W = A' (Eq. 2 and 10) up to scale, of objects in context less the photo's part, which is 0; and the fusion
     (A v)∘(B t) has this A and picks t's numbers by B. The Bi-LSTM's candidates start as the word vectors, so that its
@@ -116,13 +117,13 @@ def start_from_cca(
         weighted=config.weighted_lengths,
         most=_most_numbers(config),
     )
-    words = _word_vectors(cca, tokens, config.E_trained)  # (V, d)
+    words = _word_vectors(cca, tokens)  # (V, d)
     embedding = model.embeddings[-1]
     table = embedding.get_weights()[0]
     known = cca.text_map.any(axis=1, keepdims=True)
     table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
     embedding.set_weights([table])
-    pictures = cca.project_images(visual, rows)[:, : words.shape[1]]  # (N_i, d)
+    pictures = cca.project_images(visual, rows)  # (N_i, d)
     for norm, name in _norms(model):
         sample = norm(tf.constant(_sample(features, name, rng.permutation(rows), rng)))
         some = _real(features, name, rows).any(axis=1)
@@ -192,13 +193,13 @@ def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np
     return np.concatenate(found)
 
 
-def _word_vectors(cca: Cca, tokens: np.ndarray, size: int) -> np.ndarray:
-    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, at most `size`).
+def _word_vectors(cca: Cca, tokens: np.ndarray) -> np.ndarray:
+    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, d).
 
     A word that the CCA did not use weighs as much as the rarest that it did.
     """
     weights = np.where(cca.weights > 0, cca.weights, cca.weights.max())
-    words = (weights[:, None] * cca.text_map * cca.scale)[:, :size]
+    words = weights[:, None] * cca.text_map * cca.scale
     counts = np.bincount(tokens[tokens > 1], minlength=len(words))
     words = words - counts @ words / max(1, counts.sum())
     rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])
@@ -230,9 +231,9 @@ def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarr
     if f"{name}_A" not in {layer.name for layer in network.layers}:
         return
     A, B = (network.get_layer(f"{name}_{side}").get_weights()[0] for side in "AB")
-    d = min(maps.shape[1], A.shape[1])
+    d = maps.shape[1]
     A *= SHY  # what is left of A counts in the lengths that the bilinear score divides by
-    A[:, :d] = maps[:, :d]
+    A[:, :d] = maps
     B[:] = 0  # what is left of B is learned; at random it would drown what the CCA knows
     B[first + np.arange(d), np.arange(d)] = 1
     network.get_layer(f"{name}_A").set_weights([A])
@@ -244,9 +245,8 @@ def _start_lengths(model: Bssan, name: str, pooled: np.ndarray, words: np.ndarra
     network, part = (model.w2r, "w2r") if name == "regions" else (model.o2w, "o2w")
     pictures = pooled @ network.get_layer(f"{part}_fusion_A").get_weights()[0]  # (N_i, F)
     captions = np.zeros((len(tokens), pictures.shape[1]), np.float32)
-    d = min(words.shape[1], pictures.shape[1], model.config.S if part == "o2w" else words.shape[1])  # as B has them
     for place in range(tokens.shape[1]):
-        captions[:, :d] += words[tokens[:, place], :d] * (tokens[:, place, None] > 1)
+        captions[:, : words.shape[1]] += words[tokens[:, place]] * (tokens[:, place, None] > 1)
     of_pictures, of_captions = _gains(captions, pictures), _gains(pictures, captions)
     layer = network.get_layer(f"{part}_bilinear")
     layer.query_gain.assign(of_captions if part == "w2r" else of_pictures)
@@ -274,7 +274,7 @@ def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.nd
 
 
 def _start_o2w(model: Bssan, maps: np.ndarray, look: np.ndarray, objects: np.ndarray, words: np.ndarray) -> None:
-    config, d = model.config, min(maps.shape[1], model.config.S)
+    config, d = model.config, maps.shape[1]
     both = model.o2w_text.get_layer("o2w_bilstm")
     for layer in (both.forward_layer, both.backward_layer):
         kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
@@ -286,6 +286,6 @@ def _start_o2w(model: Bssan, maps: np.ndarray, look: np.ndarray, objects: np.nda
         bias[:] = 0
         bias[config.S : 2 * config.S] = FORGET  # a state is mostly its word
         layer.set_weights([kernel, recurrent, bias])
-    products = ((objects[: len(words)] @ look[:, :d]) * words[: len(objects), :d]).sum(axis=1)
-    _start_attention(model.o2w.get_layer("o2w_attention"), 0, look[:, :d], products, transpose=False)
-    _start_fusion(model.o2w, "o2w_fusion", 0, maps[:, :d])
+    products = ((objects[: len(words)] @ look) * words[: len(objects)]).sum(axis=1)
+    _start_attention(model.o2w.get_layer("o2w_attention"), 0, look, products, transpose=False)
+    _start_fusion(model.o2w, "o2w_fusion", 0, maps)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import callbacks as cb
-from bssan_tf.compiling import compile_siamese, copy_of
+from bssan_tf.compiling import compile_siamese, spent_loss, trained_copy
 from bssan_tf.config import Config, TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.devices import make_strategy
@@ -191,7 +191,7 @@ class _Job:
             self._start()
         with self.strategy.scope():
             apart = training.mixed_precision or training.ema  # what is trained is not what is measured
-            self.trained = copy_of(self.model, training.mixed_precision) if apart else self.model
+            self.trained = trained_copy(self.model, training.mixed_precision) if apart else self.model
             siamese = self.trained.siamese(training)
             compile_siamese(siamese, config)
         callbacks = self._callbacks(siamese)
@@ -257,8 +257,7 @@ class _Job:
         )
         self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
         parts = [name for name in ("w2r", "o2w") if name in siamese.output]
-        gone = 0.02 * (training.margin if training.loss == "hinge" else 1.0)
-        collapse = cb.CollapseWarning(parts, chance, gone, training.negative_attention)
+        collapse = cb.CollapseWarning(parts, chance, spent_loss(training), training.negative_attention)
         plateau = tf.keras.callbacks.ReduceLROnPlateau(
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )

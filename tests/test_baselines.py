@@ -222,16 +222,16 @@ def test_the_ridges_are_chosen_by_the_scores_that_are_asked_for(monkeypatch, wei
     monkeypatch.setattr(cca_selection, "IMAGE_RIDGES", (0.01, 10.0))
     monkeypatch.setattr(cca_selection, "TEXT_RIDGES", (0.3,))
     monkeypatch.setattr(cca_selection, "POWERS", (1.0,))
-    seen, compare = [], cca_selection._scores
+    seen, compare = [], cca_selection.compare
 
-    def spy(x, y, as_weighted):
-        assert as_weighted is weighted
-        seen.append(compare(x, y, as_weighted))
+    def spy(x, y, *gains):
+        assert len(gains) == (2 if weighted else 0)
+        seen.append(compare(x, y, *gains))
         lengths = np.outer(*(np.linalg.norm(a * b.std(0) if weighted else a, axis=1) for a, b in ((x, y), (y, x))))
         np.testing.assert_allclose(seen[-1], x @ y.T / lengths, atol=1e-3 * np.abs(seen[-1]).max())
         return seen[-1] if len(seen) == 1 else -seen[-1]  # so that the first pair of ridges wins
 
-    monkeypatch.setattr(cca_selection, "_scores", spy)
+    monkeypatch.setattr(cca_selection, "compare", spy)
     rows = np.arange(len(regions))
     cca = baselines.fit_cca(regions, rows, tokens, owner, N_WORDS, progress=False, weighted=weighted)
     assert len(seen) > 1

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
+from bssan_tf.compiling import compile_siamese
 from bssan_tf.errors import UserError
 from bssan_tf.models.attention import COSINE_SCALE, ObjectToWordAttention, WordToRegionAttention
 from bssan_tf.models.bssan import Bssan
@@ -195,13 +196,11 @@ def test_the_hardest_negatives_are_those_of_the_highest_o2w_score():
     model = Bssan(config.model, VOCABULARY)
     inputs = random_pairs(config, 8)
     outputs = model.siamese(config.replace(negative_attention="learned").training)(inputs, training=False)
-    whole = dict.fromkeys(("w2r", "o2w"))
-    for part in whole:  # (V_i, T_j)
-        pairs = [{name: np.repeat(inputs[name], 8, axis=0) for name in ("regions", "objects", "valid")}]
-        pairs[0]["tokens"] = np.tile(inputs["tokens"], (8, 1))
-        whole[part] = model.scorer(pairs[0])[part].numpy().reshape(8, 8)
+    pairs = {name: np.repeat(inputs[name], 8, axis=0) for name in ("regions", "objects", "valid")}
+    scores = model.scorer(pairs | {"tokens": np.tile(inputs["tokens"], (8, 1))})
+    whole = {part: scores[part].numpy().reshape(8, 8) for part in ("w2r", "o2w")}  # (V_i, T_j)
     for i in range(8):
-        steps = 1 + np.argsort(-outputs["o2w_all"].numpy()[i, 1:])[:3]
+        steps = 1 + np.sort(np.argsort(-outputs["o2w_all"].numpy()[i, 1:])[:3])  # in the batch's order
         for part in whole:
             np.testing.assert_allclose(outputs[part][i], whole[part][i, [i, *(i + steps) % 8]], atol=1e-5)
 
@@ -230,8 +229,6 @@ def test_the_hardest_need_a_score_that_chooses_them(values):
 
 
 def test_only_the_next_captions_rank_pictures_for_a_caption(monkeypatch):
-    from bssan_tf.compiling import compile_siamese
-
     seen = {}
     monkeypatch.setattr(tf.keras.Model, "compile", lambda self, **options: seen.update(options["loss"]))
     for source, both in (("batch", True), ("hardest", False)):

@@ -13,7 +13,7 @@ from training_fixtures import killed_in_the_last_epoch, make_config, write_featu
 
 from bssan_tf import early_signs as es
 from bssan_tf import training
-from bssan_tf.compiling import compile_siamese, copy_of
+from bssan_tf.compiling import compile_siamese, trained_copy
 from bssan_tf.errors import UserError
 from bssan_tf.losses import PairwiseHinge
 from bssan_tf.models.bssan import Bssan
@@ -156,7 +156,7 @@ def fitted(corpus, path, watched):
     """Weights of a bfloat16 twin after 21 steps."""
     probe, config = probe_of(corpus, variant="o2w", learning_rate=1e-4)
     training._be_deterministic(0)
-    twin = copy_of(probe.model, in_bfloat16=True)
+    twin = trained_copy(probe.model, in_bfloat16=True)
     siamese = twin.siamese(config.training)
     compile_siamese(siamese, config)
     data = open_data(config.data, progress=False)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bssan_tf.compiling import spent_loss
+from bssan_tf.config import TrainingConfig
 from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax, caption_view
 
 # rows: pictures 0, 1, 2; columns: own caption, the caption of picture i + 1
@@ -73,3 +75,16 @@ def test_active_hinges():
 def test_config_round_trip(loss):
     again = type(loss).from_config(loss.get_config())
     assert again.get_config() == loss.get_config()
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        ({"loss": "softmax"}, 0.02),
+        ({"loss": "hinge", "margin": 0.5}, 0.01),
+        ({"loss": "hinge", "margin": 0.5, "hinge": "sum", "negatives": 4}, 0.04),
+        ({"loss": "hinge", "margin": 0.5, "hinge": "semi_hard"}, 0.0),  # 0 where all is ranked wrong, too
+    ],
+)
+def test_a_spent_loss_is_a_fiftieth_of_what_a_wrong_pair_costs(values, least):
+    assert spent_loss(TrainingConfig(**values)) == pytest.approx(least)

@@ -44,7 +44,7 @@ def test_the_average_is_saved_and_training_goes_on_from_the_latest(corpus, tmp_p
     monkeypatch.setattr(tf.keras.optimizers.Optimizer, "finalize_variable_values", spy)
     monkeypatch.setattr("bssan_tf.callbacks.retrieval_report", rising_report())
     values = {"mixed_precision": mixed_precision, "epochs": 2}
-    plain, averaged = trained(corpus, tmp_path / "plain", **values), None
+    plain = trained(corpus, tmp_path / "plain", **values)
     averages.clear()
     averaged = trained(corpus, tmp_path / "averaged", **values, ema=0.9)
     for column in ("loss", "w2r_ranking"):

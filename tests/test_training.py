@@ -124,6 +124,21 @@ def test_resume_does_not_forget_the_best_score(whole, tmp_path):
     assert run.best.read_bytes() == before
 
 
+@pytest.mark.parametrize("foreign", ["names", "shapes"])
+def test_a_state_of_another_version_is_told_as_such(whole, corpus, tmp_path, foreign):
+    run = RunFolder(tmp_path / "copy")
+    shutil.copytree(whole[0].path, run.path)
+    if foreign == "names":  # of the same shapes, it would be mixed up silently
+        file = run.state / "callbacks-4.json"
+        state = json.loads(file.read_text())
+        state["weights"].reverse()
+        file.write_text(json.dumps(state))
+    else:
+        run.config_file.write_text(run.load_config().replace(fusion=5).to_json())
+    with pytest.raises(UserError, match="state: saved by another version of bssan_tf; go on with that one, or train"):
+        training.resume(run, progress=False, epochs=5)
+
+
 def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path):
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)

@@ -7,7 +7,7 @@ from model_fixtures import VOCABULARY, random_pairs, tiny_config
 from training_fixtures import make_config, write_features
 
 from bssan_tf import training
-from bssan_tf.compiling import compile_siamese, copy_of
+from bssan_tf.compiling import compile_siamese, trained_copy
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import RunFolder
 
@@ -53,7 +53,7 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
     config = tiny_config(name, H=32, S=32, M=64, Q=64, D=20, E_trained=32, batch_size=16, dropout=0.0)
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     inputs, losses, gradients = random_batch(config), [], []
-    for one in (model, copy_of(model, in_bfloat16=True)):
+    for one in (model, trained_copy(model, in_bfloat16=True)):
         siamese = one.siamese(config.training)
         compile_siamese(siamese, config)
         with tf.GradientTape() as tape:

@@ -153,7 +153,8 @@ class ObjectToWordAttention(_BilinearAttention):
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class AttendedProjections(tf.keras.layers.Layer):
-    """A u of each word from the projected regions, as Σ_i α_i A v_i: the same, and cheaper for many captions.
+    """A u of each word from the projected regions, as Σ_i α_i A v_i: the same; cheaper where a
+    picture has many captions beside it, dearer where it has one.
 
     Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F).
 

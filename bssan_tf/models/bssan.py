@@ -170,11 +170,12 @@ class Bssan:
             training.negative_attention, training.mixed_share, training.uniform_positives, name="attention"
         )
         text, of_all = self._read(captions), {}
-        pair = PairCaptions(training.negative_source, training.negatives, name="pair")
         learned = UniformPairs("learned", name="attend_all")
         if training.negative_source == "hardest":
             of_all = self._scores_of_all(inputs, text, "all", learned)
-            pair = self._hardest(of_all["o2w_all"], training.negatives)
+            pair = self._hardest(of_all["o2w_all"], training.negatives)  # O2W's alone: W2R's cost many times as much
+        else:
+            pair = PairCaptions(training.negative_source, training.negatives, name="pair")
         outputs = self._scores(self._paired(inputs, text, pair, attention))
         outputs = {name: outputs[name] for name in ("w2r", "o2w") if name in outputs}
         if training.all_pairs:

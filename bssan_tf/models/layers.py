@@ -14,8 +14,6 @@ from bssan_tf.config import WITH_STATISTICS
 
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
-EPSILON = 1e-9  # beside squared lengths
-
 
 @register
 class FeatureNorm(tf.keras.layers.Layer):
@@ -176,11 +174,11 @@ class BilinearScore(tf.keras.layers.Layer):
         queries, attended, mask = inputs
         queries *= tf.cast(mask, queries.dtype)[..., None]
         squares, total = attended * attended, tf.reduce_sum(queries, axis=-2)
-        if self.weighted:
-            lengths, total = tf.linalg.matvec(squares, self.attended_gain**2), self.query_gain * total
+        if self.weighted:  # a product of squares: g a itself would be one more array of (B, C, K, F)
+            squares, total = tf.linalg.matvec(squares, self.attended_gain**2), self.query_gain * total
         else:
-            lengths = tf.reduce_sum(squares, axis=-1)
-        fits = tf.reduce_sum(queries * attended, axis=-1) * tf.math.rsqrt(lengths + EPSILON)  # (B, C, K)
+            squares = tf.reduce_sum(squares, axis=-1)
+        fits = tf.reduce_sum(queries * attended, axis=-1) * _inverse_root(squares)  # (B, C, K)
         return tf.exp(self.log_scale) * tf.reduce_sum(fits, axis=-1) * inverse_length(total)[..., 0]
 
     def get_config(self):
@@ -189,7 +187,11 @@ class BilinearScore(tf.keras.layers.Layer):
 
 def inverse_length(x):
     """1 / |x| over the last axis, kept: (..., F) -> (..., 1); finite, also its gradient, where x is 0."""
-    return tf.math.rsqrt(tf.reduce_sum(x * x, axis=-1, keepdims=True) + EPSILON)
+    return _inverse_root(tf.reduce_sum(x * x, axis=-1, keepdims=True))
+
+
+def _inverse_root(squares):
+    return tf.math.rsqrt(squares + 1e-9)
 
 
 def unit(x):

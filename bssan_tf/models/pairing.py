@@ -56,7 +56,8 @@ class PositiveFirst(tf.keras.layers.Layer):
 
 @register
 class HardestCaptions(tf.keras.layers.Layer):
-    """Which captions a picture is compared with: its own, and those of the batch that it fits best beside it.
+    """Which captions a picture is compared with: its own, and those of the batch that it fits best beside it, in the
+    batch's order, so that a column, by which Eq. 8 is shared out, does not tell how hard a negative is.
 
     Args:
         negatives: K.
@@ -74,6 +75,7 @@ class HardestCaptions(tf.keras.layers.Layer):
     def call(self, scores):
         own = tf.range(tf.shape(scores)[0])[:, None]
         steps = 1 + tf.math.top_k(scores[:, 1:], self.negatives).indices  # column k is the caption k places on
+        steps = tf.sort(steps, axis=1)
         return tf.concat([own, (own + steps) % tf.shape(scores)[0]], axis=1)
 
     def get_config(self):
