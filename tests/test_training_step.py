@@ -118,17 +118,9 @@ def test_lstms_meet_cudnns_conditions():
         assert gru_lstm_utils.is_cudnn_supported_inputs(mask, time_major=False, sequence_lengths=None)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"negative_source": "hardest", "pooled_pairs": 0.5, "weight_decay": 0.1, "ema": 0.9},
-        {"negative_source": "hardest", "loss": "hinge", "hinge": "max", "all_pairs": 0.0},
-        {"loss": "hinge", "hinge": "semi_hard", "margin": 2.0},
-        {"loss": "hinge", "hinge": "sum", "optimizer": "sgd", "weight_decay": 0.1},
-    ],
-)
-def test_what_no_preset_has_trains_too(corpus, tmp_path, values):
-    config = make_config(corpus, epochs=2, **{"bilinear": True, "all_pairs": 1.0, **values})
+def test_what_no_preset_has_trains_too(corpus, tmp_path):
+    values = {"loss": "hinge", "hinge": "max", "pooled_pairs": 0.5, "weight_decay": 0.1, "ema": 0.9}
+    config = make_config(corpus, epochs=1, bilinear=True, negative_source="hardest", **values)
     metrics = training.train(config, RunFolder(tmp_path / "run"), progress=False)
-    assert metrics["epochs"] == 2
+    assert metrics["epochs"] == 1
     assert metrics["rsum"] > 0
