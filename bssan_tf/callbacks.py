@@ -218,11 +218,13 @@ class TrainingState(tf.keras.callbacks.Callback):
 
     Attributes:
         stopped: whether training had been stopped early, or by the time limit, when the state was saved.
+        saved_weights: names of the trainable weights in the order of the saved state; None before it is read.
     """
 
     def __init__(self, folder: Path, remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]]):
         super().__init__()
         self.folder, self.remembered, self.stopped = folder, remembered, False
+        self.saved_weights: list[str] | None = None
 
     def _manager(self) -> tf.train.CheckpointManager:
         checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)

@@ -237,6 +237,20 @@ class Config:
         for name in ("dropout", "word_dropout"):
             _require(0 <= getattr(model, name) < 1, name, getattr(model, name), "in [0, 1)")
         _require(0 <= training.ema < 1, "ema", training.ema, "in [0, 1)")
+        self._check_pairs()
+        _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
+        _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
+        fits = model.bilinear or not model.weighted_lengths
+        _require(fits, "weighted_lengths", True, "off without --bilinear; leave it out")
+        _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
+        own = model.o2w_attention_scale
+        _require(own is None or own >= 0, "o2w_attention_scale", own, "0 or more")
+        _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
+        return self
+
+    def _check_pairs(self) -> None:
+        """UserError where the pairs that are trained on, or their loss, lack what they need."""
+        model, training = self.model, self.training
         of_batch = training.negative_source != "random"
         rule = "0 without --bilinear, or with --negative-source random"
         for name in ("all_pairs", "pooled_pairs"):
@@ -248,22 +262,8 @@ class Config:
         rule = "batch or random without --bilinear and O2W, whose scores choose"
         fits = model.bilinear and model.variant != "w2r"
         _require(fits or not chosen, "negative_source", training.negative_source, rule)
-        _require(model.fusion >= 0, "fusion", model.fusion, "0 or more")
-        _require(model.fusion or not model.bilinear, "fusion", model.fusion, "above 0 with --bilinear")
-        fits = model.bilinear or not model.weighted_lengths
-        _require(fits, "weighted_lengths", True, "off without --bilinear; leave it out")
-        _require(model.attention_scale >= 0, "attention_scale", model.attention_scale, "0 or more")
-        own = model.o2w_attention_scale
-        _require(own is None or own >= 0, "o2w_attention_scale", own, "0 or more")
-        _require(self.data.caption_length > 0, "caption_length", self.data.caption_length, "above 0")
-        if of_batch:
-            _require(
-                training.batch_size > training.negatives,
-                "negatives",
-                training.negatives,
-                "below --batch-size",
-            )
-        return self
+        enough = training.batch_size > training.negatives or not of_batch
+        _require(enough, "negatives", training.negatives, "below --batch-size")
 
 
 _CHOICES = {

@@ -83,17 +83,15 @@ def start_from_cca(
     `glove_prior` is above 0, the CCA gives words of similar ones similar maps, which helps the rare.
 
     The CCA has no more numbers than word vectors, fusion and O2W's states have a place for. Its word vectors become the
-    first of the trained numbers of each word. A ridge regression from the pictures'
-    features, as the model sees them, to their CCA vectors gives A with v' A comparable to t; then
-    W = A' (Eq. 2 and 10) up to scale, of objects in context less the photo's part, which is 0; and the fusion
-    (A v)∘(B t) has this A and picks t's numbers by B. The Bi-LSTM's candidates start as the word vectors, so that its
-    states are comparable, too. Pictures without objects are left out of the regression from objects; a CCA of objects
-    in context counts them as zeros.
+    first of the trained numbers of each word. A ridge regression from the pictures' features, as the model sees them,
+    to their CCA vectors gives A with v' A comparable to t; then W = A' (Eq. 2 and 10) up to scale, of objects in
+    context less the photo's part, which is 0; and the fusion (A v)∘(B t) has this A and picks t's numbers by B. The
+    Bi-LSTM's candidates start as the word vectors, so that its states are comparable, too. Pictures without objects are
+    left out of the regression from objects; a CCA of objects in context counts them as zeros.
 
     Where the bilinear score's lengths are weighted, the CCA is selected by such scores, and the weight of each number
     of a picture's vector A v becomes the deviation of this number over the captions' sums of words; that of each number
-    of a caption, the one over pictures.
-    Sums of words stand in for the means of Bi-LSTM states that O2W sees.
+    of a caption, the one over pictures. Sums of words stand in for the means of Bi-LSTM states that O2W sees.
 
     Args:
         tokens: int32 (N_c, L), token ids of the split's captions.
@@ -118,11 +116,7 @@ def start_from_cca(
         most=_most_numbers(config),
     )
     words = _word_vectors(cca, tokens)  # (V, d)
-    embedding = model.embeddings[-1]
-    table = embedding.get_weights()[0]
-    known = cca.text_map.any(axis=1, keepdims=True)
-    table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
-    embedding.set_weights([table])
+    _start_words(model.embeddings[-1], words, cca.text_map.any(axis=1, keepdims=True))
     pictures = cca.project_images(visual, rows)  # (N_i, d)
     for norm, name in _norms(model):
         sample = norm(tf.constant(_sample(features, name, rng.permutation(rows), rng)))
@@ -204,6 +198,13 @@ def _word_vectors(cca: Cca, tokens: np.ndarray) -> np.ndarray:
     words = words - counts @ words / max(1, counts.sum())
     rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])
     return (words * WORD_SIZE / max(rms, 1e-12)).astype(np.float32)
+
+
+def _start_words(embedding, words: np.ndarray, known: np.ndarray) -> None:
+    """The first numbers of the words that the CCA knows, bool (V, 1), from its vectors (V, d)."""
+    table = embedding.get_weights()[0]
+    table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
+    embedding.set_weights([table])
 
 
 def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
