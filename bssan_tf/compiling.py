@@ -33,6 +33,9 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
         metrics={name: _metrics(losses[name], training.margin, prefixes[name]) for name in names},
     )
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
+    # as are the means of what is logged: made in the first step, they would have it traced a second time
+    siamese.compiled_loss.build(siamese.output)
+    siamese.compiled_metrics.build(siamese.output, siamese.output)
 
 
 def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:

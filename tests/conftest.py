@@ -43,6 +43,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def no_export(monkeypatch):
+    """Runs without their SavedModel, a third of the time that a tiny training takes."""
+    monkeypatch.setattr("bssan_tf.training.export_saved_model", lambda *_, **__: None)
+
+
+@pytest.fixture
 def small_blocks(monkeypatch):
     """Constants so small that tiny models need many slabs, groups and blocks."""
     from scoring_fixtures import SMALL

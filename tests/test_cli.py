@@ -244,7 +244,7 @@ def test_curves_of_runs(project, workplace):
     assert "has no column 'joy'" in wrong.stderr
 
 
-def test_killed_training_resumes_to_the_same_numbers(project, workplace):
+def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
     command = [sys.executable, str(project / "train.py"), *TRAIN[1:], "--name", "killed"]
     started = workplace / "runs" / "killed" / "state" / "checkpoint"
     child = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -258,7 +258,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, workplace):
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not (workplace / "runs" / "killed" / "metrics.json").exists()
-    done = run(project, workplace, ["train.py", "--resume", "runs/killed", "--quiet"])
+    done = call(["train.py", "--resume", "runs/killed", "--quiet"])
     assert done.returncode == 0, done.stderr
     assert history(workplace, "killed") == history(workplace, "one")
     metrics = [json.loads((workplace / "runs" / n / "metrics.json").read_text()) for n in ("one", "killed")]

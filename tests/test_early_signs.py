@@ -22,6 +22,8 @@ from bssan_tf.preparation import fit_config, open_data
 from bssan_tf.runs import RunFolder
 from bssan_tf.text import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):

@@ -11,6 +11,8 @@ from training_fixtures import killed_in_the_last_epoch, make_config, write_featu
 from bssan_tf import training
 from bssan_tf.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):

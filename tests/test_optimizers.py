@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_fixtures import random_pairs, tiny_config
+from model_fixtures import tiny_config
 
 from bssan_tf.compiling import compile_siamese
 from bssan_tf.errors import UserError
@@ -26,25 +26,28 @@ def test_o2w_takes_shorter_steps_and_all_others_keras_own(kind):
     assert kind.from_config(ours.get_config()).o2w_rate == 0.25
 
 
+def one_step(**values):
+    """A model, its compiled siamese network, and the trainable weights before and after a step of random gradients."""
+    config = tiny_config("improved", **{"l2": 0.0, "clip_norm": 0.0, "learning_rate": 0.01, **values}).check()
+    tf.keras.utils.set_random_seed(0)
+    model = Bssan(config.model, 12, config.training.l2)
+    siamese = model.siamese(config.training)
+    compile_siamese(siamese, config)
+    variables, rng = siamese.trainable_variables, np.random.default_rng(0)
+    before = [v.numpy() for v in variables]
+    siamese.optimizer.apply_gradients([(tf.constant(rng.normal(size=v.shape), v.dtype), v) for v in variables])
+    return model, siamese, before, [v.numpy() for v in variables]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_training_step_moves_o2w_alone_by_the_share(optimizer):
-    moved = []
-    for rate in (1.0, 0.5):
-        values = {"optimizer": optimizer, "learning_rate": 1e-3, "o2w_rate": rate, "clip_norm": 0.0, "l2": 0.0}
-        config = tiny_config("improved", dropout=0.0, word_dropout=0.0, all_pairs=1.0, negatives=7, **values)
-        tf.keras.utils.set_random_seed(0)
-        model = Bssan(config.model, 12)
-        siamese = model.siamese(config.training)
-        compile_siamese(siamese, config)
-        before = [w.numpy() for w in siamese.trainable_variables]
-        inputs = random_pairs(config, 8)
-        siamese.train_on_batch(inputs, {name: np.zeros((8, 8), np.float32) for name in siamese.output})
-        moved.append([w.numpy() - b for w, b in zip(siamese.trainable_variables, before)])
+def test_the_networks_o2w_alone_takes_the_share(optimizer):
+    (_, _, before, full), (model, siamese, _, half) = (one_step(optimizer=optimizer, o2w_rate=r) for r in (1.0, 0.5))
     own = {id(w) for network in (model.o2w, model.o2w_text) for w in network.trainable_variables}
     assert len(own) > 10
-    for variable, full, half in zip(siamese.trainable_variables, *moved):
-        expected = 0.5 * full if id(variable) in own else full
-        np.testing.assert_allclose(half, expected, atol=1e-6, err_msg=variable.name)
+    for variable, start, one, other in zip(siamese.trainable_variables, before, full, half):
+        share = 0.5 if id(variable) in own else 1.0
+        assert (one != start).all()
+        np.testing.assert_allclose(other - start, share * (one - start), atol=1e-6, err_msg=variable.name)
 
 
 def test_a_rate_of_nothing_is_refused():
@@ -52,23 +55,11 @@ def test_a_rate_of_nothing_is_refused():
         tiny_config("improved", o2w_rate=0.0).check()
 
 
-def trained_one_step(**values):
-    """A siamese network and its trainable weights before and after a step."""
-    config = tiny_config("improved", dropout=0.0, word_dropout=0.0, l2=0.0, **values).check()
-    tf.keras.utils.set_random_seed(0)
-    siamese = Bssan(config.model, 12).siamese(config.training)
-    compile_siamese(siamese, config)
-    before = [w.numpy() for w in siamese.trainable_variables]
-    siamese.train_on_batch(random_pairs(config, 8), {name: np.zeros((8, 3), np.float32) for name in siamese.output})
-    return siamese, before, [w.numpy() for w in siamese.trainable_variables]
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_weight_decay_shrinks_what_the_l2_term_covers_and_nothing_else(optimizer):
-    values = {"optimizer": optimizer, "learning_rate": 0.01, "all_pairs": 0.0, "clip_norm": 0.0}
-    siamese, before, plain = trained_one_step(**values, o2w_rate=0.3)
-    *_, decayed = trained_one_step(**values, o2w_rate=0.3, weight_decay=0.5)
-    regular = Bssan(tiny_config("improved", **values).model, 12, l2=0.1).siamese(tiny_config("improved").training)
+    _, siamese, before, plain = one_step(optimizer=optimizer, o2w_rate=0.3)
+    *_, decayed = one_step(optimizer=optimizer, o2w_rate=0.3, weight_decay=0.5)
+    _, regular, *_ = one_step(l2=0.1)
     with tf.GradientTape() as tape:
         term = tf.add_n(regular.losses)
     covered = [gradient is not None for gradient in tape.gradient(term, regular.trainable_variables)]
@@ -79,7 +70,7 @@ def test_weight_decay_shrinks_what_the_l2_term_covers_and_nothing_else(optimizer
 
 
 def test_the_moving_average_is_kept_beside_the_weights():
-    siamese, before, after = trained_one_step(all_pairs=0.0, ema=0.75, learning_rate=0.01)
+    _, siamese, before, after = one_step(ema=0.75)
     siamese.optimizer.finalize_variable_values(siamese.trainable_variables)
     for variable, start, end in zip(siamese.trainable_variables, before, after):
         np.testing.assert_allclose(variable, 0.75 * start + 0.25 * end, atol=1e-6, err_msg=variable.name)

@@ -8,7 +8,7 @@ from training_fixtures import SIZES, write_features
 from benchmarks import parts
 from bssan_tf.errors import UserError
 
-SMALL = f"--batch-size 4 --lstm {SIZES['H']} --bilstm {SIZES['S']} --trained-embeddings 4 --fusion 4"
+SMALL = f"--variant w2r --batch-size 4 --lstm {SIZES['H']} --trained-embeddings 4 --fusion 4"
 
 
 @pytest.fixture

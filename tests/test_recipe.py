@@ -17,6 +17,8 @@ from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrix
 from bssan_tf.text import Tokenizer, load_glove
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 SIZES = "--size tiny --variant w2r --lstm 8 --trained-embeddings 10 --fusion 6 --batch-size 8 --negatives 3 --seed 0"
 
 

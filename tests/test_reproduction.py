@@ -8,6 +8,8 @@ from benchmarks import reproduction
 from bssan_tf import training
 from bssan_tf.charts import signs_figure
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 SIZES = "--size tiny --variant w2r --lstm 8 --trained-embeddings 10 --batch-size 8 --negatives 3 --validation-images 0"
 
 

@@ -20,6 +20,8 @@ from bssan_tf.runs import RunFolder
 from bssan_tf.scoring import score_matrices
 from bssan_tf.text import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 CCA = {"region_norm": "standard", "object_norm": "standard", "cca_start": True, "group": 2}
 
 

@@ -87,6 +87,7 @@ def test_tensorboard_has_curves_and_settings(whole):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("name", ["improved", "paper"])
 def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_path, name):
     if name == "improved":
@@ -110,6 +111,7 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_pat
     assert one == other
 
 
+@pytest.mark.usefixtures("no_export")
 def test_resume_does_not_forget_the_best_score(whole, tmp_path):
     """A best score that later epochs cannot reach must survive the restart, with its model."""
     run = RunFolder(tmp_path / "copy")
@@ -208,22 +210,23 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, co
 
 
 @pytest.mark.parametrize("error", [UserError("regions.npy: is gone"), OSError(5, "disk is gone", "regions.npy")])
-def test_a_batch_that_cannot_be_read_is_told_as_such(whole, tmp_path, monkeypatch, error):
+def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypatch, error):
     def batch(stream, step):
         raise error
 
     monkeypatch.setattr(PairStream, "batch", batch)
     with pytest.raises(type(error), match="is gone") as raised:
-        training.train(whole[0].load_config(), RunFolder(tmp_path / "run"), progress=False)
+        training.train(make_config(corpus, variant="w2r"), RunFolder(tmp_path / "run"), progress=False)
     assert raised.value is error
 
 
+@pytest.mark.usefixtures("no_export")
 def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
     for name, size in (("old", 4), ("new", 4), ("other", 5)):
         (tmp_path / f"{name}.txt").write_text("dog" + size * " 0.5" + "\ncat" + size * " 1.5" + "\n")
     run, run_on = RunFolder(tmp_path / "run"), training._Job.run_on
     monkeypatch.setattr(training._Job, "run_on", lambda *_, **__: None)  # as if killed
-    training.train(make_config(corpus, glove=str(tmp_path / "old.txt"), epochs=1), run, progress=False)
+    training.train(make_config(corpus, variant="w2r", glove=str(tmp_path / "old.txt"), epochs=1), run, progress=False)
     (tmp_path / "old.txt").unlink()
 
     def resume(name):
@@ -275,6 +278,7 @@ def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("no_export")
 def test_training_learns(corpus, tmp_path):
     values = {
         "variant": "w2r",
