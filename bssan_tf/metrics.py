@@ -96,6 +96,12 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
     }
 
 
+def chance_rsum(images: int, captions: int) -> float:
+    """rsum that random scores reach on average, in percent points."""
+    per_image = captions / images
+    return sum(100 * (min(1.0, k / images) + 1 - max(0.0, 1 - k / captions) ** per_image) for k in (1, 5, 10))
+
+
 def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
     """The mean of the reports in which each image has its k-th caption alone, for every k that all images have.
 

@@ -23,6 +23,7 @@ from bssan_tf.early_signs import EarlySigns, Probe, check_probe
 from bssan_tf.errors import UserError
 from bssan_tf.export import export_saved_model
 from bssan_tf.files import write_json
+from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.pipeline import PairStream, check_pictures, own_errors, training_dataset
 from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
@@ -150,12 +151,6 @@ def validation_split(data: Data, training: TrainingConfig) -> Split:
     if training.validation_captions:
         split = split.captions_per_image(training.validation_captions)
     return split
-
-
-def chance_rsum(images: int, captions: int) -> float:
-    """rsum that random scores reach on average, in percent points."""
-    per_image = captions / images
-    return sum(100 * (min(1.0, k / images) + 1 - max(0.0, 1 - k / captions) ** per_image) for k in (1, 5, 10))
 
 
 @dataclass

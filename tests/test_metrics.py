@@ -174,3 +174,10 @@ def test_memory_mapped_scores(tmp_path):
     np.save(tmp_path / "scores.npy", SCORES.astype(np.float32))
     mapped = np.load(tmp_path / "scores.npy", mmap_mode="r")
     assert metrics.protocol_reports(mapped, OWNER)["rsum"] == metrics.retrieval_report(SCORES, OWNER)["rsum"]
+
+
+def test_chance_rsum_is_what_random_scores_reach():
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(40), 5)
+    found = np.mean([metrics.retrieval_report(rng.random((40, 200)), owner)["rsum"] for _ in range(60)])
+    assert metrics.chance_rsum(40, 200) == pytest.approx(found, rel=0.06)
