@@ -201,7 +201,7 @@ def extract(options: argparse.Namespace) -> None:
 def config_of(options: argparse.Namespace) -> Config:
     """The preset with the flags that were given; UserError if a value makes no sense.
 
-    What a given flag leaves without use or ground is off unless it was given, too.
+    What a given flag leaves without use or ground is off unless it was given, too; given, it is refused.
     """
     given = given_fields(options)
     data, name, variant = given.get("data", "scenes"), options.preset or "improved", options.variant or "full"
@@ -214,9 +214,28 @@ def config_of(options: argparse.Namespace) -> Config:
         needless["weighted_lengths"] = False
     if not config.model.bilinear or config.training.negative_source == "random":
         needless["all_pairs"] = 0.0
-    if name == "improved" and not config.replace(**{**needless, **given}).training.all_pairs:
+    shared = {"mixed_share", "uniform_positives"} & given.keys()
+    if name == "improved" and not shared and not config.replace(**{**needless, **given}).training.all_pairs:
         needless["negative_attention"] = "learned"  # Eq. 8 does no harm beside the loss of all pairs only
-    return config.replace(**{**needless, **given}).check()
+    config = config.replace(**{**needless, **given}).check()
+    refuse_useless(given, config)
+    return config
+
+
+def refuse_useless(given: dict, config: Config) -> None:
+    """UserError that names a given flag which the other settings leave without any effect."""
+    training = config.training
+    used = {
+        "glove_prior": (training.cca_start, "--cca-start"),
+        "mixed_share": (training.negative_attention == "mixed", "--negative-attention mixed"),
+        "momentum": (training.optimizer == "sgd", "--optimizer sgd"),
+        "plateau_patience": (training.schedule == "plateau", "--schedule plateau"),
+        "plateau_factor": (training.schedule == "plateau", "--schedule plateau"),
+        "train_embeddings": (bool(config.data.glove), "--glove FILE"),
+    }
+    for field, (has_effect, needed) in used.items():
+        if given.get(field) and not has_effect:
+            raise UserError(f"{flag_of(field)}: has no effect without {needed}; add that, or leave it out")
 
 
 def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:

@@ -3,13 +3,13 @@
     python -m benchmarks.recipe SETS.txt --minutes 10 --seeds 0 1 2 --csv recipe.csv --common "--data flickr8k ..."
     python -m benchmarks.recipe --table recipe.csv --against cca
 
-SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the others
-when the minutes are over. The pictures are held back from the train split, so that the
-validation and test splits stay unseen. Every figure is the mean over the reports in which each of them has its first
-caption alone, its second, and so on. A row is appended for each set and seed; sets that the CSV has are left out,
-so that a killed study goes on where it was. `--baseline` adds the rows of a regularised CCA of the same pictures, plain
-and with all that the start of the preset has (weighted lengths, GloVe where a set has it), so that only the rest counts
-as learned; and of one of their objects where a set has these in context.
+SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the
+others when the minutes are over. The pictures are held back from the train split, so that the validation and test
+splits stay unseen. Every figure is the mean over the reports in which each of them has its first caption alone, its
+second, and so on. A row is appended for each set and seed; sets that the CSV has are left out, so that a killed study
+goes on where it was; a run or a row of other flags is refused. `--baseline` adds the rows of a regularised CCA of the
+same pictures, plain and with all that the start of the preset has (weighted lengths, GloVe where a set has it), so
+that only the rest counts as learned; and of one of their objects where a set has these in context.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ import numpy as np
 import train as command
 from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
-from bssan_tf.config import Config
+from bssan_tf.config import Config, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import single_caption_report
 from bssan_tf.preparation import Data, open_data
 from bssan_tf.runs import RunFolder
 
+SIZES_OF_DATA = ("D", "M", "P", "Q", "E_glove")  # which no flag sets
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
 BASELINES = {  # {CCA: {name of a row of it: what stands for its flags}}; weighted: all that the start has
     "cca": {"cca": "regularised CCA", "cca_weighted": "regularised CCA with weighted lengths, and GloVe if given"},
@@ -91,7 +92,11 @@ def study(options: argparse.Namespace) -> None:
     """
     sets = read_sets(options.sets)
     configs = {name: config_of(f"{options.common} {flags}", options.minutes) for name, flags in sets.items()}
-    done = {(row["name"], row["seed"]) for row in (read_rows(options.csv) if options.csv.exists() else ())}
+    rows = read_rows(options.csv) if options.csv.exists() else ()
+    for row in rows:
+        if row.get("flags", "") != sets.get(row["name"], row.get("flags", "")):
+            raise UserError(f"{options.csv}: {row['name']} is of other flags, {row['flags']!r}; give another --csv")
+    done = {(row["name"], row["seed"]) for row in rows}
     opened: dict = {}
 
     def data_of(config: Config) -> Data:
@@ -174,6 +179,7 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
 
     run = RunFolder(folder)
     if run.config_file.exists():
+        require_same_config(run, config)
         training.resume(run, data=data)
     else:
         training.train(config, run, data=data)
@@ -195,6 +201,21 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
         "pairs": steps * training_config.batch_size * (1 + training_config.negatives),
         **figures(scores, part),
     }
+
+
+def require_same_config(run: RunFolder, config: Config) -> None:
+    """UserError that names the first setting in which a run that is there already differs from the one to be made.
+
+    Where the data lie does not count; what they are does, when the run is resumed.
+    """
+    kept = run.load_config()
+    for section in ("model", "training"):
+        for name, value in dataclasses.asdict(getattr(config, section)).items():
+            of_data = name in SIZES_OF_DATA or (name == "E_trained" and not value)
+            if not of_data and value != (found := getattr(getattr(kept, section), name)):
+                raise UserError(
+                    f"{run.path}: is a run of other flags, {flag_of(name)} was {found}, is {value}; give another --runs"
+                )
 
 
 def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:

@@ -3,8 +3,9 @@
     python -m benchmarks.reproduction -o collapse.png
     python -m benchmarks.reproduction --sets SETS.txt --steps 1000 --seeds 0 1 2 --common "--data flickr8k ..." -o c.png
 
-Each set of flags is trained for so many steps with --early-signs; its learning rate stays, after the warm-up, as in the
-first steps of a long run. Sets that the run folder has are only drawn; one that was interrupted is trained anew.
+Each set of flags is trained for so many steps with --early-signs; its learning rate stays, after the warm-up, as in
+the first steps of a long run. Sets that the run folder has are only drawn, and refused if they are of other flags;
+one that was interrupted is trained anew.
 SETS.txt has a set a line, `name: flags of train.py`; without it, the sets below are taken.
 """
 
@@ -21,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import train as command
-from benchmarks.recipe import read_sets
+from benchmarks.recipe import read_sets, require_same_config
 from bssan_tf import cli
 from bssan_tf.config import Config
 from bssan_tf.runs import RunFolder
@@ -74,7 +75,9 @@ def curves_of(name: str, config: Config, options: argparse.Namespace) -> list[di
     found = []
     for seed in options.seeds:
         run = RunFolder(options.runs / f"{name.replace('/', ' ')}, {config.data.data.replace('/', ' ')}, {seed}")
-        if not run.metrics_file.exists():
+        if run.metrics_file.exists():
+            require_same_config(run, config.replace(seed=seed))
+        else:
             shutil.rmtree(run.path, ignore_errors=True)
             print(f"{run.path}: {options.steps} steps", flush=True)
             training.train(config.replace(seed=seed), run)

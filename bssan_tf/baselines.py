@@ -144,10 +144,15 @@ def fit_cca(
     )
 
 
+def why_too_few(images: int) -> str | None:
+    """Why so many training images are too few for a CCA; None if they are not."""
+    return None if images >= _MIN_IMAGES else f"needs at least {_MIN_IMAGES} training images, there are {images}"
+
+
 def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | None:
     """What is missing for a CCA of a training split with so many images and tokens int (N_c, L); None if nothing."""
-    if images < _MIN_IMAGES:
-        return f"needs at least {_MIN_IMAGES} training images, there are {images}"
+    if problem := why_too_few(images):
+        return problem
     if tokens.max(initial=0) >= vocabulary_size:
         raise ValueError("tokens: index out of range")
     if not _word_weights(tokens, vocabulary_size).any():

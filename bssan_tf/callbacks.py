@@ -75,6 +75,8 @@ class StopAtNaN(tf.keras.callbacks.Callback):
 class LearningRate(tf.keras.callbacks.Callback):
     """Raise the learning rate linearly from 0 over the first steps; then leave it, or let it fall to 0 as a cosine.
 
+    Each epoch's log has the rate of its last step, as `lr`.
+
     Args:
         warmup_steps: over which it rises.
         learning_rate: after the rise.
@@ -95,6 +97,9 @@ class LearningRate(tf.keras.callbacks.Callback):
         elif step >= self.warmup_steps:
             return  # ReduceLROnPlateau may have lowered it
         self.model.optimizer.learning_rate.assign(rate)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["lr"] = float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
 
 
 class CopyWeights(tf.keras.callbacks.Callback):

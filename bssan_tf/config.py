@@ -224,10 +224,12 @@ class Config:
             "glove_prior",
         ):
             _require(getattr(training, name) >= 0, name, getattr(training, name), "0 or more")
+        regular = model.variant != "no_reg" or not training.l2
+        _require(regular, "l2", training.l2, "0 with --variant no_reg, which has no regularisation; leave one out")
         _require(model.o2w_weight >= 0, "o2w_weight", model.o2w_weight, "0 or more")
         _require(0 <= training.mixed_share <= 1, "mixed_share", training.mixed_share, "between 0 and 1")
         most = 0 if training.negative_attention == "learned" else 1  # positives alone under Eq. 8 would show by it
-        rule = "between 0 and 1, and 0 with --negative-attention learned"
+        rule = "between 0 and 1, and 0 with --negative-attention learned; add --negative-attention mixed"
         _require(0 <= training.uniform_positives <= most, "uniform_positives", training.uniform_positives, rule)
         _require(0 < training.plateau_factor < 1, "plateau_factor", training.plateau_factor, "between 0 and 1")
         _require(training.o2w_rate > 0, "o2w_rate", training.o2w_rate, "above 0")

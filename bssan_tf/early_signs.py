@@ -164,12 +164,13 @@ class EarlySigns(tf.keras.callbacks.Callback):
         trained: the model in training; the probe's own, or the copy that is trained in its place.
         path: of the CSV; a row is the number of finished steps, the mean ranking loss of the latest ones (since
             the last row or the epoch's start) and what the probe measured, rsum every `RSUM_EVERY` steps.
-        last: step of the last look.
+        last: steps to look at; the last look is at the next multiple of `EVERY`.
     """
 
     def __init__(self, probe: Probe, trained: Bssan, path: Path, last: int):
         super().__init__()
-        self.probe, self.trained, self.path, self.last = probe, trained, path, last
+        self.probe, self.trained, self.path = probe, trained, path
+        self.last = -(-last // EVERY) * EVERY
         self.rows: list[dict] | None = None
 
     def _ranking(self, logs: dict, batch: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Ranking losses over the scores of a picture with its caption and with K others.
 
 Every loss takes scores float32 (B, 1 + K): column 0 is the positive pair (V_i, T_i), column k a negative one.
-With in-batch negatives column k holds the pair (V_i, T_{i+k}), so that the same numbers also rank pictures for
+With `--negative-source batch` column k holds the pair (V_i, T_{i+k}), so that the same numbers also rank pictures for
 a caption: caption j was scored with V_j and with V_{j-k}. The targets are not looked at.
 """
 
@@ -43,7 +43,7 @@ class PairwiseHinge(_RankingLoss):
 
     Args:
         margin: the M of Eq. 7, above 0.
-        symmetric: also rank the pictures of each caption (needs in-batch negatives).
+        symmetric: also rank the pictures of each caption (needs `--negative-source batch`).
         over: what becomes of a positive's K negatives: their `mean` or `sum`; `max`, the hardest alone, as in VSE++
             (Faghri et al., 2018); `semi_hard`, the hardest of those below the positive, as in FaceNet (Schroff et al.,
             2015), 0 where there is none.
@@ -71,7 +71,7 @@ class RankingSoftmax(_RankingLoss):
     """-log softmax of the positive among its K negatives: InfoNCE (van den Oord et al., 2018), no temperature.
 
     Args:
-        symmetric: also rank the pictures of each caption (needs in-batch negatives).
+        symmetric: also rank the pictures of each caption (needs `--negative-source batch`).
     """
 
     def __init__(self, symmetric: bool = False, name: str = "ranking_softmax"):

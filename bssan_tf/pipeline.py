@@ -24,13 +24,14 @@ class PairStream:
     A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption
     of each. Batches never cross rounds, so a picture is at most once in a batch; the N_i mod B pictures at the end of
     a round wait for the next. Within a pool of `length_pool` batches, pairs are sorted by the length of their captions
-    before they are cut into batches, so that a batch holds little padding; the batches come in random order.
+    before they are cut into batches, so that a batch holds little padding; the batches come in random order. With
+    `group` above 1 similar pictures lie side by side, and whole groups are sorted by the length of their captions.
 
     Args:
         split: pictures and captions to train on.
         features: the store; rows are found by `split.image_rows`.
         tokens: int32 (N_c, L), token ids of the split's captions.
-        training: batch size, negatives and seed are used.
+        training: how batches are made up is used: their size, negatives and their source, groups, pool, and the seed.
 
     Raises:
         UserError: as `check_pictures`.

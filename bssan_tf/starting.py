@@ -11,7 +11,7 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.baselines import Cca, fit_cca, why_no_cca
+from bssan_tf.baselines import Cca, fit_cca, why_no_cca, why_too_few
 from bssan_tf.config import WITH_STATISTICS, Config, ModelConfig, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
@@ -43,6 +43,16 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
             norm.adapt(_sample(features, name, rows, rng))
 
 
+def check_cca_start(config: Config, images: int) -> None:
+    """UserError where the flags ask for a start from a CCA that so many training images, or the flags, cannot give."""
+    if not config.training.cca_start:
+        return
+    if not config.model.E_trained and (config.data.glove or config.model.E_glove):
+        raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
+    if problem := why_too_few(images):
+        raise UserError(f"--cca-start: {problem}; add --no-cca-start")
+
+
 def check_start(config: Config, split: Split, features: Features, tokens: np.ndarray, vocabulary_size: int) -> None:
     """UserError where a training cannot start from its data as it should; to be called before anything is written.
 
@@ -61,11 +71,8 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
         given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
         source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
         raise UserError(f"objects: no picture of the training split has one; check {source}")
-    if not from_cca:
-        return
-    if not config.model.E_trained:
-        raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
-    if problem := why_no_cca(len(split.image_ids), tokens, vocabulary_size):
+    check_cca_start(config, len(split.image_ids))
+    if from_cca and (problem := why_no_cca(len(split.image_ids), tokens, vocabulary_size)):
         raise UserError(f"--cca-start: {problem}; add --no-cca-start")
 
 

@@ -30,7 +30,7 @@ from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resol
 from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
 from bssan_tf.runs import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
-from bssan_tf.starting import adapt_norms, check_start, start_from_cca
+from bssan_tf.starting import adapt_norms, check_cca_start, check_start, start_from_cca
 from bssan_tf.text import Tokenizer, load_glove
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,10 @@ def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bo
 def _check_corpus(corpus: Corpus, config: Config) -> None:
     """UserError for what would else stop a training only after hours of extraction."""
     check_pictures(corpus.split("train"), config.training)
-    corpus.split("val")
+    check_cca_start(config, len(corpus.split("train").image_ids))
+    validation = validation_split(corpus, config.training)
+    if config.training.early_signs:
+        check_probe(validation)
     if config.data.glove and not Path(config.data.glove).is_file():
         raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
 
@@ -143,9 +146,9 @@ def _check_replicas(training: TrainingConfig, strategy: tf.distribute.Strategy) 
         )
 
 
-def validation_split(data: Data, training: TrainingConfig) -> Split:
+def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
     """The pictures and captions that choose the best model: the val split, or a seeded part of it."""
-    split = data.split("val")
+    split = corpus.split("val")
     if training.validation_images:
         split = split.sample_images(training.validation_images, training.seed)
     if training.validation_captions:
@@ -170,9 +173,7 @@ class _Job:
         self.tokens = self.tokenizer(split.captions)
         self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
         check_start(self.config, split, self.data.features, self.tokens, len(self.tokenizer.words))
-        self.validation = validation_split(self.data, self.config.training)
-        if self.config.training.early_signs:
-            check_probe(self.validation)
+        self.validation = validation_split(self.data.corpus, self.config.training)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps
 
     def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:

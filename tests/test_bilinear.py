@@ -229,8 +229,13 @@ def test_the_hardest_need_a_score_that_chooses_them(values):
 
 
 def test_only_the_next_captions_rank_pictures_for_a_caption(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(tf.keras.Model, "compile", lambda self, **options: seen.update(options["loss"]))
+    seen, compile_model = {}, tf.keras.Model.compile
+
+    def spy(self, **options):
+        seen.update(options["loss"])
+        compile_model(self, **options)
+
+    monkeypatch.setattr(tf.keras.Model, "compile", spy)
     for source, both in (("batch", True), ("hardest", False)):
         config = tiny_config("improved", negative_source=source, all_pairs=1.0, pooled_pairs=1.0)
         compile_siamese(Bssan(config.model, VOCABULARY).siamese(config.training), config)

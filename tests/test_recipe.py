@@ -82,6 +82,28 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
         assert list(csv.DictReader(file)) == [cca, weighted, *rows]
 
 
+def test_a_run_or_a_row_of_other_flags_is_refused(corpus, tmp_path, monkeypatch):
+    sets, table, runs = tmp_path / "sets.txt", tmp_path / "study.csv", tmp_path / "runs"
+    features = f"--import-regions {corpus / 'regions.npy'} --import-objects {corpus / 'objects.npy'}"
+    arguments = [
+        str(sets), "--common", f"--data {corpus} {features} {SIZES}", "--held", "12", "--csv", str(table),
+        "--runs", str(runs),
+    ]  # fmt: skip
+    (runs / "one-0").mkdir(parents=True)
+    kept = recipe.config_of(arguments[2], 10).replace(D=9, margin=0.2)  # a size of data does not count
+    (runs / "one-0" / "config.json").write_text(kept.to_json())
+    monkeypatch.setattr("bssan_tf.training.resume", lambda *_, **__: pytest.fail("resumed"))
+    sets.write_text("one: --margin 0.4\n")
+    with pytest.raises(
+        UserError, match=r"one-0: is a run of other flags, --margin was 0\.2, is 0\.4; give another --runs"
+    ):
+        recipe.main(arguments)
+    row = dict.fromkeys(recipe.COLUMNS, "1") | {"name": "one", "flags": "--margin 0.3", "seed": "0"}
+    recipe.append(table, row)
+    with pytest.raises(UserError, match=r"study\.csv: one is of other flags, '--margin 0\.3'; give another --csv"):
+        recipe.main(arguments)
+
+
 def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus, monkeypatch):
     config = make_config(corpus, seed=3)
     data = recipe.hold_back(open_data(config.data, progress=False), 6)

@@ -7,6 +7,7 @@ from training_fixtures import write_features
 from benchmarks import reproduction
 from bssan_tf import training
 from bssan_tf.charts import signs_figure
+from bssan_tf.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -29,6 +30,9 @@ def test_sets_are_trained_once_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "train", None)  # not again
     reproduction.main(arguments)
     assert out.exists()
+    sets.write_text("paper: --preset paper --margin 0.3\n")
+    with pytest.raises(UserError, match=r"is a run of other flags, --margin was 0\.2, is 0\.3"):
+        reproduction.main(arguments)
 
 
 def test_the_rate_stays_and_every_step_counts():

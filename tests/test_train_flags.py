@@ -75,3 +75,24 @@ def test_flags_of_what_no_preset_has():
     assert training.all_pairs == plain.all_pairs == 1  # of the batch, too
     with pytest.raises(UserError, match=r"--pooled-pairs 0\.5: must be 0 without --bilinear"):
         config_of("--no-bilinear --pooled-pairs 0.5")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--no-cca-start --glove-prior 0.5", "--glove-prior: has no effect without --cca-start"),
+        ("--momentum 0.5", "--momentum: has no effect without --optimizer sgd"),
+        ("--plateau-factor 0.1", "--plateau-factor: has no effect without --schedule plateau"),
+        ("--train-embeddings", "--train-embeddings: has no effect without --glove FILE"),
+        ("--negative-attention learned --mixed-share 0.3", "--mixed-share: has no effect without --negative-att"),
+        ("--variant no_reg --l2 0.1", r"--l2 0\.1: must be 0 with --variant no_reg"),
+    ],
+)
+def test_a_flag_without_any_effect_is_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        config_of(flags)
+
+
+@pytest.mark.parametrize("flags", ["--mixed-share 0.25", "--uniform-positives 0.5"])
+def test_flags_of_mixed_attention_keep_it_without_the_loss_of_all_pairs(flags):
+    assert config_of(f"--all-pairs 0 {flags}").training.negative_attention == "mixed"

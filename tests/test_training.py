@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_fixtures import killed_in_the_last_epoch, make_config, write_features
+from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, write_features
 
 import train
 from bssan_tf import callbacks as cb
@@ -38,9 +38,9 @@ def weights_of(run):
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
-    """An uninterrupted run of the preset improved, four epochs, and what train() returned."""
+    """An uninterrupted run as `improved` is on photos, four epochs, and what train() returned."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
-    metrics = training.train(make_config(corpus, epochs=4, plateau_patience=1), run, progress=False)
+    metrics = training.train(make_config(corpus, epochs=4, **PHOTOS), run, progress=False)
     return run, metrics
 
 

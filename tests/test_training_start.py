@@ -27,6 +27,24 @@ def test_an_absent_glove_file_is_told_before_features_are_read(corpus, tmp_path,
         training.train(make_config(corpus, glove="nowhere.txt"), RunFolder(tmp_path / "run"), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cca_start": True, "E_trained": 0}, "--cca-start: starts trained word vectors, and there are none; add"),
+        ({"early_signs": 20, "validation_images": 7}, "--early-signs: needs 8 validation pictures, there are 7"),
+    ],
+)
+def test_what_flags_and_corpus_cannot_give_is_told_before_features_are_read(
+    corpus, tmp_path, monkeypatch, values, message
+):
+    monkeypatch.setattr("bssan_tf.features.imported.import_features", lambda *_, **__: pytest.fail("read"))
+    (tmp_path / "glove.txt").write_text("dog 0.5 0.5\n")
+    config = make_config(corpus, glove=str(tmp_path / "glove.txt"), **values)
+    with pytest.raises(UserError, match=message):
+        training.train(config, RunFolder(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("prior", [0.7, 0.0])
 def test_the_start_has_the_prior_of_the_config(corpus, tmp_path, monkeypatch, prior):
     seen = []

@@ -51,7 +51,8 @@ def random_batch(config, seed=0):
 
 @pytest.mark.parametrize("name", ["paper", "improved"])
 def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
-    config = tiny_config(name, H=32, S=32, M=64, Q=64, D=20, E_trained=32, batch_size=16, dropout=0.0)
+    sizes = {"H": 32, "S": 32, "M": 64, "Q": 64, "D": 20, "E_trained": 32}
+    config = tiny_config(name, **sizes, batch_size=16, dropout=0.0, all_pairs=float(name == "improved"))
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     inputs, losses, gradients = random_batch(config), [], []
     for one in (model, trained_copy(model, in_bfloat16=True)):
@@ -125,3 +126,22 @@ def test_what_no_preset_has_trains_too(corpus, tmp_path):
     metrics = training.train(config, RunFolder(tmp_path / "run"), progress=False)
     assert metrics["epochs"] == 1
     assert metrics["rsum"] > 0
+
+
+@pytest.mark.parametrize(("variant", "weight"), [("full", 0.5), ("o2w", 1.0)])
+def test_the_losses_add_up_with_the_weights_of_eq_18(variant, weight):
+    values = {"o2w_weight": 0.5, "all_pairs": 2.0, "pooled_pairs": 3.0, "negatives": 7, "l2": 0.01, "dropout": 0.0}
+    config = tiny_config("improved", variant=variant, negative_source="batch", word_dropout=0.0, **values)
+    model = Bssan(config.model, VOCABULARY, config.training.l2)
+    siamese = model.siamese(config.training)
+    compile_siamese(siamese, config)
+    targets = {name: np.zeros(8, np.float32) for name in siamese.output}
+    term = sum(float(loss) for loss in siamese.losses)
+    inputs = random_pairs(config, 8)
+    found = siamese.train_on_batch({name: inputs[name] for name in siamese.input}, targets, return_dict=True)
+    kinds = {"_loss": 1.0, "_all_loss": 2.0, "_pooled_loss": 3.0}
+    expected = sum(weight * factor * found[f"o2w{kind}"] for kind, factor in kinds.items())
+    if variant == "full":
+        expected += sum(factor * found[f"w2r{kind}"] for kind, factor in kinds.items())
+    assert term > 0.01
+    assert found["loss"] == pytest.approx(expected + term, rel=1e-5)

@@ -19,8 +19,22 @@ def write_features(folder, pictures=48):
     return folder
 
 
+# what `improved` has on photos: all that imported features allow, and groups that fit small batches
+PHOTOS = {
+    name: getattr(section, name)
+    for config in [preset("improved", "small", data="flickr8k")]
+    for section in (config.model, config.training)
+    for name in (
+        "bilinear", "weighted_lengths", "cosine_attention", "region_norm", "object_norm", "attention_scale",
+        "o2w_attention_scale", "dropout", "word_dropout", "all_pairs", "negative_attention", "o2w_rate", "schedule",
+        "cca_start", "learning_rate", "o2w_weight",
+    )
+    if hasattr(section, name)
+} | {"group": 2}  # fmt: skip
+
+
 def make_config(corpus, name="improved", **values):
-    """A run of a few epochs on what `write_features` wrote."""
+    """A run of a few epochs on what `write_features` wrote, with the settings of scenes."""
     settings = {
         "data": str(corpus), "import_regions": str(corpus / "regions.npy"),
         "import_objects": str(corpus / "objects.npy"), "batch_size": 8, "negatives": 3, "epochs": 3,
