@@ -27,6 +27,14 @@ def _needed_lstm_kernels():
     trace_needed_kernels()
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """In whatever order tests run; fixtures of a wider scope take seeds of their own where numbers matter."""
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The project's root, where train.py, evaluate.py and visualize.py lie."""
