@@ -19,18 +19,18 @@ def write_features(folder, pictures=48):
     return folder
 
 
-# what `improved` has on photos: all that imported features allow, and groups that fit small batches
+_PHOTOS = preset("improved", "small", data="flickr8k")
+# what `improved` has on photos, as far as imported features allow, and groups that fit small batches
 PHOTOS = {
-    name: getattr(section, name)
-    for config in [preset("improved", "small", data="flickr8k")]
-    for section in (config.model, config.training)
-    for name in (
+    **{name: getattr(_PHOTOS.model, name) for name in (
         "bilinear", "weighted_lengths", "cosine_attention", "region_norm", "object_norm", "attention_scale",
-        "o2w_attention_scale", "dropout", "word_dropout", "all_pairs", "negative_attention", "o2w_rate", "schedule",
-        "cca_start", "learning_rate", "o2w_weight",
-    )
-    if hasattr(section, name)
-} | {"group": 2}  # fmt: skip
+        "o2w_attention_scale", "dropout", "word_dropout", "o2w_weight",
+    )},
+    **{name: getattr(_PHOTOS.training, name) for name in (
+        "all_pairs", "negative_attention", "learning_rate", "o2w_rate", "schedule", "cca_start",
+    )},
+    "group": 2,
+}  # fmt: skip
 
 
 def make_config(corpus, name="improved", **values):
