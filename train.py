@@ -226,6 +226,7 @@ def refuse_useless(given: dict, config: Config) -> None:
     """UserError that names a given flag which the other settings leave without any effect."""
     training = config.training
     used = {
+        "object_context": (config.model.variant != "w2r", "O2W, whose objects it is for"),
         "glove_prior": (training.cca_start, "--cca-start"),
         "mixed_share": (training.negative_attention == "mixed", "--negative-attention mixed"),
         "momentum": (training.optimizer == "sgd", "--optimizer sgd"),

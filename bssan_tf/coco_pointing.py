@@ -42,7 +42,7 @@ def point_at_photos(
         UserError: a run without W2R, or on imported arrays; files that are missing or malformed; nothing to count.
     """
     flags = dict(data_flags or {})
-    config = run.load_config().replace(**flags)
+    config = run.load_config().with_moved_data(flags)
     variant = config.model.variant
     if "regions" not in needed_features(variant):
         raise UserError(f"--pointing {folder}: the run is of variant {variant}, which has no W2R; name another run")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,6 +148,15 @@ class Config:
         if values:
             raise TypeError(f"no config section has a field {sorted(values)[0]!r}")
         return dataclasses.replace(self, **sections)
+
+    def with_moved_data(self, flags: Mapping[str, str] | None) -> Config:
+        """A copy with the fields of DataConfig in `flags`; `root` also says where a folder named by --data is now."""
+        from bssan_tf.datasets import DATASETS
+
+        flags = dict(flags or {})
+        if "root" in flags and self.data.data not in DATASETS:
+            flags["data"] = flags.pop("root")
+        return self.replace(**flags)
 
     def to_json(self) -> str:
         """The config as JSON text, fields in their order."""

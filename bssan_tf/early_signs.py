@@ -195,7 +195,11 @@ class EarlySigns(tf.keras.callbacks.Callback):
             self._since, self._before = batch + 1, total
 
     def on_train_end(self, logs=None):
-        if self.rows and self.rows[-1]["step"] < self.last and not collapsed(self.rows, self.probe.parts):
+        if not self.rows or self.rows[-1]["step"] >= self.last or collapsed(self.rows, self.probe.parts):
+            return
+        if self.rows[-1]["step"] < 2 * EVERY:
+            logger.info("--early-signs: training was too short to tell; a sign takes two looks, %d steps", 2 * EVERY)
+        else:
             logger.info(no_sign(self.rows[-1], self.probe.parts))
 
     def _look(self, step: int, losses: np.ndarray) -> None:

@@ -65,7 +65,7 @@ def evaluate(
         UserError: no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of
             a run that has one.
     """
-    config = run.load_config().replace(**(data_flags or {}))
+    config = run.load_config().with_moved_data(data_flags)
     if parts and config.model.variant in ("w2r", "o2w"):
         raise UserError("--parts: the run has one part only; leave it out")
     model, tokenizer = run.load_model()

@@ -204,7 +204,7 @@ def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
     bare(axes)
     bar = panel.colorbar(ScalarMappable(cmap=HEAT), ax=axes, fraction=0.012, pad=0.01, ticks=[0, 1])
     bar.ax.set_yticklabels(["none", "most"])
-    bar.set_label("attention α over the photo", fontsize=11, labelpad=-16)
+    bar.set_label("attention α", fontsize=11, labelpad=-16)  # short enough for one row
     bar.outline.set_visible(False)
 
 

@@ -59,7 +59,7 @@ def search(
         UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
             gone or differ from those of the training, too little memory.
     """
-    config = run.load_config().replace(**(data_flags or {}))
+    config = run.load_config().with_moved_data(data_flags)
     is_photo = Path(query).suffix.lower() in PHOTO_SUFFIXES
     if is_photo:
         if folder:

@@ -87,19 +87,23 @@ def resume(
         limits: new values of `epochs`, `minutes` or `stop_patience`; they are saved in the run's config.
 
     Raises:
-        UserError: if the folder is no run, another process trains it, or its data have changed.
+        UserError: if the folder is no run, another process trains it, its data have changed, or it has more epochs than
+            the new limit.
     """
-    config = run.load_config().replace(**(data_flags or {}), **limits).check()
+    config = run.load_config().with_moved_data(data_flags).replace(**limits).check()
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
+        saved = cb.latest_epoch(run.state)
+        if limits.get("epochs", saved) < saved:
+            raise UserError(f"--epochs {limits['epochs']}: {run.path} has {saved} epochs already; give more, or none")
         strategy = make_strategy(devices)
         _check_replicas(config.training, strategy)
         data = data or open_data(config.data, progress)
         run.require_same_data(fingerprint(data))
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
         job = _Job(config, run, data, tokenizer, strategy, progress)
-        saved = cb.latest_epoch(run.state)  # without any, the words' vectors are needed again
+        # before the first epoch is saved, the words' vectors are needed again
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)
         if glove is not None and glove.shape[1] != config.model.E_glove:
             raise UserError(

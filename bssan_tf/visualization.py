@@ -51,7 +51,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     model, tokenizer = run.load_model()
     tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
     boxes = flags.pop("boxes", None)
-    data = config.replace(**flags).data
+    data = config.with_moved_data(flags).data
     extractor, detector = extractors_of(run, data)
     objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P, detector)
     arrays = describe_photo(extractor, picture, objects, run_context(run, config))

@@ -178,7 +178,7 @@ def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     assert [row["step"] for row in rows] == [0, 20]
     assert rows[0]["o2w_entropy"] != rows[1]["o2w_entropy"]
     assert len(logged) == 1  # at the end of training
-    assert logged[0].startswith("No early sign of collapse after 20 steps: O2W ranks ")
+    assert "training was too short to tell; a sign takes two looks, 40 steps" in logged[0]
     for a, b in zip(weights, fitted(corpus, tmp_path / "none.csv", watched=False)):
         np.testing.assert_array_equal(a, b)
 
@@ -202,6 +202,15 @@ def test_losses_are_means_since_the_last_row_or_the_epochs_start(tmp_path):
     expected = [losses[a:b].mean() for a, b in ((0, 20), (30, 40), (40, 60), (60, 80), (90, 100))]
     assert [row["w2r_loss"] for row in rows[1:]] == pytest.approx(expected)
     assert asked == [True, False, False, False, False, True]
+
+
+def test_a_training_that_ends_early_is_told_what_was_seen(tmp_path):
+    signs = es.EarlySigns(SimpleNamespace(parts=("w2r",)), None, tmp_path / "signs.csv", last=300)
+    signs.rows = [{"step": step, **row(0.7, 0.7)} for step in (0, 20, 40)]
+    with lines() as logged:
+        signs.on_train_end()
+    assert len(logged) == 1
+    assert logged[0].startswith("No early sign of collapse after 40 steps: W2R ranks 70.0%")
 
 
 def test_what_is_hardly_learned_is_said_to_be():

@@ -62,7 +62,6 @@ def test_all_pairs_stay_otherwise():
 
 def test_w2r_has_no_objects_to_put_in_context():
     assert not config_of("--variant w2r").data.object_context
-    assert config_of("--variant w2r --object-context").data.object_context
     assert config_of("--variant o2w").data.object_context
 
 
@@ -81,6 +80,7 @@ def test_flags_of_what_no_preset_has():
     ("flags", "message"),
     [
         ("--no-cca-start --glove-prior 0.5", "--glove-prior: has no effect without --cca-start"),
+        ("--variant w2r --object-context", "--object-context: has no effect without O2W"),
         ("--momentum 0.5", "--momentum: has no effect without --optimizer sgd"),
         ("--plateau-factor 0.1", "--plateau-factor: has no effect without --schedule plateau"),
         ("--train-embeddings", "--train-embeddings: has no effect without --glove FILE"),

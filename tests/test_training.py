@@ -154,6 +154,13 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     assert run.export.is_dir()
 
 
+def test_resume_refuses_fewer_epochs_than_there_are(whole):
+    before = whole[0].config_file.read_text()
+    with pytest.raises(UserError, match=r"--epochs 3: .*whole has 4 epochs already; give more, or none"):
+        training.resume(whole[0], progress=False, epochs=3)
+    assert whole[0].config_file.read_text() == before
+
+
 def test_resume_refuses_other_data(whole, corpus, tmp_path):
     run, moved = RunFolder(tmp_path / "copy"), tmp_path / "moved"
     shutil.copytree(whole[0].path, run.path)
@@ -161,7 +168,7 @@ def test_resume_refuses_other_data(whole, corpus, tmp_path):
     text = (moved / "captions.csv").read_text().replace("There is", "There was", 1)
     (moved / "captions.csv").write_text(text)
     with pytest.raises(UserError, match="data have changed since training: captions_sha256"):
-        training.resume(run, progress=False, data_flags={"data": str(moved)})
+        training.resume(run, progress=False, data_flags={"root": str(moved)})
 
 
 def swap_train_and_test(corpus):
@@ -192,7 +199,7 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, co
     run, moved = whole[0], tmp_path / "moved"
     shutil.copytree(corpus, moved)
     change(moved)
-    flags = {"data": str(moved)} | {f"import_{name}": str(moved / f"{name}.npy") for name in ("regions", "objects")}
+    flags = {"root": str(moved)} | {f"import_{name}": str(moved / f"{name}.npy") for name in ("regions", "objects")}
     if (moved / "ids.txt").exists():
         flags["import_ids"] = str(moved / "ids.txt")
 

@@ -78,7 +78,8 @@ def load_corpus(
     name = "folder"
     if data != "folder":
         if not Path(data).is_dir():
-            raise UserError(f"--data {data}: no folder, and not one of {', '.join(DATASETS)}; correct it")
+            known = ", ".join(DATASETS)
+            raise UserError(f"--data {data}: no folder, and not one of {known}; correct it, or give a run's new --root")
         if root is not None:
             raise UserError(f"--root {root}: --data {data} is a folder already; leave --root out")
         root = Path(data)
