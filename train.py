@@ -86,6 +86,12 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training (defaults: the preset's)")
+    _add_loss_flags(group)
+    _add_step_flags(group)
+
+
+def _add_loss_flags(group) -> None:
+    """Of the losses and of the pairs that they compare."""
     group.add_argument("--loss", choices=LOSSES, help="Eq. 7, or a softmax over positive and negatives")
     group.add_argument("--margin", type=float, help="M of Eq. 7")
     group.add_argument("--hinge", choices=HINGES, help="what --loss hinge takes of a positive's negatives (mean)")
@@ -113,6 +119,10 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="WEIGHT",
         help="of a third loss: the same under even attention, that is of pooled words and regions or objects (0)",
     )
+
+
+def _add_step_flags(group) -> None:
+    """Of the optimizer, the batches, and the course of a run."""
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd is the paper's")
     group.add_argument("--learning-rate", type=float, help="after the warm-up")
     group.add_argument("--o2w-rate", type=float, metavar="SHARE", help="of the rate, for O2W's own weights (1)")

@@ -107,18 +107,14 @@ def fit_cca(
         ValueError: ids and rows out of range.
     """
     tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
-    n_images = len(image_rows)
-    if problem := why_no_cca(n_images, tokens, vocabulary_size):
-        raise UserError(f"--baseline cca: {problem}; leave it out")
-    if owner.max(initial=0) >= n_images:
-        raise ValueError("image_of_caption: index out of range")
+    _check_samples(len(image_rows), tokens, owner, vocabulary_size)
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
     vectors = None if word_vectors is None or not kinship else _centred(word_vectors, tokens, used)
     kin = None if vectors is None else vectors[used]
     samples = Samples(pool_regions(regions, image_rows, progress), tokens, owner, weights, used)
 
-    part_of = held_back(n_images, seed)
+    part_of = held_back(len(image_rows), seed)
     chosen, sums = select(samples, part_of, kin, kinship, weighted, most)
     logger.info("CCA: chosen on %d held-back training images: %s", chosen["held_images"], chosen)
 
@@ -142,6 +138,13 @@ def fit_cca(
         text_deviations=_deviations(sums.yy / sums.n, sums.y_mean, text_map * scale),
         chosen=chosen,
     )
+
+
+def _check_samples(images: int, tokens: np.ndarray, owner: np.ndarray, vocabulary_size: int) -> None:
+    if problem := why_no_cca(images, tokens, vocabulary_size):
+        raise UserError(f"--baseline cca: {problem}; leave it out")
+    if owner.max(initial=0) >= images:
+        raise ValueError("image_of_caption: index out of range")
 
 
 def why_too_few(images: int) -> str | None:

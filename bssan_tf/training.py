@@ -59,7 +59,10 @@ def train(
     run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
-    data = data or open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
+    if data:
+        _check_corpus(data.corpus, config)
+    else:
+        data = open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])

@@ -25,7 +25,20 @@ def write(folder, text, images=("a.jpg", "sub/b.png", "c d.jpg"), name="captions
     return folder
 
 
-def check(corpus, root):
+CSV = (
+    "\ufeffCaption, image ,split,note\r\n"
+    '"A dog, running.",a.jpg,train,\r\n'
+    "\r\n"
+    '"It says ""go"".", sub\\b.png,validation,x\r\n'
+    "Un café.,./a.jpg,TRAIN,\r\n"
+    '"Last\none.", "c d.jpg",test,y\r\n'
+)
+JSONL = "\n\n".join(json.dumps({"image": i, "caption": c, "split": s, "n": 1}) for i, c, s in ROWS)
+
+
+@pytest.mark.parametrize(("name", "text"), [("captions.csv", CSV), ("captions.jsonl", JSONL)])
+def test_a_captions_file(tmp_path, name, text):
+    corpus = load_corpus("folder", root=write(tmp_path, text, name=name))
     assert {name: corpus.split(name).image_ids for name in corpus.splits} == {
         "train": ("a.jpg",),
         "val": ("sub/b.png",),
@@ -33,26 +46,8 @@ def check(corpus, root):
     }
     assert corpus.split("train").captions == ("A dog, running.", "Un café.")
     assert corpus.split("val").captions == ('It says "go".',)
-    assert corpus.image_paths == (root / "a.jpg", root / "sub/b.png", root / "c d.jpg")
+    assert corpus.image_paths == (tmp_path / "a.jpg", tmp_path / "sub/b.png", tmp_path / "c d.jpg")
     assert not corpus.official
-
-
-def test_csv(tmp_path):
-    text = (
-        "\ufeffCaption, image ,split,note\r\n"
-        '"A dog, running.",a.jpg,train,\r\n'
-        "\r\n"
-        '"It says ""go"".", sub\\b.png,validation,x\r\n'
-        "Un café.,./a.jpg,TRAIN,\r\n"
-        '"Last\none.", "c d.jpg",test,y\r\n'
-    )
-    check(load_corpus("folder", root=write(tmp_path, text)), tmp_path)
-
-
-def test_jsonl(tmp_path):
-    lines = [json.dumps({"image": i, "caption": c, "split": s, "n": 1}) for i, c, s in ROWS]
-    write(tmp_path, "\n\n".join(lines), name="captions.jsonl")
-    check(load_corpus("folder", root=tmp_path), tmp_path)
 
 
 def test_the_path_of_a_folder_is_a_data_set(tmp_path, monkeypatch):

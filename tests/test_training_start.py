@@ -1,9 +1,12 @@
 """What a training is told before the first step: errors before features are read, and the prior of its CCA."""
 
+from types import SimpleNamespace
+
 import pytest
 from training_fixtures import make_config, write_features
 
 from bssan_tf import training
+from bssan_tf.datasets import load_corpus
 from bssan_tf.errors import UserError
 from bssan_tf.runs import RunFolder
 
@@ -40,9 +43,10 @@ def test_what_flags_and_corpus_cannot_give_is_told_before_features_are_read(
     monkeypatch.setattr("bssan_tf.features.imported.import_features", lambda *_, **__: pytest.fail("read"))
     (tmp_path / "glove.txt").write_text("dog 0.5 0.5\n")
     config = make_config(corpus, glove=str(tmp_path / "glove.txt"), **values)
-    with pytest.raises(UserError, match=message):
-        training.train(config, RunFolder(tmp_path / "run"), progress=False)
-    assert not (tmp_path / "run").exists()
+    for data in (None, SimpleNamespace(corpus=load_corpus(str(corpus), need_images=False))):
+        with pytest.raises(UserError, match=message):
+            training.train(config, RunFolder(tmp_path / "run"), progress=False, data=data)
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("prior", [0.7, 0.0])
