@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
-from bssan_tf.config import flag_of
+from bssan_tf.config.schema import flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import PROTOCOLS
 
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_use(options)
     run = cli.run_folder(options.run)
     if options.search is not None:
-        from bssan_tf.search import search, text_of
+        from bssan_tf.evaluation.search import search, text_of
 
         moved = cli.given_data_flags(options)
         chosen = given(options, folder="images", split="split", top="top", rerank="rerank")
@@ -85,14 +85,14 @@ def main(arguments: list[str] | None = None) -> None:
         found = search(run, options.search, **chosen, **shared)
         print(text_of(found))
         return
-    from bssan_tf.report import write_report
+    from bssan_tf.evaluation.report import write_report
 
     if options.pointing:
-        from bssan_tf.coco_pointing import point_at_photos
+        from bssan_tf.evaluation.coco_pointing import point_at_photos
 
         value, text = point_at_photos(run, options.pointing, cli.given_data_flags(options), not options.quiet)
     else:
-        from bssan_tf.evaluation import evaluate
+        from bssan_tf.evaluation.retrieval import evaluate
 
         value, text = evaluate(
             run,

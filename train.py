@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
-from bssan_tf.config import (
+from bssan_tf.config.presets import PRESETS, SIZES, preset
+from bssan_tf.config.schema import (
     FEATURE_NORMS,
     HINGES,
     LOSSES,
@@ -19,8 +20,7 @@ from bssan_tf.config import (
     flag_of,
 )
 from bssan_tf.errors import UserError
-from bssan_tf.presets import PRESETS, SIZES, preset
-from bssan_tf.runs import RUNS, RunFolder, free_name
+from bssan_tf.runs.folder import RUNS, RunFolder, free_name
 
 FIRST_STEPS = 300  # of --early-signs without a number
 
@@ -194,7 +194,7 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
         raise UserError(
             f"--resume {options.resume}: goes on with the run's own settings; leave out {flag_of(min(others))}"
         )
-    from bssan_tf import training
+    from bssan_tf.training import run as training
 
     limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
     return training.resume(run, options.devices, not options.quiet, given, **limits)
@@ -202,7 +202,7 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
 
 def extract(options: argparse.Namespace) -> None:
     """Extract a part of the features of a data set, and say what to do next."""
-    from bssan_tf.preparation import extract_part
+    from bssan_tf.runs.data import extract_part
 
     rows = extract_part(config_of(options).data, options.shard, not options.quiet)
     print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
@@ -254,7 +254,7 @@ def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
     config = config_of(options)
     stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
     run = RunFolder(RUNS / (options.name or free_name(stem)))
-    from bssan_tf import training
+    from bssan_tf.training import run as training
 
     return run, training.train(config, run, options.devices, not options.quiet)
 
@@ -272,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = resume(options, run)
     else:
         run, metrics = start(options)
-    from bssan_tf.report import text_table
+    from bssan_tf.evaluation.report import text_table
 
     title = f"{run.name}, epoch {metrics['best_epoch']}"
     print(text_table(metrics, title, metrics["corpus"], "val", beside_paper=False))

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, draw, say where the picture is."""
     options = build_parser().parse_args(arguments)
     run = cli.run_folder(options.run)
-    from bssan_tf.visualization import explain
+    from bssan_tf.drawing.attention import explain
 
     photo = Path(options.photo)
     names = ("boxes", "detector_weights", "backbone_weights", "cache")

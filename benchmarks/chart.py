@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bssan_tf import cli
+from bssan_tf.drawing.figures import light, new_figure, save
 from bssan_tf.errors import UserError
-from bssan_tf.figures import light, new_figure, save
 
 SERIES = {"images": "pictures", "captions": "captions", "length": "words of a caption", "H": "H"}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from benchmarks.charts import curves_figure
 from bssan_tf import cli
-from bssan_tf.charts import curves_figure
 from bssan_tf.errors import UserError
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
 
 
 def read_curve(run: RunFolder, x: str, y: str) -> tuple[list[float], list[float]]:

@@ -20,12 +20,12 @@ from tqdm import trange
 from benchmarks.recipe import config_of, read_sets
 from benchmarks.training import Ours
 from bssan_tf import cli
-from bssan_tf.config import Config
+from bssan_tf.config.schema import Config
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.pipeline import PairStream
-from bssan_tf.preparation import fit_config, open_data
-from bssan_tf.text import Tokenizer
-from bssan_tf.training import glove_vectors
+from bssan_tf.runs.data import fit_config, open_data
+from bssan_tf.training.batches import PairStream
+from bssan_tf.training.run import glove_vectors
 
 WARM_UP = 3  # steps that trace the graph, and are not counted
 

@@ -29,12 +29,12 @@ import numpy as np
 import train as command
 from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
-from bssan_tf.config import Config, flag_of
+from bssan_tf.config.schema import Config, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import single_caption_report
-from bssan_tf.preparation import Data, open_data
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import Data, open_data
+from bssan_tf.runs.folder import RunFolder
 
 SIZES_OF_DATA = ("D", "M", "P", "Q", "E_glove")  # which no flag sets
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
@@ -174,8 +174,8 @@ def hold_back(data: Data, held: int, seed: int = 0) -> Data:
 
 def measure(config: Config, data: Data, folder: Path) -> dict:
     """The row of one set: train it, or go on with it, and score the held-back pictures with all of their captions."""
-    from bssan_tf import training
     from bssan_tf.scoring import score_matrices
+    from bssan_tf.training import run as training
 
     run = RunFolder(folder)
     if run.config_file.exists():
@@ -225,9 +225,9 @@ def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
     Raises:
         UserError: no regions, a train part that is too small for a CCA, a GloVe file that cannot be read.
     """
-    from bssan_tf import training
-    from bssan_tf.evaluation import cca_inputs, cca_scores
-    from bssan_tf.text import Tokenizer
+    from bssan_tf.datasets.text import Tokenizer
+    from bssan_tf.evaluation.retrieval import cca_inputs, cca_scores
+    from bssan_tf.training import run as training
 
     array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)

@@ -24,8 +24,8 @@ import numpy as np
 import train as command
 from benchmarks.recipe import read_sets, require_same_config
 from bssan_tf import cli
-from bssan_tf.config import Config
-from bssan_tf.runs import RunFolder
+from bssan_tf.config.schema import Config
+from bssan_tf.runs.folder import RunFolder
 
 SETS = {
     "paper": "--preset paper",
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     configs = {name: config_of(f"{options.common} {flags}", options.steps) for name, flags in sets.items()}
     curves = {name: curves_of(name, config, options) for name, config in configs.items()}
 
-    from bssan_tf.charts import signs_figure
+    from benchmarks.charts import signs_figure
 
     signs_figure(curves, options.title, Path(options.out))
     for name, runs in curves.items():
@@ -69,8 +69,8 @@ def curves_of(name: str, config: Config, options: argparse.Namespace) -> list[di
     """The columns of early_signs.csv for each seed, after training where there is none."""
     import tensorflow as tf
 
-    from bssan_tf import training
-    from bssan_tf.early_signs import read_rows
+    from bssan_tf.training import run as training
+    from bssan_tf.training.early_signs import read_rows
 
     found = []
     for seed in options.seeds:

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from benchmarks import alone, operations, workload
 from benchmarks.naive import NaiveScorer
 from bssan_tf import cli
-from bssan_tf.files import write_json
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.scoring import FastScorer, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
+from bssan_tf.tools.files import write_json
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_json
+from bssan_tf.evaluation.search import corpus_part
 from bssan_tf.metrics import ranks, summarise
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
-from bssan_tf.search import corpus_part
+from bssan_tf.tools.files import write_json
 
 KEEP_MB = 2048  # for the candidates' sides, from query to query
 

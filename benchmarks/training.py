@@ -19,14 +19,14 @@ import tensorflow as tf
 
 from benchmarks import operations, workload
 from bssan_tf import cli
-from bssan_tf.compiling import compile_siamese, trained_copy
-from bssan_tf.config import Config
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
-from bssan_tf.features.store import Features
-from bssan_tf.files import write_json
+from bssan_tf.features.store import Features, gather
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, gather, training_dataset
-from bssan_tf.presets import preset
+from bssan_tf.tools.files import write_json
+from bssan_tf.training.batches import PairStream
+from bssan_tf.training.step import compile_siamese, trained_copy
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,7 +135,7 @@ class Ours:
         """Seconds of some steps, those of them that were spent waiting for input, and the words of each pair."""
         first, self.done = self.done, self.done + steps
         names = list(self.siamese.output)
-        dataset = iter(training_dataset(self.stream, self.siamese.input, names, first, self.done))
+        dataset = iter(self.stream.dataset(self.siamese.input, names).steps(first, self.done))
         waited, start = 0.0, time.perf_counter()
         for _ in range(steps):
             asked = time.perf_counter()

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf import cli
-from bssan_tf.config import ModelConfig
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import ModelConfig
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import plan_scene
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.presets import preset
-from bssan_tf.text import Tokenizer
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ def run_folder(path: str | None):
     Raises:
         UserError: no such run.
     """
-    from bssan_tf.runs import RUNS, RunFolder, latest_run
+    from bssan_tf.runs.folder import RUNS, RunFolder, latest_run
 
     if path is None:
         run = latest_run()

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def _needed_lstm_kernels():
     """As the scripts do."""
-    from bssan_tf.models.lstm_kernels import trace_needed_kernels
+    from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
     trace_needed_kernels()
 
@@ -53,7 +53,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def no_export(monkeypatch):
     """Runs without their SavedModel, a third of the time that a tiny training takes."""
-    monkeypatch.setattr("bssan_tf.training.export_saved_model", lambda *_, **__: None)
+    monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
 
 
 @pytest.fixture

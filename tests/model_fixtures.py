@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bssan_tf.presets import preset
+from bssan_tf.config.presets import preset
 
 TINY = {
     "D": 6, "M": 5, "P": 4, "Q": 7, "H": 8, "S": 6, "w2r_mlp": (8, 6, 4), "o2w_mlp": (8, 6, 4),

@@ -5,10 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bssan_tf import baselines, cca_selection, correlations, metrics
-from bssan_tf.correlations import project_bags
+from bssan_tf import metrics
+from bssan_tf.cca import fit as baselines
+from bssan_tf.cca import selection as cca_selection
+from bssan_tf.cca import solve as correlations
+from bssan_tf.cca.solve import project_bags
+from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
-from bssan_tf.presets import preset
+from bssan_tf.features.pooling import pool_regions
 
 N_WORDS, M, D = 60, 48, 6
 
@@ -116,7 +120,7 @@ def test_scores_do_not_depend_on_padding_or_word_order(linked):
 def test_solution_is_the_cca_of_the_definition(kinship):
     """Maps whiten the ridged covariances and diagonalise the cross covariance (Hardoon et al., 2004)."""
     regions, owner, tokens = corpus(200, seed=6)
-    images = baselines.pool_regions(regions, np.arange(200))
+    images = pool_regions(regions, np.arange(200))
     weights = baselines._word_weights(tokens, N_WORDS)
     used = np.flatnonzero(weights)
     bags = unit_bags(tokens, weights)
@@ -200,7 +204,7 @@ def test_weighted_lengths_by_the_formula():
     text_mean = unit_bags(tokens[:400], cca.weights).mean(0)
 
     def vectors(regions, tokens):
-        pooled = baselines.pool_regions(regions, np.arange(len(regions)))
+        pooled = pool_regions(regions, np.arange(len(regions)))
         x = (pooled - cca.image_mean).astype(np.float64) @ cca.image_map * cca.scale
         return x, (unit_bags(tokens, cca.weights) - text_mean) @ cca.text_map * cca.scale
 
@@ -286,7 +290,7 @@ def test_rare_words_are_left_out_and_common_ones_weigh_less():
 
 def test_pooling_by_hand():
     regions = np.array([[[14.0, 0], [18, -2]], [[0, 0], [0, 0]]], np.float16)  # means 16 and -1: roots 4 and -1
-    pooled = baselines.pool_regions(regions, [1, 0])
+    pooled = pool_regions(regions, [1, 0])
     np.testing.assert_allclose(pooled, [[0, 0], np.array([4, -1]) / np.sqrt(17)], atol=1e-6)
 
 

@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
-from bssan_tf.compiling import compile_siamese
+from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.models.attention import COSINE_SCALE, ObjectToWordAttention, WordToRegionAttention
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.layers import BilinearScore
-from bssan_tf.presets import preset
+from bssan_tf.training.step import compile_siamese
 
 
 def three(seed=0, queries=4, size=5):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bssan_tf import cca_selection
-from bssan_tf.cca_selection import PARTS, Samples, Setting, held_back, select
+from bssan_tf.cca import selection as cca_selection
+from bssan_tf.cca.selection import PARTS, Samples, Setting, held_back, select
 
 
 def samples(images=60, captions=3, words=12):

@@ -194,9 +194,9 @@ def test_visualize_any_photo(project, workplace):
 
 
 def test_visualize_and_evaluate_say_the_same_scores(workplace, monkeypatch):
-    from bssan_tf.evaluation import evaluate
-    from bssan_tf.runs import RunFolder
-    from bssan_tf.visualization import explain
+    from bssan_tf.drawing.attention import explain
+    from bssan_tf.evaluation.retrieval import evaluate
+    from bssan_tf.runs.folder import RunFolder
 
     monkeypatch.chdir(workplace)
     photo = Path("photos/041.png")  # the second of the test split

@@ -8,17 +8,17 @@ import pytest
 import tensorflow as tf
 from coco_fixtures import HEIGHT, WIDTH, write_coco
 
-from bssan_tf.coco_pointing import point_at_photos, shares
+from bssan_tf.config.presets import preset
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation.coco_pointing import point_at_photos, shares
+from bssan_tf.evaluation.pointing import Case
+from bssan_tf.evaluation.report import photo_pointing_text
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pointing import Case
-from bssan_tf.presets import preset
-from bssan_tf.report import photo_pointing_text
-from bssan_tf.runs import RunFolder
-from bssan_tf.text import Tokenizer
+from bssan_tf.runs.folder import RunFolder
 
 PHOTOS = {
     "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),

@@ -8,8 +8,8 @@ import pytest
 from coco_fixtures import CLASSES, write_coco
 
 from bssan_tf.datasets.coco_words import SYNONYMS, ClassWords, load_grounded, plural
+from bssan_tf.datasets.text import split_words
 from bssan_tf.errors import UserError
-from bssan_tf.text import split_words
 
 LABELS = (*SYNONYMS, "bear", "bench", "toothbrush", "scissors", "sink")
 

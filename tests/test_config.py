@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from bssan_tf.config import Config
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.presets import preset
 
 
 def test_paper_preset_is_the_printed_text():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import DataConfig
+from bssan_tf.drawing.attention import describe_photo
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import (
     CLASS_SHARE,
@@ -22,9 +24,7 @@ from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import open_data
-from bssan_tf.presets import preset
-from bssan_tf.visualization import describe_photo
+from bssan_tf.runs.data import open_data
 
 
 def pictures(n=3, P=4, Q=5, D=6, M=7, classes=3, seed=0):
@@ -169,7 +169,7 @@ def test_off_in_paper_on_scenes_and_on_for_photos():
 
 
 def test_the_flag_and_imports_do_not_go_together(tmp_path, monkeypatch):
-    monkeypatch.setattr("bssan_tf.preparation.load_corpus", lambda *a, **k: SimpleNamespace(image_ids=()))
+    monkeypatch.setattr("bssan_tf.runs.data.load_corpus", lambda *a, **k: SimpleNamespace(image_ids=()))
     data = DataConfig(data="flickr8k", import_regions="r.npy", import_objects="o.npy", object_context=True)
     with pytest.raises(UserError, match=r"leave --import-regions .* or train with --no-object-context"):
         open_data(data)

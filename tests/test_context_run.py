@@ -11,15 +11,15 @@ import pytest
 from feature_fixtures import write_pictures
 from training_fixtures import SIZES
 
+from bssan_tf.config.presets import preset
+from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation import evaluate
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.search import search
 from bssan_tf.features.context import ObjectsInContext
-from bssan_tf.preparation import open_data
-from bssan_tf.presets import preset
-from bssan_tf.runs import RunFolder
-from bssan_tf.search import search
-from bssan_tf.training import train
-from bssan_tf.visualization import explain
+from bssan_tf.runs.data import open_data
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training.run import train
 
 LABELS, OTHERS = ("dog", "cat", "car"), ("car", "emu", "dog", "cat")
 COUNT, TEST = 24, 5

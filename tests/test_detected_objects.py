@@ -13,9 +13,12 @@ import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
 
-from bssan_tf import search
-from bssan_tf.config import DataConfig
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import DataConfig
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.drawing.attention import describe_photo, photo_objects
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation import search
 from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
@@ -25,11 +28,8 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.preparation import extractors_of, fingerprint, fit_config, open_data, resolve, store_name
-from bssan_tf.presets import preset
-from bssan_tf.runs import RunFolder
-from bssan_tf.text import Tokenizer
-from bssan_tf.visualization import describe_photo, photo_objects
+from bssan_tf.runs.data import extractors_of, fingerprint, fit_config, open_data, resolve, store_name
+from bssan_tf.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import tensorflow as tf
 from model_fixtures import randomise
 from training_fixtures import killed_in_the_last_epoch, make_config, write_features
 
-from bssan_tf import early_signs as es
-from bssan_tf import training
-from bssan_tf.compiling import compile_siamese, trained_copy
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.losses import PairwiseHinge
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, training_dataset
-from bssan_tf.preparation import fit_config, open_data
-from bssan_tf.runs import RunFolder
-from bssan_tf.text import Tokenizer
+from bssan_tf.runs.data import fit_config, open_data
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import early_signs as es
+from bssan_tf.training import run as training
+from bssan_tf.training.batches import PairStream
+from bssan_tf.training.losses import PairwiseHinge
+from bssan_tf.training.step import compile_siamese, trained_copy
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -165,7 +165,7 @@ def fitted(corpus, path, watched):
     split = data.split("train")
     tokens = Tokenizer.fit(split.captions)(split.captions)
     stream = PairStream(split, data.features, tokens, config.training)
-    batches = training_dataset(stream, siamese.input, list(siamese.output), 0, 21)
+    batches = stream.dataset(siamese.input, list(siamese.output)).steps(0, 21)
     callbacks = [es.EarlySigns(probe, twin, path, last=300)] if watched else []
     siamese.fit(batches, steps_per_epoch=21, callbacks=callbacks, verbose=0)
     return twin.scorer.get_weights()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from model_fixtures import TINY, tiny_config
 
-from bssan_tf import evaluation, metrics
+from bssan_tf import metrics
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
-from bssan_tf.features.store import Features
-from bssan_tf.pipeline import needed_features
-from bssan_tf.preparation import Data
+from bssan_tf.evaluation import retrieval as evaluation
+from bssan_tf.features.store import Features, needed_features
+from bssan_tf.runs.data import Data
 
 TRAIN, TEST, CAPTIONS = 12, 10, 2
 WORDS = ("", "[UNK]", *"abcdefgh")
@@ -121,7 +121,7 @@ def test_folds_of_a_split_equal_those_of_its_matrix(monkeypatch, protocol):
 
 
 def test_cca_has_the_same_folds(measure, monkeypatch):
-    from bssan_tf import baselines
+    from bssan_tf.cca import fit as baselines
 
     fitted, embedded = [], []
 
@@ -152,7 +152,7 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
 
 
 def test_the_weighted_cca_has_the_run_s_glove_vectors_as_the_start_has(measure, monkeypatch):
-    from bssan_tf import baselines
+    from bssan_tf.cca import fit as baselines
 
     glove = np.random.default_rng(0).normal(size=(len(WORDS), 5)).astype(np.float32)
     layers = {"glove": SimpleNamespace(get_weights=lambda: [glove])}
@@ -242,7 +242,7 @@ def test_parts_of_a_run_with_one_are_refused_at_once(measure, variant):
 
 
 def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
-    from bssan_tf import baselines
+    from bssan_tf.cca import fit as baselines
     from bssan_tf.features.context import with_context
 
     plain, fitted, scored = make_features(), [], []
@@ -311,7 +311,7 @@ def test_features_of_another_size(measure):
 
 
 def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
-    from bssan_tf import baselines
+    from bssan_tf.cca import fit as baselines
 
     checked = []
 

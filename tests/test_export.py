@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bssan_tf.config.presets import preset
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.export import export_saved_model
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.presets import preset
-from bssan_tf.text import Tokenizer
+from bssan_tf.runs.export import export_saved_model
 
 M, P, Q, D = 3, 2, 5, 4
 CAPTIONS = ["A red dog, on GRASS!", "dog", "unheard words", ""]

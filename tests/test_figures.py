@@ -6,7 +6,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from bssan_tf import charts, figures
+from benchmarks import charts
+from bssan_tf.drawing import figures
 from bssan_tf.errors import UserError
 
 GREY = np.full((224, 224, 3), 128, np.uint8)

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from bssan_tf.files import replacing, write_bytes, write_json, write_text
+from bssan_tf.tools.files import replacing, write_bytes, write_json, write_text
 
 
 def names(folder):

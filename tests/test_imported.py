@@ -5,12 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config.schema import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features import imported
 from bssan_tf.features.imported import Reordered, content_sha256, import_features
-from bssan_tf.preparation import extractors_of
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import extractors_of
+from bssan_tf.runs.folder import RunFolder
 
 IDS = ("a.jpg", "b.jpg", "c.jpg")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bssan_tf.compiling import spent_loss
-from bssan_tf.config import TrainingConfig
-from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax, caption_view
+from bssan_tf.config.schema import TrainingConfig
+from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax, caption_view
+from bssan_tf.training.step import spent_loss
 
 # rows: pictures 0, 1, 2; columns: own caption, the caption of picture i + 1
 SCORES = np.array([[1.0, 0.9], [0.5, 0.1], [0.2, 0.4]], np.float32)

@@ -245,7 +245,7 @@ def test_frozen_word_vectors_stay():
 
 
 def test_table_1_sizes():
-    from bssan_tf.presets import preset
+    from bssan_tf.config.presets import preset
 
     model = Bssan(preset("paper").model, 100)
     units = {

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from training_fixtures import killed_in_the_last_epoch, make_config, write_features
 
-from bssan_tf import training
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import run as training
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -43,7 +43,7 @@ def test_the_average_is_saved_and_training_goes_on_from_the_latest(corpus, tmp_p
         averages.append({variable.name: variable.numpy() for variable in variables})
 
     monkeypatch.setattr(tf.keras.optimizers.Optimizer, "finalize_variable_values", spy)
-    monkeypatch.setattr("bssan_tf.callbacks.retrieval_report", rising_report())
+    monkeypatch.setattr("bssan_tf.training.callbacks.retrieval_report", rising_report())
     values = {"mixed_precision": True, "epochs": 2}
     plain = trained(corpus, tmp_path / "plain", **values)
     averages.clear()
@@ -72,7 +72,7 @@ def rising_report():
 
 def test_resume_goes_on_with_the_average(corpus, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr("bssan_tf.callbacks.retrieval_report", rising_report())
+    monkeypatch.setattr("bssan_tf.training.callbacks.retrieval_report", rising_report())
     run = trained(corpus, tmp_path / "whole", epochs=2, ema=0.9)
     parts = killed_in_the_last_epoch(run, tmp_path / "parts")
     training.resume(parts, progress=False)

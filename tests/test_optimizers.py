@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from model_fixtures import tiny_config
 
-from bssan_tf.compiling import compile_siamese
 from bssan_tf.errors import UserError
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
+from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
+from bssan_tf.training.step import compile_siamese
 
 
 @pytest.mark.parametrize("kind", [TwoRateAdam, TwoRateSGD])

@@ -8,7 +8,7 @@ from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, similar_groups, training_dataset
+from bssan_tf.training.batches import PairStream, similar_groups
 
 IMAGES, L = 20, 9
 
@@ -159,7 +159,7 @@ def test_dataset_starts_at_a_step_and_has_the_models_types():
     config = tiny_config(batch_size=5)
     stream = make_stream(batch_size=5)
     siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
-    dataset = training_dataset(stream, siamese.input, ["w2r", "o2w"], 7, 9)
+    dataset = stream.dataset(siamese.input, ["w2r", "o2w"]).steps(7, 9)
     (inputs, targets), _ = dataset
     expected = stream.batch(7)
     assert set(inputs) == set(siamese.input)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bssan_tf.boxes import iou
 from bssan_tf.datasets.corpus import Corpus, Grounding
+from bssan_tf.evaluation.pointing import Case, find_cases, object_cases, pointing, word_cases
 from bssan_tf.features.store import Features
-from bssan_tf.pointing import Case, find_cases, object_cases, pointing, word_cases
+from bssan_tf.tools.boxes import iou
 
 LEFT, RIGHT, TOP_LEFT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 0.5)
 # Image 0 has two objects, left and right; image 1 (of another split) none of interest; image 2 one, at the

@@ -2,11 +2,11 @@
 
 import pytest
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config.schema import DataConfig
 from bssan_tf.datasets import scenes
 from bssan_tf.features.faster_rcnn import __main__ as detector
 from bssan_tf.features.faster_rcnn import photos
-from bssan_tf.preparation import extract_part, open_data
+from bssan_tf.runs.data import extract_part, open_data
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_corpus(cache, monkeypatch, capsys, progress):
-    monkeypatch.setattr("bssan_tf.preparation._extracted", lambda *_: None)
+    monkeypatch.setattr("bssan_tf.runs.data._extracted", lambda *_: None)
     open_data(DataConfig(cache=str(cache)), progress=progress)
     assert ("scenes: drawing" in capsys.readouterr().err) is progress
     assert (cache / "scenes" / "manifest.json").exists()

@@ -8,14 +8,14 @@ import pytest
 from training_fixtures import make_config, write_features
 
 from benchmarks import recipe
-from bssan_tf.baselines import fit_cca
+from bssan_tf.cca.fit import fit_cca
+from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
 from bssan_tf.metrics import single_caption_report
-from bssan_tf.preparation import open_data
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import open_data
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrix
-from bssan_tf.text import Tokenizer, load_glove
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -92,7 +92,7 @@ def test_a_run_or_a_row_of_other_flags_is_refused(corpus, tmp_path, monkeypatch)
     (runs / "one-0").mkdir(parents=True)
     kept = recipe.config_of(arguments[2], 10).replace(D=9, margin=0.2)  # a size of data does not count
     (runs / "one-0" / "config.json").write_text(kept.to_json())
-    monkeypatch.setattr("bssan_tf.training.resume", lambda *_, **__: pytest.fail("resumed"))
+    monkeypatch.setattr("bssan_tf.training.run.resume", lambda *_, **__: pytest.fail("resumed"))
     sets.write_text("one: --margin 0.4\n")
     with pytest.raises(
         UserError, match=r"one-0: is a run of other flags, --margin was 0\.2, is 0\.4; give another --runs"
@@ -123,7 +123,7 @@ def test_the_cca_is_fitted_on_the_train_part_and_measured_as_the_sets_are(corpus
         assert tokens.max() == vocabulary_size - 1
         return Fitted()
 
-    monkeypatch.setattr("bssan_tf.baselines.fit_cca", fit)
+    monkeypatch.setattr("bssan_tf.cca.fit.fit_cca", fit)
     rows = recipe.baseline("cca", config, data)
     assert seen["fitted"] == (train.image_rows.tolist(), 52, train.image_of_caption.tolist(), 3)
     assert seen["scored"] == [(part.image_rows.tolist(), 12)] * 2

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bssan_tf import metrics, report
+from bssan_tf import metrics
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation import report
 
 OURS = metrics.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
 SAME = {

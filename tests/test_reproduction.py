@@ -5,9 +5,9 @@ import pytest
 from training_fixtures import write_features
 
 from benchmarks import reproduction
-from bssan_tf import training
-from bssan_tf.charts import signs_figure
+from benchmarks.charts import signs_figure
 from bssan_tf.errors import UserError
+from bssan_tf.training import run as training
 
 pytestmark = pytest.mark.usefixtures("no_export")
 

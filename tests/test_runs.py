@@ -4,9 +4,9 @@ import fcntl
 
 import pytest
 
-from bssan_tf.config import Config
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
 
 CONFIG = Config(preset="improved", size="tiny")
 
@@ -43,7 +43,7 @@ def test_a_killed_creation_is_no_run(tmp_path, monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill tidies nothing
-    monkeypatch.setattr("bssan_tf.runs.write_text", killed)
+    monkeypatch.setattr("bssan_tf.runs.folder.write_text", killed)
     with pytest.raises(SystemExit):
         create(run)
     assert not run.path.exists()

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from bssan_tf.boxes import iou
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, plan_scene
 from bssan_tf.features.faster_rcnn.average_precision import evaluate
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
 from bssan_tf.features.faster_rcnn.photos import SCENE_PARTS, draw_scenes
 from bssan_tf.features.faster_rcnn.settings import SCENES
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.tools.boxes import iou
 
 PHOTOS = 60
 

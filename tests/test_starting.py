@@ -8,17 +8,18 @@ import pytest
 import tensorflow as tf
 from training_fixtures import make_config, write_features
 
-from bssan_tf import starting, training
-from bssan_tf.baselines import fit_cca
-from bssan_tf.config import Config
+from bssan_tf.cca.fit import fit_cca
+from bssan_tf.config.schema import Config
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
 from bssan_tf.metrics import chance_rsum, retrieval_report
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.preparation import fit_config, open_data
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import fit_config, open_data
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
-from bssan_tf.text import Tokenizer
+from bssan_tf.training import cca_start as starting
+from bssan_tf.training import run as training
 
 pytestmark = pytest.mark.usefixtures("no_export")
 

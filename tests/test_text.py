@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from bssan_tf.datasets import load_corpus
+from bssan_tf.datasets.text import PAD, UNKNOWN, Tokenizer, load_glove, split_words
 from bssan_tf.errors import UserError
-from bssan_tf.text import PAD, UNKNOWN, Tokenizer, load_glove, split_words
 
 TRAIN = ["A dog runs, a dog sits.", "The cat runs!", "a bird"]
 
@@ -190,7 +190,7 @@ def test_glove_absent(tmp_path):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_large_glove_file_has_a_bar_unless_it_is_not_wanted(tmp_path, monkeypatch, capsys, progress):
-    monkeypatch.setattr("bssan_tf.text._LARGE", 0)
+    monkeypatch.setattr("bssan_tf.datasets.text._LARGE", 0)
     path = tmp_path / "glove.txt"
     path.write_text(GLOVE)
     load_glove(path, WORDS, progress=progress)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf import tfa
-from bssan_tf.run_logs import Throughput
+from bssan_tf.tools import tfa
+from bssan_tf.tools.keras_callbacks import Throughput
 
 
 class Losses(tf.keras.layers.Layer):

@@ -5,9 +5,9 @@ import time
 import pytest
 from training_fixtures import make_config, write_features
 
-from bssan_tf import callbacks as cb
-from bssan_tf import training
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import callbacks as cb
+from bssan_tf.training import run as training
 
 pytestmark = pytest.mark.usefixtures("no_export")
 

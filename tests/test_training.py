@@ -15,16 +15,16 @@ import tensorflow as tf
 from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, write_features
 
 import train
-from bssan_tf import callbacks as cb
-from bssan_tf import training
-from bssan_tf.config import Config
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation import evaluate
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.search import search
 from bssan_tf.metrics import chance_rsum
-from bssan_tf.pipeline import PairStream
-from bssan_tf.presets import preset
-from bssan_tf.runs import RunFolder
-from bssan_tf.search import search
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import callbacks as cb
+from bssan_tf.training import run as training
+from bssan_tf.training.batches import PairStream
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +374,7 @@ def test_two_replicas_train_as_one(project, tmp_path):
 
 
 def test_devices(monkeypatch):
-    from bssan_tf.devices import make_strategy
+    from bssan_tf.tools.devices import make_strategy
 
     assert make_strategy("auto").num_replicas_in_sync == 1
     for wrong, message in (("tpu", "must be auto"), ("cpu:0", "must be auto"), ("gpu:2", "has 0 GPUs")):

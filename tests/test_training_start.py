@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from training_fixtures import make_config, write_features
 
-from bssan_tf import training
 from bssan_tf.datasets import load_corpus
 from bssan_tf.errors import UserError
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import run as training
 
 
 @pytest.fixture(scope="module")

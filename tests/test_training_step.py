@@ -6,10 +6,10 @@ import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
 from training_fixtures import make_config, write_features
 
-from bssan_tf import training
-from bssan_tf.compiling import compile_siamese, trained_copy
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training import run as training
+from bssan_tf.training.step import compile_siamese, trained_copy
 
 pytestmark = pytest.mark.usefixtures("no_export")
 

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
-from bssan_tf.compiling import compile_siamese
-from bssan_tf.devices import make_strategy
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.tools.devices import make_strategy
+from bssan_tf.training.step import compile_siamese
 
 
 def batches(config):

@@ -5,8 +5,8 @@ import shutil
 import tensorflow as tf
 import tiny_corpus
 
-from bssan_tf.presets import preset
-from bssan_tf.runs import RunFolder
+from bssan_tf.config.presets import preset
+from bssan_tf.runs.folder import RunFolder
 
 SIZES = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
 

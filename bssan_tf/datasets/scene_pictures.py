@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from bssan_tf.boxes import iou
+from bssan_tf.tools.boxes import iou
 
 # Width and height in pixels. Part of what a scene is, so not that of features/pictures.py, where the backbone's input
 # size is meant: with another backbone the scenes stay the same.

@@ -28,7 +28,7 @@ from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, draw_scene, plan_scene
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_bytes, write_json, write_text
+from bssan_tf.tools.files import write_bytes, write_json, write_text
 
 logger = logging.getLogger(__name__)
 

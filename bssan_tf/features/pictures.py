@@ -74,6 +74,12 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
     raise UserError(f"{path}: {problem}; shrink the picture")
 
 
+def shrink(photo: np.ndarray) -> np.ndarray:
+    """A whole photo uint8 (height, width, 3) as the backbone sees it, uint8 (224, 224, 3): where a detector has had it
+    decoded whole, it is not decoded again."""
+    return np.asarray(_resized(Image.fromarray(photo), SIDE))
+
+
 def _upright(image: Image.Image, size: tuple[int, int], side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = size
     orientation = _orientation(image)

@@ -20,7 +20,7 @@ import numpy as np
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import REMEDY
 from bssan_tf.features.store_writer import LOCK, PROGRESS, StorePlan, StoreWriter
-from bssan_tf.files import write_json
+from bssan_tf.tools.files import write_json
 
 
 @dataclass(frozen=True)

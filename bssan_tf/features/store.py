@@ -124,3 +124,24 @@ def map_array(path: str | Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a complete .npy array of numbers ({reason})") from error
+
+
+def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of the store as float32 inputs of the model: regions (B, D, M), objects (B, P, Q), valid bool (B, P)."""
+    inputs = {}
+    if features.regions is not None:
+        inputs["regions"] = np.asarray(features.regions[rows], np.float32)
+    if features.objects is not None:
+        inputs["objects"] = np.asarray(features.objects[rows], np.float32)
+        inputs["valid"] = np.asarray(features.valid[rows], bool)
+    return inputs
+
+
+def longest(tokens: np.ndarray) -> int:
+    """Length of the longest caption of int (N, L), at least 1."""
+    return max(1, int((tokens != 0).sum(axis=1).max()))
+
+
+def needed_features(variant: str) -> tuple[str, ...]:
+    """Which arrays of the store a variant of the model looks at: `regions`, `objects` or both."""
+    return {"w2r": ("regions",), "o2w": ("objects",)}.get(variant, ("regions", "objects"))

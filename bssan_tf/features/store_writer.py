@@ -22,7 +22,7 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import IDS, MANIFEST, REMEDY, read_ids, read_manifest
-from bssan_tf.files import write_json, write_text
+from bssan_tf.tools.files import write_json, write_text
 
 FORMAT = 1
 LOCK = ".lock"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bssan_tf.cli import count
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIDE, SIZES, Scene, draw_scene, plan_scene
 from bssan_tf.features.backbones import BACKBONES, CONVOLUTIONS, build_vgg, load_weights, preprocess
-from bssan_tf.files import replacing
+from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
 

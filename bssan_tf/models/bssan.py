@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config import ModelConfig, TrainingConfig
+from bssan_tf.config.schema import ModelConfig, TrainingConfig
 from bssan_tf.models.layers import MatchingScore, ReplayableDropout, WordMask
 from bssan_tf.models.o2w import build_o2w, build_o2w_text
 from bssan_tf.models.pairing import (

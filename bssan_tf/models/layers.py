@@ -10,7 +10,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config import WITH_STATISTICS
+from bssan_tf.config.schema import WITH_STATISTICS
 
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 

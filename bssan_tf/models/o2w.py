@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.config import ModelConfig
+from bssan_tf.config.schema import ModelConfig
 from bssan_tf.models.attention import ObjectToWordAttention
 from bssan_tf.models.layers import (
     BilinearScore,

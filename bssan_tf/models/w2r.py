@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.config import ModelConfig
+from bssan_tf.config.schema import ModelConfig
 from bssan_tf.models.attention import AttendedProjections, WordToRegionAttention
 from bssan_tf.models.layers import BilinearScore, FeatureNorm, ReplayableDropout
 from bssan_tf.models.pairing import MergePairs, SplitPairs

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_json
+from bssan_tf.tools.files import write_json
 
 
 class ScoreFile:

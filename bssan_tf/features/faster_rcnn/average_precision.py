@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bssan_tf.boxes import iou
+from bssan_tf.tools.boxes import iou
 
 METRICS = ("area", "11point")
 

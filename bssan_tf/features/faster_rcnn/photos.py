@@ -20,7 +20,7 @@ from bssan_tf.datasets.reading import read_lines
 from bssan_tf.datasets.scene_pictures import draw_scene, plan_scene
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
-from bssan_tf.files import write_bytes
+from bssan_tf.tools.files import write_bytes
 
 # Second part of a scene's seed, by part. A corpus uses 0, 1 and 2 there, and the slim VGGs 10 and 11.
 SCENE_PARTS = {"train": 20, "test": 21}

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf import callbacks as cb
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
@@ -24,8 +23,9 @@ from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
 from bssan_tf.features.faster_rcnn.weights import initial_file, load_initial, save_weights
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.files import write_json
-from bssan_tf.run_logs import HistoryFile, Throughput
+from bssan_tf.tools.files import write_json
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState, latest_epoch
+from bssan_tf.tools.step_dataset import StepDataset
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,7 @@ class PhotoStream:
 
     A round passes all photos, each once as it is and once mirrored, in a new order; what is left of a round behind its
     last whole batch waits for the next. Difficult objects are left out, and photos that have no other.
-
-    Attributes:
-        error: the UserError that ended a data set, which TensorFlow wraps into one of its own.
     """
-
-    error: UserError | None = None
 
     def __init__(self, photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining):
         self.photos, self.config, self.training = photos.with_objects(), config, training
@@ -82,26 +77,12 @@ class PhotoStream:
         pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
         return pixels, boxes * np.float32(scale), classes
 
-    def dataset(self, start: int, stop: int) -> tf.data.Dataset:
-        """Steps start ... stop - 1."""
-        names = ("pixels", "boxes", "classes", "seed")
-        types = (tf.float32, tf.float32, tf.int32, tf.int32)
-        shapes = ((None, None, 3), (None, 4), (None,), (2,))
-
-        def arrays_of(step: np.ndarray) -> list[np.ndarray]:
-            try:
-                batch = self.batch(int(step))
-            except UserError as error:
-                self.error = error
-                raise
-            return [batch[name] for name in names]
-
-        def load(step):
-            arrays = tf.numpy_function(arrays_of, [step], types)
-            B = self.training.photos_per_step
-            return {name: tf.ensure_shape(a, (B, *shape)) for name, a, shape in zip(names, arrays, shapes)}
-
-        return tf.data.Dataset.range(start, stop).map(load, READERS, deterministic=True).prefetch(2)
+    def dataset(self) -> StepDataset:
+        """Steps of the training."""
+        shapes = {"pixels": (None, None, 3), "boxes": (None, 4), "classes": (None,), "seed": (2,)}
+        B, types = self.training.photos_per_step, {"pixels": tf.float32, "boxes": tf.float32}
+        specs = {name: tf.TensorSpec((B, *shape), types.get(name, tf.int32)) for name, shape in shapes.items()}
+        return StepDataset(self.batch, specs, READERS)
 
 
 def compile_training(model: FasterRcnn, training: DetectorTraining) -> JointTraining:
@@ -140,7 +121,7 @@ def train(
     Raises:
         UserError: other settings than the folder's, photos that can't be read, or a loss that is no number.
     """
-    done = cb.latest_epoch(folder / "state")
+    done = latest_epoch(folder / "state")
     initial = None if initial is None else initial_file(initial)
     settings = _settings(photos, config, training, initial)
     if done:  # before the first saved state there is nothing that other settings could spoil
@@ -154,16 +135,16 @@ def train(
         load_initial(model, initial)
     graph = compile_training(model, training)
     epochs = -(-training.steps // training.save_every)
-    state = cb.TrainingState(folder / "state", {})
+    state = TrainingState(folder / "state", {})
     callbacks = [
         Throughput(training.photos_per_step, unit="photos"),
-        cb.StopAtNaN(),
+        StopAtNaN(),
         HistoryFile(folder / "history.csv"),
         tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
         state,
     ]
     if progress:
-        from bssan_tf.tfa import ProgressBar
+        from bssan_tf.tools.tfa import ProgressBar
 
         callbacks.append(ProgressBar(shown=("loss",), unit="photos"))
     logger.info("%s: step %d of %d", folder, done * training.save_every, epochs * training.save_every)
@@ -171,19 +152,16 @@ def train(
         stream.batch(done * training.save_every)  # what can't be is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "settings.json", settings)
-        try:
+        batches = stream.dataset()
+        with batches.own_errors():
             graph.fit(
-                stream.dataset(done * training.save_every, epochs * training.save_every),
+                batches.steps(done * training.save_every, epochs * training.save_every),
                 epochs=epochs,
                 initial_epoch=done,
                 steps_per_epoch=training.save_every,
                 callbacks=callbacks,
                 verbose=0,
             )
-        except tf.errors.OpError as error:
-            if stream.error is None:
-                raise
-            raise stream.error from error
     else:
         state.set_model(graph)
         state.on_train_begin()

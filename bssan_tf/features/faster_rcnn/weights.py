@@ -19,7 +19,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import KERAS_URL, read_arrays
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig
-from bssan_tf.files import replacing
+from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
 

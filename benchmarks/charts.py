@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bssan_tf.figures import bare, light, new_figure, quoted, save
+from bssan_tf.drawing.figures import bare, light, new_figure, quoted, save
 
 RIGHT, WRONG = "#1a7f37", "#c62828"
 

@@ -7,7 +7,7 @@ import re
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.models.lstm_kernels import trace_needed_kernels
+from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
 
 def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:

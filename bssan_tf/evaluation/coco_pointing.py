@@ -14,11 +14,11 @@ import numpy as np
 
 from bssan_tf.datasets.coco_words import load_grounded
 from bssan_tf.errors import UserError
-from bssan_tf.pipeline import needed_features
-from bssan_tf.pointing import Case, find_cases
-from bssan_tf.preparation import photo_features, resolve
-from bssan_tf.report import photo_pointing_text
-from bssan_tf.runs import RunFolder
+from bssan_tf.evaluation.pointing import Case, find_cases
+from bssan_tf.evaluation.report import photo_pointing_text
+from bssan_tf.features.store import needed_features
+from bssan_tf.runs.data import photo_features, resolve
+from bssan_tf.runs.folder import RunFolder
 
 RESAMPLES = 1000  # of the bootstrap (Efron, 1979)
 FREQUENT = "person"  # the class that outweighs all others in captions

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bssan_tf.features.pooling import unit_rows
+
 KINSHIP = 0.3  # variance of what a word has in common with words of similar vectors, in units of its own
 
 
@@ -28,12 +30,6 @@ def project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) 
     for position in range(tokens.shape[1]):
         projected += values[:, position, None] * text_map[tokens[:, position]]
     return projected
-
-
-def unit_rows(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """Rows (N, d) divided by their length, of numbers times `weights` (d,); float32; a zero row stays zero."""
-    lengths = np.linalg.norm(rows * weights, axis=1, keepdims=True)
-    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def compare(x: np.ndarray, y: np.ndarray, x_gain=1.0, y_gain=1.0) -> np.ndarray:

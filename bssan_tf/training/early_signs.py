@@ -17,17 +17,16 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config import TrainingConfig
+from bssan_tf.config.schema import TrainingConfig
 from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.features.store import Features
-from bssan_tf.files import write_text
+from bssan_tf.features.store import Features, gather, longest
 from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
-from bssan_tf.pipeline import gather, longest
 from bssan_tf.scoring import score_matrices
-from bssan_tf.text import Tokenizer
+from bssan_tf.tools.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,13 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.baselines import Cca, fit_cca, why_no_cca, why_too_few
-from bssan_tf.config import WITH_STATISTICS, Config, ModelConfig, flag_of
+from bssan_tf.cca.fit import Cca, fit_cca, why_no_cca, why_too_few
+from bssan_tf.config.schema import WITH_STATISTICS, Config, ModelConfig, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import ObjectsInContext
-from bssan_tf.features.store import Features
+from bssan_tf.features.store import Features, needed_features
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import needed_features
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  be
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -20,9 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
-from bssan_tf.config import Config
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_json, write_text
+from bssan_tf.tools.files import locked, write_json, write_text
 
 RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
@@ -114,11 +113,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training the run; UserError if one does. A kill opens the lock, too."""
-        with open(self.path / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path}: is being trained by another process; wait for it or stop it") from None
+        with locked(self.path / "lock", f"{self.path}: is being trained by another process; wait for it or stop it"):
             yield
 
     def trained_data(self) -> dict:
@@ -161,9 +156,9 @@ class RunFolder:
         Raises:
             UserError: if the run has no finished epoch, or a file of it is damaged.
         """
+        from bssan_tf.datasets.text import Tokenizer
         from bssan_tf.models.bssan import Bssan
-        from bssan_tf.models.lstm_kernels import trace_needed_kernels
-        from bssan_tf.text import Tokenizer
+        from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
         config = self.load_config()
         if not self.best.exists():

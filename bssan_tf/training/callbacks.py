@@ -6,7 +6,7 @@ read it there, TrainingState comes behind them and saves what all of them rememb
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 import math
 import time
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_json
 from bssan_tf.metrics import retrieval_report
+from bssan_tf.tools.keras_callbacks import not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +55,6 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
         for name, value in scores.items():
             logs[f"val_{name}_positive"] = float(value[positive].mean())
             logs[f"val_{name}_negative"] = float(value[~positive].mean())
-
-
-def not_finite(where: str) -> str:
-    """What to tell a user whose training produced NaN or infinity."""
-    return (
-        f"{where}: not a number; training has diverged. What earlier epochs saved is kept. "
-        "Lower --learning-rate, or set --clip-norm 1"
-    )
-
-
-class StopAtNaN(tf.keras.callbacks.Callback):
-    """End training with a clear word at the first loss that is not a finite number."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise UserError(not_finite(f"loss at step {batch + 1} of the epoch"))
 
 
 class LearningRate(tf.keras.callbacks.Callback):
@@ -212,74 +197,49 @@ class TimeLimit(tf.keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class TrainingState(tf.keras.callbacks.Callback):
-    """Save after every epoch all that a resumed run needs: weights, optimizer, and what the callbacks remember.
-
-    Keras' BackupAndRestore keeps only the first two, so the best score so far would be forgotten.
+class AttentionImages(tf.keras.callbacks.Callback):
+    """Write the attention pictures of a few fixed pairs to TensorBoard after every `every` epochs.
 
     Args:
-        folder: holds the TensorFlow checkpoint and `callbacks-N.json`.
-        remembered: {callback: names of its attributes to keep}.
-
-    Attributes:
-        stopped: whether training had been stopped early, or by the time limit, when the state was saved.
-        saved_weights: names of the trainable weights in the order of the saved state; None before it is read.
+        logs: TensorBoard's folder.
+        draw: returns {title: uint8 (H, W, 3)}.
     """
 
-    def __init__(self, folder: Path, remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]]):
+    def __init__(self, logs: Path, draw: Callable[[], dict[str, np.ndarray]], every: int = 1):
         super().__init__()
-        self.folder, self.remembered, self.stopped = folder, remembered, False
-        self.saved_weights: list[str] | None = None
-
-    def _manager(self) -> tf.train.CheckpointManager:
-        checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
-        return tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
-
-    def on_train_begin(self, logs=None):
-        # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
-        if latest_epoch(self.folder):
-            self.restore_remembered()
-            foreign = f"{self.folder}: saved by another version of bssan_tf; go on with that one, or train the run anew"
-            if self.saved_weights != self._weights():  # a checkpoint matches by order, not by name
-                raise UserError(foreign)
-            manager = self._manager()
-            try:
-                manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-            except (ValueError, AssertionError):  # of other shapes, or absent
-                raise UserError(foreign) from None
-
-    def restore_remembered(self) -> None:
-        """Give the callbacks back what they remembered at the last finished epoch."""
-        path = self.folder / f"callbacks-{latest_epoch(self.folder)}.json"
-        state = json.loads(path.read_text(encoding="utf-8"))
-        for callback, names in self.remembered.items():
-            for name in names:
-                setattr(callback, name, state[type(callback).__name__][name])
-        self.stopped, self.saved_weights = state["stopped"], state.get("weights")
-
-    def _weights(self) -> list[str]:
-        return [variable.name for variable in self.model.trainable_variables]
+        self.writer = tf.summary.create_file_writer(str(logs))
+        self.draw, self.every = draw, every
 
     def on_epoch_end(self, epoch, logs=None):
-        self.stopped = self.model.stop_training
-        state = {
-            type(callback).__name__: {name: _plain(getattr(callback, name)) for name in names}
-            for callback, names in self.remembered.items()
-        }
-        state |= {"stopped": self.stopped, "weights": self._weights()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
-        self._manager().save(checkpoint_number=epoch + 1)
-        for old in self.folder.glob("callbacks-*.json"):
-            if int(old.stem.rsplit("-", 1)[1]) < epoch:
-                old.unlink()
+        if epoch % self.every == 0:
+            with self.writer.as_default():
+                for title, image in self.draw().items():
+                    tf.summary.image(title, image[None], step=epoch)
+                self.writer.flush()
 
 
-def latest_epoch(folder: Path) -> int:
-    """Number of epochs that the state saved in a folder has behind it; 0 if there is none."""
-    latest = tf.train.latest_checkpoint(str(folder))
-    return int(latest.rsplit("-", 1)[1]) if latest else 0
+class RunHparams(tf.keras.callbacks.Callback):
+    """Show the run's settings in TensorBoard's HParams tab, beside its rsum.
+
+    Args:
+        logs: TensorBoard's folder.
+        config: the run's config.
+    """
+
+    def __init__(self, logs: Path, config: Config):
+        super().__init__()
+        self.logs, self.config = logs, config
+
+    def on_train_begin(self, logs=None):
+        from tensorboard.plugins.hparams import api as hp
+
+        values = {"preset": self.config.preset, "size": self.config.size}
+        for section in (self.config.model, self.config.training):
+            values |= {name: _shown(value) for name, value in dataclasses.asdict(section).items()}
+        # TensorBoard takes a session's metrics from its folder and those below: train/ and validation/
+        with tf.summary.create_file_writer(str(self.logs)).as_default():
+            hp.hparams(values, trial_id=self.logs.parent.name)
 
 
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
+def _shown(value):
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

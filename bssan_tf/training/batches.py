@@ -6,16 +6,17 @@ the very batches of an uninterrupted one. Features are read from the memory map,
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from bssan_tf.baselines import pool_regions
-from bssan_tf.config import TrainingConfig
+from bssan_tf.config.schema import TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.features.store import Features
+from bssan_tf.features.pooling import pool_regions
+from bssan_tf.features.store import Features, gather, longest
+from bssan_tf.tools.step_dataset import StepDataset
 
 
 class PairStream:
@@ -53,7 +54,6 @@ class PairStream:
             images = np.flatnonzero(counts == n)
             self._groups.append((images, by_image[first[images][:, None] + np.arange(n)]))
         self._round = -1
-        self.error: UserError | OSError | None = None  # what stopped the dataset
 
     def _start_round(self, number: int) -> None:
         """Draw order, captions and negatives of a round; they depend on seed and number alone."""
@@ -118,6 +118,17 @@ class PairStream:
         inputs["tokens"] = tokens[:, :length]
         return inputs
 
+    def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str]) -> StepDataset:
+        """The batches as data for Keras.
+
+        Args:
+            inputs: the model's inputs by name, whose shapes and types the batches have.
+            outputs: the model's output names; their targets are zeros, which no loss looks at.
+        """
+        B = self.training.batch_size
+        specs = {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
+        return StepDataset(self.batch, specs, targets={name: tf.zeros(B) for name in outputs})
+
 
 def check_pictures(split: Split, training: TrainingConfig) -> None:
     """UserError where a split cannot be trained on: fewer pictures than a batch, one alone, one without a caption."""
@@ -134,6 +145,10 @@ def check_pictures(split: Split, training: TrainingConfig) -> None:
         raise UserError(f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it")
 
 
+def _any_array(features: Features) -> np.ndarray:
+    return features.regions if features.regions is not None else features.objects
+
+
 def similar_groups(vectors: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut unit vectors (n, d) into groups of `size`: in the given order, each takes the nearest that are still free."""
     likeness = vectors @ vectors.T  # (n, n)
@@ -147,73 +162,3 @@ def similar_groups(vectors: np.ndarray, size: int) -> list[np.ndarray]:
         free[nearest] = False
         groups.append(np.concatenate([[i], nearest]))
     return groups
-
-
-def _any_array(features: Features) -> np.ndarray:
-    return features.regions if features.regions is not None else features.objects
-
-
-def longest(tokens: np.ndarray) -> int:
-    """Length of the longest caption of int (N, L), at least 1."""
-    return max(1, int((tokens != 0).sum(axis=1).max()))
-
-
-def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of the store as float32 inputs of the model: regions (B, D, M), objects (B, P, Q), valid bool (B, P)."""
-    inputs = {}
-    if features.regions is not None:
-        inputs["regions"] = np.asarray(features.regions[rows], np.float32)
-    if features.objects is not None:
-        inputs["objects"] = np.asarray(features.objects[rows], np.float32)
-        inputs["valid"] = np.asarray(features.valid[rows], bool)
-    return inputs
-
-
-def training_dataset(stream: PairStream, inputs: dict, outputs: list[str], start: int, stop: int):
-    """Steps start ... stop - 1 of the stream as a prefetching tf.data.Dataset of (inputs, targets).
-
-    Args:
-        inputs: the model's inputs by name, whose shapes and types the batches have.
-        outputs: the model's output names; their targets are zeros, which no loss looks at.
-    """
-    import tensorflow as tf
-
-    B = stream.training.batch_size
-    shapes = {name: (B, *value.shape[1:]) for name, value in inputs.items()}
-    targets = {name: tf.zeros(B) for name in outputs}
-
-    def load(step: np.ndarray) -> list[np.ndarray]:
-        try:
-            batch = stream.batch(int(step))
-        except (UserError, OSError) as error:
-            stream.error = error
-            raise
-        return [batch[name] for name in inputs]
-
-    def examples(step):
-        # not from_generator: ending one before its end can block for a minute
-        arrays = tf.numpy_function(load, [step], [value.dtype for value in inputs.values()])
-        return {name: tf.ensure_shape(array, shapes[name]) for name, array in zip(inputs, arrays)}, targets
-
-    options = tf.data.Options()
-    options.autotune.enabled = False  # nothing to tune, and its thread lets the end of a run wait for up to a minute
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return tf.data.Dataset.range(start, stop).map(examples).prefetch(2).with_options(options)
-
-
-@contextlib.contextmanager
-def own_errors(stream: PairStream) -> Iterator[None]:
-    """Raise what went wrong in reading a batch, where TensorFlow raises an error of its own instead."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if stream.error is None:
-            raise
-        raise stream.error from error
-
-
-def needed_features(variant: str) -> tuple[str, ...]:
-    """Which arrays of the store a variant of the model looks at: `regions`, `objects` or both."""
-    return {"w2r": ("regions",), "o2w": ("objects",)}.get(variant, ("regions", "objects"))

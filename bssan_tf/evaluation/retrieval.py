@@ -13,19 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf import report as reports
-from bssan_tf.config import Config
+from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation import report as reports
+from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.features.context import ObjectsInContext
+from bssan_tf.features.store import needed_features
 from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
-from bssan_tf.pipeline import needed_features
-from bssan_tf.pointing import pointing
-from bssan_tf.preparation import Data, fingerprint, open_data, resolve
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import Data, fingerprint, open_data, resolve
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, check_score_file, score_matrices, score_matrix
 from bssan_tf.scoring.planning import MEMORY_MB
-from bssan_tf.text import Tokenizer
 
 ScoreSplit = Callable[[Split], np.ndarray]  # every image with every caption: float (N_i, N_c)
 ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # the same for several rows of the report, by name
@@ -216,7 +216,7 @@ def cca_scores(
         `name` and `_weighted` those with weighted lengths of a CCA that has `glove` and is selected by such scores.
         These have at least what the preset's start has (`start_from_cca`), so that only the rest counts as learned.
     """
-    from bssan_tf.baselines import fit_cca
+    from bssan_tf.cca.fit import fit_cca
 
     train = data.split("train")
     samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))

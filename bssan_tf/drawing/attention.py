@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.config import DataConfig
+from bssan_tf.config.schema import DataConfig
 from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.scenes import boxes_file
+from bssan_tf.drawing.figures import attention_figure, figure_to_array
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.features.store import Features
-from bssan_tf.figures import attention_figure, figure_to_array
-from bssan_tf.pipeline import gather, longest
-from bssan_tf.preparation import extractors_of, resolve, run_context
-from bssan_tf.runs import RunFolder
+from bssan_tf.features.store import Features, gather, longest
+from bssan_tf.runs.data import extractors_of, resolve, run_context
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
 
 logger = logging.getLogger(__name__)

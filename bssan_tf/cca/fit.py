@@ -12,18 +12,17 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
-from bssan_tf.cca_selection import DIMENSIONS, Samples, held_back, select
-from bssan_tf.correlations import KINSHIP, Solver, compare, maps_of_kin, project_bags, unit_rows
+from bssan_tf.cca.selection import DIMENSIONS, Samples, held_back, select
+from bssan_tf.cca.solve import KINSHIP, Solver, compare, maps_of_kin, project_bags
 from bssan_tf.errors import UserError
+from bssan_tf.features.pooling import pool_regions
 
 logger = logging.getLogger(__name__)
 
 _MAX_WORDS = 4000  # the text covariance is V x V
 _MIN_CAPTIONS = 2  # a word of a single caption links nothing
 _MIN_IMAGES = 10
-_BLOCK = 64  # images pooled at once
 _UNKNOWN = 1  # ids 0 and 1 are padding and the unknown word
 
 
@@ -161,20 +160,6 @@ def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | N
     if not _word_weights(tokens, vocabulary_size).any():
         return "no word occurs in two training captions"
     return None
-
-
-def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = False) -> np.ndarray:
-    """Mean over the regions, square root, L2: float32 (N_i, M).
-
-    The root tames the few very large activations of a ReLU map; a negative value keeps its sign.
-    """
-    rows = np.asarray(image_rows)
-    pooled = np.empty((len(rows), regions.shape[2]), np.float32)
-    starts = range(0, len(rows), _BLOCK)
-    for start in tqdm(starts, desc="CCA: pooling regions", unit="block", disable=not progress):
-        block = np.asarray(regions[rows[start : start + _BLOCK]], np.float32)  # (b, D, M)
-        pooled[start : start + _BLOCK] = block.mean(axis=1)
-    return unit_rows(np.sign(pooled) * np.sqrt(np.abs(pooled)))
 
 
 def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:

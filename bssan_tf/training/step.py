@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.config import Config, TrainingConfig
-from bssan_tf.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
+from bssan_tf.config.schema import Config, TrainingConfig
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.optimizers import TwoRateAdam, TwoRateSGD
+from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
+from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:

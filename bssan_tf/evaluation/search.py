@@ -11,18 +11,18 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bssan_tf.config import Config
+from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
+from bssan_tf.drawing.attention import describe_photo, photo_objects
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation import check_fit
+from bssan_tf.evaluation.retrieval import check_fit
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
-from bssan_tf.preparation import extractors_of, fingerprint, open_data, photo_features, run_context
-from bssan_tf.runs import RunFolder
+from bssan_tf.runs.data import extractors_of, fingerprint, open_data, photo_features, run_context
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
-from bssan_tf.visualization import describe_photo, photo_objects
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf import metrics
-from bssan_tf.correlations import Solver, Sums, compare, project_bags
+from bssan_tf.cca.solve import Solver, Sums, compare, project_bags
 
 IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
 TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word

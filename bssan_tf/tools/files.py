@@ -1,16 +1,19 @@
-"""Files that are written whole or not at all: a kill leaves the old file or the new one, never half of one.
+"""Files that are written whole or not at all, and locks between processes.
 
-In: a path and its content, or a block that writes to the part path it is given. Out: the file. The part lies beside
-it, hidden and ending in `.part`, and takes its name in one step.
+A kill leaves the old file or the new one, never half of one: the part lies beside it, hidden and ending in `.part`,
+and takes its name in one step. Both need a POSIX system; `cli.run` says so on Windows.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from bssan_tf.errors import UserError
 
 
 @contextlib.contextmanager
@@ -50,6 +53,30 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> None:
 def write_json(path: str | Path, value: object, durable: bool = False) -> None:
     """Write JSON, indented by 2 and with a last newline, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -> Iterator[None]:
+    """Hold an advisory lock on a file, which is made where absent; a kill opens the lock, too.
+
+    Args:
+        refusal: what a UserError says if another process holds the lock; None waits for it.
+        shared: together with others who hold it shared.
+
+    Raises:
+        UserError: `refusal`.
+        OSError: the file can't be opened.
+    """
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if refusal is None else fcntl.LOCK_NB)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _flush(path: Path) -> None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bssan_tf.errors import UserError
-from bssan_tf.files import replacing
+from bssan_tf.tools.files import replacing
 
 TRANSPARENCY = 0.7  # of the heat map over the photo (section V-D)
 COLOURS = ("#e69f00", "#0072b2", "#c2185b")  # the three top objects; told apart by the colour-blind too
@@ -100,7 +100,7 @@ def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -
     Returns:
         float32 (n, height, width) in [0, 1].
     """
-    from bssan_tf.tfa import gaussian_filter  # late: it loads TensorFlow
+    from bssan_tf.tools.tfa import gaussian_filter  # late: it loads TensorFlow
 
     (rows, columns), (height, width) = grid, size
     if alpha.shape[1] != rows * columns:

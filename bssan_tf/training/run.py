@@ -14,24 +14,24 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf import callbacks as cb
-from bssan_tf.compiling import compile_siamese, spent_loss, trained_copy
-from bssan_tf.config import Config, TrainingConfig
+from bssan_tf.config.schema import Config, TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
-from bssan_tf.devices import make_strategy
-from bssan_tf.early_signs import EarlySigns, Probe, check_probe
+from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
-from bssan_tf.export import export_saved_model
-from bssan_tf.files import write_json
 from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.pipeline import PairStream, check_pictures, own_errors, training_dataset
-from bssan_tf.preparation import Data, fingerprint, fit_config, open_data, resolve
-from bssan_tf.run_logs import AttentionImages, HistoryFile, RunHparams, Throughput
-from bssan_tf.runs import RunFolder, command_line
+from bssan_tf.runs.data import Data, fingerprint, fit_config, open_data, resolve
+from bssan_tf.runs.export import export_saved_model
+from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
-from bssan_tf.starting import adapt_norms, check_cca_start, check_start, start_from_cca
-from bssan_tf.text import Tokenizer, load_glove
+from bssan_tf.tools.devices import make_strategy
+from bssan_tf.tools.files import write_json
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState, latest_epoch
+from bssan_tf.training import callbacks as cb
+from bssan_tf.training.batches import PairStream, check_pictures
+from bssan_tf.training.cca_start import adapt_norms, check_cca_start, check_start, start_from_cca
+from bssan_tf.training.early_signs import EarlySigns, Probe, check_probe
+from bssan_tf.training.step import compile_siamese, spent_loss, trained_copy
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def resume(
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
-        saved = cb.latest_epoch(run.state)
+        saved = latest_epoch(run.state)
         if limits.get("epochs", saved) < saved:
             raise UserError(f"--epochs {limits['epochs']}: {run.path} has {saved} epochs already; give more, or none")
         strategy = make_strategy(devices)
@@ -189,7 +189,7 @@ class _Job:
         _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
         with self.strategy.scope():
             self.model = Bssan(config.model, len(self.tokenizer.words), training.l2, glove)
-        done = cb.latest_epoch(self.run.state)
+        done = latest_epoch(self.run.state)
         if not done:
             self._start()
         with self.strategy.scope():
@@ -204,10 +204,10 @@ class _Job:
             ends = "had ended at" if finished else "going on after"
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if done < training.epochs and (new_limits or not self.state.stopped):
-            start, stop = done * self.steps, training.epochs * self.steps
-            with own_errors(self.stream):
+            batches = self.stream.dataset(siamese.input, list(siamese.output))
+            with batches.own_errors():
                 siamese.fit(
-                    training_dataset(self.stream, siamese.input, list(siamese.output), start, stop),
+                    batches.steps(done * self.steps, training.epochs * self.steps),
                     epochs=training.epochs,
                     initial_epoch=done,
                     steps_per_epoch=self.steps,
@@ -227,13 +227,13 @@ class _Job:
 
     def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
         """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""
-        from bssan_tf.tfa import ProgressBar
+        from bssan_tf.tools.tfa import ProgressBar
 
         training, run = self.config.training, self.run
         steering = self._steering(siamese)
         shown = [
-            AttentionImages(run.logs / "attention", self._attention_drawer(), every=max(1, training.epochs // 10)),
-            RunHparams(run.logs, self.config),
+            cb.AttentionImages(run.logs / "attention", self._attention_drawer(), every=max(1, training.epochs // 10)),
+            cb.RunHparams(run.logs, self.config),
             tf.keras.callbacks.TensorBoard(run.logs, write_graph=False),
         ]
         if self.progress:
@@ -273,12 +273,12 @@ class _Job:
             collapse: ("announced",),
             limit: ("spent",),
         }
-        self.state = cb.TrainingState(self.run.state, remembered)
+        self.state = TrainingState(self.run.state, remembered)
         falls_over = training.epochs * self.steps if training.schedule == "cosine" else 0
         rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
         copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
         watched = [plateau, stop] if training.schedule == "plateau" else [stop]
-        return [rate, cb.StopAtNaN(), *self._early_signs(), *copy, validate, self.best, collapse, *watched, limit]
+        return [rate, StopAtNaN(), *self._early_signs(), *copy, validate, self.best, collapse, *watched, limit]
 
     def _early_signs(self) -> list[EarlySigns]:
         training = self.config.training
@@ -290,7 +290,7 @@ class _Job:
 
     def _attention_drawer(self):
         """A function that draws the attention of a few validation pairs as it is now."""
-        from bssan_tf.visualization import draw_pairs
+        from bssan_tf.drawing.attention import draw_pairs
 
         few = self.validation.sample_images(ATTENTION_PAIRS, self.config.training.seed).captions_per_image(1)
         return lambda: draw_pairs(self.model.scorer, self.data.features, few, self.tokenizer)
@@ -301,7 +301,7 @@ class _Job:
             "run": self.run.name,
             "corpus": self.data.corpus.name,
             "split": "val",
-            "epochs": cb.latest_epoch(self.run.state),
+            "epochs": latest_epoch(self.run.state),
             "best_epoch": self.best.best_epoch,
             **self.best.best_report,
         }

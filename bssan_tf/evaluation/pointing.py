@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bssan_tf.boxes import iou
 from bssan_tf.datasets.corpus import Grounding, Split
-from bssan_tf.features.store import Features
-from bssan_tf.pipeline import gather, longest
-from bssan_tf.text import UNKNOWN
+from bssan_tf.datasets.text import UNKNOWN
+from bssan_tf.features.store import Features, gather, longest
+from bssan_tf.tools.boxes import iou
 
 MIN_IOU = 0.5
 

@@ -6,7 +6,7 @@ name is as in config.py, the printed text. No TensorFlow here either, so that `-
 
 from __future__ import annotations
 
-from bssan_tf.config import Config, DataConfig
+from bssan_tf.config.schema import Config, DataConfig
 from bssan_tf.errors import UserError
 
 PRESETS = ("improved", "paper")

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from bssan_tf.config import Config, DataConfig, flag_of
+from bssan_tf.config.schema import Config, DataConfig, flag_of
 from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import NO_CONTEXT, RunContext, with_context
-from bssan_tf.features.store import Features
-from bssan_tf.pipeline import needed_features
-from bssan_tf.runs import RunFolder
+from bssan_tf.features.store import Features, needed_features
+from bssan_tf.runs.folder import RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 

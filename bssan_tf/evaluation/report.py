@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bssan_tf.errors import UserError
-from bssan_tf.files import write_json
 from bssan_tf.metrics import RECALLS
+from bssan_tf.tools.files import write_json
 
 # R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
 PAPER_TABLES = {

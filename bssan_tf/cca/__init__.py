@@ -1,0 +1,1 @@
+"""Regularised CCA: the baseline, and what a model starts from."""

@@ -1,0 +1,1 @@
+"""Ground for all rooms: files, boxes, devices, and the seams to TensorFlow and its addons."""
