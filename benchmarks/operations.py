@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bssan_tf.config.schema import ModelConfig
+from bssan_tf.config.settings import ModelConfig
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
 

@@ -29,7 +29,8 @@ import numpy as np
 import train as command
 from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
-from bssan_tf.config.schema import Config, flag_of
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import single_caption_report

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bssan_tf import cli
 from bssan_tf.config.presets import preset
-from bssan_tf.config.schema import ModelConfig
+from bssan_tf.config.settings import ModelConfig
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import plan_scene
 from bssan_tf.datasets.text import Tokenizer

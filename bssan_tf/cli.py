@@ -1,4 +1,4 @@
-"""What the three scripts share: logging, and turning a UserError into one line and exit code 2."""
+"""What the commands share: logging, errors as one line with exit code 2, and flags that several have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from bssan_tf.config.flags import add_flags, moving_fields
+from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +23,9 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     for name in ("tensorflow", "absl"):  # their export and tracing notices are not for users
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    from bssan_tf.errors import UserError
-
+    if os.name == "nt":  # file locks, and writing into the middle of an open file
+        print("error: Windows: bssan_tf needs Linux or macOS; use it in WSL 2", file=sys.stderr)
+        sys.exit(2)
     try:
         sys.exit(main(None) or 0)
     except UserError as error:
@@ -91,55 +95,26 @@ def count_or_none(text: str) -> int:
     return int(text)
 
 
-def add_data_flags(parser: argparse.ArgumentParser, moved_only: bool = False) -> None:
-    """Flags of DataConfig, None unless given: which pictures and captions, and how they become arrays.
+def add_split_flag(parser: argparse.ArgumentParser) -> None:
+    """--split of the commands that use a run."""
+    parser.add_argument("--split", choices=("train", "val", "dev", "test"), help="split of the data (default: test)")
 
-    Args:
-        moved_only: only those that say where things lie, for a run whose data have moved.
-    """
-    group = parser.add_argument_group("data" + (" (only where they have moved since training)" if moved_only else ""))
-    group.add_argument("--root", help="where the data set lies ($BSSAN_DATA/NAME, then data/NAME)")
-    group.add_argument("--cache", help="where features are kept (cache)")
-    group.add_argument("--backbone-weights", metavar="FILE", help="local .h5 or .npz instead of Keras' download")
-    group.add_argument("--boxes", metavar="FILE", help=".npz with the boxes of any detector; see the README")
-    group.add_argument("--detector-weights", metavar="FILE", help="Faster R-CNN's: .npz, .h5, TensorFlow 1 checkpoint")
-    group.add_argument("--import-regions", metavar="FILE", help="your own regions, .npy (N, D, M)")
-    group.add_argument("--import-objects", metavar="FILE", help="your own objects, .npy (N, P, Q)")
-    group.add_argument("--import-ids", metavar="FILE", help="picture of each imported row, one id a line")
-    if moved_only:
-        return
-    group.add_argument("--data", help="scenes, flickr8k, flickr30k, coco, or the path of a folder of pictures (scenes)")
-    group.add_argument("--split", choices=("official", "karpathy"), help="whose split lists (official)")
-    group.add_argument("--allow-partial", action="store_true", default=None, help="accept a subset of a data set")
-    group.add_argument("--backbone", choices=("vgg19", "vgg16", "slim"), help="regions (slim for scenes, else vgg19)")
-    group.add_argument(
-        "--objects",
-        choices=("faster_rcnn", "boxes", "grid"),
-        help="fc7 of Faster R-CNN's detections, boxes of --boxes, or ten fixed ones",
+
+def add_use_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every command that scores with a run: memory, progress, and files that have moved."""
+    parser.add_argument(
+        "--memory", type=count, default=2048, metavar="MB", help="memory that scoring may take (default: 2048)"
     )
-    group.add_argument(
-        "--object-context",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="class and whole photo beside each object, for O2W",
-    )
-    group.add_argument("--skip-bad-images", action="store_true", default=None, help="leave out unreadable pictures")
-    group.add_argument("--glove", metavar="FILE", help="pre-trained word vectors, GloVe's text format")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    add_moved_flags(parser, *(name for name in moving_fields() if name != "glove"))  # of training only
 
 
-DATA_FLAGS = (
-    "root",
-    "cache",
-    "backbone_weights",
-    "boxes",
-    "detector_weights",
-    "import_regions",
-    "import_objects",
-    "import_ids",
-    "glove",  # before the first epoch only, so that no script but train.py has it
-)
+def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Flags that say where files of a run lie now, None unless given."""
+    group = parser.add_argument_group("files, where they have moved since training")
+    add_flags(group, (told for name, told in moving_fields().items() if name in names), defaults=False)
 
 
-def given_data_flags(options: argparse.Namespace) -> dict[str, str]:
-    """Those of `DATA_FLAGS` that were given, by DataConfig field."""
-    return {name: value for name in DATA_FLAGS if (value := getattr(options, name, None)) is not None}
+def moved_files(options: argparse.Namespace) -> dict[str, str]:
+    """Those of the flags of `add_moved_flags` that were given, by field of DataConfig."""
+    return {name: value for name in moving_fields() if (value := getattr(options, name, None)) is not None}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import alone, chart, operations, scoring, search, training, workload
-from bssan_tf.config.schema import ModelConfig
+from bssan_tf.config.settings import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
 

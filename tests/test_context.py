@@ -7,7 +7,7 @@ import pytest
 from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.config.presets import preset
-from bssan_tf.config.schema import DataConfig
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.drawing.attention import describe_photo
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import (

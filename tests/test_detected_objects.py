@@ -14,7 +14,7 @@ from feature_fixtures import tiny_extractor
 from PIL import Image
 
 from bssan_tf.config.presets import preset
-from bssan_tf.config.schema import DataConfig
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.drawing.attention import describe_photo, photo_objects
 from bssan_tf.errors import UserError

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from bssan_tf.config.schema import DataConfig
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features import imported
 from bssan_tf.features.imported import Reordered, content_sha256, import_features

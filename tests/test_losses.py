@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bssan_tf.config.schema import TrainingConfig
+from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax, caption_view
 from bssan_tf.training.step import spent_loss
 

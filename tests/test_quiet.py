@@ -2,7 +2,7 @@
 
 import pytest
 
-from bssan_tf.config.schema import DataConfig
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import scenes
 from bssan_tf.features.faster_rcnn import __main__ as detector
 from bssan_tf.features.faster_rcnn import photos

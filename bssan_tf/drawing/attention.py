@@ -11,18 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.config.schema import DataConfig
-from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.corpus import Split
-from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.drawing.figures import attention_figure, figure_to_array
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means
-from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features, gather, longest
-from bssan_tf.runs.data import extractors_of, resolve, run_context
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import Photo, photo_inputs
 from bssan_tf.scoring import score_matrices
 
 logger = logging.getLogger(__name__)
@@ -45,76 +40,20 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
         UserError: unreadable photo, caption without a word, a run on imported features, which has no extractor.
     """
     flags = dict(data_flags or {})
-    config = run.load_config()
-    picture, size = read_picture(photo)
+    boxes = flags.pop("boxes", None)
+    config = run.load_config().moved(flags)
+    picture = Photo.read(photo, config.data)
     model, tokenizer = run.load_model()
     tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
-    boxes = flags.pop("boxes", None)
-    data = config.with_moved_data(flags).data
-    extractor, detector = extractors_of(run, data)
-    objects = photo_objects(data, photo, size, boxes and Path(boxes), config.model.P, detector)
-    arrays = describe_photo(extractor, picture, objects, run_context(run, config))
-    outputs = {name: value[0] for name, value in _score(model.scorer, {**arrays, "tokens": tokens}).items()}
+    features, objects = photo_inputs(run, config, picture, boxes and Path(boxes))
+    inputs = {**vars(features), "tokens": tokens}
+    outputs = {name: value[0] for name, value in _score(model.scorer, inputs).items()}
     # the numbers are evaluate.py's; the graph is asked for α and β
-    matrices = score_matrices(model.scorer, captions=tokens, **arrays)
+    matrices = score_matrices(model.scorer, captions=tokens, **vars(features))
     scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
-    _draw(picture, known, {**outputs, **scores}, objects, out)
+    _draw(picture.pixels, known, {**outputs, **scores}, objects, out)
     return {name: scores[name] for name in ("score", "w2r", "o2w") if name in scores}
-
-
-def describe_photo(
-    extractor, picture: np.ndarray, objects: dict[str, np.ndarray], context: RunContext | None = None
-) -> dict[str, np.ndarray]:
-    """The model's inputs for one picture: regions float32 (1, D, M), objects float32 (1, P, Q), valid bool (1, P).
-
-    Args:
-        objects: of `photo_objects`; where they bring no features of their own, the extractor describes their boxes.
-        context: of a run whose objects have their context beside them, else None.
-    """
-    found = extractor.describe(picture[None], objects["boxes"][None], objects["valid"][None])
-    if "objects" in objects:
-        found["objects"] = objects["objects"][None]
-    if context:
-        sure = {name: objects[name][None] for name in ("scores", "valid")}
-        classes = known_classes(objects["classes"][None], objects.get("labels"), context.labels)
-        means = photo_means(found["regions"])
-        found["objects"] = in_context(objects=found["objects"], classes=classes, **sure, means=means, Q=context.Q)
-    inputs = {name: value.astype(np.float32) for name, value in found.items()}
-    return {**inputs, "valid": objects["valid"][None]}
-
-
-def photo_objects(
-    data: DataConfig, photo: Path, size: tuple[int, int], boxes: Path | None, count: int, detector=None
-) -> dict[str, np.ndarray]:
-    """Objects of one photo: boxes float32 (P, 4) in [0, 1], classes, scores, valid, and `labels` (or None).
-    Of a detector also `objects`, their fc7.
-
-    Args:
-        size: height and width of the photo in pixels.
-        boxes: a boxes file that must list the photo, or None for the run's own.
-        count: P.
-        detector: the Faster R-CNN of a run whose objects are its detections.
-
-    Raises:
-        UserError: `boxes` does not list the photo, or cannot stand in for a detector's fc7.
-    """
-    if detector:
-        if boxes is not None:
-            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
-        return {**detector.objects(read_picture(photo, side=None)[0], count), "labels": detector.labels}
-    data = resolve(data)
-    own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
-    path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
-    if path is not None:
-        file = BoxesFile(path)
-        if (row := file.row_of_name.get(photo.name)) is not None:
-            logger.info("boxes of %s: from %s", photo.name, path)
-            return {**top_objects(file.boxes[row], size, count), "labels": file.labels}
-        if boxes is not None:
-            raise UserError(f"--boxes {boxes}: does not list {photo.name}; add it, or leave --boxes out")
-    logger.info("boxes of %s: ten fixed ones", photo.name)
-    return grid_boxes(count)
 
 
 def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str, np.ndarray]:

@@ -16,9 +16,8 @@ from bssan_tf.datasets.coco_words import load_grounded
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.pointing import Case, find_cases
 from bssan_tf.evaluation.report import photo_pointing_text
-from bssan_tf.features.store import needed_features
-from bssan_tf.runs.data import photo_features, resolve
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import folder_features
 
 RESAMPLES = 1000  # of the bootstrap (Efron, 1979)
 FREQUENT = "person"  # the class that outweighs all others in captions
@@ -42,20 +41,20 @@ def point_at_photos(
         UserError: a run without W2R, or on imported arrays; files that are missing or malformed; nothing to count.
     """
     flags = dict(data_flags or {})
-    config = run.load_config().with_moved_data(flags)
-    variant = config.model.variant
-    if "regions" not in needed_features(variant):
-        raise UserError(f"--pointing {folder}: the run is of variant {variant}, which has no W2R; name another run")
+    config = run.load_config().moved(flags)
+    needed = config.model.needed_features
+    if "regions" not in needed:
+        raise UserError(f"--pointing {folder}: the run is of variant o2w, which has no W2R; name another run")
     corpus = load_grounded(folder)
     model, tokenizer = run.load_model()
-    features = photo_features(run, config, folder, corpus.image_paths, "boxes" in flags, progress)
+    features = folder_features(run, config, folder, corpus.image_paths, flags, progress)
     (part,) = corpus.splits
     split = corpus.split(part).without_rows(features.bad_rows)
     truth = corpus.grounding
     words, objects, unknown = find_cases(model.scorer, features, split, truth, tokenizer, progress=progress)
     if not words:
         raise UserError(f"--pointing {folder}: none of the words that name a class is in the run's vocabulary")
-    kind = resolve(config.data).objects if "objects" in needed_features(variant) else None
+    kind = config.data.objects if "objects" in needed else None
     fixed = features.manifest.get("boxes") == "grid"
     value = {
         "run": run.name,

@@ -5,26 +5,17 @@ Candidates are a split of the run's corpus, or for a sentence the pictures of an
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from bssan_tf.config.schema import Config
-from bssan_tf.datasets.corpus import Split
-from bssan_tf.drawing.attention import describe_photo, photo_objects
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.retrieval import check_fit
-from bssan_tf.features.pictures import read_picture
-from bssan_tf.features.store import Features
-from bssan_tf.runs.data import extractors_of, fingerprint, open_data, photo_features, run_context
+from bssan_tf.runs.data import data_of_run
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import Photo, folder_features, photo_inputs
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
-
-logger = logging.getLogger(__name__)
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -59,62 +50,42 @@ def search(
         UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
             gone or differ from those of the training, too little memory.
     """
-    config = run.load_config().with_moved_data(data_flags)
-    is_photo = Path(query).suffix.lower() in PHOTO_SUFFIXES
-    if is_photo:
+    config = run.load_config().moved(data_flags)
+    photo = None
+    if Path(query).suffix.lower() in PHOTO_SUFFIXES:
         if folder:
             raise UserError(f"--images {folder}: is searched for a sentence; for a picture leave it out")
-        read_picture(query)  # before anything slow
+        photo = Photo.read(query, config.data)  # before anything slow
     model, tokenizer = run.load_model()
-    fast = FastScorer(model.scorer)
-    rerank = rerank and max(rerank, top)
-    if is_photo:
-        part, _ = corpus_part(run, config, split, progress)
-        features = _photo_features(run, config, Path(query))
+    fast, rerank = FastScorer(model.scorer), rerank and max(rerank, top)
+    if photo:
+        part = data_of_run(run, config, progress).split(split)
+        features, _ = photo_inputs(run, config, photo)
         order, scores = CaptionSearch(fast, tokenizer(part.captions), memory_mb).rank(features, 0, rerank)
         found = part.captions
     else:
-        tokens = tokenizer.read_sentence(query, "--search")
+        tokens = tokenizer.read_sentence(query, "query")
         if folder:
-            found, features = _folder_features(run, config, folder, "boxes" in (data_flags or {}), progress)
-            rows = np.setdiff1d(np.arange(len(found)), features.bad_rows)
+            paths = pictures_in(folder)
+            features = folder_features(run, config, folder, paths, data_flags, progress)
+            rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
+            found = [paths[row] for row in rows]
         else:
-            part, features = corpus_part(run, config, split, progress)
+            data = data_of_run(run, config, progress)
+            part, features = data.split(split), data.features
             found, rows = part.image_paths, part.image_rows
         order, scores = PictureSearch(fast, features, rows, memory_mb).rank(tokens, rerank)
-        found = [found[row] for row in rows] if folder else found
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
 
 
-def corpus_part(run: RunFolder, config: Config, split: str, progress: bool) -> tuple[Split, Features]:
-    """A split of the run's corpus and the features of the corpus; UserError if they are not those of the training."""
-    data = open_data(config.data, progress)
-    check_fit(config, data)
-    run.require_same_data(fingerprint(data))
-    return data.split(split), data.features
-
-
-def _photo_features(run: RunFolder, config: Config, photo: Path) -> SimpleNamespace:
-    picture, size = read_picture(photo)
-    extractor, detector = extractors_of(run, config.data)
-    objects = photo_objects(config.data, photo, size, None, config.model.P, detector)
-    return SimpleNamespace(**describe_photo(extractor, picture, objects, run_context(run, config)))
-
-
-def _folder_features(
-    run: RunFolder, config: Config, folder: Path, must_list: bool = False, progress: bool = True
-) -> tuple[list[Path], Features]:
-    """The pictures of a folder and their features, kept in the cache; unreadable ones are left out with a warning.
-
-    Args:
-        must_list: see `photo_features`.
-    """
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder by name; UserError if there is none."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
-    return paths, photo_features(run, config, folder, paths, must_list, progress)
+    return paths
 
 
 def text_of(results: list[tuple[float, str]]) -> str:

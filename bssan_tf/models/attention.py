@@ -7,28 +7,32 @@ the picture is copied: C below counts the captions paired with each picture.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.layers import unit
+from bssan_tf.models.blocks import register, regularizer
 
-COSINE_SCALE = 4.0  # the products' largest size with cosine attention; tanh(4) is still below 1 in float32
+LOGIT_SIZE = 0.5  # deviation of query' W key at a given start, where tanh is still nearly linear
 
 
-def learned_weights(products, b, scale=None, key_mask=None):
-    """softmax of e = tanh(products + b) over the last axis (Eq. 1, 2, 9, 10): float (..., N_k).
+def energies(products, b):
+    """e = tanh(query' W key + b) (Eq. 2, 10)."""
+    return tf.tanh(products + b)
 
-    Args:
-        products: float (..., N_k), query' W key.
-        b: scalar.
-        scale: a factor on e, or None.
-        key_mask: bool, broadcastable to products; False where a key is padding, which gets no weight. None: all real.
-    """
-    e = tf.tanh(products + b)  # Eq. 2, 10
-    if scale is not None:
-        e *= scale
+
+def learned_weights(e, key_mask=None):
+    """Softmax of e (..., N_k) over the keys (Eq. 1, 9); bool key_mask, False at padding, which gets no weight."""
     if key_mask is None:
         return tf.nn.softmax(e)  # Eq. 1
     return tf.nn.softmax(tf.where(key_mask, e, -1e9)) * tf.cast(key_mask, e.dtype)  # Eq. 9; no word, no weight
+
+
+def even_weights(e, key_mask=None):
+    """The same weight for each key, 1 over their number (Eq. 8); arguments as of `learned_weights`."""
+    if key_mask is None:
+        return tf.fill((1, 1, 1, 1), 1.0 / tf.cast(tf.shape(e)[-1], e.dtype))
+    real = tf.cast(key_mask, e.dtype)
+    return tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=-1, keepdims=True))
 
 
 def attended(alpha, regions):
@@ -38,51 +42,54 @@ def attended(alpha, regions):
     return tf.ensure_shape(u, (regions.shape[0], *alpha.shape[1:3], regions.shape[-1]))  # what reshape does not see
 
 
-class _BilinearAttention(tf.keras.layers.Layer):
-    """What both attentions share: W, b, the optional learned scale, the softmax and Eq. 8.
+class _Attention(tf.keras.layers.Layer):
+    """What both attentions share: W, b, the softmax and Eq. 8.
 
     Args:
         l2: weight δ of the L2 term on W (Eq. 18).
-        scale: start value of a learned factor on e; 0 leaves e as Eq. 1 and 9 have it.
-        cosine: products of unit vectors, times COSINE_SCALE, in place of those of Eq. 2 and 10.
     """
 
-    def __init__(self, l2: float = 0.0, scale: float = 0.0, cosine: bool = False, **kwargs):
+    def __init__(self, l2: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.l2 = l2
-        self.scale = scale
-        self.cosine = cosine
 
-    def add_bilinear(self, query_size: int, key_size: int) -> None:
-        regularizer = tf.keras.regularizers.L2(self.l2) if self.l2 else None
-        self.W = self.add_weight(name="W", shape=(query_size, key_size), regularizer=regularizer)
+    def build(self, input_shape):
+        queries, keys = input_shape[:2]
+        self.W = self.add_weight(name="W", shape=(queries[-1], keys[-1]), regularizer=regularizer(self.l2))
         self.b = self.add_weight(name="b", shape=(), initializer="zeros")
-        if self.scale:
-            start = tf.keras.initializers.Constant(float(self.scale))
-            self.sharpness = self.add_weight(name="scale", shape=(), initializer=start)
+        super().build(input_shape)
 
-    def weights_from(self, products, uniform, key_mask=None):
-        """softmax of tanh(products + b) over the last axis (Eq. 1, 2, 9, 10), or the same weight for each key (Eq. 8).
+    def compare(self, projected, keys):
+        """Products of projected queries query' W (..., N_q, F) and keys (..., N_k, F): (..., N_q, N_k)."""
+        return tf.matmul(projected, keys, transpose_b=True)
+
+    def energies(self, products):
+        return energies(products, self.b)
+
+    def weights_of(self, products, uniform, key_mask=None):
+        """Weights float (..., N_k) from products, where bool `uniform` is True those of Eq. 8."""
+        e = self.energies(products)
+        return tf.where(uniform, even_weights(e, key_mask), learned_weights(e, key_mask))
+
+    def start_from(self, look: np.ndarray, products: np.ndarray, first: int = 0) -> None:
+        """W that compares d dimensions of the text, from `first` on, with `look` (M, d) of a region or object.
 
         Args:
-            products: float (..., N_k), query' W key.
-            uniform: bool, broadcastable to products; True where Eq. 8 rules.
-            key_mask: bool, broadcastable to products; False where a key is padding.
+            products: float (n,), a sample of the products under W = look; W is scaled by their deviation, and b takes
+                off their mean.
         """
-        learned = learned_weights(products, self.b, self.sharpness if self.scale else None, key_mask)
-        if key_mask is None:
-            same = tf.fill((1, 1, 1, 1), 1.0 / tf.cast(tf.shape(products)[-1], products.dtype))
-        else:
-            real = tf.cast(key_mask, products.dtype)
-            same = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=-1, keepdims=True))
-        return tf.where(uniform, same, learned)  # Eq. 8
+        factor = LOGIT_SIZE / max(float(products.std()), 1e-12)
+        W = np.zeros(self.W.shape, np.float32)
+        self.text_side(W)[first : first + look.shape[1]] = factor * look.T
+        self.W.assign(W)
+        self.b.assign(-factor * float(products.mean()))
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2, "scale": self.scale, "cosine": self.cosine}
+        return {**super().get_config(), "l2": self.l2}
 
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
-class WordToRegionAttention(_BilinearAttention):
+@register
+class WordToRegionAttention(_Attention):
     """W2R attention: which regions each word looks at (Eq. 1-4, 8).
 
     Call arguments (a list):
@@ -98,10 +105,8 @@ class WordToRegionAttention(_BilinearAttention):
     Reference: Huang et al., TIP 2019, section IV-A.
     """
 
-    def build(self, input_shape):
-        words, regions = input_shape[:2]
-        self.add_bilinear(words[-1], regions[-1])
-        super().build(input_shape)
+    def text_side(self, W):
+        return W  # (E, M)
 
     def call(self, inputs):
         words, regions, mask, uniform = inputs
@@ -109,17 +114,14 @@ class WordToRegionAttention(_BilinearAttention):
         B, D = tf.unstack(tf.shape(regions)[:2])
         queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, self.W)
-        keys = regions
-        if self.cosine:
-            projected, keys = COSINE_SCALE * unit(projected), unit(regions)
-        products = tf.reshape(tf.matmul(projected, keys, transpose_b=True), (B, C, L, D))
-        alpha = self.weights_from(products, uniform[:, :, None, None])  # (B, C, L, D)
+        products = tf.reshape(self.compare(projected, regions), (B, C, L, D))
+        alpha = self.weights_of(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
         return attended(alpha, regions), alpha
 
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
-class ObjectToWordAttention(_BilinearAttention):
+@register
+class ObjectToWordAttention(_Attention):
     """O2W attention: which words each object looks at (Eq. 8-12).
 
     Call arguments (a list):
@@ -135,33 +137,12 @@ class ObjectToWordAttention(_BilinearAttention):
     Reference: Huang et al., TIP 2019, section IV-B.
     """
 
-    def build(self, input_shape):
-        objects, states = input_shape[:2]
-        self.add_bilinear(objects[-1], states[-1])
-        super().build(input_shape)
+    def text_side(self, W):
+        return W.T  # of (Q, S)
 
     def call(self, inputs):
         objects, states, mask, uniform = inputs
         projected = tf.einsum("bpq,qs->bps", objects, self.W)[:, None]  # (B, 1, P, S)
-        keys = states
-        if self.cosine:
-            projected, keys = COSINE_SCALE * unit(projected), unit(states)
-        products = tf.matmul(projected, keys, transpose_b=True)  # (B, C, P, L)
-        beta = self.weights_from(products, uniform[:, :, None, None], mask[:, :, None, :])
+        products = self.compare(projected, states)  # (B, C, P, L)
+        beta = self.weights_of(products, uniform[:, :, None, None], mask[:, :, None, :])
         return tf.matmul(beta, states), beta  # Eq. 11
-
-
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
-class AttendedProjections(tf.keras.layers.Layer):
-    """A u of each word from the projected regions, as Σ_i α_i A v_i: the same; cheaper where a
-    picture has many captions beside it, dearer where it has one.
-
-    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F).
-
-    Returns:
-        float (B, C, L, F).
-    """
-
-    def call(self, inputs):
-        alpha, projections = inputs
-        return attended(alpha, projections)

@@ -1,25 +1,19 @@
-"""The object-to-words network (Fig. 4): a Bi-LSTM over the caption, attention of each object, an MLP (Eq. 9-16).
+"""The object-to-words network of the paper (Fig. 4): a Bi-LSTM over the caption, attention of each object, an MLP.
 
-Two functional models: the text side, which knows no picture, and the rest, from objects and word states to Y'
-and β. So the text side runs once for each caption, however many pictures it is compared with.
+Two functional models (Eq. 9-16): the text side, which knows no picture, and the rest, from objects and word states to
+Y' and β. So the text side runs once for each caption, however many pictures it is compared with. What `improved` adds
+is in models/improved.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config.schema import ModelConfig
+from bssan_tf.config.settings import ModelConfig
 from bssan_tf.models.attention import ObjectToWordAttention
-from bssan_tf.models.layers import (
-    BilinearScore,
-    FeatureNorm,
-    KeepValidObjects,
-    MeanOverObjects,
-    RepeatForCaptions,
-    ReplayableDropout,
-)
-from bssan_tf.models.pairing import PairCaptions
-from bssan_tf.models.w2r import drop_for_bilinear, mlp, project, regularizer
+from bssan_tf.models.blocks import Network, mlp, regularizer
+from bssan_tf.models.layers import KeepValidObjects, MeanOverObjects, RepeatForCaptions
 
 
 def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
@@ -41,45 +35,73 @@ def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     return tf.keras.Model({"words": words, "mask": mask}, states, name="o2w_text")
 
 
-def build_o2w(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
-    """The O2W network behind its text side, as a functional model.
+def o2w_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
+    """Inputs of O2W behind its text side, for C captions beside each picture.
 
-    Inputs:
-        objects: float32 (B, P, Q).
-        valid: bool (B, P), False at padded objects, which count nowhere.
-        states: float32 (B, C, L, S), word states of C captions for each picture.
-        mask: bool (B, C, L), False at padding.
-        uniform: bool (B, C), True where β is the same for every word (Eq. 8).
+    objects: float32 (B, P, Q).
+    valid: bool (B, P), False at padded objects, which count nowhere.
+    states: float32 (B, C, L, S), the words' states.
+    mask: bool (B, C, L), False at padding.
+    uniform: bool (B, C), True where β is the same for every word (Eq. 8).
+    """
+    return {
+        "objects": tf.keras.Input((None, config.Q), name="objects"),
+        "valid": tf.keras.Input((None,), dtype="bool", name="valid"),
+        "states": tf.keras.Input((None, None, config.S), name="states"),
+        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),
+        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),
+    }
+
+
+def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
+    """The O2W network behind its text side, inputs as `o2w_inputs`.
 
     Outputs:
         o2w: float32 (B, C), Y' of Eq. 16.
         beta: float32 (B, C, P, L), Eq. 9; zero for padding.
-    """
-    objects = tf.keras.Input((None, config.Q), name="objects")
-    valid = tf.keras.Input((None,), dtype="bool", name="valid")
-    states = tf.keras.Input((None, None, config.S), name="states")
-    mask = tf.keras.Input((None, None), dtype="bool", name="mask")
-    uniform = tf.keras.Input((None,), dtype="bool", name="uniform")
 
-    scaled = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")(objects)
-    scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
-    attention = ObjectToWordAttention(l2=l2, scale=scale, cosine=config.cosine_attention, name="o2w_attention")
-    u, beta = attention([scaled, states, mask, uniform])  # Eq. 12
-    repeated = RepeatForCaptions(name="o2w_objects")([scaled, states])
-    parts = [repeated, u]
-    if config.fusion:
-        Ao, Bu = project(config, l2, "o2w_fusion", drop_for_bilinear(config, "o2w_fusion_dropout", 4, scaled), u)
-        Ao = PairCaptions("own", name="o2w_projected")(Ao)  # (B, 1, P, F), the same for every caption
-        parts.append(tf.keras.layers.Multiply(name="o2w_fusion_product")([Ao, Bu]))
-    c = tf.keras.layers.Concatenate(name="o2w_concat")(parts)  # c = [o ; u], (B, C, P, Q + S)
-    rows = KeepValidObjects(name="o2w_rows")([c, valid])
-    if config.dropout:
-        rows = ReplayableDropout(config.dropout, seed=2, name="o2w_dropout")(rows)
-    y = mlp(config.o2w_mlp, l2, "o2w_mlp", rows, silent=config.bilinear)  # Eq. 13
-    y = MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
-    if config.bilinear:
-        real = PairCaptions("own", name="o2w_real")(valid)
-        beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="o2w_bilinear")([Ao, Bu, real])
-        y = tf.keras.layers.Add(dtype="float32", name="o2w_sum")([y, beside])
-    inputs = {"objects": objects, "valid": valid, "states": states, "mask": mask, "uniform": uniform}
-    return tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")
+    Args:
+        l2: δ of Eq. 18.
+    """
+    inputs = o2w_inputs(config)
+    objects, valid, states, mask, uniform = inputs.values()
+    attention = ObjectToWordAttention(l2, name="o2w_attention")
+    u, beta = attention([objects, states, mask, uniform])  # Eq. 9-12
+    repeated = RepeatForCaptions(name="o2w_objects")([objects, states])
+    c = tf.keras.layers.Concatenate(name="o2w_concat")([repeated, u])  # c = [o ; u], (B, C, P, Q + S)
+    y = score_objects(config, l2, c, valid)
+    return Network(tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w"), attention, words_ask=False)
+
+
+def score_objects(config: ModelConfig, l2: float, c: tf.Tensor, valid: tf.Tensor, drop=None, silent: bool = False):
+    """The MLP over c (B, C, P, F), and its mean over the objects of valid (B, P): Y', float32 (B, C) (Eq. 13-16).
+
+    Args:
+        drop: a layer before the MLP, or None.
+        silent: see `mlp`.
+    """
+    rows = KeepValidObjects(name="o2w_rows")([c, valid])  # (R, F)
+    rows = drop(rows) if drop else rows
+    y = mlp(config.o2w_mlp, l2, "o2w_mlp", c.shape[-1], silent)(rows)  # Eq. 13
+    return MeanOverObjects(dtype="float32", name="o2w_score")([y, c, valid])  # Eq. 14
+
+
+FORGET = -1.0  # bias of the Bi-LSTM's forget gates: they start at sigmoid(-1) = 0.27, so a state is mostly its word
+GATES = 0.1  # factor on random weights that are left: the Bi-LSTM's other gates start half open for every word
+STATE_GAIN = 0.3  # from a word's dimensions to the Bi-LSTM's candidate; input and output gates together quarter it
+
+
+def start_text(text: tf.keras.Model, first: int, d: int) -> None:
+    """Let the Bi-LSTM's candidates begin as the dimensions `first` ... of the words, d of them."""
+    both = text.get_layer("o2w_bilstm")
+    for layer in (both.forward_layer, both.backward_layer):
+        kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
+        S = len(recurrent)
+        candidates = 2 * S + np.arange(d)
+        kernel *= GATES
+        kernel[:, candidates] = 0  # else GloVe's common mean would be in every state
+        kernel[first + np.arange(d), candidates] = STATE_GAIN
+        recurrent *= GATES
+        bias[:] = 0
+        bias[S : 2 * S] = FORGET
+        layer.set_weights([kernel, recurrent, bias])

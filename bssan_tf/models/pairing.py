@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.models.layers import register
+from bssan_tf.models.blocks import register
 
 
 @register
@@ -21,7 +21,6 @@ class PairCaptions(tf.keras.layers.Layer):
             `batch`: its own and those of the next K pictures, T_i, T_{i+1}, ... T_{i+K}, cyclic; N = B, C = 1 + K.
             `all`: each, laid down once for all pictures, not copied: (1, N, ...), which broadcasts.
         negatives: K.
-
     """
 
     def __init__(self, how: str = "own", negatives: int = 1, **kwargs):
@@ -55,43 +54,6 @@ class PositiveFirst(tf.keras.layers.Layer):
 
 
 @register
-class HardestCaptions(tf.keras.layers.Layer):
-    """Which captions a picture is compared with: its own, and those of the batch that it fits best beside it, in the
-    batch's order, so that a column, by which Eq. 8 is shared out, does not tell how hard a negative is.
-
-    Args:
-        negatives: K.
-
-    Call argument: scores float (B, B), the positive in column 0 (`PositiveFirst`); they get no gradient.
-
-    Returns:
-        int32 (B, 1 + K), places in the batch.
-    """
-
-    def __init__(self, negatives: int, **kwargs):
-        super().__init__(**kwargs)
-        self.negatives = negatives
-
-    def call(self, scores):
-        own = tf.range(tf.shape(scores)[0])[:, None]
-        steps = 1 + tf.math.top_k(scores[:, 1:], self.negatives).indices  # column k is the caption k places on
-        steps = tf.sort(steps, axis=1)
-        return tf.concat([own, (own + steps) % tf.shape(scores)[0]], axis=1)
-
-    def get_config(self):
-        return {**super().get_config(), "negatives": self.negatives}
-
-
-@register
-class TakeCaptions(tf.keras.layers.Layer):
-    """Captions (B, ...) at places int (B, C) of the batch: (B, C, ...)."""
-
-    def call(self, inputs):
-        captions, places = inputs
-        return tf.gather(captions, places)
-
-
-@register
 class JoinNegatives(tf.keras.layers.Layer):
     """tokens (B, L) and negative tokens (B, K, L) -> (B (1 + K), L), picture by picture, the positive first."""
 
@@ -106,25 +68,23 @@ class UniformPairs(tf.keras.layers.Layer):
     """Which pairs are attended to under Eq. 8: bool (B, C), from the pairs' word mask (B, C, L).
 
     Args:
-        mode: `learned`: no negative; `uniform`: each (columns 1 to K), the paper's; `mixed`: a share of them.
-        share: that share, spread evenly over the negatives of the batch.
+        mode: `learned`: no negative; `uniform`: each (columns 1 to K), the paper's; `mixed`: every second of the batch.
         positives: share of the positives (column 0), spread evenly over the batch.
     """
 
-    def __init__(self, mode: str = "learned", share: float = 0.5, positives: float = 0.0, **kwargs):
+    def __init__(self, mode: str = "learned", positives: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.mode = mode
-        self.share = share
         self.positives = positives
 
     def call(self, mask):
         B, C = tf.shape(mask)[0], tf.shape(mask)[1]
-        share = {"learned": 0.0, "uniform": 1.0, "mixed": self.share}[self.mode]
+        share = {"learned": 0.0, "uniform": 1.0, "mixed": 0.5}[self.mode]
         negatives = _spread_evenly(B * (C - 1), share)
         return tf.concat([_spread_evenly(B, self.positives)[:, None], tf.reshape(negatives, (B, C - 1))], axis=1)
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode, "share": self.share, "positives": self.positives}
+        return {**super().get_config(), "mode": self.mode, "positives": self.positives}
 
 
 def _spread_evenly(count, share: float):

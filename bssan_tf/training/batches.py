@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config.schema import TrainingConfig
+from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.features.pooling import pool_regions
 from bssan_tf.features.store import Features, gather, longest
 from bssan_tf.tools.step_dataset import StepDataset
 
@@ -25,14 +24,13 @@ class PairStream:
     A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption
     of each. Batches never cross rounds, so a picture is at most once in a batch; the N_i mod B pictures at the end of
     a round wait for the next. Within a pool of `length_pool` batches, pairs are sorted by the length of their captions
-    before they are cut into batches, so that a batch holds little padding; the batches come in random order. With
-    `group` above 1 similar pictures lie side by side, and whole groups are sorted by the length of their captions.
+    before they are cut into batches, so that a batch holds little padding; the batches come in random order.
 
     Args:
         split: pictures and captions to train on.
         features: the store; rows are found by `split.image_rows`.
         tokens: int32 (N_c, L), token ids of the split's captions.
-        training: how batches are made up is used: their size, negatives and their source, groups, pool, and the seed.
+        training: how batches are made up is used: their size, negatives and their source, pool, and the seed.
 
     Raises:
         UserError: as `check_pictures`.
@@ -44,7 +42,6 @@ class PairStream:
         self.images = len(split.image_ids)
         self.round_steps = self.images // training.batch_size
         self._lengths = (tokens != 0).sum(axis=1)
-        self._looks = pool_regions(_any_array(features), split.image_rows) if training.group > 1 else None
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         by_image = np.argsort(split.image_of_caption, kind="stable")
         first = np.cumsum(counts) - counts
@@ -71,7 +68,7 @@ class PairStream:
         B, K = self.training.batch_size, self.training.negatives
         if self.training.negative_source == "random":
             self._negatives = rng.integers(len(self.tokens), size=(self.images, K))  # decision 15
-        if self.training.length_pool > 1 or self.training.group > 1:
+        if self.training.length_pool > 1:
             for start in range(0, self.round_steps * B, self.training.length_pool * B):
                 self._sort_pool(slice(start, min(start + self.training.length_pool * B, self.round_steps * B)), rng)
         if self.training.negative_source == "random":
@@ -82,12 +79,7 @@ class PairStream:
         """Sort pairs and negatives of a part of the round by length, and shuffle its batches."""
         B = self.training.batch_size
         images = self._order[pool]
-        if self._looks is None:
-            images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
-        else:
-            groups = similar_groups(self._looks[images], self.training.group)
-            lengths = [self._lengths[self._caption[images[group]]].mean() for group in groups]
-            images = images[np.concatenate([groups[i] for i in np.argsort(lengths, kind="stable")])]
+        images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
         if self.training.negative_source == "random":
             # the same draw, dealt out by length: the i-th shortest negatives go to the i-th shortest pair
             drawn = self._negatives[images].ravel()
@@ -143,22 +135,3 @@ def check_pictures(split: Split, training: TrainingConfig) -> None:
     if len(lacking := np.setdiff1d(np.arange(images), split.image_of_caption)):
         name = split.image_ids[lacking[0]]
         raise UserError(f"{split.corpus_name}: picture {name} of split {split.name} has no caption; remove it")
-
-
-def _any_array(features: Features) -> np.ndarray:
-    return features.regions if features.regions is not None else features.objects
-
-
-def similar_groups(vectors: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut unit vectors (n, d) into groups of `size`: in the given order, each takes the nearest that are still free."""
-    likeness = vectors @ vectors.T  # (n, n)
-    free, groups = np.ones(len(vectors), bool), []
-    for i in range(len(vectors)):
-        if not free[i]:
-            continue
-        free[i] = False
-        others = np.flatnonzero(free)
-        nearest = others[np.argsort(-likeness[i, others], kind="stable")[: size - 1]]
-        free[nearest] = False
-        groups.append(np.concatenate([[i], nearest]))
-    return groups

@@ -88,22 +88,14 @@ class LearningRate(tf.keras.callbacks.Callback):
 
 
 class CopyWeights(tf.keras.callbacks.Callback):
-    """Give the weights of the model that is trained to the float32 one that is measured and saved: the latest, or,
-    where the optimizer keeps moving averages (`use_ema`), these; training goes on from the latest. BatchNorm's
-    statistics are those of the latest weights in either case.
-    """
+    """Give the weights of the model that is trained in bfloat16 to the float32 one that is measured and saved."""
 
     def __init__(self, trained: tf.keras.Model, measured: tf.keras.Model):
         super().__init__()
         self.trained, self.measured = trained, measured
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer, variables = self.model.optimizer, self.model.trainable_variables
-        latest = [variable.numpy() for variable in variables] if optimizer.use_ema else []
-        optimizer.finalize_variable_values(variables)  # the averages, if there are any
         self.measured.set_weights(self.trained.get_weights())
-        for variable, value in zip(variables, latest):
-            variable.assign(value)
 
 
 class BestScorer(tf.keras.callbacks.Callback):

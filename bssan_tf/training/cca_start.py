@@ -9,26 +9,23 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import tensorflow as tf
 
 from bssan_tf.cca.fit import Cca, fit_cca, why_no_cca, why_too_few
-from bssan_tf.config.schema import WITH_STATISTICS, Config, ModelConfig, flag_of
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import ModelConfig, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.features.context import ObjectsInContext
-from bssan_tf.features.store import Features, needed_features
+from bssan_tf.features.store import Features
+from bssan_tf.models.blocks import Network
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.o2w import start_text
 
 logger = logging.getLogger(__name__)
 
+FEATURES = {"w2r": "regions", "o2w": "objects"}  # what each network looks at
 SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
-LOGIT_SIZE = 0.5  # deviation of t' W v at the start, where tanh is still nearly linear
-FORGET = -1.0  # bias of the Bi-LSTM's forget gates: they start at sigmoid(-1) = 0.27, so a state is mostly its word
-SHY = 0.1  # factor on random weights that are left: the Bi-LSTM's other gates start half open for every word
-STATE_GAIN = 0.3  # from a word's CCA numbers to the Bi-LSTM's candidate; input and output gates together quarter it
-LEAST_GAIN = 0.1  # of a number that does not vary, in units of the root mean square: at 0 it would stay there
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
 _BLOCK = 64
 
@@ -37,9 +34,9 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
     """Give norms with statistics those of a seeded sample of the training pictures, which `check_start` has passed."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(image_rows)
-    for norm, name in _norms(model):
-        if norm.fitted:
-            norm.adapt(_sample(features, name, rows, rng))
+    for part, network in model.networks.items():
+        if network.norm and network.norm.fitted:
+            network.norm.adapt(_sample(features, FEATURES[part], rows, rng))
 
 
 def check_cca_start(config: Config, images: int) -> None:
@@ -64,8 +61,8 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
             a start from a CCA is asked for and cannot be had.
     """
     from_cca, data = config.training.cca_start, config.data
-    has_objects = "objects" in needed_features(config.model.variant)
-    needs_one = has_objects and (from_cca or config.model.object_norm in WITH_STATISTICS)
+    has_objects = "objects" in config.model.needed_features
+    needs_one = has_objects and (from_cca or config.model.object_norm == "centred")
     if needs_one and not _real(features, "objects", split.image_rows).any():
         given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
         source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
@@ -108,8 +105,7 @@ def start_from_cca(
         What the CCA's selection chose.
     """
     rng = np.random.default_rng(seed)
-    in_context = isinstance(features.objects, ObjectsInContext)
-    visual = features.objects if in_context or features.regions is None else features.regions
+    visual = features.objects if features.in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
     config, samples = model.config, (visual, rows, tokens, owner, model.vocabulary_size)
     cca = fit_cca(
@@ -124,23 +120,23 @@ def start_from_cca(
     words = _word_vectors(cca, tokens)  # (V, d)
     _start_words(model.embeddings[-1], words, cca.text_map.any(axis=1, keepdims=True))
     pictures = cca.project_images(visual, rows)  # (N_i, d)
-    for norm, name in _norms(model):
-        sample = norm(tf.constant(_sample(features, name, rng.permutation(rows), rng)))
+    for part, network in model.networks.items():
+        name = FEATURES[part]
+        sample = network.scaled(_sample(features, name, rng.permutation(rows), rng))
         some = _real(features, name, rows).any(axis=1)
-        pooled = _pooled(norm, features, name, rows[some])
+        pooled = _pooled(network, features, name, rows[some])
         maps = _regression(pooled, pictures[some])
-        maps /= max(float(np.std(sample.numpy() @ maps)), 1e-12)
+        maps /= max(float(np.std(sample @ maps)), 1e-12)
         text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
-        if name == "regions":
-            _start_w2r(model, maps, sample.numpy(), text)
-        else:
-            look = maps.copy()
-            if in_context:
+        look = maps.copy()
+        if part == "o2w":
+            if features.in_context:
                 look[-features.regions.shape[2] :] = 0  # all objects have the same photo beside them
-            _start_o2w(model, maps, look, sample.numpy(), text)
+            start_text(model.o2w_text, config.E_glove, words.shape[1])
+        network.start_from(maps, look, sample, text, first=config.E_glove if part == "w2r" else 0)
         if config.weighted_lengths:
-            _start_lengths(model, name, pooled, words, tokens)
-    logger.info("started from a CCA of %d numbers, rsum %.1f on held-back training pictures",
+            network.start_lengths(pooled, _sums_of_words(tokens, words))
+    logger.info("started from a CCA of %d dimensions, rsum %.1f on held-back training pictures",
                 words.shape[1], cca.chosen["held_rsum"])  # fmt: skip
     return cca.chosen
 
@@ -153,16 +149,6 @@ def _most_numbers(config: ModelConfig) -> int:
     if config.variant != "w2r":
         places.append(config.S)
     return min(places)
-
-
-def _norms(model: Bssan) -> list[tuple[tf.keras.layers.Layer, str]]:
-    """The model's norms and the arrays that they scale."""
-    found = []
-    if model.has_w2r:
-        found.append((model.w2r.get_layer("region_norm"), "regions"))
-    if model.has_o2w:
-        found.append((model.o2w.get_layer("object_norm"), "objects"))
-    return found
 
 
 def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
@@ -182,14 +168,13 @@ def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Gene
     return np.concatenate(found)
 
 
-def _pooled(norm: tf.keras.layers.Layer, features: Features, name: str, rows: np.ndarray) -> np.ndarray:
+def _pooled(network: Network, features: Features, name: str, rows: np.ndarray) -> np.ndarray:
     """Mean of a picture's regions or objects as the model sees them, of which each has some: float32 (N_i, M)."""
     found = []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         real = _real(features, name, block)[..., None].astype(np.float32)
-        scaled = norm(tf.constant(np.asarray(getattr(features, name)[block], np.float32))).numpy()
-        found.append((scaled * real).sum(axis=1) / real.sum(axis=1))
+        found.append((network.scaled(getattr(features, name)[block]) * real).sum(axis=1) / real.sum(axis=1))
     return np.concatenate(found)
 
 
@@ -221,78 +206,9 @@ def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
     return np.linalg.solve(gram, x.T @ y).astype(np.float32)
 
 
-def _start_attention(attention, first: int, matrix: np.ndarray, products: np.ndarray, transpose: bool) -> None:
-    """W (E, M) or (Q, S) from `matrix`, scaled by the deviation of a sample of products, and b from their mean."""
-    factor = LOGIT_SIZE / max(float(products.std()), 1e-12)
-    W = np.zeros(attention.W.shape, np.float32)
-    if transpose:
-        W[first : first + matrix.shape[1]] = factor * matrix.T
-    else:
-        W[:, : matrix.shape[1]] = factor * matrix
-    attention.W.assign(W)
-    attention.b.assign(0.0 if attention.cosine else -factor * float(products.mean()))
-
-
-def _start_fusion(network: tf.keras.Model, name: str, first: int, maps: np.ndarray) -> None:
-    """A from `maps` (M, d), B picks the numbers `first` ... of the text; what is left is near 0."""
-    if f"{name}_A" not in {layer.name for layer in network.layers}:
-        return
-    A, B = (network.get_layer(f"{name}_{side}").get_weights()[0] for side in "AB")
-    d = maps.shape[1]
-    A *= SHY  # what is left of A counts in the lengths that the bilinear score divides by
-    A[:, :d] = maps
-    B[:] = 0  # what is left of B is learned; at random it would drown what the CCA knows
-    B[first + np.arange(d), np.arange(d)] = 1
-    network.get_layer(f"{name}_A").set_weights([A])
-    network.get_layer(f"{name}_B").set_weights([B])
-
-
-def _start_lengths(model: Bssan, name: str, pooled: np.ndarray, words: np.ndarray, tokens: np.ndarray) -> None:
-    """Weights of the bilinear score's lengths, from pooled pictures (N_i, M) and all captions (N_c, L)."""
-    network, part = (model.w2r, "w2r") if name == "regions" else (model.o2w, "o2w")
-    pictures = pooled @ network.get_layer(f"{part}_fusion_A").get_weights()[0]  # (N_i, F)
-    captions = np.zeros((len(tokens), pictures.shape[1]), np.float32)
+def _sums_of_words(tokens: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Sum of the vectors (V, d) of each caption's words: float32 (N_c, d)."""
+    sums = np.zeros((len(tokens), words.shape[1]), np.float32)
     for place in range(tokens.shape[1]):
-        captions[:, : words.shape[1]] += words[tokens[:, place]] * (tokens[:, place, None] > 1)
-    of_pictures, of_captions = _gains(captions, pictures), _gains(pictures, captions)
-    layer = network.get_layer(f"{part}_bilinear")
-    layer.query_gain.assign(of_captions if part == "w2r" else of_pictures)
-    layer.attended_gain.assign(of_pictures if part == "w2r" else of_captions)
-
-
-def _gains(other: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Deviation of each number on the other side, (n, F), in units that keep the mean length of `vectors` (m, F).
-
-    1 where the other side does not vary, or all vectors are 0.
-    """
-    gains = other.std(axis=0)
-    if not gains.any() or not vectors.any():
-        return np.ones_like(gains)
-    gains = np.maximum(gains, LEAST_GAIN * np.sqrt(np.mean(gains**2)))
-    lengths, weighted = (np.linalg.norm(x, axis=1).mean() for x in (vectors, gains * vectors))
-    return gains * (lengths / weighted)
-
-
-def _start_w2r(model: Bssan, maps: np.ndarray, regions: np.ndarray, words: np.ndarray) -> None:
-    first = model.config.E_glove
-    products = ((regions[: len(words)] @ maps) * words[: len(regions)]).sum(axis=1)
-    _start_attention(model.w2r.get_layer("w2r_attention"), first, maps, products, transpose=True)
-    _start_fusion(model.w2r, "w2r_fusion", first, maps)
-
-
-def _start_o2w(model: Bssan, maps: np.ndarray, look: np.ndarray, objects: np.ndarray, words: np.ndarray) -> None:
-    config, d = model.config, maps.shape[1]
-    both = model.o2w_text.get_layer("o2w_bilstm")
-    for layer in (both.forward_layer, both.backward_layer):
-        kernel, recurrent, bias = layer.get_weights()  # gates i, f, c, o
-        candidates = 2 * config.S + np.arange(d)
-        kernel *= SHY
-        kernel[:, candidates] = 0  # else GloVe's common mean would be in every state
-        kernel[config.E_glove + np.arange(d), candidates] = STATE_GAIN
-        recurrent *= SHY
-        bias[:] = 0
-        bias[config.S : 2 * config.S] = FORGET  # a state is mostly its word
-        layer.set_weights([kernel, recurrent, bias])
-    products = ((objects[: len(words)] @ look) * words[: len(objects)]).sum(axis=1)
-    _start_attention(model.o2w.get_layer("o2w_attention"), 0, look, products, transpose=False)
-    _start_fusion(model.o2w, "o2w_fusion", 0, maps)
+        sums += words[tokens[:, place]] * (tokens[:, place, None] > 1)
+    return sums

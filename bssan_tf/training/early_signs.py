@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config.schema import TrainingConfig
+from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
@@ -64,8 +64,7 @@ class Probe:
         inputs = {**gather(features, part.image_rows), "tokens": tokens[:, : longest(tokens)]}
         self.model, self.margin = model, training.margin
         self.inputs = {name: tf.constant(inputs[name]) for name in model.scorer.input}
-        alone = {"negatives": NEGATIVES, "all_pairs": 0.0, "pooled_pairs": 0.0}
-        shown = dataclasses.replace(training, negative_source="batch", **alone)
+        shown = dataclasses.replace(training, negative_source="batch", negatives=NEGATIVES, all_pairs=0.0)
         learned = dataclasses.replace(shown, negative_attention="learned", uniform_positives=0.0)
         uniform = dataclasses.replace(shown, negative_attention="uniform", uniform_positives=1.0)
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
@@ -75,7 +74,7 @@ class Probe:
         )
         pairs = tf.ones((len(part.image_ids), 1 + NEGATIVES, 1), tf.bool)
         flags = {
-            "training": UniformPairs(shown.negative_attention, shown.mixed_share, shown.uniform_positives),
+            "training": UniformPairs(shown.negative_attention, shown.uniform_positives),
             "learned": UniformPairs("learned"),
             "eq8": UniformPairs("uniform"),
             "uniform": UniformPairs("uniform", positives=1.0),

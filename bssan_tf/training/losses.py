@@ -39,31 +39,22 @@ class _RankingLoss(tf.keras.losses.Loss):
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class PairwiseHinge(_RankingLoss):
-    """max[0, margin - Y + Y⁻] (Eq. 7 and 17), averaged over the batch.
+    """max[0, margin - Y + Y⁻] (Eq. 7 and 17), averaged over the negatives and the batch.
 
     Args:
         margin: the M of Eq. 7, above 0.
         symmetric: also rank the pictures of each caption (needs `--negative-source batch`).
-        over: what becomes of a positive's K negatives: their `mean` or `sum`; `max`, the hardest alone, as in VSE++
-            (Faghri et al., 2018); `semi_hard`, the hardest of those below the positive, as in FaceNet (Schroff et al.,
-            2015), 0 where there is none.
     """
 
-    def __init__(self, margin: float = 0.2, symmetric: bool = False, over: str = "mean", name: str = "pairwise_hinge"):
+    def __init__(self, margin: float = 0.2, symmetric: bool = False, name: str = "pairwise_hinge"):
         super().__init__(symmetric, name)
         self.margin = margin
-        self.over = over
 
     def row_loss(self, scores):
-        positive, negatives = scores[:, :1], scores[:, 1:]
-        hinge = tf.nn.relu(self.margin - positive + negatives)  # (B, K), Eq. 7, 17
-        if self.over == "semi_hard":
-            hinge = tf.where(negatives < positive, hinge, 0.0)
-        combine = {"mean": tf.reduce_mean, "sum": tf.reduce_sum}.get(self.over, tf.reduce_max)
-        return combine(hinge, axis=1)
+        return tf.reduce_mean(tf.nn.relu(self.margin - scores[:, :1] + scores[:, 1:]), axis=1)  # Eq. 7, 17
 
     def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "over": self.over}
+        return {**super().get_config(), "margin": self.margin}
 
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")

@@ -6,7 +6,6 @@ validation split under test-time scoring, its metrics, TensorBoard logs and Save
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config.schema import Config, TrainingConfig
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.data import Data, fingerprint, fit_config, open_data, resolve
+from bssan_tf.runs.data import Data, fingerprint, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.scoring import score_matrices
@@ -31,7 +31,7 @@ from bssan_tf.training import callbacks as cb
 from bssan_tf.training.batches import PairStream, check_pictures
 from bssan_tf.training.cca_start import adapt_norms, check_cca_start, check_start, start_from_cca
 from bssan_tf.training.early_signs import EarlySigns, Probe, check_probe
-from bssan_tf.training.step import compile_siamese, spent_loss, trained_copy
+from bssan_tf.training.step import bfloat16_copy, compile_siamese, spent_loss
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def train(
     Raises:
         UserError: for bad data or flags, or when training diverges.
     """
-    config = dataclasses.replace(config.check(), data=resolve(config.data))
+    config = config.check().resolved()
     run.require_new()
     strategy = make_strategy(devices)
     _check_replicas(config.training, strategy)
@@ -93,7 +93,9 @@ def resume(
         UserError: if the folder is no run, another process trains it, its data have changed, or it has more epochs than
             the new limit.
     """
-    config = run.load_config().with_moved_data(data_flags).replace(**limits).check()
+    config = run.load_config().moved(data_flags).replace(**limits).check()
+    if config.dropped:
+        raise UserError(f"{run.path}: was begun by an earlier version, with {config.dropped[0]}; train the run anew")
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
@@ -193,8 +195,7 @@ class _Job:
         if not done:
             self._start()
         with self.strategy.scope():
-            apart = training.mixed_precision or training.ema  # what is trained is not what is measured
-            self.trained = trained_copy(self.model, training.mixed_precision) if apart else self.model
+            self.trained = bfloat16_copy(self.model) if training.mixed_precision else self.model
             siamese = self.trained.siamese(training)
             compile_siamese(siamese, config)
         callbacks = self._callbacks(siamese)

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.config.schema import Config, TrainingConfig
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
-from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     """Losses of Eq. 7 and 17 with the weights of Eq. 18 (δ is in the layers), and the optimizer."""
-    training = config.training
-    names = list(siamese.output)
+    training, names = config.training, list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
-    more = {"all": training.all_pairs, "pooled": training.pooled_pairs}
-    weights |= {f"{name}_{kind}": factor * weights[name] for name in weights for kind, factor in more.items()}
-    losses = {name: _loss(training, of_all=name.endswith(("_all", "_pooled"))) for name in names}
+    weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
+    losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
     prefixes = {name: "" if len(names) > 1 else f"{name}_" for name in names}
     optimizer = _optimizer(training)
-    decaying = ("kernel:0", "/W:0")  # what the L2 term covers, too
-    optimizer.exclude_from_weight_decay([v for v in siamese.trainable_variables if not v.name.endswith(decaying)])
     siamese.compile(
         optimizer=optimizer,
         loss=losses,
@@ -41,36 +37,24 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
 def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:
     """The ranking loss, in both directions where each caption was scored with as many pictures, too."""
     symmetric = of_all or training.negative_source == "batch"
-    if training.loss == "hinge":
-        return PairwiseHinge(training.margin, symmetric, training.hinge)
-    return RankingSoftmax(symmetric)
+    return PairwiseHinge(training.margin, symmetric) if training.loss == "hinge" else RankingSoftmax(symmetric)
 
 
 def spent_loss(training: TrainingConfig) -> float:
-    """A ranking loss below this leaves nothing to learn; 0 where none would say so."""
-    if training.loss == "softmax":
-        return 0.02
-    # a semi-hard hinge is 0 where every negative is above the positive, too
-    return 0.02 * training.margin * {"sum": training.negatives, "semi_hard": 0}.get(training.hinge, 1)
+    """A ranking loss below this leaves nothing to learn."""
+    return 0.02 if training.loss == "softmax" else 0.02 * training.margin
 
 
 def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
-    options = {
-        "learning_rate": training.learning_rate,
-        "o2w_rate": training.o2w_rate,
-        "global_clipnorm": training.clip_norm or None,
-        "weight_decay": training.weight_decay or None,
-        "use_ema": training.ema > 0,
-        "ema_momentum": training.ema,
-    }
+    options = {"learning_rate": training.learning_rate, "global_clipnorm": training.clip_norm or None}
     if training.optimizer == "sgd":
-        return TwoRateSGD(**options, momentum=training.momentum)
-    return TwoRateAdam(**options)
+        return tf.keras.optimizers.SGD(**options, momentum=training.momentum)
+    return tf.keras.optimizers.Adam(**options)
 
 
-def trained_copy(model: Bssan, in_bfloat16: bool) -> Bssan:
-    """A model with the same weights, for training; weights and scores are float32, products bfloat16 on request."""
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if in_bfloat16 else "float32")
+def bfloat16_copy(model: Bssan) -> Bssan:
+    """A model with the same weights that trains with products in bfloat16; weights and scores are float32."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         other = Bssan(model.config, model.vocabulary_size, model.l2)
     finally:

@@ -1,0 +1,52 @@
+"""Search with a trained run: pictures for a sentence, or sentences for a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bssan_tf import cli
+from bssan_tf.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.Parser(prog="search.py", description=__doc__)
+    parser.add_argument("query", help="a sentence in quotes, or a picture file")
+    parser.add_argument("--run", help="run folder (default: the latest)")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="pictures to search (default: those of the run's test split)"
+    )
+    cli.add_split_flag(parser)
+    parser.add_argument("--top", type=cli.count, metavar="N", default=10, help="results to show (default: 10)")
+    parser.add_argument(
+        "--rerank",
+        type=cli.count_or_none,
+        metavar="N",
+        default=100,
+        help="candidates that the whole model scores, the best by O2W; 0 for all (default: 100)",
+    )
+    cli.add_use_flags(parser)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, search, print the results."""
+    options = build_parser().parse_args(arguments)
+    if options.images and options.split:
+        raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
+    run = cli.run_folder(options.run)
+    from bssan_tf.evaluation.search import search, text_of
+
+    found = search(
+        run,
+        options.query,
+        options.images,
+        options.split or "test",
+        options.top,
+        options.rerank,
+        cli.moved_files(options),
+        options.memory,
+        progress=not options.quiet,
+    )
+    print(text_of(found))

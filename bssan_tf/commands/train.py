@@ -1,0 +1,127 @@
+"""Train BSSAN on photos and captions: on drawn scenes without any flag, on your own with --data FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bssan_tf import cli
+from bssan_tf.config.flags import add_flags, moving_fields
+from bssan_tf.config.presets import PRESETS, SIZES, preset
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
+from bssan_tf.errors import UserError
+from bssan_tf.runs.folder import RUNS, RunFolder, free_name
+
+RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; every setting is None unless given."""
+    parser = cli.Parser(prog="train.py", description=__doc__)
+    parser.add_argument(
+        "--name", type=run_name, help="name of the run, a folder in runs/ (default: data set, preset and size)"
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="settings to begin with (default: improved)")
+    parser.add_argument(
+        "--size", choices=SIZES, help="sizes of the layers; paper is Table I (default: paper; on scenes: tiny)"
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run; new limits (--epochs, --minutes, --stop-patience) and moved files may be given",
+    )
+    parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N or gpu:N (default: auto, all GPUs)")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only extract part I of N of the features; start N such processes, and then one without --shard",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    for section in SECTIONS:
+        add_flags(parser.add_argument_group(section), fields_of(section).values())
+    return parser
+
+
+def run_name(text: str) -> str:
+    """A name that makes one folder in runs/, for argparse."""
+    if Path(text).name != text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text}: a run's name is one folder in {RUNS}/, without slashes")
+    return text
+
+
+def given_settings(options: argparse.Namespace) -> dict:
+    """The settings that were given, by field."""
+    known = fields_of()
+    return {name: value for name, value in vars(options).items() if name in known and value is not None}
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The preset with the settings that were given; what they leave without effect is off.
+
+    Raises:
+        UserError: a value makes no sense, or a given setting has no effect beside the others.
+    """
+    given = given_settings(options)
+    data = given.get("data", "scenes")
+    size = options.size or ("tiny" if data == "scenes" else "paper")
+    config = preset(options.preset or "improved", size, given.get("variant", "full"), data).replace(**given)
+    config = config.settled(given).check()
+    for name in given:
+        config.require_effect(name, given[name])
+    return config.resolved()
+
+
+def resume(options: argparse.Namespace, run: RunFolder) -> dict:
+    """Go on with a run; UserError if a flag was given that would make it another run."""
+    given = given_settings(options)
+    others = {name for name in ("name", "preset", "size") if getattr(options, name)}
+    others |= given.keys() - moving_fields().keys() - set(RESUME_LIMITS)
+    if others:
+        raise UserError(
+            f"--resume {options.resume}: goes on with the run's own settings; leave out {flag_of(min(others))}"
+        )
+    from bssan_tf.training import run as training
+
+    limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
+    return training.resume(run, options.devices, not options.quiet, given, **limits)
+
+
+def extract(options: argparse.Namespace) -> None:
+    """Extract a part of the features of a data set, and say what to do next."""
+    from bssan_tf.runs.data import extract_part
+
+    rows = extract_part(config_of(options).data, options.shard, not options.quiet)
+    print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
+
+
+def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
+    """Train a new run."""
+    config = config_of(options)
+    stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
+    run = RunFolder(RUNS / (options.name or free_name(stem)))
+    from bssan_tf.training import run as training
+
+    return run, training.train(config, run, options.devices, not options.quiet)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, train, say where the results are."""
+    options = build_parser().parse_args(arguments)
+    if options.shard:
+        if options.resume:
+            raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
+        extract(options)
+        return
+    if options.resume:
+        run = cli.run_folder(options.resume)
+        metrics = resume(options, run)
+    else:
+        run, metrics = start(options)
+    from bssan_tf.evaluation.report import text_table
+
+    title = f"{run.name}, epoch {metrics['best_epoch']}"
+    print(text_table(metrics, title, metrics["corpus"], "val", beside_paper=False))
+    print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
+    print(f"evaluate:   python evaluate.py {run.path}")
+    print(f'look:       python visualize.py PHOTO "CAPTION" --run {run.path}')

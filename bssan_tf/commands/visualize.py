@@ -1,0 +1,33 @@
+"""Draw what a trained run looks at: the photo under each word's attention, the words under each object's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bssan_tf import cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.Parser(prog="visualize.py", description=__doc__)
+    parser.add_argument("photo", type=Path, help="a picture file")
+    parser.add_argument("caption", help="a sentence, in quotes")
+    parser.add_argument("--run", help="run folder (default: the latest)")
+    parser.add_argument(
+        "-o", "--out", type=cli.png, help="PNG to write (default: the photo's name with -attention.png, here)"
+    )
+    cli.add_moved_flags(parser, "boxes", "detector_weights", "backbone_weights", "cache")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, draw, say where the picture is."""
+    options = build_parser().parse_args(arguments)
+    run = cli.run_folder(options.run)
+    from bssan_tf.drawing.attention import explain
+
+    out = options.out or Path(f"{options.photo.stem}-attention.png")
+    scores = explain(run, options.photo, options.caption, out, cli.moved_files(options))
+    print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    print(out)

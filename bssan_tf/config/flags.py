@@ -1,0 +1,82 @@
+"""Flags of a command line from the settings, and the settings as a table for docs/training.md.
+
+    python -m bssan_tf.config.flags     prints the table
+
+In: the fields of settings.py. Out: arguments of argparse, each None unless it is given, with the presets' values as
+the shown default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable
+
+from bssan_tf.config.presets import preset
+from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
+
+_TYPES = {"int": int, "float": float}
+
+
+def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field], defaults: bool = True) -> None:
+    """A flag for each field that has a help.
+
+    Args:
+        defaults: show what a new run takes without the flag.
+    """
+    for told in fields:
+        if "help" not in told.metadata:
+            continue
+        options = {"dest": told.name, "default": None, "help": told.metadata["help"].replace("%", "%%")}
+        if defaults and (shown := default_of(told.name)):
+            options["help"] += f" ({shown})"
+        if told.type == "bool":
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = _TYPES.get(told.type.split(" | ")[0])
+            options |= {name: told.metadata[name] for name in ("choices", "metavar", "const") if name in told.metadata}
+            if "const" in told.metadata:
+                options["nargs"] = "?"
+        if "metavar" not in options and "choices" not in options and told.type != "bool":
+            options["metavar"] = "N" if options["type"] else told.name.upper()
+        parser.add_argument(flag_of(told.name), **options)
+
+
+def moving_fields() -> dict[str, dataclasses.Field]:
+    """The settings that say where files lie, which may have moved when a run is used again."""
+    return {name: told for name, told in fields_of("data").items() if told.metadata.get("moves")}
+
+
+def default_of(name: str) -> str:
+    """What a setting is in the presets: `default: X`, and where they differ, on scenes and in `paper`; "" for none."""
+    photos, scenes = preset("improved", "paper", data="flickr8k"), preset("improved", "tiny", data="scenes")
+    paper = preset("paper", "paper", data="flickr8k")
+    value, others = _shown(photos[name]), {"on scenes": _shown(scenes[name]), "--preset paper": _shown(paper[name])}
+    if name == "data":
+        return f"default: {_shown(scenes[name])}"
+    differing = [f"{where}: {other}" for where, other in others.items() if other != value]
+    return "; ".join([f"default: {value}", *differing]) if value or differing else ""
+
+
+def _shown(value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table() -> str:
+    """Every setting that is a flag, as Markdown: flag, what it does, default, on scenes, in `paper`."""
+    lines = []
+    for key in SECTIONS:
+        lines += ["", f"**{key}**", "", "| flag | | default |", "|---|---|---|"]
+        for name, told in fields_of(key).items():
+            if "help" in told.metadata:
+                choices = told.metadata.get("choices")
+                text = told.metadata["help"] + (f" (`{'`, `'.join(choices)}`)" if choices else "")
+                default = default_of(name).replace("default: ", "", 1)
+                lines.append(f"| `{flag_of(name)}` | {text} | {default} |".replace("  |", " |"))
+    return "\n".join(lines[1:])
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,251 @@
+"""The settings of data, model and training, each told once: default, help, which values make sense, what it needs.
+
+The defaults are the printed text. flags.py makes the flags of train.py and the table of docs/training.md from what
+is told here, and schema.py checks a whole run by it. So a new setting is one field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
+SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
+
+RULES: dict[str, Callable[[float], bool]] = {
+    "above 0": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "between 0 and 1": lambda value: 0 <= value <= 1,
+    "above 0 and below 1": lambda value: 0 < value < 1,
+    "0 or more and below 1": lambda value: 0 <= value < 1,
+}
+
+
+def setting(default, help: str, **told):
+    """A field that is a flag of train.py.
+
+    Args:
+        default: the printed text's value, or what is off.
+        help: a full phrase; flags.py adds the default.
+        told: of
+            rule: a key of RULES.
+            choices: the values that are allowed.
+            needs: {field: SET, UNSET, or the allowed values}, without which the setting has no effect.
+            off: its value where what it needs is missing (`default`).
+            flag: its name, where it is not the field's.
+            metavar, const: as of argparse.
+            moves: True for a file or folder that may lie elsewhere when the run is used again.
+    """
+    return field(default=default, metadata={"help": help, **told})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures and captions, and how they become arrays."""
+
+    data: str = setting(
+        "scenes", "data set: scenes (drawn), flickr8k, flickr30k, coco, or the path of a folder of photos"
+    )
+    root: str | None = setting(
+        None, "folder of the data set; without it $BSSAN_DATA/NAME, then data/NAME", metavar="FOLDER", moves=True
+    )
+    split: str = setting("official", "whose split lists to use", choices=("official", "karpathy"))
+    allow_partial: bool = setting(False, "accept a data set of which files are missing")
+    cache: str = setting("cache", "folder in which features are kept", metavar="FOLDER", moves=True)
+    backbone: str | None = setting(
+        None, "network that makes the regions; slim for scenes, else vgg19", choices=("vgg19", "vgg16", "slim")
+    )
+    backbone_weights: str | None = setting(
+        None, "its weights, .h5 or .npz; without a file Keras downloads them", metavar="FILE", moves=True
+    )
+    objects: str | None = setting(
+        None,
+        "source of the objects: detections of a Faster R-CNN with their fc7, the boxes of --boxes, or ten fixed boxes;"
+        " without it, the first of these that the other flags allow",
+        choices=("faster_rcnn", "boxes", "grid"),
+    )
+    detector_weights: str | None = setting(
+        None, "weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint", metavar="FILE", moves=True
+    )
+    boxes: str | None = setting(None, "boxes of any detector, .npz; see docs/data.md", metavar="FILE", moves=True)
+    import_regions: str | None = setting(None, "your own regions, .npy (N, D, M)", metavar="FILE", moves=True)
+    import_objects: str | None = setting(None, "your own objects, .npy (N, P, Q)", metavar="FILE", moves=True)
+    import_ids: str | None = setting(
+        None, "text file with the image id of each imported row, one a line", metavar="FILE", moves=True
+    )
+    skip_bad_images: bool = setting(False, "leave out pictures that cannot be read")
+    object_context: bool = setting(
+        False,
+        "for O2W, append to each object its class and the mean of the photo's regions",
+        needs={"variant": ("full", "o2w", "no_reg"), "import_regions": UNSET, "import_objects": UNSET},
+    )
+    glove: str | None = setting(None, "pre-trained word vectors in GloVe's text format", metavar="FILE", moves=True)
+    caption_length: int = field(default=30, metadata={"rule": "above 0"})  # L
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and parts of the network, in the letters of the legend."""
+
+    variant: str = setting(
+        "full",
+        "the paper's variants (section V-A): both networks, W2R or O2W alone, or both without L2 regularisation",
+        choices=("full", "w2r", "o2w", "no_reg"),
+    )
+    D: int = field(default=196, metadata={"rule": "above 0"})
+    M: int = field(default=512, metadata={"rule": "above 0"})
+    P: int = field(default=10, metadata={"rule": "above 0"})
+    Q: int = field(default=4096, metadata={"rule": "above 0"})
+    E_glove: int = 300  # 0: no pre-trained vectors
+    E_trained: int = setting(
+        0, "dimensions of a word that are learned, beside GloVe's", flag="--trained-embeddings", rule="0 or more"
+    )
+    H: int = setting(1024, "size of W2R's LSTM", flag="--lstm", rule="above 0")
+    S: int = setting(512, "size of O2W's Bi-LSTM", flag="--bilstm", rule="above 0")
+    w2r_mlp: tuple[int, ...] = (1024, 512, 128)  # Table I; the last layer, 1, is implied
+    o2w_mlp: tuple[int, ...] = (512, 256, 64)
+    train_embeddings: bool = setting(False, "fine-tune the GloVe vectors", needs={"glove": SET})
+    region_norm: str = setting("none", "scaling of the regions before Eq. 2", choices=("none", "sqrt_l2", "centred"))
+    object_norm: str = setting("none", "scaling of the objects before Eq. 10", choices=("none", "sqrt_l2", "centred"))
+    fusion: int = setting(
+        0, "dimensions of the product (A u)∘(B t) that is appended to [u ; t]; 0 for none", rule="0 or more"
+    )
+    bilinear: bool = setting(
+        False, "add a second score beside the MLP's: the normalised sum of (A u)∘(B t)", needs={"fusion": SET}
+    )
+    weighted_lengths: bool = setting(
+        False,
+        "learn a weight for each dimension of the lengths by which the bilinear score is normalised",
+        needs={"bilinear": SET},
+    )
+    attention_scale: float = setting(
+        0.0, "initial value of a learned factor on e, the attention's logits; 0 for none", rule="0 or more"
+    )
+    o2w_attention_scale: float | None = setting(
+        None, "the same for O2W; without it, as --attention-scale", rule="0 or more"
+    )
+    cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10")
+    dropout: float = setting(
+        0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1"
+    )
+    o2w_weight: float = setting(0.6, "λ, the weight of O2W in loss and score", flag="--lambda", rule="0 or more")
+
+    @property
+    def E(self) -> int:
+        """Size of a word's vector."""
+        return self.E_glove + self.E_trained
+
+    @property
+    def needed_features(self) -> tuple[str, ...]:
+        """What the variant looks at: `regions`, `objects` or both."""
+        return {"w2r": ("regions",), "o2w": ("objects",)}.get(self.variant, ("regions", "objects"))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained, and for how long."""
+
+    loss: str = setting(
+        "hinge", "Eq. 7, or a softmax over the positive and its negatives", choices=("hinge", "softmax")
+    )
+    margin: float = setting(0.2, "M, the margin of Eq. 7", rule="above 0")
+    l2: float = setting(
+        0.01,
+        "δ, the weight of the L2 term of Eq. 18",
+        rule="0 or more",
+        needs={"variant": ("full", "w2r", "o2w")},
+        off=0.0,
+    )
+    negative_attention: str = setting(
+        "uniform",
+        "attention of negative pairs in training: uniform (Eq. 8), learned (Eq. 1), or mixed, half of each",
+        choices=("uniform", "learned", "mixed"),
+    )
+    uniform_positives: float = setting(
+        0.0,
+        "share of the positive pairs under Eq. 8, too",
+        rule="between 0 and 1",
+        needs={"negative_attention": ("uniform", "mixed")},  # positives alone under Eq. 8 would show by it
+    )
+    negative_source: str = setting(
+        "random",
+        "negatives: random captions, or the next captions of the batch, which also rank the photos of a caption",
+        choices=("random", "batch"),
+    )
+    negatives: int = setting(1, "K, negatives for each positive pair", rule="above 0")
+    all_pairs: float = setting(
+        0.0,
+        "weight of a second loss: a softmax over the bilinear scores of all B×B pairs of a batch; 0 for none",
+        rule="0 or more",
+        needs={"bilinear": SET, "negative_source": ("batch",)},
+    )
+    optimizer: str = setting("sgd", "optimiser; sgd is the paper's", choices=("sgd", "adam"))
+    learning_rate: float = setting(0.01, "learning rate after the warm-up", rule="above 0")
+    momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
+    clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for any", rule="0 or more")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", rule="0 or more")
+    schedule: str = setting(
+        "plateau",
+        "the learning rate falls when the validation rsum stays, or as a cosine over --epochs",
+        choices=("plateau", "cosine"),
+    )
+    batch_size: int = setting(64, "B, pictures of a batch", rule="above 0")
+    cca_start: bool = setting(False, "initialise word vectors, attention and fusion from a CCA of the training split")
+    glove_prior: float = setting(
+        0.0,
+        "prior variance that words of similar GloVe vectors share in this CCA, in units of a word's own; 0 for none",
+        rule="0 or more",
+        needs={"cca_start": SET},
+    )
+    length_pool: int = setting(
+        32, "batches whose pairs are sorted by caption length together, to save padding; 1 for none", rule="above 0"
+    )
+    epochs: int = setting(100, "passes over the pictures, each with one of its captions", rule="above 0")
+    steps_per_epoch: int = setting(
+        0, "validate and save after so many steps; 0 for one pass over the pictures", rule="0 or more"
+    )
+    mixed_precision: bool = setting(False, "train with products in bfloat16")
+    minutes: float = setting(
+        0.0, "end with the epoch that passes so many minutes of training; 0 for no limit", rule="0 or more"
+    )
+    early_signs: int = setting(
+        0,
+        "steps over which to look for signs of collapse, kept in early_signs.csv; the flag alone means 300",
+        rule="0 or more",
+        const=300,
+    )
+    validation_images: int = setting(
+        200, "seeded pictures of the val split to validate on; 0 for all", rule="0 or more"
+    )
+    validation_captions: int = setting(1, "captions of each of these pictures; 0 for all", rule="0 or more")
+    plateau_patience: int = setting(
+        3,
+        "epochs without a better rsum before the learning rate falls",
+        rule="above 0",
+        needs={"schedule": ("plateau",)},
+    )
+    plateau_factor: float = setting(
+        0.5, "factor by which it then falls", rule="above 0 and below 1", needs={"schedule": ("plateau",)}
+    )
+    stop_patience: int = setting(10, "epochs without a better rsum before training ends", rule="above 0")
+    seed: int = setting(0, "seed of weights, batches and dropout", rule="0 or more")
+
+
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+
+
+def fields_of(*sections: str) -> dict[str, dataclasses.Field]:
+    """{name: field} of some sections, or of all."""
+    return {f.name: f for section in sections or SECTIONS for f in dataclasses.fields(SECTIONS[section])}
+
+
+def flag_of(name: str) -> str:
+    """The flag of train.py that sets a field."""
+    known = fields_of()
+    return (known[name].metadata.get("flag") if name in known else None) or "--" + name.replace("_", "-")
+
+
+def off_value(told: dataclasses.Field):
+    """The value of a field where what it needs is missing."""
+    return told.metadata.get("off", told.default)

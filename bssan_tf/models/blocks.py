@@ -1,0 +1,97 @@
+"""What both networks are built from: the MLP of Table I and the L2 term of Eq. 18."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from bssan_tf.models.improved.bilinear import Fusion
+
+register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
+
+
+def mlp(units: tuple[int, ...], l2: float, name: str, inputs: int, silent: bool = False) -> tf.keras.Model:
+    """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, inputs) -> (R, 1). Table I.
+
+    BatchNorm's statistics are those of the global batch on several devices.
+
+    Args:
+        silent: the last layer starts at zero, so that at first another score beside it rules alone.
+    """
+    features = rows = tf.keras.Input((inputs,))
+    for i, n in enumerate(units, 1):
+        features = tf.keras.layers.Dense(n, kernel_regularizer=regularizer(l2), name=f"{name}_dense{i}")(features)
+        # momentum 0.9: an epoch on small corpora is too short for Keras' 0.99 to forget its start
+        norm = tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"{name}_norm{i}")
+        features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(norm(features))
+    out = tf.keras.layers.Dense(
+        1,
+        kernel_initializer="zeros" if silent else "glorot_uniform",
+        kernel_regularizer=regularizer(l2),
+        dtype="float32",
+        name=f"{name}_out",
+    )
+    return tf.keras.Model(rows, out(features), name=name)
+
+
+def regularizer(l2: float):
+    """δ Σ W² for one kernel (Eq. 18), or None."""
+    return tf.keras.regularizers.L2(l2) if l2 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """W2R or O2W: its functional model, and the layers that a start sets.
+
+    Attributes:
+        model: named inputs and outputs, as of `build_w2r` and `build_o2w`.
+        attention: its attention layer.
+        norm, fusion, bilinear: what `improved` adds (models/improved), or None.
+        pair_scores: the same inputs -> the bilinear score alone, without LSTM and MLP; or None.
+        words_ask: whether words are the queries (W2R), or objects are (O2W).
+    """
+
+    model: tf.keras.Model
+    attention: tf.keras.layers.Layer
+    norm: tf.keras.layers.Layer | None = None
+    fusion: Fusion | None = None
+    bilinear: tf.keras.layers.Layer | None = None
+    pair_scores: tf.keras.Model | None = None
+    words_ask: bool = True
+
+    def scaled(self, features: np.ndarray) -> np.ndarray:
+        """Regions or objects float (..., M) as the attention sees them: float32."""
+        features = np.asarray(features, np.float32)
+        return self.norm(tf.constant(features)).numpy() if self.norm else features
+
+    def start_from(
+        self, maps: np.ndarray, look: np.ndarray, sample: np.ndarray, text: np.ndarray, first: int = 0
+    ) -> None:
+        """Let attention and fusion begin with what is known of regions or objects and d dimensions of the text.
+
+        Args:
+            maps: float32 (M, d), to the text's dimensions, for the fusion.
+            look: float32 (M, d), the same for the attention.
+            sample, text: float32 (n, M) and (k, d), regions or objects as the attention sees them, and words.
+            first: place of these dimensions in the text.
+        """
+        count = min(len(sample), len(text))
+        products = ((sample[:count] @ look) * text[:count]).sum(axis=1)
+        self.attention.start_from(look, products, first)
+        if self.fusion:
+            self.fusion.start_from(maps, first)
+
+    def start_lengths(self, pooled: np.ndarray, captions: np.ndarray) -> None:
+        """Let the weighted lengths of the bilinear score begin as deviations of scores.
+
+        Args:
+            pooled: float32 (N_i, M), pictures as the attention sees their regions or objects, pooled.
+            captions: float32 (N_c, d), the captions' sums of words.
+        """
+        pictures = self.fusion.project(pooled)  # (N_i, F)
+        captions = np.pad(captions, ((0, 0), (0, pictures.shape[1] - captions.shape[1])))
+        self.bilinear.start_from(*((captions, pictures) if self.words_ask else (pictures, captions)))

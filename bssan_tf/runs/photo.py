@@ -1,0 +1,174 @@
+"""Photos of no corpus, described as a run's own pictures were: one photo, or the photos of a folder.
+
+In: a run and picture files. Out: regions, objects and valid as the model takes them, and the boxes behind the objects.
+One photo is decoded once; a folder's features are kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import DataConfig
+from bssan_tf.datasets import scenes_folder
+from bssan_tf.datasets.scenes import boxes_file
+from bssan_tf.errors import UserError
+from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
+from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
+from bssan_tf.features.pictures import read_picture, shrink
+from bssan_tf.features.store import Features
+from bssan_tf.runs.data import build_detector, build_extractor, objects_from, store_name
+from bssan_tf.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded picture file.
+
+    Attributes:
+        path: the file.
+        pixels: uint8 (224, 224, 3), RGB, as the backbone sees it.
+        size: height and width of the upright photo in pixels.
+        whole: uint8 (height, width, 3) where a detector looks at it, else None.
+    """
+
+    path: Path
+    pixels: np.ndarray
+    size: tuple[int, int]
+    whole: np.ndarray | None = None
+
+    @classmethod
+    def read(cls, path: str | Path, data: DataConfig) -> Photo:
+        """Decode a file, for a run with these data settings; UserError where it is no picture."""
+        if data.objects != "faster_rcnn":
+            return cls(Path(path), *read_picture(path))
+        whole, size = read_picture(path, side=None)
+        return cls(Path(path), shrink(whole), size, whole)
+
+
+def photo_inputs(
+    run: RunFolder, config: Config, photo: Photo, boxes: Path | None = None
+) -> tuple[SimpleNamespace, dict[str, np.ndarray]]:
+    """What the run's model takes of one photo, and its objects.
+
+    Args:
+        config: the run's, its files where they are now.
+        boxes: a boxes file that must list the photo, or None for the run's own where it does, else ten fixed boxes.
+
+    Returns:
+        regions float32 (1, D, M), objects float32 (1, P, Q) and valid bool (1, P), as attributes; and boxes float32
+        (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
+
+    Raises:
+        UserError: as `extractors_of`; `boxes` does not list the photo, or cannot stand in for a detector's fc7.
+    """
+    extractor, detector = extractors_of(run, config.data)
+    if detector:
+        if boxes is not None:
+            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+        objects = {**detector.objects(photo.whole, config.model.P), "labels": detector.labels}
+    else:
+        objects = _boxed_objects(config, photo, boxes)
+    found = extractor.describe(photo.pixels[None], objects["boxes"][None], objects["valid"][None])
+    if "objects" in objects:
+        found["objects"] = objects["objects"][None]
+    if context := run_context(run, config):
+        sure = {name: objects[name][None] for name in ("scores", "valid")}
+        classes = known_classes(objects["classes"][None], objects.get("labels"), context.labels)
+        means = photo_means(found["regions"])
+        found["objects"] = in_context(objects=found["objects"], classes=classes, **sure, means=means, Q=context.Q)
+    arrays = {name: value.astype(np.float32) for name, value in found.items()}
+    return SimpleNamespace(**arrays, valid=objects["valid"][None]), objects
+
+
+def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str, np.ndarray]:
+    """Objects of one photo from a file of boxes, or ten fixed ones, which is said."""
+    data, count = config.data, config.model.P
+    own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
+    path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
+    if path is not None:
+        file = BoxesFile(path)
+        if (row := file.row_of_name.get(photo.path.name)) is not None:
+            logger.info("boxes of %s: from %s", photo.path.name, path)
+            return {**top_objects(file.boxes[row], photo.size, count), "labels": file.labels}
+        if boxes is not None:
+            raise UserError(f"--boxes {boxes}: does not list {photo.path.name}; add it, or leave --boxes out")
+    logger.info("boxes of %s: ten fixed ones", photo.path.name)
+    return grid_boxes(count)
+
+
+def extractors_of(run: RunFolder, data: DataConfig):
+    """The extractor that a run was trained with, for new photos, and its Faster R-CNN or None.
+
+    Raises:
+        UserError: their weights are others now, or the run was trained on imported arrays.
+    """
+    if data.import_regions or data.import_objects:
+        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
+    extractor, detector = build_extractor(data), build_detector(data)
+    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
+    if detector:
+        made_with["boxes"] = detector.name
+    run.require_same_data(made_with, tuple(made_with))
+    return extractor, detector
+
+
+def run_context(run: RunFolder, config: Config) -> RunContext | None:
+    """How photos of no corpus get the context that a run's objects have beside them; None where they have none."""
+    return RunContext(config.model.Q, run.trained_data().get("labels")) if config.data.object_context else None
+
+
+def folder_features(
+    run: RunFolder,
+    config: Config,
+    folder: Path,
+    paths: Sequence[Path],
+    flags: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Features:
+    """Features of the photos of a folder, kept in the cache; unreadable ones are left out with a warning.
+
+    Args:
+        config: the run's, its files where they are now.
+        folder: names the store.
+        paths: the photos, row by row; their names differ.
+        flags: what was given; a boxes file among them must list all of these photos. Of the run's own, the ten fixed
+            boxes take the place if it does not, which is said.
+
+    Raises:
+        UserError: as `extractors_of`, or a boxes file that does not list all of the photos and must.
+    """
+    from bssan_tf.features.extraction import extract_features
+
+    ids, data = tuple(path.name for path in paths), config.data
+    corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
+    extractor, detector = extractors_of(run, data)
+    must_list = "boxes" in (flags or {})
+    boxes = detector or (objects_from(data) if must_list or _lists(data, ids) else "grid")
+    # other pictures, another store: a picture that came or went would shift its rows
+    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
+    store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
+    features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    context = run_context(run, config)
+    return with_context(features, context) if context else features
+
+
+def _lists(data: DataConfig, names: Sequence[str]) -> bool:
+    """Whether the boxes file, if there is to be one, is there and lists all photos of these names; a word if not."""
+    if data.objects != "boxes" or not data.boxes:
+        return True
+    path = Path(data.boxes)
+    if path.exists() and set(names) <= BoxesFile(path).row_of_name.keys():
+        return True
+    said = "objects: ten fixed boxes, as %s is not there or lacks some of these photos; --boxes FILE.npz gives theirs"
+    logger.info(said, path)
+    return False
