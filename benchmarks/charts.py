@@ -1,13 +1,12 @@
-"""Pictures of what a model reaches: retrieval lists (Figures 5 and 6 of the paper) and curves.
+"""Charts of the benchmarks: named curves, and the early signs of collapse.
 
-In: scores, texts and pictures, or named curves; no model and no files. Out: matplotlib figures in the manner of
+In: named curves; no model and no files. Out: matplotlib figures in the manner of
 `figures.py`, which also writes them.
 """
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,59 +14,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bssan_tf.drawing.figures import bare, light, new_figure, quoted, save
-
-RIGHT, WRONG = "#1a7f37", "#c62828"
-
-
-def retrieval_figure(
-    scores: np.ndarray,
-    captions: Sequence[str],
-    image_of_caption: np.ndarray,
-    picture_of: Callable[[int], np.ndarray],
-    images: Sequence[int] = (),
-    queries: Sequence[int] = (),
-    top: int = 5,
-    out: Path | None = None,
-) -> Figure:
-    """Figures 5 and 6: photos with their best captions, captions with their best photos.
-
-    Right ones are green, wrong ones red.
-
-    Args:
-        scores: float (N_i, N_c).
-        captions: N_c texts.
-        image_of_caption: int (N_c,).
-        picture_of: image index -> uint8 (H, W, 3).
-        images: image indices to show with their `top` captions.
-        queries: caption indices to show with their `top` photos.
-        out: where to write a PNG, if anywhere.
-    """
-    if not len(images) and not len(queries):
-        raise ValueError("retrieval_figure: neither images nor queries")
-    heights = [2.6] * len(images) + [2.7] * len(queries)
-    figure = new_figure(12, sum(heights))
-    panels = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
-    for panel, image in zip(panels, images):
-        axes = panel.subplots(1, 2, width_ratios=(1, 4))
-        axes[0].imshow(picture_of(image))
-        for rank, caption in enumerate(np.argsort(-scores[image], kind="stable")[:top]):
-            colour = RIGHT if image_of_caption[caption] == image else WRONG
-            y = 1 - (rank + 0.5) / top
-            line = textwrap.shorten(f"{rank + 1}.  {captions[caption]}", 105, placeholder=" …")
-            text = axes[1].text(0.01, y, line, color=colour, va="center", fontsize=12, parse_math=False)
-            text.set_in_layout(False)
-        bare(axes)
-    for panel, caption in zip(panels[len(images) :], queries):
-        axes = np.atleast_1d(panel.subplots(1, top))
-        panel.suptitle(quoted(captions[caption], 100), fontsize=12, parse_math=False)
-        for axis, image in zip(axes, np.argsort(-scores[:, caption], kind="stable")[:top]):
-            axis.imshow(picture_of(image))
-            _frame(axis, RIGHT if image_of_caption[caption] == image else WRONG)
-        bare(axes)
-    if out is not None:
-        save(figure, out)
-    return figure
+from bssan_tf.drawing.figures import light, new_figure, save
 
 
 def curves_figure(
@@ -161,8 +108,3 @@ def _legend(axis, drawn) -> None:
     axis.clear()
     axis.axis("off")
     axis.legend([*handles, *styles], names, frameon=False, loc="center left")
-
-
-def _frame(axis, colour: str) -> None:
-    for spine in axis.spines.values():
-        spine.set(edgecolor=colour, linewidth=4)

@@ -26,9 +26,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-import train as command
 from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
+from bssan_tf.commands import train as command
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import flag_of
 from bssan_tf.datasets.corpus import Split

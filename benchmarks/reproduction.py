@@ -21,9 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-import train as command
 from benchmarks.recipe import read_sets, require_same_config
 from bssan_tf import cli
+from bssan_tf.commands import train as command
 from bssan_tf.config.schema import Config
 from bssan_tf.runs.folder import RunFolder
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = cli.Parser(prog="python -m benchmarks.reproduction", description=__doc__.split("\n")[0])
     parser.add_argument("--sets", type=Path, metavar="FILE", help="a set a line, `name: flags of train.py`")
     parser.add_argument("--common", default="", help="flags of every set, in one string (scenes)")
-    parser.add_argument("--steps", type=cli.count, default=command.FIRST_STEPS, help="of each training (300)")
+    parser.add_argument("--steps", type=cli.count, default=300, help="of each training (300)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--title", default="", help="above the picture")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER")

@@ -14,7 +14,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
@@ -27,55 +26,26 @@ RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """Paths of a run.
 
-    path: Path
+    Args:
+        path: the folder, which need not be there yet.
+    """
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def data_file(self) -> Path:
-        return self.path / "data.json"
-
-    @property
-    def vocabulary_file(self) -> Path:
-        return self.path / "vocabulary.txt"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.keras"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def history_file(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
-    def early_signs_file(self) -> Path:
-        return self.path / "early_signs.csv"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def export(self) -> Path:
-        return self.path / "export" / "1"
+    def __init__(self, path: Path):
+        self.path, self.name = path, path.name
+        self.config_file = path / "config.json"
+        self.data_file = path / "data.json"
+        self.vocabulary_file = path / "vocabulary.txt"
+        self.command_file = path / "command.txt"
+        self.best = path / "best.keras"
+        self.metrics_file = path / "metrics.json"
+        self.history_file = path / "history.csv"
+        self.early_signs_file = path / "early_signs.csv"
+        self.state = path / "state"
+        self.logs = path / "logs"
+        self.export = path / "export" / "1"
 
     def require_new(self) -> None:
         """UserError if the folder holds a run already, or other files."""
@@ -100,7 +70,7 @@ class RunFolder:
         try:
             save_vocabulary(part.vocabulary_file)
             write_json(part.data_file, data)
-            write_text(part.path / "command.txt", shlex.join(arguments) + "\n")
+            write_text(part.command_file, shlex.join(arguments) + "\n")
             write_json(part.path / "versions.json", versions())
             write_text(part.config_file, config.to_json() + "\n")
             part.path.rename(self.path)  # replaces an empty folder only
@@ -140,8 +110,8 @@ class RunFolder:
 
     def note_resume(self, config: Config, arguments: list[str]) -> None:
         """Add the command to command.txt, and save the config with its new limits."""
-        file = self.path / "command.txt"
-        write_text(file, file.read_text(encoding="utf-8") + shlex.join(arguments) + "\n")
+        before = self.command_file.read_text(encoding="utf-8")
+        write_text(self.command_file, before + shlex.join(arguments) + "\n")
         write_text(self.config_file, config.to_json() + "\n")
 
     def load_config(self) -> Config:
@@ -193,10 +163,8 @@ def free_name(stem: str, runs: Path = RUNS) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        found[package] = version(package)
-    return found
+    found = {package: version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
 def command_line() -> list[str]:

@@ -18,24 +18,21 @@ from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import Data, fingerprint, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, command_line
-from bssan_tf.scoring import score_matrices
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
-from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState, latest_epoch
-from bssan_tf.training import callbacks as cb
+from bssan_tf.tools.keras_callbacks import latest_epoch
 from bssan_tf.training.batches import PairStream, check_pictures
+from bssan_tf.training.callbacks import BestScorer
 from bssan_tf.training.cca_start import adapt_norms, check_cca_start, check_start, start_from_cca
-from bssan_tf.training.early_signs import EarlySigns, Probe, check_probe
-from bssan_tf.training.step import bfloat16_copy, compile_siamese, spent_loss
+from bssan_tf.training.early_signs import check_probe
+from bssan_tf.training.steering import Steering
+from bssan_tf.training.step import bfloat16_copy, compile_siamese
 
 logger = logging.getLogger(__name__)
-
-ATTENTION_PAIRS = 3
 
 
 def train(
@@ -66,7 +63,7 @@ def train(
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
-    job = _Job(config, run, data, tokenizer, strategy, progress)
+    job = Trainer(config, run, data, tokenizer, strategy, progress)
     run.create(config, command_line(), fingerprint(data), tokenizer.save)
     with run.locked():
         return job.run_on(glove)
@@ -107,7 +104,7 @@ def resume(
         data = data or open_data(config.data, progress)
         run.require_same_data(fingerprint(data))
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
-        job = _Job(config, run, data, tokenizer, strategy, progress)
+        job = Trainer(config, run, data, tokenizer, strategy, progress)
         # before the first epoch is saved, the words' vectors are needed again
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)
         if glove is not None and glove.shape[1] != config.model.E_glove:
@@ -166,8 +163,18 @@ def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
 
 
 @dataclass
-class _Job:
-    """One call of train or resume: what it works on, and the steps from a fresh model to the finished folder."""
+class Trainer:
+    """One call of train or resume: what it works on, and the way from a fresh model to the finished folder.
+
+    Attributes:
+        tokens: int32 (N_c, L), of the training captions.
+        stream: the training batches.
+        validation: pictures and captions that choose the best model.
+        steps: of an epoch.
+
+    Raises:
+        UserError: data that cannot be trained on; nothing is written then.
+    """
 
     config: Config
     run: RunFolder
@@ -177,7 +184,6 @@ class _Job:
     progress: bool
 
     def __post_init__(self):
-        # these refuse bad data, so that no half-made run is left
         split = self.data.split("train")
         self.tokens = self.tokenizer(split.captions)
         self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
@@ -187,126 +193,62 @@ class _Job:
 
     def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
         """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
-        config, training = self.config, self.config.training
+        training, done = self.config.training, latest_epoch(self.run.state)
         _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
         with self.strategy.scope():
-            self.model = Bssan(config.model, len(self.tokenizer.words), training.l2, glove)
-        done = latest_epoch(self.run.state)
+            model = Bssan(self.config.model, len(self.tokenizer.words), training.l2, glove)
         if not done:
-            self._start()
+            self._start(model)
         with self.strategy.scope():
-            self.trained = bfloat16_copy(self.model) if training.mixed_precision else self.model
-            siamese = self.trained.siamese(training)
-            compile_siamese(siamese, config)
-        callbacks = self._callbacks(siamese)
+            trained = bfloat16_copy(model) if training.mixed_precision else model
+            siamese = trained.siamese(training)
+            compile_siamese(siamese, self.config)
+            steering = Steering(
+                self.config, self.run, model, trained, self.validation, self.data.features, self.tokenizer, self.steps
+            )
+            callbacks = steering.callbacks(self.progress)
         if done:
-            self.state.restore_remembered()
-            finished = done >= training.epochs or (self.state.stopped and not new_limits)
+            steering.state.restore_remembered()
+        finished = done >= training.epochs or (steering.state.stopped and not new_limits)
+        if done:
             ends = "had ended at" if finished else "going on after"
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
-        if done < training.epochs and (new_limits or not self.state.stopped):
-            batches = self.stream.dataset(siamese.input, list(siamese.output))
-            with batches.own_errors():
-                siamese.fit(
-                    batches.steps(done * self.steps, training.epochs * self.steps),
-                    epochs=training.epochs,
-                    initial_epoch=done,
-                    steps_per_epoch=self.steps,
-                    callbacks=callbacks,
-                    verbose=0,
-                )
-            if self.stop.stopped_epoch:
+        if not finished:
+            self._fit(siamese, callbacks, done)
+            if steering.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
-        return self._finish()
+        return self._finish(model, steering.best)
 
-    def _start(self) -> None:
+    def _start(self, model: Bssan) -> None:
         """Weights before the first step, where they come from the data."""
         split, features, training = self.data.split("train"), self.data.features, self.config.training
-        adapt_norms(self.model, features, split.image_rows, training.seed)
+        adapt_norms(model, features, split.image_rows, training.seed)
         if training.cca_start:
-            start_from_cca(self.model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
+            start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
 
-    def _callbacks(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
-        """In the order in which they see the end of an epoch: measure, judge, save, and only then show."""
-        from bssan_tf.tools.tfa import ProgressBar
+    def _fit(self, siamese: tf.keras.Model, callbacks: list, done: int) -> None:
+        epochs, batches = self.config.training.epochs, self.stream.dataset(siamese.input, list(siamese.output))
+        with batches.own_errors():
+            siamese.fit(
+                batches.steps(done * self.steps, epochs * self.steps),
+                epochs=epochs,
+                initial_epoch=done,
+                steps_per_epoch=self.steps,
+                callbacks=callbacks,
+                verbose=0,
+            )
 
-        training, run = self.config.training, self.run
-        steering = self._steering(siamese)
-        shown = [
-            cb.AttentionImages(run.logs / "attention", self._attention_drawer(), every=max(1, training.epochs // 10)),
-            cb.RunHparams(run.logs, self.config),
-            tf.keras.callbacks.TensorBoard(run.logs, write_graph=False),
-        ]
-        if self.progress:
-            shown.append(ProgressBar())
-        throughput = Throughput(training.batch_size * (1 + training.negatives))
-        return [throughput, *steering, HistoryFile(run.history_file), self.state, *shown]
-
-    def _steering(self, siamese: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
-        training, validation = self.config.training, self.validation
-        tokens, features = self.tokenizer(validation.captions), self.data.features
-        images, captions = len(validation.image_ids), len(validation.captions)
-        chance = chance_rsum(images, captions)
-        logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
-        validate = cb.RetrievalValidation(
-            lambda: score_matrices(
-                self.model.scorer,
-                features.regions,
-                features.objects,
-                tokens,
-                valid=features.valid,
-                image_rows=validation.image_rows,
-            ),
-            validation.image_of_caption,
-        )
-        self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
-        parts = [name for name in ("w2r", "o2w") if name in siamese.output]
-        collapse = cb.CollapseWarning(parts, chance, spent_loss(training), training.negative_attention)
-        plateau = tf.keras.callbacks.ReduceLROnPlateau(
-            "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
-        )
-        self.stop = stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
-        limit = cb.TimeLimit(training.minutes, training.schedule)
-        remembered = {
-            self.best: ("best", "best_epoch", "best_report"),
-            plateau: ("best", "wait", "cooldown_counter"),
-            stop: ("best", "wait", "best_epoch"),
-            collapse: ("announced",),
-            limit: ("spent",),
-        }
-        self.state = TrainingState(self.run.state, remembered)
-        falls_over = training.epochs * self.steps if training.schedule == "cosine" else 0
-        rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
-        copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
-        watched = [plateau, stop] if training.schedule == "plateau" else [stop]
-        return [rate, StopAtNaN(), *self._early_signs(), *copy, validate, self.best, collapse, *watched, limit]
-
-    def _early_signs(self) -> list[EarlySigns]:
-        training = self.config.training
-        if not training.early_signs:
-            return []
-        with self.strategy.scope():
-            probe = Probe(self.model, training, self.validation, self.data.features, self.tokenizer)
-        return [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
-
-    def _attention_drawer(self):
-        """A function that draws the attention of a few validation pairs as it is now."""
-        from bssan_tf.drawing.attention import draw_pairs
-
-        few = self.validation.sample_images(ATTENTION_PAIRS, self.config.training.seed).captions_per_image(1)
-        return lambda: draw_pairs(self.model.scorer, self.data.features, few, self.tokenizer)
-
-    def _finish(self) -> dict:
+    def _finish(self, model: Bssan, best: BestScorer) -> dict:
         """Write metrics.json and the SavedModel of the best epoch."""
         metrics = {
             "run": self.run.name,
             "corpus": self.data.corpus.name,
             "split": "val",
             "epochs": latest_epoch(self.run.state),
-            "best_epoch": self.best.best_epoch,
-            **self.best.best_report,
+            "best_epoch": best.best_epoch,
+            **best.best_report,
         }
         write_json(self.run.metrics_file, metrics)
-        self.model.scorer.load_weights(self.run.best)
-        export_saved_model(self.model.scorer, self.tokenizer.layer, self.run.export)
+        model.scorer.load_weights(self.run.best)
+        export_saved_model(model.scorer, self.tokenizer.layer, self.run.export)
         return metrics

@@ -1,0 +1,120 @@
+"""The callbacks of a training run, in the order in which they see the end of an epoch: measure, judge, save, show."""
+
+from __future__ import annotations
+
+import logging
+
+import tensorflow as tf
+
+from bssan_tf.config.schema import Config
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.drawing.attention import draw_pairs
+from bssan_tf.features.store import Features
+from bssan_tf.metrics import chance_rsum
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.scoring import score_matrices
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState
+from bssan_tf.training import callbacks as cb
+from bssan_tf.training.early_signs import EarlySigns, Probe
+from bssan_tf.training.step import spent_loss
+
+logger = logging.getLogger(__name__)
+
+ATTENTION_PAIRS = 3
+
+
+class Steering:
+    """What measures and steers a run.
+
+    Args:
+        config, run: the run's.
+        model: the float32 model, which is measured and saved.
+        trained: the model that is trained; `model` or its bfloat16 copy.
+        validation: pictures and captions that choose the best model.
+        features, tokenizer: of the run.
+        steps: of an epoch.
+
+    Attributes:
+        best, stop, state: the callbacks that are asked when training has ended.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        model: Bssan,
+        trained: Bssan,
+        validation: Split,
+        features: Features,
+        tokenizer: Tokenizer,
+        steps: int,
+    ):
+        self.config, self.run, self.model, self.trained = config, run, model, trained
+        self.validation, self.features, self.tokenizer = validation, features, tokenizer
+        training = config.training
+        self.validate = cb.RetrievalValidation(self._validation_scores(), validation.image_of_caption)
+        self.best = cb.BestScorer(model.scorer, run.best, lambda: self.validate.report)
+        self.plateau = tf.keras.callbacks.ReduceLROnPlateau(
+            "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
+        )
+        self.stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
+        self.collapse = cb.CollapseWarning(
+            list(model.networks), self._chance(), spent_loss(training), training.negative_attention
+        )
+        self.limit = cb.TimeLimit(training.minutes, training.schedule)
+        falls_over = training.epochs * steps if training.schedule == "cosine" else 0
+        self.rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
+        remembered = {
+            self.best: ("best", "best_epoch", "best_report"),
+            self.plateau: ("best", "wait", "cooldown_counter"),
+            self.stop: ("best", "wait", "best_epoch"),
+            self.collapse: ("announced",),
+            self.limit: ("spent",),
+        }
+        self.state = TrainingState(run.state, remembered)
+
+    def callbacks(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
+        """All of them, in order."""
+        training = self.config.training
+        throughput = Throughput(training.batch_size * (1 + training.negatives))
+        copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
+        judges = [self.plateau, self.stop] if training.schedule == "plateau" else [self.stop]
+        measured = [self.rate, StopAtNaN(), *self._early_signs(), *copy, self.validate, self.best, self.collapse]
+        saved = [*judges, self.limit, HistoryFile(self.run.history_file), self.state]
+        return [throughput, *measured, *saved, *self._shown(progress)]
+
+    def _validation_scores(self):
+        """A function that scores the validation split as it is at test time."""
+        tokens, rows = self.tokenizer(self.validation.captions), self.validation.image_rows
+        return lambda: score_matrices(self.model.scorer, self.features, tokens, image_rows=rows)
+
+    def _chance(self) -> float:
+        images, captions = len(self.validation.image_ids), len(self.validation.captions)
+        chance = chance_rsum(images, captions)
+        logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
+        return chance
+
+    def _early_signs(self) -> list[EarlySigns]:
+        training = self.config.training
+        if not training.early_signs:
+            return []
+        probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
+        return [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
+
+    def _shown(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
+        from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons
+
+        training, logs = self.config.training, self.run.logs
+        few = self.validation.sample_images(ATTENTION_PAIRS, training.seed).captions_per_image(1)
+        shown = [
+            cb.AttentionImages(
+                logs / "attention",
+                lambda: draw_pairs(self.model.scorer, self.features, few, self.tokenizer),
+                every=max(1, training.epochs // 10),
+            ),
+            cb.RunHparams(logs, self.config),
+            tf.keras.callbacks.TensorBoard(logs, write_graph=False),
+        ]
+        return [*shown, ProgressBar()] if progress else shown
