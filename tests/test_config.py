@@ -1,26 +1,25 @@
-"""Presets, replacing fields, JSON, and what is refused."""
+"""Settings: told once, checked, made into flags; presets, replacing fields, JSON of this version and the one before."""
 
 import dataclasses
+import json
+import shlex
 
 import pytest
 
+from bssan_tf import datasets
+from bssan_tf.commands import train
+from bssan_tf.config import settings
+from bssan_tf.config.flags import table
 from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import TrainingConfig, fields_of, flag_of, setting
 from bssan_tf.errors import UserError
 
 
 def test_paper_preset_is_the_printed_text():
     config = preset("paper").check()
     model, training = config.model, config.training
-    assert (model.D, model.M, model.P, model.Q, model.E, model.H, model.S) == (
-        196,
-        512,
-        10,
-        4096,
-        300,
-        1024,
-        512,
-    )
+    assert (model.D, model.M, model.P, model.Q, model.E, model.H, model.S) == (196, 512, 10, 4096, 300, 1024, 512)
     assert (model.w2r_mlp, model.o2w_mlp) == ((1024, 512, 128), (512, 256, 64))
     assert (model.o2w_weight, training.l2) == (0.6, 0.01)
     assert (training.optimizer, training.learning_rate, training.momentum) == ("sgd", 0.01, 0.9)
@@ -29,23 +28,24 @@ def test_paper_preset_is_the_printed_text():
     # every part that the paper does not have is off
     assert (model.fusion, model.attention_scale, model.dropout, model.E_trained) == (0, 0, 0, 0)
     assert (model.region_norm, model.object_norm, model.train_embeddings) == ("none", "none", False)
-    assert (training.clip_norm, training.warmup_steps, training.all_pairs, model.word_dropout) == (0, 0, 0, 0)
+    assert (training.clip_norm, training.warmup_steps, training.all_pairs) == (0, 0, 0)
     assert not config.data.object_context
-    assert (training.cca_start, training.glove_prior, training.group, training.schedule) == (False, 0, 1, "plateau")
+    assert (training.cca_start, training.glove_prior, training.schedule) == (False, 0, "plateau")
 
 
 @pytest.mark.parametrize("name", ["paper", "improved"])
 @pytest.mark.parametrize("size", ["paper", "small", "tiny"])
 @pytest.mark.parametrize("variant", ["full", "w2r", "o2w", "no_reg"])
-def test_json_round_trip(name, size, variant):
-    config = preset(name, size, variant).check()
+@pytest.mark.parametrize("data", ["scenes", "flickr8k"])
+def test_json_round_trip(name, size, variant, data):
+    config = preset(name, size, variant, data).check()
     assert Config.from_json(config.to_json()) == config
     assert (config.training.l2 == 0) == (variant == "no_reg")
 
 
 def test_replace_finds_the_section():
     config = preset().replace(data="coco", H=5, seed=3)
-    assert (config.data.data, config.model.H, config.training.seed) == ("coco", 5, 3)
+    assert (config["data"], config["H"], config["seed"]) == ("coco", 5, 3)
     with pytest.raises(TypeError, match="'hh'"):
         preset().replace(hh=1)
 
@@ -54,24 +54,22 @@ def test_replace_finds_the_section():
     ("values", "message"),
     [
         ({"batch_size": 0}, r"--batch-size 0: must be above 0"),
-        ({"dropout": 1.0}, r"--dropout 1.0: must be in \[0, 1\)"),
+        ({"dropout": 1.0}, r"--dropout 1.0: must be 0 or more and below 1"),
         ({"glove_prior": -0.1}, r"--glove-prior -0.1: must be 0 or more"),
-        (
-            {"negative_attention": "learned", "uniform_positives": 0.5},
-            r"--uniform-positives 0.5: .* 0 with --negative-at",
-        ),
         ({"early_signs": -1}, r"--early-signs -1: must be 0 or more"),
-        ({"mixed_share": 2.0}, r"--mixed-share 2.0: must be between 0 and 1"),
+        ({"uniform_positives": 2.0}, r"--uniform-positives 2.0: must be between 0 and 1"),
         ({"negative_source": "batch", "negatives": 64}, r"--negatives 64: must be below --batch-size"),
         ({"seed": -1}, r"--seed -1: must be 0 or more"),
         ({"E_trained": -5}, r"--trained-embeddings -5: must be 0 or more"),
         ({"margin": 0.0}, r"--margin 0.0: must be above 0"),
+        ({"plateau_factor": 1.0}, r"--plateau-factor 1.0: must be above 0 and below 1"),
         ({"loss": "mse"}, r"--loss mse: must be one of hinge, softmax"),
         ({"o2w_weight": -1.0}, r"--lambda -1.0"),
         ({"attention_scale": -1.0}, r"^--attention-scale -1.0: must be 0 or more"),
         ({"o2w_attention_scale": -1.0}, r"--o2w-attention-scale -1.0: must be 0 or more"),
         ({"o2w_attention_scale": float("nan")}, r"--o2w-attention-scale nan: must be 0 or more"),
         ({"learning_rate": float("nan")}, r"--learning-rate nan"),
+        ({"caption_length": 0}, r"--caption-length 0: must be above 0"),
     ],
 )
 def test_values_that_make_no_sense(values, message):
@@ -91,3 +89,144 @@ def test_unknown_names():
             preset(**wrong)
     with pytest.raises(dataclasses.FrozenInstanceError):
         preset().seed = 1
+
+
+def as_before(**training):
+    """A config.json of the version without format numbers, with more settings in `training`."""
+    value = json.loads(preset("improved", data="flickr8k").to_json())
+    del value["format"]
+    value["training"] |= training
+    return json.dumps(value)
+
+
+def test_a_config_of_the_version_before_is_loaded_with_a_word(caplog):
+    caplog.set_level("INFO")
+    config = Config.from_json(as_before(group=4, o2w_rate=0.3), "runs/a/config.json")
+    assert config == preset("improved", data="flickr8k")
+    assert config.dropped == ("group 4", "o2w_rate 0.3")
+    assert "runs/a/config.json: of an earlier version; dropped group 4, o2w_rate 0.3" in caplog.text
+    assert "group" not in config.to_json()
+
+
+def test_a_config_with_what_is_gone_or_not_yet_there_is_refused_with_one_line():
+    with pytest.raises(UserError, match=r"^c\.json: --negative-source hardest: must be one of random, batch$"):
+        Config.from_json(as_before(negative_source="hardest"), "c.json")
+    later = json.loads(preset().to_json()) | {"format": 99}
+    with pytest.raises(UserError, match=r"^c\.json: not a config .*its format is 99"):
+        Config.from_json(json.dumps(later), "c.json")
+
+
+def test_a_setting_told_in_one_place_is_flag_check_and_row_of_the_table(monkeypatch):
+    told = ("tea", "int", setting(3, "cups of tea at each epoch", rule="above 0", needs={"bilinear": settings.SET}))
+    more = dataclasses.make_dataclass("More", [told], bases=(TrainingConfig,), frozen=True)
+    monkeypatch.setitem(settings.SECTIONS, "training", more)
+    assert "cups of tea at each epoch (default: 3)" in " ".join(train.build_parser().format_help().split())
+    assert config_of("--data flickr8k --tea 7")["tea"] == 7
+    with pytest.raises(UserError, match="--tea -1: must be above 0"):
+        config_of("--data flickr8k --tea -1")
+    with pytest.raises(UserError, match="--tea 7: has no effect without --bilinear; add that, or leave it out"):
+        config_of("--data flickr8k --tea 7 --no-bilinear")
+    assert config_of("--data flickr8k --no-bilinear")["tea"] == 3
+    assert "| `--tea` | cups of tea at each epoch | 3 |" in table()
+
+
+def test_every_setting_has_a_phrase_and_needs_what_there_is():
+    known = fields_of()
+    for name, told in known.items():
+        if "help" in told.metadata:
+            assert len(told.metadata["help"].split()) >= 2 or told.metadata.get("choices"), name
+        assert set(told.metadata.get("needs", {})) <= set(known)
+        assert told.metadata.get("rule") in (None, *settings.RULES)
+    assert settings.DATASETS == datasets.DATASETS
+
+
+def config_of(flags):
+    return train.config_of(train.build_parser().parse_args(shlex.split(flags)))
+
+
+def photos(flags):
+    return config_of(f"--data flickr8k {flags}")
+
+
+@pytest.mark.parametrize("flags", ["--no-bilinear", "--fusion 0", "--negative-source random"])
+def test_all_pairs_go_with_what_they_need(flags):
+    assert photos("").training.all_pairs == 1
+    assert photos(flags).training.all_pairs == 0
+    with pytest.raises(UserError, match=r"--all-pairs 0\.5: has no effect without --(bilinear|negative-source batch)"):
+        photos(f"{flags} --all-pairs 0.5")
+
+
+def test_weighted_lengths_go_with_the_bilinear_score_and_that_with_the_fusion():
+    assert photos("").model.weighted_lengths
+    assert not photos("--no-bilinear").model.weighted_lengths
+    assert not photos("--fusion 0").model.bilinear
+    with pytest.raises(UserError, match="--weighted-lengths: has no effect without --bilinear; add that"):
+        photos("--no-bilinear --weighted-lengths")
+    with pytest.raises(UserError, match="--bilinear: has no effect without --fusion N; add that, or leave it out"):
+        photos("--fusion 0 --bilinear")
+
+
+def test_context_goes_where_there_is_none():
+    assert not photos("--variant w2r").data.object_context
+    assert photos("--variant o2w").data.object_context
+    assert not photos("--import-regions r.npy").data.object_context
+    with pytest.raises(UserError, match="--object-context: has no effect with --import-objects; leave that out"):
+        photos("--import-objects o.npy --object-context")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--no-cca-start --glove-prior 0.5", "--glove-prior 0.5: has no effect without --cca-start"),
+        ("--variant w2r --object-context", "--object-context: has no effect without --variant full or o2w or no_reg"),
+        ("--momentum 0.5", "--momentum 0.5: has no effect without --optimizer sgd"),
+        ("--momentum 0.9", "--momentum 0.9: has no effect without --optimizer sgd"),
+        ("--plateau-factor 0.1", "--plateau-factor 0.1: has no effect without --schedule plateau"),
+        ("--train-embeddings", "--train-embeddings: has no effect without --glove FILE"),
+        ("--uniform-positives 0.5", "--uniform-positives 0.5: has no effect without --negative-attention uniform or"),
+        ("--variant no_reg --l2 0.1", r"--l2 0\.1: has no effect without --variant full or w2r or o2w"),
+    ],
+)
+def test_a_flag_without_any_effect_is_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        photos(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "backbone", "objects"),
+    [
+        ("", "slim", "faster_rcnn"),
+        ("--objects boxes", "slim", "boxes"),
+        ("--data coco", "vgg19", "grid"),
+        ("--data coco --boxes b.npz", "vgg19", "boxes"),
+        ("--data coco --backbone vgg16 --detector-weights d.npz", "vgg16", "faster_rcnn"),
+    ],
+)
+def test_backbone_and_objects_follow_from_the_data(flags, backbone, objects):
+    data = config_of(flags).data
+    assert (data.backbone, data.objects) == (backbone, objects)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--data coco --objects boxes", "--objects boxes: no boxes given"),
+        ("--data coco --objects faster_rcnn", "--objects faster_rcnn: no weights given"),
+        ("--data coco --objects grid --boxes b.npz", r"--boxes b\.npz: is not used with --objects grid"),
+    ],
+)
+def test_objects_without_their_file_and_files_without_their_objects_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        config_of(flags)
+
+
+def test_a_folder_that_data_named_moves_by_root():
+    assert preset(data="my/photos").moved({"root": "elsewhere"}).data.data == "elsewhere"
+    moved = preset(data="coco").moved({"root": "elsewhere"}).data
+    assert (moved.data, moved.root) == ("coco", "elsewhere")
+
+
+def test_flags_have_the_names_of_their_fields_but_for_letters():
+    assert (flag_of("o2w_weight"), flag_of("H"), flag_of("early_signs")) == ("--lambda", "--lstm", "--early-signs")
+    assert photos("--early-signs").training.early_signs == 300
+    assert photos("--early-signs 40").training.early_signs == 40

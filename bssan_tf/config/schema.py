@@ -44,9 +44,9 @@ class Config:
 
     preset: str = "paper"
     size: str = "paper"
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=lambda: SECTIONS["data"]())
+    model: ModelConfig = field(default_factory=lambda: SECTIONS["model"]())
+    training: TrainingConfig = field(default_factory=lambda: SECTIONS["training"]())
     dropped: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str):
