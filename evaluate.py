@@ -92,20 +92,11 @@ def main(arguments: list[str] | None = None) -> None:
 
         value, text = point_at_photos(run, options.pointing, cli.given_data_flags(options), not options.quiet)
     else:
-        from bssan_tf.evaluation.retrieval import evaluate
+        from bssan_tf.evaluation.retrieval import Request, evaluate
 
-        value, text = evaluate(
-            run,
-            **given(options, split="split", protocol="protocol"),
-            captions_per_image=options.captions_per_image,
-            images=options.sample,
-            baseline=options.baseline,
-            parts=bool(options.parts),
-            data_flags=cli.given_data_flags(options),
-            memory_mb=options.memory,
-            out=options.out,
-            progress=not options.quiet,
-        )
+        names = ("split", "captions_per_image", "protocol", "parts", "baseline", "out")
+        asked = given(options, **{name: name for name in names}, images="sample", memory_mb="memory")
+        value, text = evaluate(run, Request(**asked), cli.given_data_flags(options), not options.quiet)
     print(text)
     if options.json:
         write_report(options.json, value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     arrays = describe_photo(extractor, picture, objects, run_context(run, config))
     outputs = {name: value[0] for name, value in _score(model.scorer, {**arrays, "tokens": tokens}).items()}
     # the numbers are evaluate.py's; the graph is asked for α and β
-    matrices = score_matrices(model.scorer, captions=tokens, **arrays)
+    matrices = score_matrices(model.scorer, SimpleNamespace(**arrays), tokens)
     scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
     _draw(picture, known, {**outputs, **scores}, objects, out)

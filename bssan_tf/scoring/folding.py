@@ -1,52 +1,81 @@
-"""Parts of the network for inference: MLPs with BatchNorm folded into the Dense layer before it, scaled features."""
+"""What both networks share for inference: attention, fusion, bilinear score, MLP with BatchNorm folded into Dense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.models.attention import COSINE_SCALE
+from bssan_tf.models.layers import unit
 from bssan_tf.scoring.tracing import traced
 
 Dense = tuple[tf.Tensor, tf.Tensor]  # kernel (F, n), bias (n,)
-Bilinear = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # s (), weights (F,) or () of queries and of what they attend to
 
 
-def traced_norm(layer: tf.keras.layers.Layer) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A FeatureNorm as a graph of its own: float16 or float32 (..., M), as stored -> float32.
+class Bilinear(NamedTuple):
+    """A BilinearScore: its factor s (), and the gains of queries and of what they attend to, (F,) or ()."""
 
-    In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
-    """
-    return traced(lambda features: layer(tf.cast(features, tf.float32)))
+    factor: tf.Tensor
+    query_gain: tf.Tensor
+    attended_gain: tf.Tensor
 
 
-def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:
-    """Kernels and biases of the MLP `name` of a network, the same function with one layer for each Dense.
+class FoldedNetwork:
+    """The weights that W2R and O2W have alike; they are read when it is made.
 
     Args:
-        network: holds `{name}_dense1`, `{name}_norm1`, ... `{name}_out`, as `models.w2r.mlp` names them.
+        network: the model `w2r` or `o2w` of a scorer.
+        visual: `region` or `object`.
+
+    Attributes:
+        norm: the FeatureNorm, float16 or float32 (..., F), as stored -> float32.
+        W, cosine: float weights of the attention, and whether its products are cosines.
+        softmax: b and sharpness (or None) of the attention, as `learned_weights` takes them.
+        A, B: float, maps of the fusion, or None.
+        F: size of the fusion, 0 without one.
+        mlp: its layers.
+        bilinear: its BilinearScore, or None.
     """
-    layers, names = [], {layer.name for layer in network.layers}
-    i = 1
-    while f"{name}_dense{i}" in names:
-        kernel, bias = network.get_layer(f"{name}_dense{i}").get_weights()
-        norm = network.get_layer(f"{name}_norm{i}")
+
+    def __init__(self, network: tf.keras.Model, visual: str):
+        layers, name = {layer.name: layer for layer in network.layers}, network.name
+        attention, norm = layers[f"{name}_attention"], layers[f"{visual}_norm"]
+        # In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
+        self.norm = traced(lambda features: norm(tf.cast(features, tf.float32)))
+        self.W, self.cosine = tf.constant(attention.W.numpy()), attention.cosine
+        sharpness = tf.constant(attention.sharpness.numpy()) if attention.scale else None
+        self.softmax = (tf.constant(attention.b.numpy()), sharpness)
+        self.A, self.B, self.F = None, None, 0
+        if f"{name}_fusion_A" in layers:
+            self.A, self.B = (tf.constant(layers[f"{name}_fusion_{side}"].get_weights()[0]) for side in "AB")
+            self.F = self.B.shape[1]
+        self.mlp = _folded_mlp(layers, f"{name}_mlp")
+        self.bilinear = _bilinear(layers[f"{name}_bilinear"]) if f"{name}_bilinear" in layers else None
+
+    def scaled(self, queries: tf.Tensor) -> tf.Tensor:
+        """Queries of the attention, of a fixed length where products are cosines."""
+        return COSINE_SCALE * unit(queries) if self.cosine else queries
+
+
+def _folded_mlp(layers: dict[str, tf.keras.layers.Layer], name: str) -> list[Dense]:
+    """The MLP of `models.w2r.mlp`, the same function with one layer for each Dense and its BatchNorm."""
+    folded, i = [], 1
+    while f"{name}_dense{i}" in layers:
+        kernel, bias = layers[f"{name}_dense{i}"].get_weights()
+        norm = layers[f"{name}_norm{i}"]
         gamma, beta, mean, variance = norm.get_weights()
         factor = gamma / np.sqrt(variance + norm.epsilon)
-        layers.append((tf.constant(kernel * factor), tf.constant((bias - mean) * factor + beta)))
+        folded.append((tf.constant(kernel * factor), tf.constant((bias - mean) * factor + beta)))
         i += 1
-    kernel, bias = network.get_layer(f"{name}_out").get_weights()
-    return [*layers, (tf.constant(kernel), tf.constant(bias))]
+    kernel, bias = layers[f"{name}_out"].get_weights()
+    return [*folded, (tf.constant(kernel), tf.constant(bias))]
 
 
-def bilinear_weights(network: tf.keras.Model, name: str) -> Bilinear | None:
-    """Factor s and weights of the lengths of a network's BilinearScore, or None where it has none."""
-    if name not in {layer.name for layer in network.layers}:
-        return None
-    layer = network.get_layer(name)
+def _bilinear(layer: tf.keras.layers.Layer) -> Bilinear:
     gains = (layer.query_gain.numpy(), layer.attended_gain.numpy()) if layer.weighted else (1.0, 1.0)
-    return tf.exp(tf.constant(layer.log_scale.numpy())), *(tf.constant(gain) for gain in gains)
+    return Bilinear(tf.exp(tf.constant(layer.log_scale.numpy())), *(tf.constant(gain) for gain in gains))
 
 
 def apply_mlp(features: tf.Tensor, layers: list[Dense]) -> tf.Tensor:

@@ -248,14 +248,7 @@ class _Job:
         chance = chance_rsum(images, captions)
         logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
         validate = cb.RetrievalValidation(
-            lambda: score_matrices(
-                self.model.scorer,
-                features.regions,
-                features.objects,
-                tokens,
-                valid=features.valid,
-                image_rows=validation.image_rows,
-            ),
+            lambda: score_matrices(self.model.scorer, features, tokens, validation.image_rows),
             validation.image_of_caption,
         )
         self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: validate.report)
