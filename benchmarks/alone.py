@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -49,16 +50,16 @@ def measure(job: dict) -> dict[str, float]:
     """
     from benchmarks import memory, workload
     from bssan_tf.models.bssan import Bssan
-    from bssan_tf.scoring import FastScorer, score_matrix
+    from bssan_tf.scoring import FastScorer, score_matrices
 
     config = workload.model_config(argparse.Namespace(**job), **job["changes"])
-    features = workload.load_features(Path(job["folder"]))
+    features = SimpleNamespace(**workload.load_features(Path(job["folder"])))
     tokens = np.load(Path(job["folder"]) / "tokens.npy")
     fast = FastScorer(Bssan(config, job["vocabulary"]).scorer)
-    score_matrix(fast, **features, captions=tokens[:8], image_rows=np.arange(1))  # trace
+    score_matrices(fast, features, tokens[:8], np.arange(1), parts=["score"])  # trace
     base = memory.settled_mb()
     begun = time.perf_counter()
-    score_matrix(fast, **features, captions=tokens, image_rows=np.arange(job["images"]), memory_mb=job["memory"])
+    score_matrices(fast, features, tokens, np.arange(job["images"]), parts=["score"], memory_mb=job["memory"])
     seconds = time.perf_counter() - begun
     return {
         "seconds": seconds,

@@ -187,9 +187,7 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
     model, tokenizer = run.load_model()
     part, features = data.split("val"), data.features
     tokens = tokenizer(part.captions)
-    scores = score_matrices(
-        model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=part.image_rows
-    )
+    scores = score_matrices(model.scorer, features, tokens, part.image_rows)
     with run.history_file.open(newline="") as file:
         history = list(csv.DictReader(file))
     training_config = config.training

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,7 +24,7 @@ from benchmarks import alone, operations, workload
 from benchmarks.naive import NaiveScorer
 from bssan_tf import cli
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.scoring import FastScorer, score_matrix
+from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.tools.files import write_json
@@ -61,14 +62,14 @@ def comparison(options: argparse.Namespace, folder: Path, tokens: np.ndarray, vo
     """Rates of both, how much they differ, and the memory of the fast one alone."""
     config, features = workload.model_config(options), workload.load_features(folder)
     scorer = Bssan(config, vocabulary).scorer
-    fast, naive = FastScorer(scorer), NaiveScorer(scorer, **features)
+    fast, naive, features = FastScorer(scorer), NaiveScorer(scorer, **features), SimpleNamespace(**features)
     gemm = [workload.gemm_rate()]
-    score_matrix(fast, **features, captions=tokens[:64], image_rows=np.arange(1))  # trace
+    score_matrices(fast, features, tokens[:64], np.arange(1))  # trace
 
     rates, compared, seconds = [naive_rates(naive, tokens, options.naive_batches)], [], {}
     for part in ("o2w", "w2r"):
         start = time.perf_counter()
-        scores = score_matrix(fast, **features, captions=tokens, part=part, memory_mb=options.memory)
+        scores = score_matrices(fast, features, tokens, parts=[part], memory_mb=options.memory)[part]
         seconds[part] = time.perf_counter() - start
         gemm.append(workload.gemm_rate())
         compared.append(largest_difference(naive, part, scores, tokens, options.checked))

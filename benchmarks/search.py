@@ -71,10 +71,7 @@ def measure(run: RunFolder, options: argparse.Namespace) -> dict:
         split = split.sample_images(options.images)
     split = split.captions_per_image(options.captions_per_image)
     tokens, owner, images = tokenizer(split.captions), split.image_of_caption, np.arange(len(split.image_ids))
-    matrices = score_matrices(
-        fast, features.regions, features.objects, tokens,
-        valid=features.valid, image_rows=split.image_rows, progress=True,
-    )  # fmt: skip
+    matrices = score_matrices(fast, features, tokens, split.image_rows, progress=True)
     pictures = PictureSearch(fast, features, split.image_rows, keep_mb=KEEP_MB)
     captions = CaptionSearch(fast, tokens, keep_mb=KEEP_MB)
 

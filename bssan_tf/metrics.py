@@ -173,29 +173,6 @@ def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
     }
 
 
-def protocol_reports(scores: np.ndarray, image_of_caption: np.ndarray, protocol: str = "full") -> dict:
-    """`mean_report` of a whole score matrix, from which the folds are cut. Arguments as `retrieval_report`.
-
-    Raises:
-        UserError: fewer images than the protocol needs.
-        ValueError: an unknown protocol, and what `retrieval_report` raises.
-    """
-    owner = np.asarray(image_of_caption)
-    folds = [_report_of_images(scores, owner, *fold) for fold in protocol_folds(protocol, len(scores))]
-    return mean_report(folds, protocol)
-
-
-def _report_of_images(scores: np.ndarray, owner: np.ndarray, start: int, stop: int) -> dict:
-    """`retrieval_report` of images start..stop-1 with their captions alone."""
-    columns = np.flatnonzero((owner >= start) & (owner < stop))
-    if columns.size and columns[-1] - columns[0] + 1 == columns.size:
-        # Captions in image order, the usual case: a view, no copy.
-        part = scores[start:stop, columns[0] : columns[-1] + 1]
-    else:
-        part = scores[start:stop][:, columns]
-    return retrieval_report(part, owner[columns] - start)
-
-
 def _rsum(i2t: dict, t2i: dict) -> float:
     return float(sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS))
 

@@ -1,10 +1,12 @@
 """Small scorers, pictures and captions for tests of fast scoring, and constants that make many small blocks of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
-from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
+from model_fixtures import TINY, VOCABULARY, random_pairs, randomise, tiny_config
 
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.scoring import o2w, planning, score_matrix, w2r
+from bssan_tf.scoring import FastScorer, o2w, planning, score_matrices, w2r
 
 TREE_TOKENS = np.array(
     [
@@ -29,11 +31,8 @@ def make(variant="full", name="improved", seed=0, **values):
 def make_pictures(config, count=7, seed=0, dtype=np.float32):
     pairs = random_pairs(config, count, seed=seed)
     pairs["valid"][-1] = False  # a picture without any object
-    return {
-        "regions": pairs["regions"].astype(dtype),
-        "objects": pairs["objects"].astype(dtype),
-        "valid": pairs["valid"],
-    }
+    arrays = {name: pairs[name].astype(dtype) for name in ("regions", "objects")}
+    return SimpleNamespace(**arrays, valid=pairs["valid"])
 
 
 def make_captions(count=40, length=30, seed=1):
@@ -49,6 +48,17 @@ def make_captions(count=40, length=30, seed=1):
     return tokens
 
 
+def score(*arguments, **options):
+    """`score` of score_matrices alone."""
+    return score_matrices(*arguments, parts=["score"], **options)["score"]
+
+
+def sizes_of(scorer, D=TINY["D"]):
+    """The networks of a scorer, as `planning.plan` takes them."""
+    fast = FastScorer(scorer)
+    return [(fast.w2r, D), (fast.o2w, TINY["P"])]
+
+
 SMALL = (
     (w2r, "SLAB_ROWS", 16),
     (o2w, "PAIR_ROWS", 64),
@@ -58,9 +68,8 @@ SMALL = (
 )
 
 
-def score_in_blocks(out):
-    """A matrix in a file, many small blocks: also what the child does that is killed."""
+def score_in_blocks(out, parts=None):
+    """Matrices in files, many small blocks: also what the child does that is killed."""
     config, scorer = make()
-    return score_matrix(
-        scorer, **make_pictures(config, 11), captions=make_captions(90, length=12), memory_mb=0.06, out=out
-    )
+    captions = make_captions(90, length=12)
+    return score_matrices(scorer, make_pictures(config, 11), captions, parts=parts, memory_mb=0.06, out=out)

@@ -1,6 +1,6 @@
-"""Score slowly into a file, to be killed: a process of test_score_file.py.
+"""Score slowly into files, to be killed: a process of test_score_file.py.
 
-python tests/slow_scoring.py OUT.npy
+python tests/slow_scoring.py OUT.npy PART...
 """
 
 import sys
@@ -25,4 +25,4 @@ if __name__ == "__main__":
     for constant in scoring_fixtures.SMALL:
         setattr(*constant)
     matrix.Pictures.block = slow(matrix.Pictures.block)
-    scoring_fixtures.score_in_blocks(sys.argv[1])
+    scoring_fixtures.score_in_blocks(sys.argv[1], sys.argv[2:])

@@ -195,14 +195,14 @@ def test_visualize_any_photo(project, workplace):
 
 def test_visualize_and_evaluate_say_the_same_scores(workplace, monkeypatch):
     from bssan_tf.drawing.attention import explain
-    from bssan_tf.evaluation.retrieval import evaluate
+    from bssan_tf.evaluation.retrieval import Request, evaluate
     from bssan_tf.runs.folder import RunFolder
 
     monkeypatch.chdir(workplace)
     photo = Path("photos/041.png")  # the second of the test split
     lines = (workplace / "photos" / "captions.csv").read_text().splitlines()
     caption = next(line.split(",")[1] for line in lines if line.startswith(photo.name))
-    evaluate(RunFolder(Path("runs/one")), out=Path("same.npy"), progress=False)
+    evaluate(RunFolder(Path("runs/one")), Request(out=Path("same.npy")), progress=False)
     scores = explain(RunFolder(Path("runs/one")), photo, caption, Path("same.png"))
     assert set(scores) == {"score", "w2r", "o2w"}
     assert scores["score"] == pytest.approx(np.load("same.npy")[1, 2], abs=1e-5)

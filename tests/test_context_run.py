@@ -14,7 +14,7 @@ from training_fixtures import SIZES
 from bssan_tf.config.presets import preset
 from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
 from bssan_tf.features.context import ObjectsInContext
 from bssan_tf.runs.data import open_data
@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
     assert config.data.object_context
     run = RunFolder(folder / "run")
     train(config, run, progress=False)
-    value, text = evaluate(run, out=folder / "scores.npy", progress=False)
+    value, text = evaluate(run, Request(out=folder / "scores.npy"), progress=False)
     assert (value["n_images"], value["n_captions"]) == (TEST, 2 * TEST)
     assert "rsum" in text
     matrix = np.load(folder / "scores.npy")
@@ -144,7 +144,7 @@ def test_a_run_from_before_labels_were_kept(trained, tmp_path):
     data = json.loads(old.data_file.read_text())
     del data["labels"]
     old.data_file.write_text(json.dumps(data))
-    assert evaluate(old, progress=False)[0]["n_images"] == TEST
+    assert evaluate(old, Request(), progress=False)[0]["n_images"] == TEST
     name, caption = next(iter(trained.scores))
     drawn = explain(old, trained.photos / name, caption, tmp_path / "out.png")
     assert drawn["score"] == pytest.approx(trained.scores[name, caption], abs=1e-3)

@@ -28,7 +28,7 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.data import extractors_of, fingerprint, fit_config, open_data, resolve, store_name
+from bssan_tf.runs.data import extractors_of, fit_config, open_data, resolve, store_name
 from bssan_tf.runs.folder import RunFolder
 
 
@@ -197,7 +197,7 @@ def run(tmp_path_factory, project):
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
     config = fit_config(config, data.features, 0)
     found = RunFolder(folder / "one")
-    found.create(config, ["test"], fingerprint(data), lambda path: None)
+    found.create(config, ["test"], data.fingerprint, lambda path: None)
     tokenizer.save(found.vocabulary_file)
     Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
     return found

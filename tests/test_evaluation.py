@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,19 +53,28 @@ class Tokens:
         return np.array([[2 + "ab".index(c[0]), 2 + int(c[2:]) % 8] for c in captions], np.int32)
 
 
+RIGHT = {"score": 10, "w2r": 5, "o2w": 2}  # how many of the ten pictures each part ranks first
+
+
 @pytest.fixture
 def measure(monkeypatch):
-    """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrix."""
+    """evaluate() on the stubs; `scored` lists the rows and number of captions of each call of score_matrices.
+
+    A part's first so many pictures have 1 with their own captions; all other pairs have 0, a tie.
+    """
     scored, compared = [], []
 
-    def perfect(scorer, regions, objects, captions, *, valid, image_rows, **options):
+    def scores(scorer, features, captions, image_rows, *, parts, **options):
         assert scorer is measure.scorer
+        assert features is measure.data.features
         measure.options = options
+        n = len(image_rows)
         scored.append((image_rows.tolist(), len(captions)))
-        own = np.repeat(np.arange(len(image_rows)), len(captions) // len(image_rows))
-        return (own == np.arange(len(image_rows))[:, None]).astype(np.float32)
+        own = np.repeat(np.arange(n), len(captions) // n) == np.arange(n)[:, None]
+        first = {part: own * (np.arange(n)[:, None] < RIGHT[part] * n / TEST) for part in parts or RIGHT}
+        return {part: matrix.astype(np.float32) for part, matrix in first.items()}
 
-    def measure(config=None, corpus=None, features=None, scorer="scorer", **arguments):
+    def measure(config=None, corpus=None, features=None, scorer="scorer", progress=False, **asked):
         config = config or tiny_config()
         measure.scorer = scorer
         model = SimpleNamespace(scorer=scorer)
@@ -74,12 +84,12 @@ def measure(monkeypatch):
             load_model=lambda: (model, Tokens()),
             require_same_data=compared.append,
         )
-        data = Data(corpus or make_corpus(), features or make_features())
-        monkeypatch.setattr(evaluation, "open_data", lambda *_: data)
-        return evaluation.evaluate(run, **{"progress": False, **arguments})
+        measure.data = Data(corpus or make_corpus(), features or make_features())
+        monkeypatch.setattr(evaluation, "open_data", lambda *_: measure.data)
+        return evaluation.evaluate(run, evaluation.Request(**asked), progress=progress)
 
     monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: scorer)
-    monkeypatch.setattr(evaluation, "score_matrix", perfect)
+    monkeypatch.setattr(evaluation, "score_matrices", scores)
     measure.scored, measure.compared = scored, compared
     return measure
 
@@ -107,17 +117,61 @@ def test_only_the_pairs_of_each_fold_are_scored(measure, monkeypatch):
     assert (value["n_images"], value["n_captions"], value["protocol"]) == (2, 2, "1k")
 
 
-@pytest.mark.parametrize("protocol", metrics.PROTOCOLS)
-def test_folds_of_a_split_equal_those_of_its_matrix(monkeypatch, protocol):
+@pytest.fixture
+def protocol_report(monkeypatch):
+    """The report of a 10 x 10 matrix under a protocol, in five folds of two images."""
+    monkeypatch.setattr(metrics, "_FOLD", 2)
+
+    def report(scores, owner, protocol):
+        names, texts = list(map(str, range(10))), [""] * 10
+        corpus = Corpus("coco", names, names, texts, owner, {"test": np.arange(10)})
+
+        def cut(fold):
+            return {"a": scores[np.ix_(fold.image_rows, fold.caption_rows)], "b": np.zeros((2, 2))}
+
+        found = evaluation.protocol_reports(cut, corpus.split("test"), protocol)
+        assert list(found) == ["a", "b"]
+        return found["a"]
+
+    return report
+
+
+@pytest.fixture
+def matrix():
+    """The second image of fold k is only found where k is even."""
+    scores = np.eye(10)
+    for fold in (1, 3):
+        second = 2 * fold + 1
+        scores[second, second] = -1.0
+    scores[0, 9] = 2.0  # another fold's caption, which must not harm image 0 inside its own fold
+    return scores
+
+
+@pytest.mark.parametrize("order", [np.arange(10), np.random.default_rng(0).permutation(10)])
+def test_folds_are_disjoint_and_averaged_whatever_the_order_of_captions(protocol_report, matrix, order):
+    report = protocol_report(matrix[:, order], np.arange(10)[order], "5fold")
+    # Per fold: R@1 100, 50, 100, 50, 100 in both directions; median rank 1 or (1 + 2) / 2.
+    assert [fold["i2t"]["R@1"] for fold in report["folds"]] == [100, 50, 100, 50, 100]
+    assert report["i2t"] == {"R@1": 80.0, "R@5": 100.0, "R@10": 100.0, "MedR": pytest.approx(1.2)}
+    assert report["rsum"] == pytest.approx(560)
+    assert (report["n_images"], report["n_captions"], report["protocol"]) == (10, 10, "5fold")
+
+
+def test_first_fold_alone(protocol_report, matrix):
+    first = protocol_report(matrix, np.arange(10), "1k")
+    assert (first["n_images"], first["n_captions"], first["rsum"]) == (2, 2, 600)
+
+
+@pytest.mark.parametrize("protocol", ["5k", "full"])
+def test_all_images_at_once_equal_the_whole_matrix(monkeypatch, protocol):
     monkeypatch.setattr(metrics, "_FOLD", 2)
     split = make_corpus().split("test")
     scores = np.random.default_rng(1).random((TRAIN + TEST, (TRAIN + TEST) * CAPTIONS))
-
-    def score(part):
-        return scores[np.ix_(part.image_rows, part.caption_rows)]
-
-    expected = metrics.protocol_reports(score(split), split.image_of_caption, protocol)
-    assert evaluation.protocol_report(score, split, protocol) == expected
+    whole = scores[np.ix_(split.image_rows, split.caption_rows)]
+    found = evaluation.protocol_reports(
+        lambda part: {"": scores[np.ix_(part.image_rows, part.caption_rows)]}, split, protocol
+    )
+    assert found[""] == {**metrics.retrieval_report(whole, split.image_of_caption), "protocol": protocol}
 
 
 def test_cca_has_the_same_folds(measure, monkeypatch):
@@ -177,31 +231,16 @@ def test_the_weighted_cca_has_the_run_s_glove_vectors_as_the_start_has(measure, 
     assert {name: row["i2t"]["R@1"] for name, row in value["baselines"].items()} == {"cca": 0, "cca_weighted": 100}
 
 
-PARTS = {"score": 10, "w2r": 5, "o2w": 2}  # how many of the ten pictures each ranks first
-
-
-def part_scores(part, image_rows, captions):
-    """Scores of a part: its first so many pictures with their own captions have 1, all other pairs 0, a tie."""
-    n = len(image_rows)
-    own = np.repeat(np.arange(n), len(captions) // n) == np.arange(n)[:, None]
-    return own * (np.arange(n)[:, None] < PARTS[part] * n / TEST).astype(np.float32)
-
-
 def recalls(value):
     return {name: row["i2t"]["R@1"] for name, row in {"score": value, **value["parts"]}.items()}
 
 
-def test_parts_are_measured_in_the_same_pass(measure, monkeypatch):
-    passes = []
-
-    def matrices(scorer, regions, objects, captions, *, valid, image_rows, memory_mb, progress):
-        passes.append((image_rows.tolist(), memory_mb))
-        return {part: part_scores(part, image_rows, captions) for part in ("w2r", "o2w", "score")}
-
-    monkeypatch.setattr(evaluation, "score_matrices", matrices)
-    value, text = measure(parts=True, memory_mb=7)
-    assert passes == [(list(range(21, 11, -1)), 7)]
-    assert not measure.scored  # by themselves
+@pytest.mark.parametrize("out", [None, Path("s.npy")])
+def test_parts_are_measured_in_the_same_pass(measure, monkeypatch, out):
+    value, text = measure(parts=True, memory_mb=7, out=out)
+    assert measure.scored == [(list(range(21, 11, -1)), 20)]
+    known = json.dumps(measure.compared[0])
+    assert measure.options == {"memory_mb": 7, "out": out, "data": known, "progress": False}
     assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 20}
     assert "baselines" not in value
     assert [line.split()[:2] for line in text.splitlines() if line.startswith(("stub", "W2R", "O2W"))] == [
@@ -211,33 +250,22 @@ def test_parts_are_measured_in_the_same_pass(measure, monkeypatch):
     ]
     alone, _ = measure()
     assert {key: value[key] for key in alone} == alone
+
+
+def test_parts_in_folds(measure, monkeypatch):
     monkeypatch.setattr(metrics, "_FOLD", 2)
     value, _ = measure(parts=True, protocol="5fold")
-    assert [rows for rows, _ in passes[1:]] == [[21 - k, 20 - k] for k in (0, 2, 4, 6, 8)]
+    assert [rows for rows, _ in measure.scored] == [[21 - k, 20 - k] for k in (0, 2, 4, 6, 8)]
     assert [len(row["folds"]) for row in value["parts"].values()] == [5, 5]
     assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 50}
-
-
-def test_parts_beside_a_file_of_scores_are_scored_by_themselves(measure, monkeypatch):
-    scored = []
-
-    def scores(scorer, regions, objects, captions, *, valid, image_rows, part="score", out=None, **options):
-        scored.append((part, out))
-        return part_scores(part, image_rows, captions)
-
-    monkeypatch.setattr(evaluation, "score_matrix", scores)
-    monkeypatch.setattr(evaluation, "score_matrices", None)  # would be a TypeError
-    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: SimpleNamespace(parts=("w2r", "o2w", "score")))
-    monkeypatch.setattr(evaluation, "check_score_file", lambda *a, **k: None)
-    value, _ = measure(parts=True, out="s.npy")
-    assert sorted(scored, key=str) == [("o2w", None), ("score", "s.npy"), ("w2r", None)]
-    assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 20}
+    with pytest.raises(UserError, match=r"--out s.npy: holds one matrix, and --protocol 5fold has 5; leave one out"):
+        measure(protocol="5fold", out=Path("s.npy"))
 
 
 @pytest.mark.parametrize("variant", ["w2r", "o2w"])
 def test_parts_of_a_run_with_one_are_refused_at_once(measure, variant):
     with pytest.raises(UserError, match="--parts: the run has one part only; leave it out"):
-        measure(tiny_config(variant=variant), parts=True, out="s.npy", baseline="cca")
+        measure(tiny_config(variant=variant), parts=True, out=Path("s.npy"), baseline="cca")
     assert not measure.compared  # no data were opened
 
 
@@ -313,21 +341,25 @@ def test_features_of_another_size(measure):
 def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
     from bssan_tf.cca import fit as baselines
 
-    checked = []
+    asked = []
 
-    def refuse(out, scorer, regions, objects, captions, *, valid, image_rows, data):
-        checked.append((out, image_rows.tolist(), len(captions), json.loads(data)["shapes"]["regions"]))
+    def refuse(scorer, features, captions, image_rows, *, out, data, **options):
+        asked.append((out, image_rows.tolist(), len(captions), json.loads(data)["shapes"]["regions"]))
         raise UserError("holds other scores")
 
     monkeypatch.setattr(metrics, "_FOLD", 2)
-    monkeypatch.setattr(evaluation, "check_score_file", refuse)
+    monkeypatch.setattr(evaluation, "score_matrices", refuse)
     monkeypatch.setattr(baselines, "fit_cca", None)  # would be a TypeError
     with pytest.raises(UserError, match="holds other scores"):
-        measure(out="s.npy", baseline="cca", protocol="1k")
-    assert checked == [("s.npy", [21, 20], 4, [TRAIN + TEST, TINY["D"], TINY["M"]])]
+        measure(out=Path("s.npy"), baseline="cca", protocol="1k")
+    assert asked == [(Path("s.npy"), [21, 20], 4, [TRAIN + TEST, TINY["D"], TINY["M"]])]
+
+
+def test_too_few_pictures_for_a_cca_are_refused_before_scoring(measure):
+    few = make_corpus(splits={"train": np.arange(9), "test": np.arange(TRAIN, TRAIN + TEST)})
+    with pytest.raises(UserError, match="--baseline cca: needs at least 10 training images, there are 9; leave it out"):
+        measure(corpus=few, baseline="cca")
     assert not measure.scored
-    with pytest.raises(TypeError):
-        measure(baseline="cca")
 
 
 def test_cca_without_regions_is_refused_before_scoring(measure):

@@ -86,49 +86,33 @@ def test_misuse_is_refused():
         metrics.retrieval_report(SCORES, np.array([0, 0, 1, 2, 2, 3]))  # there is no image 3
     with pytest.raises(ValueError, match="does not fit"):
         metrics.retrieval_report(np.zeros((0, 0)), np.zeros(0, int))
-    with pytest.raises(ValueError, match="protocol"):
-        metrics.protocol_reports(SCORES, OWNER, "10k")
 
 
 @pytest.mark.parametrize(("protocol", "needed"), [("1k", "1,000"), ("5fold", "5,000"), ("5k", "5,000")])
 def test_too_few_images_for_the_protocol(protocol, needed):
-    with pytest.raises(UserError, match=f"--protocol {protocol}: needs {needed} images, the split has 3"):
-        metrics.protocol_reports(SCORES, OWNER, protocol)
+    with pytest.raises(UserError, match=f"--protocol {protocol}: needs {needed} images, the split has 999"):
+        metrics.protocol_folds(protocol, 999)
 
 
-@pytest.fixture
-def small_folds(monkeypatch):
-    """Ten images in five folds of two; the second image of fold k is only found where k is even."""
-    monkeypatch.setattr(metrics, "_FOLD", 2)
-    scores = np.eye(10)
-    for fold in (1, 3):
-        second = 2 * fold + 1
-        scores[second, second] = -1.0
-    scores[0, 9] = 2.0  # another fold's caption, which must not harm image 0 inside its own fold
-    return scores
+def test_folds_of_the_protocols():
+    assert metrics.protocol_folds("full", 7) == [(0, 7)]
+    assert metrics.protocol_folds("1k", 6000) == [(0, 1000)]
+    assert metrics.protocol_folds("5k", 6000) == [(0, 5000)]
+    assert metrics.protocol_folds("5fold", 6000) == [(k, k + 1000) for k in range(0, 5000, 1000)]
+    with pytest.raises(ValueError, match="protocol"):
+        metrics.protocol_folds("10k", 20_000)
 
 
-def test_folds_are_disjoint_and_averaged(small_folds):
-    report = metrics.protocol_reports(small_folds, np.arange(10), "5fold")
-    # Per fold: R@1 100, 50, 100, 50, 100 in both directions; median rank 1 or (1 + 2) / 2.
-    assert [fold["i2t"]["R@1"] for fold in report["folds"]] == [100, 50, 100, 50, 100]
-    assert report["i2t"] == {"R@1": 80.0, "R@5": 100.0, "R@10": 100.0, "MedR": pytest.approx(1.2)}
-    assert report["rsum"] == pytest.approx(560)
-    assert (report["n_images"], report["n_captions"], report["protocol"]) == (10, 10, "5fold")
-
-
-def test_first_fold_and_all_images(small_folds):
-    first = metrics.protocol_reports(small_folds, np.arange(10), "1k")
-    assert (first["n_images"], first["n_captions"], first["rsum"]) == (2, 2, 600)
-    everything = metrics.protocol_reports(small_folds, np.arange(10), "5k")
-    assert everything["n_images"] == 10
-    assert everything["i2t"]["R@1"] == 70.0  # images 3 and 7, and image 0 beaten by caption 9
-
-
-def test_protocol_with_shuffled_captions(small_folds):
-    order = np.random.default_rng(0).permutation(10)
-    shuffled = metrics.protocol_reports(small_folds[:, order], np.arange(10)[order], "5fold")
-    assert shuffled["rsum"] == pytest.approx(560)
+def test_folds_are_averaged():
+    first = metrics.retrieval_report(SCORES, OWNER)
+    second = metrics.retrieval_report(np.eye(2), np.arange(2))
+    report = metrics.mean_report([first, second], "5fold")
+    assert report["i2t"] == {"R@1": pytest.approx(200 / 3), "R@5": 100.0, "R@10": 100.0, "MedR": 2.5}
+    assert report["t2i"] == {"R@1": 75.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.25}
+    assert report["rsum"] == pytest.approx(200 / 3 + 75 + 400)
+    assert (report["n_images"], report["n_captions"], report["protocol"]) == (5, 8, "5fold")
+    assert report["folds"] == [first, second]
+    assert metrics.mean_report([first], "full") == {**first, "protocol": "full"}
 
 
 # Two images; captions 0 and 4 of image 1, 1, 2 and 3 of image 0, whose third caption no report has.
@@ -173,7 +157,7 @@ def test_single_captions_of_no_image_are_refused(owner, message):
 def test_memory_mapped_scores(tmp_path):
     np.save(tmp_path / "scores.npy", SCORES.astype(np.float32))
     mapped = np.load(tmp_path / "scores.npy", mmap_mode="r")
-    assert metrics.protocol_reports(mapped, OWNER)["rsum"] == metrics.retrieval_report(SCORES, OWNER)["rsum"]
+    assert metrics.retrieval_report(mapped, OWNER)["rsum"] == metrics.retrieval_report(SCORES, OWNER)["rsum"]
 
 
 def test_chance_rsum_is_what_random_scores_reach():

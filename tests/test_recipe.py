@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from bssan_tf.features.context import with_context
 from bssan_tf.metrics import single_caption_report
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.scoring import score_matrix
+from bssan_tf.scoring import score_matrices
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -44,9 +45,9 @@ def single_captions_of(run, corpus):
     """The report of a run's twelve held-back pictures, from all of their captions."""
     part = recipe.hold_back(open_data(make_config(corpus).data, progress=False), 12).split("val")
     model, tokenizer = run.load_model()
-    regions, tokens = np.load(corpus / "regions.npy"), tokenizer(part.captions)
-    scores = score_matrix(model.scorer, regions, None, tokens, image_rows=part.image_rows)
-    return single_caption_report(scores, part.image_of_caption)
+    features, tokens = SimpleNamespace(regions=np.load(corpus / "regions.npy")), tokenizer(part.captions)
+    scores = score_matrices(model.scorer, features, tokens, part.image_rows)
+    return single_caption_report(scores["score"], part.image_of_caption)
 
 
 def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Tables and JSON of a report: what is in them, and that the paper's numbers are as printed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,19 +11,12 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report
 
 OURS = metrics.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
-SAME = {
-    "corpus": "flickr30k",
-    "split": "test",
-    "split_lists": "official",
-    "official": True,
-    "images": 1000,
-    "unreadable": 0,
-    "captions_per_image": None,
-    "backbone": "vgg19",
-    "objects": "faster_rcnn",
-    "E_glove": 300,
-    "E_trained": 0,
-}
+SAME = report.Setting("flickr30k")
+
+
+def table_of(name, corpus, split, differs=(), value=OURS, **others):
+    """The table of a report."""
+    return report.text_table(report.report_json(value, run=name, corpus=corpus, split=split, **others), differs)
 
 
 def numbers(line):
@@ -34,7 +28,7 @@ def line_of(table, name):
 
 
 def test_own_row_and_no_paper_rows_for_another_corpus():
-    table = report.text_table(OURS, "my-run", "flickr8k", "val", differs=("anything",))
+    table = table_of("my-run", "flickr8k", "val", ("anything",))
     assert table.splitlines()[0] == "flickr8k, val: 2 images, 3 captions"
     # Image 0 first at rank 1, image 1 at rank 1; captions: 0 rank 1, 1 rank 2, 2 rank 1.
     assert numbers(line_of(table, "my-run")) == [100, 100, 100, 1, 66.7, 100, 100, 1, 566.7]
@@ -52,14 +46,14 @@ def test_own_row_and_no_paper_rows_for_another_corpus():
     ],
 )
 def test_paper_rows_are_as_printed(corpus, row, printed):
-    table = report.text_table(OURS, "my-run", corpus, "test")
+    table = table_of("my-run", corpus, "test")
     assert numbers(line_of(table, row)) == printed
     assert ("Table II" if corpus == "flickr30k" else "Table III") in table
     assert "*" not in table
 
 
 def test_columns_stand_below_each_other():
-    table = report.text_table(OURS, "a-run-with-a-rather-long-name-of-its-own", "coco", "test", {"cca": OURS}, ("x",))
+    table = table_of("a-run-with-a-rather-long-name-of-its-own", "coco", "test", ("x",), baselines={"cca": OURS})
     lines = table.splitlines()
     ends = {len(line) for line in lines if (numbers(line) and "BSSAN" in line) or line.startswith(("a-run", "CCA"))}
     assert len(ends) == 1
@@ -71,7 +65,7 @@ def test_a_run_of_any_name_keeps_its_row_and_its_parts_stand_below_it(name):
     keys = ("w2r", "o2w", "cca", "cca_weighted", "cca_context", "cca_context_weighted")
     others = [(key, {**OURS, "rsum": value}) for value, key in enumerate(keys, 1)]
     parts, baselines = dict(others[:2]), dict(others[2:])
-    rows = report.text_table(OURS, name, "flickr8k", "val", baselines, parts=parts).splitlines()[4:]
+    rows = table_of(name, "flickr8k", "val", baselines=baselines, parts=parts).splitlines()[4:]
     assert [(row[:24].strip(), numbers(row)[-1]) for row in rows] == [
         *((name, 566.7), ("W2R", 1), ("O2W", 2)),
         *(("CCA", 3), ("CCA WEIGHTED", 4), ("CCA CONTEXT", 5), ("CCA CONTEXT WEIGHTED", 6)),
@@ -79,22 +73,22 @@ def test_a_run_of_any_name_keeps_its_row_and_its_parts_stand_below_it(name):
 
 
 def test_differences_are_marked_in_every_paper_row():
-    differs = report.differences(**{**SAME, "split": "val", "backbone": "vgg16"})
+    differs = report.differences(replace(SAME, split="val", regions="vgg16"))
     assert len(differs) == 2
-    table = report.text_table(OURS, "r", "flickr30k", "val", differs=differs)
+    table = table_of("r", "flickr30k", "val", differs)
     assert all("*" in line for line in table.splitlines() if "BSSAN" in line)
     assert "vgg16; the paper's are of VGG-19" in table
     assert "NOT the same setting" in table
 
 
 def test_differences_one_by_one():
-    assert report.differences(**SAME) == ()
+    assert report.differences(SAME) == ()
     for change, word in [
         ({"split": "val"}, "val"),
         ({"official": False}, "part"),
         ({"split_lists": "karpathy"}, "karpathy"),
         ({"captions_per_image": 1}, "1 caption"),
-        ({"backbone": "slim"}, "slim"),
+        ({"regions": "slim"}, "slim"),
         ({"objects": "grid"}, "grid"),
         ({"images": 100}, "100 images ranked against each other; the paper's are 1,000 (fewer are easier)"),
         ({"images": 5000}, "5,000 images ranked against each other; the paper's are 1,000 (more are harder)"),
@@ -104,20 +98,23 @@ def test_differences_one_by_one():
         ({"E_glove": 0, "E_trained": 300}, "word vectors of 300 learned numbers;"),
         ({"corpus": "coco"}, "does not say"),
     ]:
-        (found,) = report.differences(**{**SAME, **change})
+        (found,) = report.differences(replace(SAME, **change))
         assert word in found
 
 
 def test_features_that_the_model_has_not_are_no_difference():
-    assert report.differences(**{**SAME, "objects": None}) == ()
-    assert report.differences(**{**SAME, "backbone": None}) == ()
+    assert report.differences(replace(SAME, objects=None)) == ()
+    assert report.differences(replace(SAME, regions=None)) == ()
 
 
-def test_protocol_is_named(monkeypatch):
-    monkeypatch.setattr(metrics, "_FOLD", 1)
-    scores = np.eye(5)
-    table = report.text_table(metrics.protocol_reports(scores, np.arange(5), "5fold"), "r", "coco", "test")
-    assert "mean of 5 folds" in table.splitlines()[0]
+def test_protocol_is_named():
+    value = metrics.mean_report([OURS] * 5, "5fold")
+    assert "10 images, 15 captions (mean of 5 folds" in table_of("r", "coco", "test", value=value).splitlines()[0]
+
+
+def test_the_paper_can_be_left_out():
+    value = report.report_json(OURS, run="r", corpus="coco", split="val")
+    assert "BSSAN" not in report.text_table(value, beside_paper=False)
 
 
 def test_json_round_trip(tmp_path):

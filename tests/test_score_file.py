@@ -1,4 +1,4 @@
-"""Score matrices in a file: what it holds, interruptions, other scores."""
+"""Score matrices in files: what they hold, one pass for all parts, interruptions, other scores."""
 
 import os
 import signal
@@ -9,76 +9,114 @@ import time
 import numpy as np
 import pytest
 from model_fixtures import randomise
-from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score_in_blocks
+from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score, score_in_blocks, sizes_of
 
 from bssan_tf.errors import UserError
-from bssan_tf.scoring import FastScorer, check_score_file, matrix, planning, score_matrix, w2r
+from bssan_tf.scoring import matrix, o2w, planning, score_matrices, w2r
+
+PARTS = ("w2r", "o2w", "score")
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many blocks each network has scored; once `passes.limit` are scored in all, the next one is interrupted."""
+
+    class Passes(dict):
+        limit = None
+
+    passes = Passes(w2r=0, o2w=0)
+    for name, network in (("w2r", w2r.FastW2R), ("o2w", o2w.FastO2W)):
+
+        def counted(self, *arguments, name=name, real=network.score):
+            if sum(passes.values()) == passes.limit:
+                raise KeyboardInterrupt
+            passes[name] += 1
+            return real(self, *arguments)
+
+        monkeypatch.setattr(network, "score", counted)
+    return passes
 
 
 def test_holds_the_matrix(tmp_path):
     config, scorer = make()
     pictures = make_pictures(config)
     out = tmp_path / "new" / "scores.npy"
-    got = score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-    expected = score_matrix(scorer, **pictures, captions=TREE_TOKENS)
+    got = score(scorer, pictures, TREE_TOKENS, out=out)
+    expected = score(scorer, pictures, TREE_TOKENS)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(np.load(out), expected)
     assert sorted(path.name for path in out.parent.iterdir()) == ["scores.npy", "scores.npy.json"]
 
 
-def test_a_finished_one_is_read_not_scored_again(tmp_path, monkeypatch):
+def test_parts_lie_beside_the_sum_from_one_pass(tmp_path, passes):
     config, scorer = make()
-    pictures = make_pictures(config)
-    first = np.array(score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"))
-    monkeypatch.setattr(matrix, "_fill", None)
-    np.testing.assert_array_equal(score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=tmp_path / "s.npy"), first)
+    pictures, out = make_pictures(config), tmp_path / "scores.npy"
+    got = score_matrices(scorer, pictures, TREE_TOKENS, out=out)
+    assert passes == {"w2r": 1, "o2w": 1}
+    files = {"score": out, "w2r": tmp_path / "scores.w2r.npy", "o2w": tmp_path / "scores.o2w.npy"}
+    assert set(tmp_path.iterdir()) == {
+        path.with_name(path.name + end) for path in files.values() for end in ("", ".json")
+    }
+    for part, expected in score_matrices(scorer, pictures, TREE_TOKENS).items():
+        np.testing.assert_array_equal(got[part], expected)
+        np.testing.assert_array_equal(np.load(files[part]), expected)
 
 
-def test_an_interrupted_one_goes_on(tmp_path, monkeypatch, small_blocks):
+def test_finished_ones_are_read_not_scored_again(tmp_path, passes):
+    config, scorer = make()
+    pictures, out = make_pictures(config), tmp_path / "s.npy"
+    first = np.array(score(scorer, pictures, TREE_TOKENS, out=out))
+    np.testing.assert_array_equal(score(scorer, pictures, TREE_TOKENS, out=out), first)
+    assert passes == {"w2r": 1, "o2w": 1}
+    before = out.read_bytes()
+    got = {part: np.array(value) for part, value in score_matrices(scorer, pictures, TREE_TOKENS, out=out).items()}
+    assert passes == {"w2r": 2, "o2w": 2}  # the parts are missing
+    assert out.read_bytes() == before
+    for part, again in score_matrices(scorer, pictures, TREE_TOKENS, out=out).items():
+        np.testing.assert_array_equal(again, got[part])
+    assert passes == {"w2r": 2, "o2w": 2}
+
+
+@pytest.mark.parametrize("parts", [("score",), PARTS])
+def test_an_interrupted_one_goes_on(tmp_path, passes, small_blocks, parts):
     config, scorer = make()
     pictures, tokens = make_pictures(config, 11), make_captions(90, length=12)
-    expected = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06)
-    real, calls = w2r.FastW2R.score, []
-
-    def dies(self, *args):
-        calls.append(1)
-        if len(calls) == limit:
-            raise KeyboardInterrupt
-        return real(self, *args)
-
-    monkeypatch.setattr(w2r.FastW2R, "score", dies)
-    limit = 8
+    options = {"parts": parts, "memory_mb": 0.06}
+    expected = score_matrices(scorer, pictures, tokens, **options)
+    blocks = sum(-(-11 // page.pictures) for page in planning.plan(sizes_of(scorer), tokens, 11, 0.06))
+    assert passes == {"w2r": blocks, "o2w": blocks}
+    passes.update(w2r=0, o2w=0)
+    passes.limit = 15  # in the eighth block
     with pytest.raises(KeyboardInterrupt):
-        score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
-    assert not (tmp_path / "s.npy").exists()
-    limit, before = -1, len(calls)
-    got = score_matrix(scorer, **pictures, captions=tokens, memory_mb=0.06, out=tmp_path / "s.npy")
-    np.testing.assert_array_equal(got, expected)
-    blocks = sum(
-        -(-11 // page.pictures) for page in planning.plan(FastScorer(scorer), ("w2r", "o2w"), tokens, 11, 6, 4, 0.06)
-    )
-    assert len(calls) - before == blocks - 7
+        score_matrices(scorer, pictures, tokens, out=tmp_path / "s.npy", **options)
+    assert not list(tmp_path.glob("*.npy"))
+    passes.limit = None
+    got = score_matrices(scorer, pictures, tokens, out=tmp_path / "s.npy", **options)
+    assert set(got) == set(expected)
+    for part in parts:
+        np.testing.assert_array_equal(got[part], expected[part])
+    assert passes == {"w2r": blocks + 1, "o2w": blocks}  # the interrupted block is all that W2R scored twice
 
 
-def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_blocks):
-    out, part = tmp_path / "killed.npy", tmp_path / "killed.npy.part"
-    environment = {**os.environ, "PYTHONPATH": str(project)}
+@pytest.mark.parametrize("parts", [("score",), PARTS])
+def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_blocks, parts):
+    out, whole = tmp_path / "killed.npy", tmp_path / "whole.npy"
+    left = [path.with_name(path.name + ".part") for path in (matrix.file_of(out, part) for part in parts)]
     child = subprocess.Popen(
-        [sys.executable, str(project / "tests" / "slow_scoring.py"), str(out)],
-        env=environment,
+        [sys.executable, str(project / "tests" / "slow_scoring.py"), str(out), *parts],
+        env={**os.environ, "PYTHONPATH": str(project)},
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not part.exists() or np.isnan(np.load(part)).mean() > 0.5:
+    while not all(path.exists() and np.isnan(np.load(path)).mean() <= 0.5 for path in left):
         assert child.poll() is None, child.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    left = np.isnan(np.load(part)).mean()
-    assert 0 < left <= 0.5
-    assert not out.exists()
+    assert all(0 < np.isnan(np.load(path)).mean() <= 0.5 for path in left)
+    assert not list(tmp_path.glob("*.npy"))
 
     block, done = matrix.Pictures.block, []
 
@@ -87,11 +125,17 @@ def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_
         return block(self, start, count)
 
     monkeypatch.setattr(matrix.Pictures, "block", counted)
-    score_in_blocks(out)
+    score_in_blocks(out, parts)
     resumed = len(done)
-    score_in_blocks(tmp_path / "whole.npy")
+    score_in_blocks(whole, parts)
     assert resumed < 0.6 * (len(done) - resumed)  # what was finished is not done again
-    assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    for part in parts:
+        assert matrix.file_of(out, part).read_bytes() == matrix.file_of(whole, part).read_bytes()
+
+
+def changed(pictures, **arrays):
+    """The same features with other arrays."""
+    return type(pictures)(**{**vars(pictures), **arrays})
 
 
 def another_third(objects):
@@ -101,40 +145,49 @@ def another_third(objects):
     return objects
 
 
-def test_check_of_a_file_refuses_what_scoring_would(tmp_path):
-    config, scorer = make()
-    pictures, out = make_pictures(config), tmp_path / "s.npy"
-    check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="x")
-    score_matrix(scorer, **pictures, captions=TREE_TOKENS, data="x", out=out)
-    check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="x")
-    with pytest.raises(UserError, match="holds other scores"):
-        check_score_file(out, scorer, **pictures, captions=TREE_TOKENS, data="y")
-
-
-def test_scores_of_something_else_are_not_touched(tmp_path):
+@pytest.mark.parametrize("part", ["score", "o2w"])
+def test_scores_of_something_else_are_not_touched(tmp_path, passes, part):
     config, scorer = make()
     pictures = make_pictures(config)
     out = tmp_path / "s.npy"
-    score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-    before = out.read_bytes()
-    other = {
-        "captions": {"captions": TREE_TOKENS[::-1].copy()},
-        "pictures": {"regions": pictures["regions"] + 1},
-        "one picture": {"objects": another_third(pictures["objects"])},
-        "data": {"data": "of another day"},
-        "part": {"part": "w2r"},
-    }
-    for change in other.values():
+    score_matrices(scorer, pictures, TREE_TOKENS, parts=[part], out=out, data="of today")
+    before = matrix.file_of(out, part).read_bytes()
+    same = {"features": pictures, "captions": TREE_TOKENS, "parts": [part], "out": out, "data": "of today"}
+    others = [
+        {"captions": TREE_TOKENS[::-1].copy()},
+        {"image_rows": np.arange(7)[::-1]},
+        {"features": changed(pictures, objects=another_third(pictures.objects))},
+        {"features": changed(pictures, valid=~pictures.valid)},
+        {"data": "of another day"},
+    ]
+    for other in others:
         with pytest.raises(UserError, match="holds other scores"):
-            score_matrix(scorer, **{**pictures, "captions": TREE_TOKENS, "out": out, **change})
+            score_matrices(scorer, **{**same, **other})
+    brighter = changed(pictures, regions=pictures.regions + 1)  # what O2W does not look at
+    if part == "o2w":
+        score_matrices(scorer, **{**same, "features": brighter})
+    else:
+        with pytest.raises(UserError, match="holds other scores"):
+            score_matrices(scorer, **{**same, "features": brighter})
     randomise(scorer, seed=5)
     with pytest.raises(UserError, match="holds other scores"):
-        score_matrix(scorer, **pictures, captions=TREE_TOKENS, out=out)
-    assert out.read_bytes() == before
+        score_matrices(scorer, **same)
+    assert matrix.file_of(out, part).read_bytes() == before
+    assert passes["o2w"] == 1
+
+
+def test_a_file_of_another_part_is_refused(tmp_path):
+    config, scorer = make("w2r")  # whose score is W2R's
+    pictures = make_pictures(config)
+    score_matrices(scorer, pictures, TREE_TOKENS, parts=["w2r"], out=tmp_path / "s.npy")
+    for ending in ("", ".json"):
+        (tmp_path / f"s.w2r.npy{ending}").replace(tmp_path / f"s.npy{ending}")
+    with pytest.raises(UserError, match="holds other scores"):
+        score(scorer, pictures, TREE_TOKENS, out=tmp_path / "s.npy")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     config, scorer = make()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out"):
-        score_matrix(scorer, **make_pictures(config), captions=TREE_TOKENS, out=tmp_path / "file" / "s.npy")
+        score(scorer, make_pictures(config), TREE_TOKENS, out=tmp_path / "file" / "s.npy")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures
+from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score, sizes_of
 
 from benchmarks.naive import NaiveScorer
 from bssan_tf.errors import UserError
-from bssan_tf.scoring import FastScorer, planning, score_matrices, score_matrix, two_stage
+from bssan_tf.scoring import FastScorer, planning, score_matrices, two_stage
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
 
@@ -50,15 +50,16 @@ class TestSameScoresAsKeras:
     def test_every_part(self, variant, name):
         config, scorer = make(variant, name)
         pictures, tokens = make_pictures(config), make_captions()
-        expected = NaiveScorer(scorer, **pictures).matrix(tokens)
-        got = score_matrices(scorer, **pictures, captions=tokens)
+        expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens)
+        got = score_matrices(scorer, pictures, tokens)
         assert set(got) == set(expected)
         for part, wanted in expected.items():
             assert wanted.std() > 1e-3
             np.testing.assert_allclose(got[part], wanted, atol=1e-5, err_msg=part)
             assert got[part].dtype == np.float32
-            alone = score_matrix(scorer, **pictures, captions=tokens, part=part)
-            np.testing.assert_array_equal(alone, got[part])
+            alone = score_matrices(scorer, pictures, tokens, parts=[part])
+            assert set(alone) == {part}
+            np.testing.assert_array_equal(alone[part], got[part])
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,8 @@ class TestSameScoresAsKeras:
 def test_any_sizes(sizes):
     config, scorer = make(**sizes)
     pictures, tokens = make_pictures(config, dtype=np.float16), make_captions(25, length=9)
-    expected = NaiveScorer(scorer, **pictures).matrix(tokens)["score"]
-    np.testing.assert_allclose(score_matrix(scorer, **pictures, captions=tokens), expected, atol=1e-5)
+    expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens)["score"]
+    np.testing.assert_allclose(score(scorer, pictures, tokens), expected, atol=1e-5)
 
 
 def test_table_1_sizes_agree_to_1e_4():
@@ -81,8 +82,8 @@ def test_table_1_sizes_agree_to_1e_4():
         if len(weight.shape) == 2:
             weight.assign(weight * 0.1)
     pictures, tokens = make_pictures(config, 3), make_captions(12, length=30)
-    expected = NaiveScorer(scorer, **pictures).matrix(tokens)
-    for part, got in score_matrices(scorer, **pictures, captions=tokens).items():
+    expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens)
+    for part, got in score_matrices(scorer, pictures, tokens).items():
         np.testing.assert_allclose(got, expected[part], atol=1e-4)
 
 
@@ -91,19 +92,19 @@ class TestBudget:
         return make_captions(90, length=12)
 
     def plan(self, scorer, memory_mb, pictures=11):
-        return planning.plan(FastScorer(scorer), ("w2r", "o2w"), self.tokens(), pictures, 6, 4, memory_mb)
+        return planning.plan(sizes_of(scorer), self.tokens(), pictures, memory_mb)
 
     def test_pages_and_blocks_change_nothing(self, small_blocks):
         config, scorer = make()
         pictures = make_pictures(config, 11)
-        expected = NaiveScorer(scorer, **pictures).matrix(self.tokens())["score"]
+        expected = NaiveScorer(scorer, **vars(pictures)).matrix(self.tokens())["score"]
         (page,) = self.plan(scorer, 100)
         assert page.pictures == 11
         paged = self.plan(scorer, 0.06)
         assert len(paged) > 2
         assert all(1 < page.pictures < 11 for page in paged)
         for memory_mb in (100, 0.06):
-            got = score_matrix(scorer, **pictures, captions=self.tokens(), memory_mb=memory_mb)
+            got = score(scorer, pictures, self.tokens(), memory_mb=memory_mb)
             np.testing.assert_allclose(got, expected, atol=1e-5)
 
     def test_pages_hold_each_caption_once(self, small_blocks):
@@ -116,7 +117,7 @@ class TestBudget:
 
     def test_features_of_a_block_are_small_whatever_the_budget(self):
         D = planning.BLOCK_BYTES // (4 * 5 * 10)  # ten pictures of D regions with M = 5 numbers
-        (page,) = planning.plan(FastScorer(make()[1]), ("w2r", "o2w"), self.tokens(), 100, D, 4, 2**16)
+        (page,) = planning.plan(sizes_of(make()[1], D), self.tokens(), 100, 2**16)
         assert page.pictures == 10
 
     def test_too_little_is_refused_with_what_is_enough(self, small_blocks):
@@ -129,26 +130,37 @@ def test_rows_of_a_larger_store():
     config, scorer = make()
     pictures, tokens = make_pictures(config, 9), make_captions(10, length=6)
     rows = np.array([7, 2, 3])
-    whole = score_matrix(scorer, **pictures, captions=tokens)
-    np.testing.assert_allclose(
-        score_matrix(scorer, **pictures, captions=tokens, image_rows=rows), whole[rows], atol=1e-5
-    )
+    whole = score(scorer, pictures, tokens)
+    np.testing.assert_allclose(score(scorer, pictures, tokens, rows), whole[rows], atol=1e-5)
 
 
 def test_nothing_to_score():
     config, scorer = make()
     pictures = make_pictures(config, 3)
-    assert score_matrix(scorer, **pictures, captions=np.zeros((0, 5), np.int32)).shape == (3, 0)
-    assert score_matrix(scorer, **pictures, captions=TREE_TOKENS, image_rows=np.zeros(0, int)).shape == (0, 6)
+    assert score(scorer, pictures, np.zeros((0, 5), np.int32)).shape == (3, 0)
+    assert score(scorer, pictures, TREE_TOKENS, np.zeros(0, int)).shape == (0, 6)
 
 
 def test_missing_features_and_parts_are_named():
     config, scorer = make("w2r")
     pictures = make_pictures(config)
     with pytest.raises(ValueError, match="regions: w2r needs them"):
-        score_matrix(scorer, None, pictures["objects"], TREE_TOKENS)
+        score(scorer, SimpleNamespace(regions=None), TREE_TOKENS)
     with pytest.raises(ValueError, match="only the parts w2r, score"):
-        score_matrix(scorer, pictures["regions"], None, TREE_TOKENS, part="o2w")
+        score_matrices(scorer, pictures, TREE_TOKENS, parts=["o2w", "score"])
+
+
+def test_only_what_is_needed_is_looked_at_and_objects_without_valid_are_all_real():
+    config, scorer = make("w2r")
+    pictures = make_pictures(config)
+    expected = score(scorer, pictures, TREE_TOKENS)
+    np.testing.assert_array_equal(score(scorer, SimpleNamespace(regions=pictures.regions), TREE_TOKENS), expected)
+    config, scorer = make("o2w")
+    objects, valid = pictures.objects, np.ones_like(pictures.valid)
+    found, expected = (
+        score(scorer, SimpleNamespace(objects=objects, valid=given), TREE_TOKENS) for given in (None, valid)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_scorer_loaded_from_a_file_scores_the_same(tmp_path):
@@ -156,18 +168,14 @@ def test_a_scorer_loaded_from_a_file_scores_the_same(tmp_path):
     pictures = make_pictures(config)
     scorer.save(tmp_path / "model.keras")
     loaded = tf.keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(
-        score_matrix(loaded, **pictures, captions=TREE_TOKENS),
-        score_matrix(scorer, **pictures, captions=TREE_TOKENS),
-        atol=1e-6,
-    )
+    np.testing.assert_allclose(score(loaded, pictures, TREE_TOKENS), score(scorer, pictures, TREE_TOKENS), atol=1e-6)
 
 
 def test_twice_gives_the_same_numbers():
     config, scorer = make()
     pictures, tokens = make_pictures(config), make_captions()
-    first = score_matrix(scorer, **pictures, captions=tokens)
-    np.testing.assert_array_equal(score_matrix(scorer, **pictures, captions=tokens), first)
+    first = score(scorer, pictures, tokens)
+    np.testing.assert_array_equal(score(scorer, pictures, tokens), first)
 
 
 class TestTwoStages:
@@ -203,9 +211,9 @@ class TestTwoStages:
 
     def test_sides_are_kept_only_where_they_fit(self, small_blocks, monkeypatch):
         config, scorer = make("o2w")
-        fast, features, tokens = FastScorer(scorer), SimpleNamespace(**make_pictures(config, 40)), make_captions(40)
+        fast, features, tokens = FastScorer(scorer), make_pictures(config, 40), make_captions(40)
         calls = []
-        for name in ("prepare", "prepare_objects"):
+        for name in ("prepare", "prepare_pictures"):
             real = getattr(fast.o2w, name)
             monkeypatch.setattr(
                 fast.o2w, name, lambda *given, real=real, name=name: calls.append((name, given[0])) or real(*given)
@@ -216,37 +224,42 @@ class TestTwoStages:
             search.rank(*query)
             del calls[:]
             search.rank(*query)
-            own = [len(given.captions if name == "prepare" else given) for called, given in calls if called == name]
+            own = [
+                len(given.captions if name == "prepare" else given["objects"])
+                for called, given in calls
+                if called == name
+            ]
             return max(own, default=0)
 
         P = features.objects.shape[1]
-        by_text = {"name": "prepare_objects"}
+        by_text = {"name": "prepare_pictures"}
         need = 40 * fast.o2w.side_bytes(P) / 2**20
-        some = (fast.o2w.fixed_bytes(PrefixTree(tokens[:1])) + 20 * fast.o2w.bytes_per_picture(P)) / 2**20
+        tree = PrefixTree(tokens[:1])
+        some = (fast.o2w.fixed_bytes(tree, P) + 20 * fast.o2w.bytes_per_picture(tree, P)) / 2**20
         assert largest(two_stage.PictureSearch(fast, features, range(40), keep_mb=need), tokens[:1], **by_text) == 0
         for keep in (0, 0.99 * need):
             search = two_stage.PictureSearch(fast, features, range(40), memory_mb=some, keep_mb=keep)
             assert 0 < largest(search, tokens[:1], **by_text) < 40
         by_picture = {"name": "prepare"}
-        need, fixed = fast.o2w.text_bytes(PrefixTree(tokens)) / 2**20, fast.o2w.fixed_bytes(PrefixTree(tokens)) / 2**20
+        tree = PrefixTree(tokens)
+        need, fixed = fast.o2w.text_bytes(tree) / 2**20, fast.o2w.fixed_bytes(tree, P) / 2**20
         assert largest(two_stage.CaptionSearch(fast, tokens, keep_mb=need), features, 0, **by_picture) == 0
         for keep in (0, 0.99 * need):
-            search = two_stage.CaptionSearch(fast, tokens, memory_mb=fixed + 0.5 * need, keep_mb=keep)
+            search = two_stage.CaptionSearch(fast, tokens, memory_mb=fixed - 0.5 * need, keep_mb=keep)
             assert 0 < largest(search, features, 0, **by_picture) < 38
 
     def test_the_plan_knows_the_length_of_captions(self):
         o2w = FastScorer(make("o2w")[1]).o2w
         short, long = (PrefixTree(np.full((1, length), 3, np.int32)) for length in (10, 60))
-        assert o2w.fixed_bytes(long) > 3 * o2w.fixed_bytes(short)
+        assert o2w.fixed_bytes(long, 4) > 3 * o2w.fixed_bytes(short, 4)
 
     @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])
     @pytest.mark.parametrize("memory", [{"memory_mb": 0.06}, {"keep_mb": 1}])
     def test_with_a_model_both_directions_agree_with_the_matrix(self, variant, memory, small_blocks):
         config, scorer = make(variant)
-        pictures, tokens = make_pictures(config, 40), make_captions(9, length=6)
-        fast, features = FastScorer(scorer), SimpleNamespace(**pictures)
+        features, tokens, fast = make_pictures(config, 40), make_captions(9, length=6), FastScorer(scorer)
         rows = np.random.default_rng(0).permutation(40)[:33]
-        parts = score_matrices(fast, **pictures, captions=tokens)
+        parts = score_matrices(fast, features, tokens)
         first = parts.get("o2w", parts["score"])
 
         def check(ranking, first, full, kept):

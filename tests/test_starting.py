@@ -87,9 +87,7 @@ def test_the_bilinear_score_is_the_cca_s_and_rules_at_the_start(corpus, data):
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
     starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
     features, rows = data.features, split.image_rows
-    scores = score_matrices(
-        model.scorer, features.regions, features.objects, tokens, valid=features.valid, image_rows=rows
-    )
+    scores = score_matrices(model.scorer, features, tokens, rows)
     cca = fit_cca(features.regions, rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False)
     expected = cca.score_matrix(features.regions, rows, tokens)
     assert np.corrcoef(scores["w2r"].ravel(), expected.ravel())[0, 1] > 0.8  # all regions count the same
@@ -241,9 +239,7 @@ def test_objects_in_context_start_by_looking_for_what_is_their_own(corpus, data)
     assert not W[-M:].any()
     assert np.abs(W[:-M]).max() > 0
     assert np.abs(A[-M:]).max() > 0
-    scores = score_matrices(
-        model.scorer, context.regions, context.objects, tokens, valid=context.valid, image_rows=split.image_rows
-    )
+    scores = score_matrices(model.scorer, context, tokens, split.image_rows)
     cca = fit_cca(
         context.objects, split.image_rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False
     )

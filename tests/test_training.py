@@ -18,7 +18,7 @@ import train
 from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
 from bssan_tf.metrics import chance_rsum
 from bssan_tf.runs.folder import RunFolder
@@ -205,7 +205,7 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, co
 
     def both():
         with expected(run):
-            evaluate(run, data_flags=flags, progress=False)
+            evaluate(run, Request(), flags, progress=False)
         with expected(run):
             return search(run, "a dog", data_flags=flags, progress=False)
 

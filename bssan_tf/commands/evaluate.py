@@ -59,21 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
 
         value, text = point_at_photos(run, options.pointing, flags, progress)
     else:
-        from bssan_tf.evaluation.retrieval import evaluate
+        from bssan_tf.evaluation.retrieval import Request, evaluate
 
-        value, text = evaluate(
-            run,
-            options.split or "test",
-            options.captions_per_image,
-            options.sample,
-            options.protocol or "full",
-            options.baseline,
-            bool(options.parts),
-            flags,
-            options.memory,
-            options.out,
-            progress,
-        )
+        names = {name: name for name in RETRIEVAL_ONLY if name != "sample"}
+        names |= {"images": "sample", "memory_mb": "memory"}
+        asked = {field: value for field, name in names.items() if (value := getattr(options, name)) is not None}
+        value, text = evaluate(run, Request(**asked), flags, progress)
     print(text)
     if options.json:
         write_report(options.json, value)

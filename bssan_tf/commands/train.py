@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     from bssan_tf.evaluation.report import text_table
 
     title = f"{run.name}, epoch {metrics['best_epoch']}"
-    print(text_table(metrics, title, metrics["corpus"], "val", beside_paper=False))
+    print(text_table({**metrics, "run": title}, beside_paper=False))
     print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
     print(f"evaluate:   python evaluate.py {run.path}")
     print(f'look:       python visualize.py PHOTO "CAPTION" --run {run.path}')

@@ -49,7 +49,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     inputs = {**vars(features), "tokens": tokens}
     outputs = {name: value[0] for name, value in _score(model.scorer, inputs).items()}
     # the numbers are evaluate.py's; the graph is asked for α and β
-    matrices = score_matrices(model.scorer, captions=tokens, **vars(features))
+    matrices = score_matrices(model.scorer, features, tokens)
     scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
     _draw(picture.pixels, known, {**outputs, **scores}, objects, out)

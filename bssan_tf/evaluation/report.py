@@ -8,6 +8,7 @@ from the paper's is said below the table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.errors import UserError
@@ -35,8 +36,6 @@ PAPER_TABLES = {
         },
     ),
 }
-PAPER_IMAGES = 1000  # in the test split of either
-PAPER_GLOVE = 300  # numbers of a word's vector
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
 _PROTOCOLS = {
     "1k": "the first 1,000 images",
@@ -51,91 +50,81 @@ def paper_report(values: Sequence[float]) -> dict:
     return {"i2t": i2t, "t2i": t2i, "rsum": sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS)}
 
 
-def differences(
-    *,
-    corpus: str,
-    split: str,
-    split_lists: str,
-    official: bool,
-    images: int,
-    unreadable: int,
-    captions_per_image: int | None,
-    backbone: str | None,
-    objects: str | None,
-    E_glove: int,
-    E_trained: int,
-) -> tuple[str, ...]:
-    """Every way in which a measurement's setting differs from the paper's, one phrase each.
+@dataclass(frozen=True)
+class Setting:
+    """What a measurement depends on; the defaults are the paper's.
 
-    Args:
+    Attributes:
         corpus: name of the data set.
         split: "train", "val" or "test".
         split_lists: `Corpus.split_lists`.
         official: whether the data set is whole, `Corpus.official`.
-        images: how many are ranked against each other; the paper's test splits have 1,000.
+        images: how many are ranked against each other.
         unreadable: how many images of the split were left out because they can't be read.
         captions_per_image: how many captions of each image were scored, None for all.
-        backbone: what the regions come from, None where the model has none; the paper's is "vgg19".
-        objects: what the objects come from, None where the model has none; the paper's is "faster_rcnn".
-        E_glove, E_trained: numbers of a word's vector from GloVe and learned; the paper's are 300 and 0.
+        regions, objects: what the features come from, None where the model has none.
+        E_glove, E_trained: dimensions of a word's vector from GloVe and learned.
     """
-    found = []
-    if split != "test":
-        found.append(f"images of the {split} split; the paper's are of test")
-    if not official:
+
+    corpus: str
+    split: str = "test"
+    split_lists: str = "official"
+    official: bool = True
+    images: int = 1000
+    unreadable: int = 0
+    captions_per_image: int | None = None
+    regions: str | None = "vgg19"
+    objects: str | None = "faster_rcnn"
+    E_glove: int = 300
+    E_trained: int = 0
+
+
+def differences(ours: Setting) -> tuple[str, ...]:
+    """Every way in which a measurement's setting differs from the paper's, one phrase each."""
+    paper, found = Setting(ours.corpus), []
+    if ours.split != paper.split:
+        found.append(f"images of the {ours.split} split; the paper's are of test")
+    if not ours.official:
         found.append("only a part of the data set")
-    if split_lists != "official":
-        found.append(f"split lists: {split_lists}, not the paper's")
-    elif corpus == "coco":
+    if ours.split_lists != paper.split_lists:
+        found.append(f"split lists: {ours.split_lists}, not the paper's")
+    elif ours.corpus == "coco":
         found.append("the paper does not say which 1,000 images of val2014 are its test split")
-    if images != PAPER_IMAGES:
-        easier = "fewer are easier" if images < PAPER_IMAGES else "more are harder"
-        found.append(f"{images:,} images ranked against each other; the paper's are {PAPER_IMAGES:,} ({easier})")
-    if unreadable:
-        found.append(f"{unreadable:,} unreadable image(s) of the split left out")
-    if captions_per_image is not None:
-        found.append(f"{captions_per_image} caption(s) an image; the paper scores all five")
-    if backbone not in ("vgg19", None):
-        found.append(f"regions of {backbone}; the paper's are of VGG-19 conv5_4")
-    if objects not in ("faster_rcnn", None):
-        found.append(f"objects of {objects}; the paper's are Faster R-CNN's fc7")
-    if (E_glove, E_trained) != (PAPER_GLOVE, 0):
-        parts = [f"{E_glove}-d GloVe"] * bool(E_glove) + [f"{E_trained} learned numbers"] * bool(E_trained)
-        found.append(f"word vectors of {' and '.join(parts)}; the paper's are {PAPER_GLOVE}-d GloVe")
+    if ours.images != paper.images:
+        easier = "fewer are easier" if ours.images < paper.images else "more are harder"
+        found.append(f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,} ({easier})")
+    if ours.unreadable:
+        found.append(f"{ours.unreadable:,} unreadable image(s) of the split left out")
+    if ours.captions_per_image is not None:
+        found.append(f"{ours.captions_per_image} caption(s) an image; the paper scores all five")
+    if ours.regions not in (paper.regions, None):
+        found.append(f"regions of {ours.regions}; the paper's are of VGG-19 conv5_4")
+    if ours.objects not in (paper.objects, None):
+        found.append(f"objects of {ours.objects}; the paper's are Faster R-CNN's fc7")
+    if (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained):
+        sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned numbers"))
+        vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
+        found.append(f"word vectors of {vectors}; the paper's are {paper.E_glove}-d GloVe")
     return tuple(found)
 
 
-def text_table(
-    report: Mapping,
-    name: str,
-    corpus: str,
-    split: str,
-    baselines: Mapping[str, Mapping] | None = None,
-    differs: Sequence[str] = (),
-    beside_paper: bool = True,
-    parts: Mapping[str, Mapping] | None = None,
-) -> str:
+def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool = True) -> str:
     """The retrieval table: our row, its parts', the baselines', and the paper's where the corpus is one of its two.
 
     Args:
-        report: of `metrics.retrieval_report` or `metrics.protocol_reports`.
-        name: what our row is called, e.g. the run's name.
-        corpus: data set, chooses the paper's table.
-        split: named in the heading.
-        baselines: further rows of our own measurement, name -> report.
+        value: of `report_json`.
         differs: what `differences` found; said below the table if the paper's rows are shown.
         beside_paper: False leaves the paper's rows out.
-        parts: W2R and O2W of our row alone, name -> report.
     """
-    others = {**(parts or {}), **(baselines or {})}
-    rows = [(name, report), *((key.replace("_", " ").upper(), value) for key, value in others.items())]
-    title, printed = PAPER_TABLES.get(corpus if beside_paper else None, (None, {}))
+    others = {**value.get("parts", {}), **value.get("baselines", {})}
+    rows = [(value["run"], value), *((key.replace("_", " ").upper(), row) for key, row in others.items())]
+    title, printed = PAPER_TABLES.get(value["corpus"] if beside_paper else None, (None, {}))
     width = max(24, *(len(key) + 2 for key, _ in rows))
-    ours = [_row(key, value, width) for key, value in rows]
+    ours = [_row(key, row, width) for key, row in rows]
     half = 3 * 7 + 8
     rule = "-" * len(ours[0])
     lines = [
-        _heading(report, corpus, split),
+        _heading(value),
         f"{'':{width}}{'image to text':^{half}}  {'text to image':^{half}}",
         f"{'':{width}}" + "  ".join(["".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"] * 2) + f"{'rsum':>8}",
         rule,
@@ -168,7 +157,7 @@ def pointing_lines(pointing: Mapping) -> str:
 def photo_pointing_text(value: Mapping) -> str:
     """What `coco_pointing.point_at_photos` found, as tables of W2R and O2W."""
     unknown = f"; {value['n_unknown']:,} naming words that the run does not know are not counted"
-    lines = [_heading(value, value["corpus"], value["split"]) + unknown]
+    lines = [_heading(value) + unknown]
     for key, title, cases in (
         ("w2r", "W2R: attention of a word that names a class peaks inside a box of that class", "all words"),
         ("o2w", "O2W: attention of an object (IoU >= 0.5) peaks at a word that names its class", "all objects"),
@@ -211,11 +200,17 @@ def report_json(
     parts: Mapping[str, Mapping] | None = None,
     baselines: Mapping[str, Mapping] | None = None,
 ) -> dict:
-    """The report as one JSON value: the keys of `metrics`, "run", "corpus", "split", and "pointing", "parts" (W2R and
-    O2W alone) and "baselines" where given. Pointing is in percent, like the recalls."""
-    value = {**report}
-    if pointing is not None:
-        value["pointing"] = dict(pointing)
+    """The report as one JSON value, from which `text_table` is made.
+
+    Args:
+        report: of `metrics.mean_report`.
+        run: what its row is called.
+        corpus, split: data set, which chooses the paper's table, and its part.
+        pointing: of `pointing.pointing`, in percent, like the recalls.
+        parts: W2R and O2W alone, name -> report.
+        baselines: further rows of our own measurement, name -> report.
+    """
+    value = {**report, **({"pointing": dict(pointing)} if pointing is not None else {})}
     value |= {"run": run, "corpus": corpus, "split": split}
     for key, rows in (("parts", parts), ("baselines", baselines)):
         if rows:
@@ -235,10 +230,10 @@ def write_report(path: Path, value: Mapping) -> None:
         raise UserError(f"--json {path}: can't be written ({error.strerror}); name another file") from error
 
 
-def _heading(report: Mapping, corpus: str, split: str) -> str:
-    counts = f"{report['n_images']:,} images, {report['n_captions']:,} captions"
-    protocol = _PROTOCOLS.get(report.get("protocol"))
-    return f"{corpus}, {split}: {counts}" + (f" ({protocol})" if protocol else "")
+def _heading(value: Mapping) -> str:
+    counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
+    protocol = _PROTOCOLS.get(value.get("protocol"))
+    return f"{value['corpus']}, {value['split']}: {counts}" + (f" ({protocol})" if protocol else "")
 
 
 def _row(name: str, report: Mapping, width: int) -> str:

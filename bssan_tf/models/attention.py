@@ -42,7 +42,7 @@ def attended(alpha, regions):
     return tf.ensure_shape(u, (regions.shape[0], *alpha.shape[1:3], regions.shape[-1]))  # what reshape does not see
 
 
-class _Attention(tf.keras.layers.Layer):
+class Attention(tf.keras.layers.Layer):
     """What both attentions share: W, b, the softmax and Eq. 8.
 
     Args:
@@ -89,7 +89,7 @@ class _Attention(tf.keras.layers.Layer):
 
 
 @register
-class WordToRegionAttention(_Attention):
+class WordToRegionAttention(Attention):
     """W2R attention: which regions each word looks at (Eq. 1-4, 8).
 
     Call arguments (a list):
@@ -121,7 +121,7 @@ class WordToRegionAttention(_Attention):
 
 
 @register
-class ObjectToWordAttention(_Attention):
+class ObjectToWordAttention(Attention):
     """O2W attention: which words each object looks at (Eq. 8-12).
 
     Call arguments (a list):

@@ -5,6 +5,7 @@ Extraction happens here, on first use; later calls open what the cache holds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -36,6 +37,24 @@ class Data:
     def split(self, name: str) -> Split:
         """A split without the pictures that could not be read; UserError if there is no such split."""
         return self.corpus.split(name).without_rows(self.features.bad_rows)
+
+    @functools.cached_property
+    def fingerprint(self) -> dict:
+        """What a run's numbers depend on: captions, splits and features, as JSON values; not where they lie."""
+        from bssan_tf.features.imported import content_sha256
+
+        corpus, features = self.corpus, self.features
+        said = "\n".join(f"{corpus.image_ids[i]}\t{text}" for i, text in zip(corpus.image_of_caption, corpus.captions))
+        splits = {name: [corpus.image_ids[i] for i in rows] for name, rows in corpus.splits.items()}
+        arrays = {name: getattr(features, name) for name in ("regions", "objects")}
+        files = features.manifest.get("files", {})
+        return {
+            "captions_sha256": hashlib.sha256(said.encode()).hexdigest(),
+            "splits_sha256": hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest(),
+            "shapes": {name: list(array.shape) for name, array in arrays.items() if array is not None},
+            **{key: features.manifest.get(key) for key in FEATURE_KEYS},
+            "imported_sha256": {name: content_sha256(path) for name, path in files.items() if path},
+        }
 
 
 def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus], None] | None = None) -> Data:
@@ -89,7 +108,7 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
                 f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}; "
                 "give the features that it was trained with"
             )
-    run.require_same_data(fingerprint(data))
+    run.require_same_data(data.fingerprint)
     return data
 
 
@@ -103,24 +122,6 @@ def _corpus(data: DataConfig, progress: bool) -> Corpus:
         need_images=not (data.import_regions or data.import_objects),
         progress=progress,
     )
-
-
-def fingerprint(data: Data) -> dict:
-    """What a run's numbers depend on of its data: captions, splits and features, as JSON values; not where they lie."""
-    from bssan_tf.features.imported import content_sha256
-
-    corpus, features = data.corpus, data.features
-    said = "\n".join(f"{corpus.image_ids[i]}\t{text}" for i, text in zip(corpus.image_of_caption, corpus.captions))
-    splits = {name: [corpus.image_ids[i] for i in rows] for name, rows in corpus.splits.items()}
-    arrays = {name: getattr(features, name) for name in ("regions", "objects")}
-    files = features.manifest.get("files", {})
-    return {
-        "captions_sha256": hashlib.sha256(said.encode()).hexdigest(),
-        "splits_sha256": hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest(),
-        "shapes": {name: list(array.shape) for name, array in arrays.items() if array is not None},
-        **{key: features.manifest.get(key) for key in FEATURE_KEYS},
-        "imported_sha256": {name: content_sha256(path) for name, path in files.items() if path},
-    }
 
 
 def build_extractor(data: DataConfig):

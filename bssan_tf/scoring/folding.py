@@ -1,52 +1,91 @@
-"""Parts of the network for inference: MLPs with BatchNorm folded into the Dense layer before it, scaled features."""
+"""What both networks share for inference: attention, fusion, bilinear score, MLP with BatchNorm folded into Dense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.models.attention import Attention, energies, learned_weights
+from bssan_tf.models.improved.attention import COSINE_SCALE
+from bssan_tf.models.improved.bilinear import BilinearScore, unit
+from bssan_tf.models.improved.norms import FeatureNorm
 from bssan_tf.scoring.tracing import traced
 
 Dense = tuple[tf.Tensor, tf.Tensor]  # kernel (F, n), bias (n,)
-Bilinear = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # s (), weights (F,) or () of queries and of what they attend to
 
 
-def traced_norm(layer: tf.keras.layers.Layer) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A FeatureNorm as a graph of its own: float16 or float32 (..., M), as stored -> float32.
+class Bilinear(NamedTuple):
+    """A BilinearScore: its factor s (), and the gains of queries and of what they attend to, (F,) or ()."""
 
-    In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
-    """
-    return traced(lambda features: layer(tf.cast(features, tf.float32)))
+    factor: tf.Tensor
+    query_gain: tf.Tensor
+    attended_gain: tf.Tensor
 
 
-def folded_mlp(network: tf.keras.Model, name: str) -> list[Dense]:
-    """Kernels and biases of the MLP `name` of a network, the same function with one layer for each Dense.
+class FoldedNetwork:
+    """The weights that W2R and O2W have alike; they are read when it is made.
 
     Args:
-        network: holds `{name}_dense1`, `{name}_norm1`, ... `{name}_out`, as `models.w2r.mlp` names them.
+        network: the model `w2r` or `o2w` of a scorer.
+
+    Attributes:
+        norm: the FeatureNorm, float16 or float32 (..., F), as stored -> float32.
+        W, cosine: float weights of the attention, and whether its products are cosines.
+        softmax: b and sharpness (or None) of the attention, as `weights_of` takes them.
+        A, B: float, maps of the fusion, or None.
+        F: size of the fusion, 0 without one.
+        mlp: its layers.
+        bilinear: its BilinearScore, or None.
     """
-    layers, names = [], {layer.name for layer in network.layers}
-    i = 1
-    while f"{name}_dense{i}" in names:
-        kernel, bias = network.get_layer(f"{name}_dense{i}").get_weights()
-        norm = network.get_layer(f"{name}_norm{i}")
-        gamma, beta, mean, variance = norm.get_weights()
-        factor = gamma / np.sqrt(variance + norm.epsilon)
-        layers.append((tf.constant(kernel * factor), tf.constant((bias - mean) * factor + beta)))
-        i += 1
-    kernel, bias = network.get_layer(f"{name}_out").get_weights()
-    return [*layers, (tf.constant(kernel), tf.constant(bias))]
+
+    def __init__(self, network: tf.keras.Model):
+        attention, norm = _layer(network, Attention), _layer(network, FeatureNorm) or FeatureNorm()
+        # In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
+        self.norm = traced(lambda features: norm(tf.cast(features, tf.float32)))
+        self.W, self.cosine = tf.constant(attention.W.numpy()), getattr(attention, "cosine", False)
+        sharpness = tf.constant(attention.sharpness.numpy()) if getattr(attention, "scale", 0.0) else None
+        self.softmax = (tf.constant(attention.b.numpy()), sharpness)
+        fusion = [layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))]
+        self.A, self.B = (tf.constant(layer.get_weights()[0]) for layer in fusion) if fusion else (None, None)
+        self.F = self.B.shape[1] if fusion else 0
+        self.mlp = _folded_mlp(_layer(network, tf.keras.Model))
+        bilinear = _layer(network, BilinearScore)
+        self.bilinear = bilinear and _bilinear(bilinear)
+
+    def scaled(self, queries: tf.Tensor) -> tf.Tensor:
+        """Queries of the attention, of a fixed length where products are cosines."""
+        return COSINE_SCALE * unit(queries) if self.cosine else queries
 
 
-def bilinear_weights(network: tf.keras.Model, name: str) -> Bilinear | None:
-    """Factor s and weights of the lengths of a network's BilinearScore, or None where it has none."""
-    if name not in {layer.name for layer in network.layers}:
-        return None
-    layer = network.get_layer(name)
+def _layer(network: tf.keras.Model, kind: type) -> tf.keras.layers.Layer | None:
+    """The only layer of a kind, or None."""
+    return next((layer for layer in network.layers if isinstance(layer, kind)), None)
+
+
+def _folded_mlp(mlp: tf.keras.Model) -> list[Dense]:
+    """The MLP of `models.blocks.mlp`, the same function with one layer for each Dense and its BatchNorm."""
+    folded = []
+    for layer in mlp.layers:
+        if isinstance(layer, tf.keras.layers.Dense):
+            folded.append(tuple(layer.get_weights()))
+        elif isinstance(layer, tf.keras.layers.BatchNormalization):
+            (kernel, bias), (gamma, beta, mean, variance) = folded[-1], layer.get_weights()
+            factor = gamma / np.sqrt(variance + layer.epsilon)
+            folded[-1] = kernel * factor, (bias - mean) * factor + beta
+    return [(tf.constant(kernel), tf.constant(bias)) for kernel, bias in folded]
+
+
+def weights_of(products: tf.Tensor, b: tf.Tensor, sharpness: tf.Tensor | None) -> tf.Tensor:
+    """The attention's weights from its products float (..., N_k), all keys real (Eq. 1, 9)."""
+    e = energies(products, b)
+    return learned_weights(e if sharpness is None else e * sharpness)
+
+
+def _bilinear(layer: tf.keras.layers.Layer) -> Bilinear:
     gains = (layer.query_gain.numpy(), layer.attended_gain.numpy()) if layer.weighted else (1.0, 1.0)
-    return tf.exp(tf.constant(layer.log_scale.numpy())), *(tf.constant(gain) for gain in gains)
+    return Bilinear(tf.exp(tf.constant(layer.log_scale.numpy())), *(tf.constant(gain) for gain in gains))
 
 
 def apply_mlp(features: tf.Tensor, layers: list[Dense]) -> tf.Tensor:

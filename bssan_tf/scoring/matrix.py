@@ -1,11 +1,12 @@
 """The matching score MS of every picture with every caption (Eq. 19), exactly, within a memory budget.
 
-Pictures are read from memory-mapped arrays one block at a time; a matrix in a file is resumable.
+In: a scorer, features, captions as token ids. Out: a matrix for each part that is asked for, all from one pass.
+Pictures are read from memory-mapped arrays one block at a time; matrices in files are resumable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,133 +14,105 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bssan_tf.scoring.o2w import FastO2W
 from bssan_tf.scoring.planning import MEMORY_MB, Page, plan
-from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.score_file import ScoreFile
 from bssan_tf.scoring.scorer import FastScorer
+from bssan_tf.scoring.w2r import FastW2R
 
 IDENTITY_PICTURES = 64  # whose features tell a score file's features from others
 
 
-def score_matrix(
+def score_matrices(
     scorer: tf.keras.Model | FastScorer,
-    regions: np.ndarray | None,
-    objects: np.ndarray | None,
+    features,
     captions: np.ndarray,
-    *,
-    valid: np.ndarray | None = None,
     image_rows: np.ndarray | None = None,
-    part: str = "score",
+    *,
+    parts: Sequence[str] | None = None,
     memory_mb: float = MEMORY_MB,
     out: str | Path | None = None,
     data: str = "",
     progress: bool = False,
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     """Score every picture with every caption, attention learned for every pair (decision 4).
 
     Args:
-        scorer: `Bssan.scorer`.
-        regions: float16 or float32 (N, D, M), memory-mapped or not; None if the variant needs none.
-        objects: float16 or float32 (N, P, Q), likewise.
+        scorer: `Bssan.scorer`, or the `FastScorer` of one.
+        features: has what the parts need, memory-mapped or not, as the feature store's `Features`: `regions` float16
+            or float32 (N, D, M), `objects` likewise (N, P, Q), `valid` bool (N, P), False at padded objects, or None
+            where all are real.
         captions: int32 (N_c, L), token ids, zero-padded on the right.
-        valid: bool (N, P), False at padded objects; None: all are real.
-        image_rows: int (N_i,), rows of the arrays to score; None: all of them.
-        part: `score`, or `w2r` or `o2w` alone.
-        memory_mb: budget in MiB for all but the matrix and the model; sets the block sizes.
-        out: a .npy file to write the matrix to, block by block. An interrupted call goes on where it was.
+        image_rows: int (N_i,), rows of the features to score; None: all of them.
+        parts: of `w2r`, `o2w` and `score`, their sum; None: all that the scorer has.
+        memory_mb: budget in MiB for all but the matrices and the model; sets the block sizes.
+        out: a .npy file to write `score` to, block by block; other parts lie beside it, see `file_of`. An interrupted
+            call goes on where it was.
         data: what the features are of, for `out`: scores of other data are refused.
         progress: show a bar with pairs per second and the time left.
 
     Returns:
-        float32 (N_i, N_c); memory-mapped if `out` is given.
+        The matrix of each part, float32 (N_i, N_c); memory-mapped if `out` is given.
 
     Raises:
-        UserError: a budget that is too small; `out` holds other scores.
+        UserError: a budget that is too small; `out` holds other scores or can't be written.
         ValueError: a part that the scorer does not have, or features that it needs are None.
     """
     fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
-    pictures = Pictures.of(fast, fast.needed((part,)), regions, objects, valid, image_rows)
+    parts = parts or fast.parts
+    pictures = Pictures.of(fast.networks(parts), features, image_rows)
+    shape = (len(pictures.rows), len(captions))
     if out is None:
-        matrix = np.empty((len(pictures.rows), len(captions)), np.float32)
-        _fill({part: matrix}, fast, pictures, captions, memory_mb, progress)
-        return matrix
-    file = _open_file(out, fast, pictures, captions, part, data)
-    if not file.finished:
-        _fill({part: file.matrix}, fast, pictures, captions, memory_mb, progress, skip=file.has)
-        file.finish()
-    return file.matrix
+        matrices = {part: np.empty(shape, np.float32) for part in parts}
+        _fill(matrices, fast, pictures, captions, memory_mb, progress)
+        return matrices
+    files, weights = {}, fast.digest()
+    for part in parts:
+        seen = Pictures.of(fast.networks([part]), features, image_rows).identity()
+        files[part] = ScoreFile(file_of(out, part), shape, [part, weights, data, captions, *seen])
+    if begun := {part: file for part, file in files.items() if not file.finished}:
+        matrices = {part: file.matrix for part, file in begun.items()}
+
+        def done(rows: slice, columns: np.ndarray) -> bool:
+            return all(file.has(rows, columns) for file in begun.values())
+
+        _fill(matrices, fast, pictures, captions, memory_mb, progress, done)
+        for file in begun.values():
+            file.finish()
+    return {part: file.matrix for part, file in files.items()}
 
 
-def check_score_file(
-    out: str | Path,
-    scorer: tf.keras.Model | FastScorer,
-    regions: np.ndarray | None,
-    objects: np.ndarray | None,
-    captions: np.ndarray,
-    *,
-    valid: np.ndarray | None = None,
-    image_rows: np.ndarray | None = None,
-    data: str = "",
-) -> None:
-    """Begin the file of `score_matrix`'s `out`, or raise the UserError that it would raise, before anything slow."""
-    fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
-    pictures = Pictures.of(fast, fast.needed(("score",)), regions, objects, valid, image_rows)
-    _open_file(out, fast, pictures, captions, "score", data)
-
-
-def _open_file(out, fast: FastScorer, pictures: Pictures, captions: np.ndarray, part: str, data: str) -> ScoreFile:
-    identity = [part, fast.digest(), data, captions, *pictures.identity()]
-    return ScoreFile(out, (len(pictures.rows), len(captions)), identity)
-
-
-def score_matrices(
-    scorer: tf.keras.Model | FastScorer,
-    regions: np.ndarray | None,
-    objects: np.ndarray | None,
-    captions: np.ndarray,
-    *,
-    valid: np.ndarray | None = None,
-    image_rows: np.ndarray | None = None,
-    memory_mb: float = MEMORY_MB,
-    progress: bool = False,
-) -> dict[str, np.ndarray]:
-    """All parts of `score_matrix` in one pass: `w2r` and `o2w` as the variant has them, and `score`."""
-    fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
-    pictures = Pictures.of(fast, fast.needed(fast.parts), regions, objects, valid, image_rows)
-    matrices = {part: np.empty((len(pictures.rows), len(captions)), np.float32) for part in fast.parts}
-    _fill(matrices, fast, pictures, captions, memory_mb, progress)
-    return matrices
+def file_of(out: str | Path, part: str) -> Path:
+    """The file of a part: FILE.npy of `score`, FILE.w2r.npy and FILE.o2w.npy beside it."""
+    out = Path(out)
+    return out if part == "score" else out.with_name(f"{out.stem}.{part}{out.suffix}")
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The features that some networks look at, and which rows of them.
+    """What some networks look at, and which rows of it.
 
     Attributes:
+        networks: `w2r` and `o2w`, those that look.
         arrays: `regions`, `objects`, `valid`, those that are needed.
         rows: int (N_i,).
-        networks: `w2r`, `o2w`.
     """
 
-    arrays: dict[str, np.ndarray]
+    networks: Mapping[str, FastW2R | FastO2W]
+    arrays: Mapping[str, np.ndarray]
     rows: np.ndarray
-    networks: tuple[str, ...]
 
     @classmethod
-    def of(cls, fast, networks, regions, objects, valid, image_rows) -> Pictures:
-        """Check and keep what `networks` need; ValueError where it is missing."""
-        if not networks:
-            raise ValueError(f"this scorer has only the parts {', '.join(fast.parts)}")
-        arrays = {}
-        for network, name, array in (("w2r", "regions", regions), ("o2w", "objects", objects)):
-            if network in networks:
-                if array is None:
-                    raise ValueError(f"{name}: {network} needs them")
-                arrays[name] = array
-        if "o2w" in networks:
-            arrays["valid"] = np.ones(objects.shape[:2], bool) if valid is None else valid
+    def of(cls, networks: Mapping[str, FastW2R | FastO2W], features, image_rows: np.ndarray | None) -> Pictures:
+        """What `networks` need of the features; ValueError where it is missing. Arguments as `score_matrices`."""
+        arrays = {name: getattr(features, name) for network in networks.values() for name in network.arrays}
+        for key, network in networks.items():
+            if arrays[network.arrays[0]] is None:
+                raise ValueError(f"{network.arrays[0]}: {key} needs them")
+        if arrays.get("valid", ...) is None:
+            arrays["valid"] = np.ones(arrays["objects"].shape[:2], bool)
         rows = np.arange(len(next(iter(arrays.values())))) if image_rows is None else np.asarray(image_rows)
-        return cls(arrays, rows, networks)
+        return cls(networks, arrays, rows)
 
     def block(self, start: int, count: int) -> dict[str, tf.Tensor]:
         """Features of pictures start ... start + count - 1, as stored."""
@@ -157,63 +130,48 @@ class Pictures:
 
 
 def _fill(
-    matrices: dict[str, np.ndarray],
+    matrices: Mapping[str, np.ndarray],
     fast: FastScorer,
     pictures: Pictures,
     tokens: np.ndarray,
     memory_mb: float,
     progress: bool,
-    skip: Callable[[slice, np.ndarray], bool] = lambda rows, captions: False,
+    done: Callable[[slice, np.ndarray], bool] = lambda rows, columns: False,
 ) -> None:
-    """Fill (N_i, N_c) matrices, page by page and block by block."""
-    total = len(pictures.rows) * len(tokens)
-    if not total:
+    """Fill (N_i, N_c) matrices of parts, page by page and block by block; what is `done` is left as it is."""
+    count = len(pictures.rows)
+    if not count * len(tokens):
         return
-    D, P = (pictures.arrays[k].shape[1] if k in pictures.arrays else 0 for k in ("regions", "objects"))
-    pages = plan(fast, pictures.networks, tokens, len(pictures.rows), D, P, memory_mb)
-    with tqdm(total=total, unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
+    networks = pictures.networks
+    sizes = [(network, pictures.arrays[network.arrays[0]].shape[1]) for network in networks.values()]
+    pages = plan(sizes, tokens, count, memory_mb)
+    with tqdm(total=count * len(tokens), unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
         for page in pages:
-            for rows, scores in _score_page(fast, pictures, page, skip, bar):
-                for part, matrix in matrices.items():
-                    matrix[rows, page.captions] = scores[part][page.tree.caption_of].T
+            text = None
+            for start in range(0, count, page.pictures):
+                rows = slice(start, min(start + page.pictures, count))
+                then = bar.n + (rows.stop - start) * len(page.captions)
+                if not done(rows, page.captions):
+                    text = text or {name: network.prepare(page.tree, fast.embed) for name, network in networks.items()}
+                    scores = _score_block(fast, pictures, rows, page, text, bar)
+                    for part, matrix in matrices.items():
+                        matrix[rows, page.captions] = scores[part][page.tree.caption_of].T
+                bar.update(then - bar.n)
 
 
-def _score_page(
-    fast: FastScorer, pictures: Pictures, page: Page, skip: Callable, bar: tqdm
-) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """Rows of the matrix and their scores {part: (N_u, B)}, block by block; blocks to be skipped are left out."""
-    text = None
-    shares = len(page.captions) / max(1, len(page.tree.captions)) / len(pictures.networks)
-    for start in range(0, len(pictures.rows), page.pictures):
-        rows = slice(start, min(start + page.pictures, len(pictures.rows)))
-        size = rows.stop - rows.start
-        if skip(rows, page.captions):
-            bar.update(size * len(page.captions))
-            continue
-        text = text or prepare_text(fast, pictures.networks, page.tree)
-        block = pictures.block(start, size)
-        shown = bar.n
+def _score_block(
+    fast: FastScorer, pictures: Pictures, rows: slice, page: Page, text: Mapping, bar: tqdm
+) -> dict[str, np.ndarray]:
+    """Scores of some pictures with the distinct captions of a page, by part: float32 (N_u, B)."""
+    share = len(page.captions) / len(page.tree.captions) / len(pictures.networks)  # in the bar, of a distinct caption
+    block, size = pictures.block(rows.start, rows.stop - rows.start), rows.stop - rows.start
 
-        def scored(captions: int, size: int = size) -> None:
-            bar.update(round(captions * size * shares))
+    def scored(captions: int) -> None:
+        bar.update(round(captions * size * share))
 
-        scores = {}
-        if "o2w" in pictures.networks:
-            side = fast.o2w.prepare_objects(block["objects"], block["valid"])
-            scores["o2w"] = fast.o2w.score(text["o2w"], side, len(page.tree.captions), scored)
-        if "w2r" in pictures.networks:
-            scores["w2r"] = fast.w2r.score(text["w2r"], block["regions"], scored)
-        if len(scores) == len(fast.parts) - 1:
-            scores["score"] = fast.total(scores)
-        bar.update(shown + size * len(page.captions) - bar.n)  # what rounding lost
-        yield rows, scores
-
-
-def prepare_text(fast: FastScorer, networks: tuple[str, ...], tree: PrefixTree) -> dict:
-    """The text side of captions for each network: what is known before any picture."""
-    text = {}
-    if "o2w" in networks:
-        text["o2w"] = fast.o2w.prepare(tree, fast.embed)
-    if "w2r" in networks:
-        text["w2r"] = fast.w2r.prepare(tree, fast.embed(tf.constant(tree.words)))
-    return text
+    scores = {}
+    for name, network in pictures.networks.items():
+        scores[name] = network.score(text[name], network.prepare_pictures(block), scored)
+    if len(scores) == len(fast.parts) - 1:
+        scores["score"] = fast.total(scores)
+    return scores

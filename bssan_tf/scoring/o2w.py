@@ -7,15 +7,14 @@ of the same length, so that none is padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.attention import COSINE_SCALE, learned_weights
-from bssan_tf.models.layers import inverse_length, unit
-from bssan_tf.scoring.folding import apply_mlp, bilinear_weights, folded_mlp, traced_norm
+from bssan_tf.models.improved.bilinear import inverse_length
+from bssan_tf.scoring.folding import Bilinear, Dense, FoldedNetwork, apply_mlp, weights_of
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.tracing import traced
 
@@ -23,27 +22,23 @@ GROUP = 128  # captions of one group at most
 PAIR_ROWS = 8192  # rows (caption, picture, object) of one product
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Captions of one length l, n of them.
+class WordSide(NamedTuple):
+    """What is known of n captions of one length l before any picture.
 
     Attributes:
-        captions: int (n,), places in `PrefixTree.captions`.
         states: float (n, l, S), the Bi-LSTM's.
         hidden: float (n, l, H1), the states through the text half of the first Dense layer.
         fused: float (n, l, F), B s of the fusion, or None.
         scales: float (n, l, 1), 1 / |s| where products are cosines, or None.
     """
 
-    captions: np.ndarray
     states: tf.Tensor
     hidden: tf.Tensor
     fused: tf.Tensor | None
     scales: tf.Tensor | None
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectSide:
+class ObjectSide(NamedTuple):
     """What is known of B pictures before any caption.
 
     Attributes:
@@ -59,7 +54,23 @@ class ObjectSide:
     valid: tf.Tensor
 
 
-class FastO2W:
+class O2WText(NamedTuple):
+    """The captions of a page, and groups of them: places in `tree.captions`, int (n,), with their words."""
+
+    tree: PrefixTree
+    groups: list[tuple[np.ndarray, WordSide]]
+
+
+class PairWeights(NamedTuple):
+    """Weights that a pair needs: b and sharpness, (F, H1) of the fusion or None, the MLP after its first layer."""
+
+    softmax: tuple[tf.Tensor, tf.Tensor | None]
+    from_fusion: tf.Tensor | None
+    mlp: list[Dense]
+    bilinear: Bilinear | None
+
+
+class FastO2W(FoldedNetwork):
     """The O2W network of a scorer, for inference.
 
     Args:
@@ -67,108 +78,94 @@ class FastO2W:
         network: its model `o2w`; the weights are read now.
     """
 
+    arrays = ("objects", "valid")
+
     def __init__(self, text_network: tf.keras.Model, network: tf.keras.Model):
-        names = {layer.name for layer in network.layers}
-        attention = network.get_layer("o2w_attention")
-        self.states_of = _traced(text_network)
-        self.norm = traced_norm(network.get_layer("object_norm"))
-        self.W, self.cosine = tf.constant(attention.W.numpy()), attention.cosine
-        self.attention = (
-            tf.constant(attention.b.numpy()),
-            tf.constant(attention.sharpness.numpy()) if attention.scale else None,
-        )
-        self.bilinear = bilinear_weights(network, "o2w_bilinear")
-        (kernel, self.bias), *self.rest = folded_mlp(network, "o2w_mlp")
+        super().__init__(network)
+        self.states_of = _traced_text(text_network)
+        (kernel, self.bias), *rest = self.mlp
         Q, S = self.W.shape
         self.from_object, self.from_state, from_fusion = tf.split(kernel, [Q, S, kernel.shape[0] - Q - S])
-        self.A = self.B = self.from_fusion = None
-        if "o2w_fusion_A" in names:
-            self.from_fusion = from_fusion
-            self.A, self.B = (tf.constant(network.get_layer(f"o2w_fusion_{side}").get_weights()[0]) for side in "AB")
+        self.weights = PairWeights(self.softmax, from_fusion if self.F else None, rest, self.bilinear)
+
+    def input_numbers(self, objects: int) -> int:
+        """P Q: numbers in a picture's objects."""
+        return objects * self.W.shape[0]
 
     def text_bytes(self, tree: PrefixTree) -> int:
         """What the text side of a page of captions takes."""
-        return 4 * int(tree.lengths.sum()) * self._numbers()
+        return 4 * int(tree.lengths.sum()) * self._side_numbers()
 
     def side_bytes(self, objects: int) -> int:
         """What the object side of a picture takes once it is computed."""
-        return 4 * objects * self._numbers()
+        return 4 * objects * self._side_numbers()
 
-    def _numbers(self) -> int:
+    def _side_numbers(self) -> int:
         """S + H1 + F, of a word as of an object."""
-        return self.W.shape[1] + self.from_state.shape[1] + (0 if self.B is None else self.B.shape[1])
+        return self.W.shape[1] + self.from_state.shape[1] + self.F
 
-    def bytes_per_picture(self, objects: int) -> int:
+    def bytes_per_picture(self, tree: PrefixTree, objects: int) -> int:
         """What one more picture in a block takes: its object side."""
         return 4 * objects * (2 * self.W.shape[0] + self.W.shape[1] + 2 * self.from_state.shape[1])
 
-    def fixed_bytes(self, tree: PrefixTree) -> int:
-        """What the products of one step take, however many pictures and captions there are; L is the longest one's."""
+    def fixed_bytes(self, tree: PrefixTree, objects: int) -> int:
+        """What a page takes whatever the block of pictures: its text side, and the products of one step."""
         L = int(tree.lengths.max(initial=0))
         S, hidden = self.from_state.shape
-        F = 0 if self.B is None else self.B.shape[1]
-        return 4 * PAIR_ROWS * (3 * hidden + 2 * F + 3 * L) + 4 * GROUP * L * 12 * S
+        products = 4 * PAIR_ROWS * (3 * hidden + 2 * self.F + 3 * L) + 4 * GROUP * L * 12 * S
+        return self.text_bytes(tree) + products
 
-    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> list[Group]:
-        """The text side of captions.
-
-        Args:
-            embed: int32 (n, l) -> the words' vectors (n, l, E).
-        """
+    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> O2WText:
+        """The text side of captions; embed: int32 (n, l) -> the words' vectors (n, l, E)."""
         groups = []
         for length in np.unique(tree.lengths):
             same = np.flatnonzero(tree.lengths == length)
             for start in range(0, len(same), GROUP):
                 captions = same[start : start + GROUP]
-                groups.append(self._group(captions, tree.captions[captions, :length], embed))
-        return groups
+                groups.append((captions, self._word_side(tree.captions[captions, :length], embed)))
+        return O2WText(tree, groups)
 
-    def _group(self, captions: np.ndarray, tokens: np.ndarray, embed) -> Group:
+    def _word_side(self, tokens: np.ndarray, embed) -> WordSide:
         if tokens.shape[1]:
             states = self.states_of(embed(tokens), tf.ones(tokens.shape, bool))
         else:
             states = tf.zeros((*tokens.shape, self.from_state.shape[0]))
         fused = None if self.B is None else tf.matmul(states, self.B)
         scales = inverse_length(states) if self.cosine else None
-        return Group(captions, states, tf.matmul(states, self.from_state), fused, scales)
+        return WordSide(states, tf.matmul(states, self.from_state), fused, scales)
 
-    def prepare_objects(self, objects: tf.Tensor, valid: tf.Tensor) -> ObjectSide:
-        """The object side of pictures: objects float16 or float32 (B, P, Q), as stored, and valid bool (B, P)."""
-        queries, *rest = _object_side(self.norm(objects), self.W, self.from_object, self.bias, self.A)
-        return ObjectSide(COSINE_SCALE * unit(queries) if self.cosine else queries, *rest, valid)
+    def prepare_pictures(self, block: Mapping[str, tf.Tensor]) -> ObjectSide:
+        """The object side of pictures: `objects` float16 or float32 (B, P, Q), as stored, and `valid` bool (B, P)."""
+        objects = self.norm(block["objects"])
+        queries, hidden, fused = _project_objects(objects, self.W, self.from_object, self.bias, self.A)
+        return ObjectSide(self.scaled(queries), hidden, fused, block["valid"])
 
     def score(
-        self, groups: list[Group], pictures: ObjectSide, count: int, scored: Callable[[int], None] = lambda n: None
+        self, text: O2WText, pictures: ObjectSide, scored: Callable[[int], None] = lambda captions: None
     ) -> np.ndarray:
         """Scores of a block of pictures with all captions of a page.
 
         Args:
-            groups: from `prepare`.
-            pictures: from `prepare_objects`.
-            count: N_u, number of captions in the page.
+            text: from `prepare`.
+            pictures: from `prepare_pictures`.
             scored: told the number of captions whenever some are done.
 
         Returns:
-            float32 (N_u, B).
+            float32 (N_u, B), rows as `text.tree.captions`.
         """
         B, P = pictures.valid.shape
-        scores = np.empty((count, B), np.float32)
+        scores = np.empty((len(text.tree.captions), B), np.float32)
         step = max(1, PAIR_ROWS // (B * P))
-        for group in groups:
-            for start in range(0, len(group.captions), step):
+        for captions, words in text.groups:
+            for start in range(0, len(captions), step):
                 some = slice(start, start + step)
-                arrays = (group.states, group.hidden, group.fused, group.scales)
-                text = [None if array is None else array[some] for array in arrays]
-                part = _score_pairs(
-                    pictures.queries, pictures.hidden, pictures.fused, pictures.valid,
-                    *text, self.attention, self.from_fusion, self.rest, self.bilinear,
-                )  # fmt: skip
-                scores[group.captions[some]] = part.numpy()
-                scored(len(group.captions[some]))
+                part = WordSide(*(None if array is None else array[some] for array in words))
+                scores[captions[some]] = _score_pairs(part, pictures, self.weights).numpy()
+                scored(len(captions[some]))
         return scores
 
 
-def _traced(text_network: tf.keras.Model):
+def _traced_text(text_network: tf.keras.Model):
     """The text side as a function that is traced once for all lengths and kept with the model."""
     if not hasattr(text_network, "states_of"):
         words, mask = text_network.input["words"], text_network.input["mask"]
@@ -180,7 +177,7 @@ def _traced(text_network: tf.keras.Model):
 
 
 @traced
-def _object_side(objects, W, from_object, bias, A):
+def _project_objects(objects, W, from_object, bias, A):
     """o' W of Eq. 10, the object half of the first Dense layer with its bias, and A o or None: (B, P, ...)."""
     return (
         tf.einsum("ipq,qs->ips", objects, W),
@@ -190,33 +187,30 @@ def _object_side(objects, W, from_object, bias, A):
 
 
 @traced
-def _score_pairs(
-    queries, from_objects, A_o, valid, states, from_states, B_s, scales, attention, from_fusion, rest, bilinear
-):
+def _score_pairs(words: WordSide, objects: ObjectSide, weights: PairWeights) -> tf.Tensor:
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
-    n, length, S = tf.unstack(tf.shape(states))
-    B, P = tf.shape(queries)[0], tf.shape(queries)[1]
-    H1 = tf.shape(from_states)[2]
-    products = tf.matmul(tf.reshape(states, (-1, S)), tf.reshape(queries, (-1, S)), transpose_b=True)
+    n, length, S = tf.unstack(tf.shape(words.states))
+    B, P, H1 = tf.unstack(tf.shape(objects.hidden))
+    products = tf.matmul(tf.reshape(words.states, (-1, S)), tf.reshape(objects.queries, (-1, S)), transpose_b=True)
     products = tf.reshape(products, (n, length, B * P))
-    if scales is not None:
-        products *= scales
+    if words.scales is not None:
+        products *= words.scales
     products = tf.transpose(products, (0, 2, 1))
-    beta = learned_weights(products, *attention)  # (n, B P, l)
-    hidden = tf.matmul(beta, from_states) + tf.reshape(from_objects, (1, B * P, H1))
-    real = tf.cast(valid, hidden.dtype)
-    if B_s is not None:
-        F = tf.shape(B_s)[2]
-        attended = tf.matmul(beta, B_s)  # B u
-        product = attended * tf.reshape(A_o, (1, B * P, F))  # (A o)∘(B u)
-        hidden += tf.reshape(tf.matmul(tf.reshape(product, (-1, F)), from_fusion), (n, B * P, H1))
-    y = apply_mlp(tf.reshape(tf.tanh(hidden), (-1, H1)), rest)
+    beta = weights_of(products, *weights.softmax)  # (n, B P, l)
+    hidden = tf.matmul(beta, words.hidden) + tf.reshape(objects.hidden, (1, B * P, H1))
+    real = tf.cast(objects.valid, hidden.dtype)
+    if words.fused is not None:
+        F = tf.shape(words.fused)[2]
+        attended = tf.matmul(beta, words.fused)  # B u
+        product = attended * tf.reshape(objects.fused, (1, B * P, F))  # (A o)∘(B u)
+        hidden += tf.reshape(tf.matmul(tf.reshape(product, (-1, F)), weights.from_fusion), (n, B * P, H1))
+    y = apply_mlp(tf.reshape(tf.tanh(hidden), (-1, H1)), weights.mlp)
     total = tf.reduce_sum(tf.reshape(y, (n, B, P)) * real, axis=-1)
     y = tf.math.divide_no_nan(total, tf.reduce_sum(real, axis=-1))  # Eq. 14
-    if bilinear is not None:
-        factor, query_gain, attended_gain = bilinear
+    if weights.bilinear is not None:
+        factor, query_gain, attended_gain = weights.bilinear
         fits = tf.reduce_sum(product, axis=-1) * inverse_length(attended_gain * attended)[..., 0]
         fits = tf.reduce_sum(tf.reshape(fits, (n, B, P)) * real, axis=-1)
-        summed = tf.reduce_sum(A_o * real[..., None], axis=1)
+        summed = tf.reduce_sum(objects.fused * real[..., None], axis=1)
         y += factor * fits * inverse_length(query_gain * summed)[:, 0]
     return y

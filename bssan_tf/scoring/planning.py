@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bssan_tf.errors import UserError
+from bssan_tf.scoring.o2w import FastO2W
 from bssan_tf.scoring.prefix_tree import PrefixTree
-from bssan_tf.scoring.scorer import FastScorer
+from bssan_tf.scoring.w2r import FastW2R
 
 MEMORY_MB = 2048
 # With fewer pictures at once, deep levels of the tree have too few rows for fast products.
@@ -18,6 +20,8 @@ MIN_PICTURES = 4
 BLOCK_BYTES = 2**25
 # Share of the budget that is planned for; the rest is what the allocator keeps of freed arrays (measured: a quarter).
 PLANNED_SHARE = 0.75
+
+Network = tuple["FastW2R | FastO2W", int]  # one that scores, and the number of a picture's regions or objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +39,15 @@ class Page:
     pictures: int
 
 
-def plan(
-    fast: FastScorer, networks: tuple[str, ...], tokens: np.ndarray, pictures: int, D: int, P: int, memory_mb: float
-) -> list[Page]:
+def plan(networks: Sequence[Network], tokens: np.ndarray, pictures: int, memory_mb: float) -> list[Page]:
     """The fewest pages, each with the largest blocks of pictures, that stay within the budget.
 
     Captions that share a beginning lie on the same page.
 
     Args:
-        networks: which networks score, of `w2r` and `o2w`.
+        networks: those that score, each with the number D of regions or P of objects of a picture.
         tokens: int32 (N_c, L).
         pictures: N_i.
-        D: regions of a picture.
-        P: objects of a picture.
         memory_mb: budget in MiB, for all but the matrix and the model.
 
     Raises:
@@ -55,41 +55,28 @@ def plan(
     """
     budget = int(PLANNED_SHARE * memory_mb * 2**20)
     order = np.lexsort(tokens.T[::-1])
-    count = 1
+    least, count = min(MIN_PICTURES, pictures), 1
     while True:
         parts = [(part, PrefixTree(tokens[part])) for part in np.array_split(order, count) if len(part)]
-        needs = [_bytes(fast, networks, tree, D, P) for _, tree in parts]
-        least = min(MIN_PICTURES, pictures)
-        if all(fixed + least * each <= budget for fixed, each in needs):
+        needs = [_bytes(networks, tree) for _, tree in parts]
+        need = max(fixed + least * each for fixed, each in needs)
+        if need <= budget:
             break
         if count >= len(order):
-            need = max(fixed + least * each for fixed, each in needs)
             enough = -(-need // int(PLANNED_SHARE * 2**20))
             raise UserError(f"--memory {memory_mb}: too little for this model; give at least {enough}")
         count = min(2 * count, len(order))
-    most = BLOCK_BYTES // (4 * max(_input_sizes(fast, networks, D, P)))
+    most = BLOCK_BYTES // (4 * max(network.input_numbers(size) for network, size in networks))
     return [
         Page(part, tree, _even(max(MIN_PICTURES, min(most, (budget - fixed) // each)), pictures))
         for (part, tree), (fixed, each) in zip(parts, needs)
     ]
 
 
-def _input_sizes(fast: FastScorer, networks: tuple[str, ...], D: int, P: int) -> list[int]:
-    """Numbers in a picture's regions and objects, those that are needed."""
-    sizes = {"w2r": lambda: D * fast.w2r.W.shape[1], "o2w": lambda: P * fast.o2w.W.shape[0]}
-    return [sizes[network]() for network in networks]
-
-
-def _bytes(fast: FastScorer, networks: tuple[str, ...], tree: PrefixTree, D: int, P: int) -> tuple[int, int]:
+def _bytes(networks: Sequence[Network], tree: PrefixTree) -> tuple[int, int]:
     """Bytes of a page whatever the pictures, and of each picture more."""
-    fixed, each = 0, 4 * len(tree.captions)
-    if "w2r" in networks:
-        fixed += fast.w2r.fixed_bytes(tree, D)
-        each += fast.w2r.bytes_per_picture(tree, D)
-    if "o2w" in networks:
-        fixed += fast.o2w.fixed_bytes(tree) + fast.o2w.text_bytes(tree)
-        each += fast.o2w.bytes_per_picture(P)
-    return fixed, each
+    fixed = sum(network.fixed_bytes(tree, size) for network, size in networks)
+    return fixed, 4 * len(tree.captions) + sum(network.bytes_per_picture(tree, size) for network, size in networks)
 
 
 def _even(most: int, pictures: int) -> int:

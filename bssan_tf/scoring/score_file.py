@@ -30,35 +30,29 @@ class ScoreFile:
         UserError: the file holds scores of something else, or cannot be written.
     """
 
-    def __init__(self, path: str | Path, shape: tuple[int, int], identity: list):
-        self.path = Path(path)
-        self.part = self.path.with_name(self.path.name + ".part")
-        self.key = {"shape": list(shape), "sha256": _digest(identity)}
-        note = self.path.with_name(self.path.name + ".json")
+    def __init__(self, path: Path, shape: tuple[int, int], identity: list):
+        self.path, self.part = path, _beside(path, ".part")
+        note, key = _beside(path, ".json"), {"shape": list(shape), "sha256": _digest(identity)}
         try:
             known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-            if (self.path.exists() or self.part.exists()) and known != self.key:
-                raise UserError(f"--out {self.path}: holds other scores; delete it or name another file")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.finished = self.path.exists()
-            if self.finished:
-                self.matrix = np.load(self.path, mmap_mode="r")
-            elif self.part.exists():
-                self.matrix = np.load(self.part, mmap_mode="r+")
-            else:
-                write_json(note, self.key)
+            if (path.exists() or self.part.exists()) and known != key:
+                raise UserError(f"--out {path}: holds other scores; delete it or name another file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.finished = path.exists()
+            if not self.finished and not self.part.exists():
+                write_json(note, key)
                 self._create(shape)
+            self.matrix = np.load(path, mmap_mode="r") if self.finished else np.load(self.part, mmap_mode="r+")
         except (OSError, ValueError) as error:
-            raise UserError(f"--out {self.path}: {error}; name another file") from error
+            raise UserError(f"--out {path}: {error}; name another file") from error
 
     def _create(self, shape: tuple[int, int]) -> None:
-        new = self.part.with_name(self.part.name + ".new")  # a part file is never without its NaNs
+        new = _beside(self.part, ".new")  # a part file is never without its NaNs
         matrix = np.lib.format.open_memmap(new, mode="w+", dtype=np.float32, shape=shape)
         for start in range(0, shape[0], 1024):
             matrix[start : start + 1024] = np.nan
         matrix.flush()
         new.replace(self.part)
-        self.matrix = matrix
 
     def has(self, rows: slice, captions: np.ndarray) -> bool:
         """Whether all these scores are written."""
@@ -70,6 +64,10 @@ class ScoreFile:
         self.part.replace(self.path)
         self.matrix = np.load(self.path, mmap_mode="r")
         self.finished = True
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 def _digest(identity: list) -> str:

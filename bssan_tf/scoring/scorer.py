@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -34,11 +35,11 @@ class FastScorer:
         """int32 (...) -> the words' vectors (..., E)."""
         return tf.concat([layer(tokens) for layer in self._embeddings], axis=-1)
 
-    def needed(self, parts: tuple[str, ...]) -> tuple[str, ...]:
-        """The networks that some parts need, of `w2r` and `o2w`."""
-        if "score" in parts:
-            return self.parts[:-1]
-        return tuple(part for part in self.parts if part in parts)
+    def networks(self, parts: Sequence[str]) -> dict[str, FastW2R | FastO2W]:
+        """The networks that some parts need, by name; ValueError for a part that the scorer does not have."""
+        if not set(parts) <= set(self.parts):
+            raise ValueError(f"this scorer has only the parts {', '.join(self.parts)}")
+        return {name: getattr(self, name) for name in self.parts[:-1] if name in parts or "score" in parts}
 
     def total(self, scores: dict):
         """MS of Eq. 19 from the parts' scores."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bssan_tf.scoring.matrix import Pictures, score_matrix
+from bssan_tf.scoring.matrix import Pictures, score_matrices
 from bssan_tf.scoring.o2w import PAIR_ROWS
 from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -25,9 +25,9 @@ class PictureSearch:
     """Pictures to be ranked for sentences.
 
     Args:
-        features: has `regions`, `objects` and `valid`, as the feature store has.
+        features: as `score_matrices` takes them.
         image_rows: int (N_i,), the candidates' rows in it.
-        memory_mb: what a query may take, as for `score_matrix`; candidates are read block by block.
+        memory_mb: what a query may take, as for `score_matrices`; candidates are read block by block.
         keep_mb: what the object side of O2W may take from query to query, P (S + H1 + F) numbers a picture; where it
             takes more, each query computes it anew.
     """
@@ -39,12 +39,9 @@ class PictureSearch:
         self.memory_mb, self._sides = memory_mb, None
         P = features.objects.shape[1] if fast.o2w else 0
         if fast.o2w and len(self.image_rows) * fast.o2w.side_bytes(P) <= keep_mb * 2**20:
-            pictures = Pictures.of(fast, ("o2w",), None, features.objects, features.valid, image_rows)
-            self._sides = []
-            step = max(1, PAIR_ROWS // P)
-            for start in range(0, len(self.image_rows), step):
-                block = pictures.block(start, step)
-                self._sides.append(fast.o2w.prepare_objects(block["objects"], block["valid"]))
+            pictures, step = Pictures.of({"o2w": fast.o2w}, features, image_rows), max(1, PAIR_ROWS // P)
+            starts = range(0, len(self.image_rows), step)
+            self._sides = [fast.o2w.prepare_pictures(pictures.block(start, step)) for start in starts]
 
     def rank(self, tokens: np.ndarray, rerank: int = RERANK) -> Ranking:
         """Places in `image_rows` for a sentence int32 (1, L).
@@ -56,19 +53,19 @@ class PictureSearch:
             UserError: too little memory for the model.
         """
 
+        def score(part: str, rows: np.ndarray) -> np.ndarray:
+            return _score_part(part, self.fast, self.features, tokens, rows, self.memory_mb)[:, 0]
+
         def by_o2w() -> np.ndarray:
             if self._sides is None:
-                return self._score("o2w", tokens, self.image_rows)
+                return score("o2w", self.image_rows)
             text = self.fast.o2w.prepare(PrefixTree(tokens), self.fast.embed)
-            return np.concatenate([self.fast.o2w.score(text, side, 1)[0] for side in self._sides])
+            return np.concatenate([self.fast.o2w.score(text, side)[0] for side in self._sides])
 
         def by_w2r(places: np.ndarray) -> np.ndarray:
-            return self._score("w2r", tokens, self.image_rows[places])
+            return score("w2r", self.image_rows[places])
 
         return two_stages(self.fast, by_o2w, by_w2r, len(self.image_rows), rerank)
-
-    def _score(self, part: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return _part_matrix(self.fast, part, self.features, tokens, rows, self.memory_mb)[:, 0]
 
 
 class CaptionSearch:
@@ -76,7 +73,7 @@ class CaptionSearch:
 
     Args:
         tokens: int32 (N_c, L), the candidates.
-        memory_mb: what a query may take, as for `score_matrix`; candidates are computed page by page.
+        memory_mb: what a query may take, as for `score_matrices`; candidates are computed page by page.
         keep_mb: what the text side of O2W may take from query to query, S + H1 + F numbers a word; where it takes more,
             each query computes it anew.
     """
@@ -84,9 +81,9 @@ class CaptionSearch:
     def __init__(self, fast: FastScorer, tokens: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0):
         self.fast, self.tokens, self.memory_mb, self._text = fast, tokens, memory_mb, None
         if fast.o2w and keep_mb:
-            self._tree = PrefixTree(tokens)
-            if fast.o2w.text_bytes(self._tree) <= keep_mb * 2**20:
-                self._text = fast.o2w.prepare(self._tree, fast.embed)
+            tree = PrefixTree(tokens)
+            if fast.o2w.text_bytes(tree) <= keep_mb * 2**20:
+                self._text = fast.o2w.prepare(tree, fast.embed)
 
     def rank(self, features, row: int, rerank: int = RERANK) -> Ranking:
         """Places in `tokens` for the picture in a row of the features; as `PictureSearch.rank`."""
@@ -94,20 +91,18 @@ class CaptionSearch:
 
         def by_o2w() -> np.ndarray:
             if self._text is None:
-                return _part_matrix(self.fast, "o2w", features, self.tokens, rows, self.memory_mb)[0]
-            block = Pictures.of(self.fast, ("o2w",), None, features.objects, features.valid, rows).block(0, 1)
-            side = self.fast.o2w.prepare_objects(block["objects"], block["valid"])
-            return self.fast.o2w.score(self._text, side, len(self._tree.captions))[self._tree.caption_of, 0]
+                return _score_part("o2w", self.fast, features, self.tokens, rows, self.memory_mb)[0]
+            side = self.fast.o2w.prepare_pictures(Pictures.of({"o2w": self.fast.o2w}, features, rows).block(0, 1))
+            return self.fast.o2w.score(self._text, side)[self._text.tree.caption_of, 0]
 
         def by_w2r(places: np.ndarray) -> np.ndarray:
-            return _part_matrix(self.fast, "w2r", features, self.tokens[places], rows, self.memory_mb)[0]
+            return _score_part("w2r", self.fast, features, self.tokens[places], rows, self.memory_mb)[0]
 
         return two_stages(self.fast, by_o2w, by_w2r, len(self.tokens), rerank)
 
 
-def _part_matrix(fast: FastScorer, part: str, features, tokens: np.ndarray, rows: np.ndarray, memory_mb: float):
-    sides = {name: getattr(features, name) for name in ("regions", "objects", "valid")}
-    return score_matrix(fast, captions=tokens, **sides, image_rows=rows, part=part, memory_mb=memory_mb)
+def _score_part(part: str, fast: FastScorer, features, tokens: np.ndarray, rows: np.ndarray, memory_mb: float):
+    return score_matrices(fast, features, tokens, rows, parts=[part], memory_mb=memory_mb)[part]
 
 
 def two_stages(

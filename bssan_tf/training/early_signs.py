@@ -13,6 +13,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
@@ -108,12 +109,9 @@ class Probe:
         return found
 
     def _rsum(self) -> float:
-        regions, objects, valid = (
-            self.inputs[name].numpy() if name in self.inputs else None for name in ("regions", "objects", "valid")
-        )
-        tokens = self.inputs["tokens"].numpy()
-        scores = score_matrices(self.model.scorer, regions, objects, tokens, valid=valid)
-        return retrieval_report(scores["score"], np.arange(len(tokens)))["rsum"]
+        inputs = SimpleNamespace(**{name: value.numpy() for name, value in self.inputs.items()})
+        scores = score_matrices(self.model.scorer, inputs, inputs.tokens, parts=["score"])["score"]
+        return retrieval_report(scores, np.arange(len(inputs.tokens)))["rsum"]
 
 
 def check_probe(validation: Split) -> None:

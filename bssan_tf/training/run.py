@@ -19,7 +19,7 @@ from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.data import Data, fingerprint, fit_config, open_data
+from bssan_tf.runs.data import Data, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.tools.devices import make_strategy
@@ -64,7 +64,7 @@ def train(
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = Trainer(config, run, data, tokenizer, strategy, progress)
-    run.create(config, command_line(), fingerprint(data), tokenizer.save)
+    run.create(config, command_line(), data.fingerprint, tokenizer.save)
     with run.locked():
         return job.run_on(glove)
 
@@ -102,7 +102,7 @@ def resume(
         strategy = make_strategy(devices)
         _check_replicas(config.training, strategy)
         data = data or open_data(config.data, progress)
-        run.require_same_data(fingerprint(data))
+        run.require_same_data(data.fingerprint)
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         # before the first epoch is saved, the words' vectors are needed again
