@@ -1,10 +1,9 @@
 """Trains the slim VGG-19 that ships with the package: `python -m bssan_tf.features.train_slim --out FILE`.
 
-In: scenes drawn on the fly, none of which a `scenes` corpus can hold. Each of the 14 x 14 cells of
-the last convolution must tell by a linear layer the colour, shape and size of the object at its centre, so that
-regions are local and easy to decode. Out: an .npz of float16 weights for `build_vgg("vgg19", 1/8)`; with
-`--layers vgg16` for the trunk that the slim Faster R-CNN starts from.
-BatchNorm helps the training; it is folded into the convolutions at the end.
+In: scenes drawn on the fly, none of which a `scenes` corpus can hold. A linear layer on each of the 14 x 14 cells of
+the last convolution must tell colour, shape and size of the object at its centre, so that regions are local and easy to
+decode. Out: float16 weights for `build_vgg("vgg19", 1/8)`, or by `--layers vgg16` for the trunk that the slim Faster
+R-CNN starts from. BatchNorm helps the training; it is folded into the convolutions at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,11 +27,7 @@ from bssan_tf.tools.files import replacing
 logger = logging.getLogger(__name__)
 
 CELLS = SIDE // 16  # per side of the grid
-CLASSES = {
-    "colour": 1 + len(COLOURS),
-    "shape": 1 + len(SHAPES),
-    "size": 1 + len(SIZES),
-}  # class 0: background
+CLASSES = {"colour": 1 + len(COLOURS), "shape": 1 + len(SHAPES), "size": 1 + len(SIZES)}  # class 0: background
 MEAN_FEATURE = 0.75  # of the shipped net's output on scenes
 # Second part of a scene's seed. A corpus uses 0, 1 and 2 there, so none of its scenes is seen in training.
 TRAINING, HELD_OUT = 10, 11
@@ -44,7 +38,7 @@ def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         pictures: uint8 (N, 224, 224, 3), RGB.
-        cells: int32 (N, 14, 14, 3), the classes of colour, shape and size; 0 where there is background.
+        cells: int32 (N, 14, 14, 3), the classes of colour, shape and size; 0 at background.
     """
     pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.uint8)
     cells = np.zeros((len(scenes), CELLS, CELLS, 3), np.int32)
@@ -85,23 +79,14 @@ def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.nda
     Returns:
         "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,) of all convolutions.
     """
-    weights = {}
-    for layer in net.layers:
-        if isinstance(layer, tf.keras.layers.Conv2D):
-            norm = net.get_layer(f"{layer.name}_norm")
-            gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
-            factor = gamma / np.sqrt(variance + norm.epsilon)
-            kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
-            weights[kernel], weights[bias] = layer.kernel.numpy() * factor, beta - mean * factor
-    weights[kernel] *= scale  # of the last convolution
-    weights[bias] *= scale
+    weights, norms = {}, [layer for layer in net.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    for norm in norms:
+        name = norm.name[: -len("_norm")]
+        gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
+        factor, last = gamma / np.sqrt(variance + norm.epsilon), scale if norm is norms[-1] else 1.0
+        weights[f"{name}/kernel"] = net.get_layer(name).kernel.numpy() * factor * last
+        weights[f"{name}/bias"] = (beta - mean * factor) * last
     return weights
-
-
-def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
-    """Write an .npz of float16 arrays, whole or not at all."""
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **{key: value.astype(np.float16) for key, value in weights.items()})
 
 
 def add_heads(features: tf.keras.Model) -> tf.keras.Model:
@@ -118,8 +103,7 @@ def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> t
         if tf.random.uniform(()) < 0.5:
             picture, classes = picture[:, ::-1], classes[:, ::-1]
         picture = tf.clip_by_value(tf.cast(picture, tf.float32) + tf.random.uniform((), -12, 12), 0, 255)
-        # Most cells are background; those of objects count three times.
-        weight = tf.where(classes[..., 0] > 0, 3.0, 1.0)
+        weight = tf.where(classes[..., 0] > 0, 3.0, 1.0)  # most cells are background
         names = {name: classes[..., i] for i, name in enumerate(CLASSES)}
         return preprocess(picture), names, dict.fromkeys(CLASSES, weight)
 
@@ -127,21 +111,6 @@ def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> t
         pixels, targets = tf.constant(pictures), tf.constant(cells)
     rows = tf.data.Dataset.range(len(pictures)).shuffle(len(pictures), seed=seed).repeat()
     return rows.map(vary, tf.data.AUTOTUNE).batch(batch, drop_remainder=True).prefetch(2)
-
-
-class _Progress(tf.keras.callbacks.Callback):
-    """A bar over all steps, with the mean loss so far."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.bar = tqdm(total=steps, desc="slim: training", unit="step")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
 
 
 def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate: float) -> None:
@@ -152,7 +121,14 @@ def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate:
     )
     loss = {name: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in CLASSES}
     net.compile(tf.keras.optimizers.Adam(schedule), loss)
-    net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[_Progress(steps)])
+    with tqdm(total=steps, desc="slim: training", unit="step") as bar:
+
+        def show(_, logs):
+            bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+            bar.update()
+
+        shown = tf.keras.callbacks.LambdaCallback(on_batch_end=show)
+        net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[shown])
 
 
 def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) -> dict[str, float]:
@@ -164,8 +140,8 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
     return {**accuracy, "background": float((guesses["colour"] == 0)[~held].mean())}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: draw, train, fold, save, and measure what was saved."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; where they can't be met, the process ends before the training, not after it."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
@@ -180,11 +156,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--out {args.out}: must end in .npz")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: must be 0 or more")
-    try:  # before the training, not after it
+    try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out {args.out}: its folder cannot be made ({error})")
+    return args
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: draw, train, fold, save, and measure what was saved."""
+    args = parse(argv)
     tf.keras.utils.set_random_seed(args.seed)
     width = BACKBONES["slim"].width
     net = add_batch_norm(build_vgg(args.layers, width))
@@ -195,8 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures, cells = draw_cells([plan_scene((args.seed, HELD_OUT, i)) for i in range(args.held_out)])
     mean = float(net.predict(preprocess(pictures).numpy(), batch_size=32, verbose=0).mean())
     scale = MEAN_FEATURE / max(mean, 1e-6)
-    save_weights(fold_batch_norm(net, scale), args.out)
-
+    with replacing(args.out) as part, part.open("wb") as file:
+        np.savez(file, **{key: value.astype(np.float16) for key, value in fold_batch_norm(net, scale).items()})
     plain = build_vgg(args.layers, width)
     load_weights(plain, args.out)
     checked = add_heads(plain)
@@ -204,16 +185,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         kernel, bias = headed.get_layer(name).get_weights()
         checked.get_layer(name).set_weights([kernel / scale, bias])
     accuracy = cell_accuracy(checked, pictures, cells)
-    pixels = preprocess(pictures).numpy()
-    plain.predict(pixels[:1], verbose=0)  # builds the graph
-    start = time.perf_counter()
-    plain.predict(pixels, batch_size=32, verbose=0)
-    rate = len(pixels) / (time.perf_counter() - start)
-    logger.info("%s: %d bytes, %.0f pictures/s", args.out, args.out.stat().st_size, rate)
-    logger.info(
-        "share of right cells on held-out scenes: %s",
-        ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items()),
-    )
+    said = ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items())
+    logger.info("%s: %d bytes; share of right cells on held-out scenes: %s", args.out, args.out.stat().st_size, said)
 
 
 if __name__ == "__main__":
