@@ -30,15 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """What the objects of a run have room for.
+    """What the objects of a run have room for."""
 
-    Attributes:
-        Q: size of an object in its context.
-        labels: the name of each class that has a place; None where classes have no names, or an older run kept none.
-    """
-
-    Q: int
-    labels: Sequence[str] | None = None
+    Q: int  # size of an object in its context
+    labels: Sequence[str] | None = None  # of the classes that have a place; None where nameless, or in an older run
 
 
 def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
@@ -79,12 +74,10 @@ def in_context(
     Returns:
         float32 (n, P, Q).
     """
-    n, P = classes.shape
-    named = np.zeros((n, P, Q - objects.shape[2] - means.shape[1]), np.float32)
+    named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
     named[(*known, classes[known])] = scores[known]
-    photo = _of_sum(means, PHOTO_SHARE)
-    photo = np.broadcast_to(photo[:, None], (n, P, photo.shape[1]))
+    photo = np.broadcast_to(_of_sum(means, PHOTO_SHARE)[:, None], (*classes.shape, means.shape[1]))
     parts = [_of_sum(np.asarray(objects, np.float32), OWN_SHARE), CLASS_SHARE * named, photo]
     return np.concatenate(parts, axis=-1) * np.asarray(valid, np.float32)[..., None]
 

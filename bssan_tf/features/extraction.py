@@ -1,9 +1,7 @@
 """All pictures of a corpus -> a feature store, resumable and in bounded memory.
 
-Pictures are decoded in threads ahead of the backbone, described in batches whose make-up depends on the row numbers
-alone (so that an interrupted and an uninterrupted extraction give the same bytes), and written as they come. A
-picture that can't be read is collected and named at the end; it never stops the others, and once mended it is
-extracted by the next call.
+Batches depend on the row numbers alone, so that an interrupted and an uninterrupted extraction give the same bytes. A
+picture that can't be read is named at the end; it never stops the others, and once mended the next call extracts it.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from tqdm import tqdm
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import UNREADABLE, Describer, decoding_pool, file_size
-from bssan_tf.features.shards import Shard, ShardWriter, finished_mask, read_progress, remove_progress
+from bssan_tf.features.shards import Shard, ShardWriter, read_progress, remove_progress
 from bssan_tf.features.store import Features, map_array, open_store, read_manifest
 from bssan_tf.features.store_writer import StoreWriter, check_fit
 
@@ -93,10 +91,10 @@ def extract_shard(
     """Extract one part of a store, while other processes extract theirs; `extract_features` then finds all rows done.
 
     Args:
-        shard: which part; the others are as of `extract_features`.
+        shard: which part; the others are as of `extract_features`, which tells of pictures that can't be read.
 
     Returns:
-        Rows of the shard. Pictures that can't be read are told by `extract_features`.
+        Number of rows of the shard.
 
     Raises:
         UserError: the store was made with something else, or another process extracts all of it or the same shard.
@@ -115,16 +113,10 @@ def _describer(corpus, folder, extractor, boxes, objects: int, batch_size: int) 
 
 
 class MissingRows:
-    """The rows of a store that need extraction.
-
-    Args:
-        folder: of the store, if there is one yet.
-        describer: reads the pictures.
-        rows: those to care for, from a first one on.
-        progress: show a bar.
+    """Which of these rows of a store need extraction.
 
     Attributes:
-        bad: as of `find`, the rows whose pictures could not be read.
+        bad: the rows whose pictures could not be read, as `find` saw them.
         in_shards: whether shards have left their progress there.
     """
 
@@ -144,9 +136,8 @@ class MissingRows:
             check_fit(self.folder, manifest, plan)
             shards = read_progress(self.folder)
             bad = plan.rows_of([*manifest["bad_images"], *(name for shard in shards for name in shard.bad_images)])
-            done = finished_mask(len(plan.image_ids), manifest["finished_rows"], shards)
-            rows = [row for row in self.rows if done[row]]
-            if rows:
+            finished = [range(manifest["finished_rows"]), *(range(shard.first, shard.finished) for shard in shards)]
+            if rows := sorted(set().union(*finished).intersection(self.rows)):
                 sizes = dict(zip(rows, map_array(self.folder / "sizes.npy")[rows].tolist()))
         state = manifest, shards, sizes
         if state != self._state:
@@ -177,22 +168,20 @@ def _extract(
     missing: MissingRows, describer: Describer, writer: StoreWriter, progress: bool, commit_seconds: float
 ) -> None:
     """Extract what is missing, now that no other process writes."""
-    wanted, bad, rows_in_all = missing.find(), set(missing.bad), len(missing.rows)
-    finished, count = writer.finished_rows, int(wanted.sum())
+    wanted, bad, finished = missing.find(), set(missing.bad), writer.finished_rows
+    total, count = len(missing.rows), int(wanted.sum())
     if not count and finished == missing.rows.stop and bad == writer.bad:
         return
     began = committed = time.monotonic()
-    bar = tqdm(
-        total=rows_in_all, initial=rows_in_all - count, desc=f"features {describer.plan.made_with['dataset']}",
-        unit="img", disable=not progress,
-    )  # fmt: skip
+    title = f"features {describer.plan.made_with['dataset']}"
+    bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not progress)
     with bar, contextlib.closing(describer.batches(wanted)) as batches:
         try:
             for rows, pictures in batches:
-                values = describer.describe(rows, pictures)
-                for i, j in _runs(wanted[rows]):
-                    writer.write(int(rows[i]), {name: value[i:j] for name, value in values.items()})
-                done = rows[wanted[rows]].tolist()
+                values, places = describer.describe(rows, pictures), np.flatnonzero(wanted[rows])
+                for run in np.split(places, 1 + np.flatnonzero(np.diff(places) > 1)):
+                    writer.write(int(rows[run[0]]), {name: value[run] for name, value in values.items()})
+                done = rows[places].tolist()
                 bad.difference_update(done)
                 bad.update(row for row in done if pictures[row - rows[0]] is None)
                 finished = max(finished, int(rows[-1]) + 1)
@@ -203,15 +192,8 @@ def _extract(
             finished = missing.rows.stop
         finally:
             writer.commit(finished, bad)
-    seconds = time.monotonic() - began
-    rate = count / max(seconds, 1e-9)
-    logger.info("%s: %d pictures in %.0f s, %.1f images/s", writer.folder, count, seconds, rate)
+    seconds = max(time.monotonic() - began, 1e-9)
+    logger.info("%s: %d pictures in %.0f s, %.1f images/s", writer.folder, count, seconds, count / seconds)
     if describer.oversized:
         what = "--boxes %s: boxes of %d photos reach far outside; they must be in pixels of the photo files"
         logger.warning(what, describer.file.path, describer.oversized)
-
-
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """The runs of True in bool (n,), as (first, after the last)."""
-    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
-    return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]

@@ -10,11 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import REMEDY
@@ -70,14 +67,6 @@ def _read(path: Path) -> Progress | None:
         raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
 
 
-def finished_mask(total: int, finished_rows: int, shards: Iterable[Progress]) -> np.ndarray:
-    """bool (total,): rows that the manifest or a shard has finished."""
-    done = np.arange(total) < finished_rows
-    for progress in shards:
-        done[progress.first : progress.finished] = True
-    return done
-
-
 def remove_progress(folder: str | Path) -> None:
     """Forget the shards of a store that is whole."""
     for path in Path(folder).glob(PROGRESS):
@@ -89,13 +78,9 @@ class ShardWriter(StoreWriter):
 
     All shards share the store's lock, so that no writer of the whole store comes between; each has one of its own.
 
-    Args:
-        folder, plan: as of `StoreWriter`.
-        shard: which part.
-        batch_size: pictures of a batch.
-
     Attributes:
-        finished_rows: rows [first of the shard, finished_rows) are on disk.
+        first, stop: its rows are [first, stop).
+        finished_rows: rows [first, finished_rows) are on disk.
         bad: rows of the shard whose pictures could not be read.
 
     Raises:
@@ -103,14 +88,14 @@ class ShardWriter(StoreWriter):
     """
 
     def __init__(self, folder: str | Path, plan: StorePlan, shard: Shard, batch_size: int):
-        self.shard, self.name = shard, f"{shard.number}-of-{shard.count}"
         self.first, self.stop = shard.rows(len(plan.image_ids), batch_size)
-        self._progress_file = Path(folder) / f"shard-{self.name}.json"
+        self._name = f"{shard.number}-of-{shard.count}"
+        self._progress_file = Path(folder) / f"shard-{self._name}.json"
         super().__init__(folder, plan)
 
     def _take_locks(self, held: contextlib.ExitStack) -> None:
         held.enter_context(self._locked(LOCK, "all of it", shared=True))
-        held.enter_context(self._locked(f"{LOCK}-{self.name}", "this shard"))
+        held.enter_context(self._locked(f"{LOCK}-{self._name}", "this shard"))
 
     def _open(self, held: contextlib.ExitStack) -> None:
         with locked(self.folder / f"{LOCK}-making"):  # one shard at a time makes manifest and arrays

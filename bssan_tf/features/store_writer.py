@@ -79,7 +79,7 @@ def _short(value) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-class StoreWriter:
+class StoreWriter(contextlib.AbstractContextManager):
     """Writes a store, or goes on with one; holds the folder's lock from its making until `__exit__`.
 
     Args:
@@ -103,9 +103,6 @@ class StoreWriter:
             self._take_locks(held)
             self._open(held)
             self._held = held.pop_all()  # locks and files
-
-    def __enter__(self) -> StoreWriter:
-        return self
 
     def __exit__(self, *_) -> None:
         self._held.close()

@@ -34,12 +34,8 @@ TRAINING, HELD_OUT = 10, 11
 
 
 def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures, as the JPEG files of a corpus give them, and what lies at the centre of each cell.
-
-    Returns:
-        pictures: uint8 (N, 224, 224, 3), RGB.
-        cells: int32 (N, 14, 14, 3), the classes of colour, shape and size; 0 at background.
-    """
+    """Pictures uint8 (N, 224, 224, 3), RGB, as a corpus' JPEG files give them, and what is at the centre of each cell:
+    int32 (N, 14, 14, 3), the classes of colour, shape and size."""
     pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.uint8)
     cells = np.zeros((len(scenes), CELLS, CELLS, 3), np.int32)
     colours, sizes = list(COLOURS), list(SIZES)
@@ -47,8 +43,7 @@ def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
         picture, owner = draw_scene(scene)
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=90)
-        with Image.open(file) as decoded:
-            pictures[row] = np.asarray(decoded)
+        pictures[row] = np.asarray(Image.open(file))
         at_centre = owner[8::16, 8::16]  # (14, 14)
         for index, thing in enumerate(scene.things):
             classes = colours.index(thing.colour), SHAPES.index(thing.shape), sizes.index(thing.size)
@@ -70,23 +65,17 @@ def add_batch_norm(plain: tf.keras.Model) -> tf.keras.Model:
 
 
 def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.ndarray]:
-    """Weights with which the plain network gives `scale` times the output of `net` at inference.
-
-    Args:
-        net: made by `add_batch_norm`.
-        scale: factor on the last convolution; positive, so that it passes the ReLU.
-
-    Returns:
-        "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,) of all convolutions.
-    """
-    weights, norms = {}, [layer for layer in net.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
-    for norm in norms:
-        name = norm.name[: -len("_norm")]
-        gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
-        factor, last = gamma / np.sqrt(variance + norm.epsilon), scale if norm is norms[-1] else 1.0
-        weights[f"{name}/kernel"] = net.get_layer(name).kernel.numpy() * factor * last
-        weights[f"{name}/bias"] = (beta - mean * factor) * last
-    return weights
+    """Weights with which the plain network gives `scale` (> 0) times the output of `net`, of `add_batch_norm`:
+    "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,)."""
+    weights = {}
+    for layer in net.layers:
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            norm = net.get_layer(f"{layer.name}_norm")
+            gamma, beta, mean, variance = (weight.numpy() for weight in norm.weights)
+            factor = gamma / np.sqrt(variance + norm.epsilon)
+            kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
+            weights[kernel], weights[bias] = layer.kernel.numpy() * factor, beta - mean * factor
+    return {**weights, kernel: weights[kernel] * scale, bias: weights[bias] * scale}  # the last passes the ReLU scaled
 
 
 def add_heads(features: tf.keras.Model) -> tf.keras.Model:
@@ -122,13 +111,10 @@ def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate:
     loss = {name: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in CLASSES}
     net.compile(tf.keras.optimizers.Adam(schedule), loss)
     with tqdm(total=steps, desc="slim: training", unit="step") as bar:
-
-        def show(_, logs):
-            bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-            bar.update()
-
-        shown = tf.keras.callbacks.LambdaCallback(on_batch_end=show)
-        net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[shown])
+        show = tf.keras.callbacks.LambdaCallback(
+            on_batch_end=lambda _, logs: bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False) or bar.update()
+        )
+        net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[show])
 
 
 def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) -> dict[str, float]:
@@ -140,8 +126,8 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
     return {**accuracy, "background": float((guesses["colour"] == 0)[~held].mean())}
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags; where they can't be met, the process ends before the training, not after it."""
+def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What cannot be met ends the process before the training, not after it."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
@@ -165,14 +151,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: draw, train, fold, save, and measure what was saved."""
-    args = parse(argv)
+    args = _flags(argv)
     tf.keras.utils.set_random_seed(args.seed)
     width = BACKBONES["slim"].width
     net = add_batch_norm(build_vgg(args.layers, width))
     headed = add_heads(net)
     scenes = [plan_scene((args.seed, TRAINING, i)) for i in range(args.scenes)]
     train(headed, batches(*draw_cells(scenes), args.batch, args.seed), args.steps, args.learning_rate)
-
     pictures, cells = draw_cells([plan_scene((args.seed, HELD_OUT, i)) for i in range(args.held_out)])
     mean = float(net.predict(preprocess(pictures).numpy(), batch_size=32, verbose=0).mean())
     scale = MEAN_FEATURE / max(mean, 1e-6)
