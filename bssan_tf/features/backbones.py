@@ -106,11 +106,10 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     found = read_arrays(path, "--backbone-weights", skip=CLASSIFIER_LAYERS)
     layers = [layer for layer in model.layers if layer.weights]
     wanted = {f"{layer.name}/{kind}": getattr(layer, kind) for layer in layers for kind in ("kernel", "bias")}
-    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     problem = None
-    if missing:
+    if missing := sorted(set(wanted) - set(found)):
         problem = f"has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)"
-    elif extra:
+    elif extra := sorted(set(found) - set(wanted)):
         problem = f"has {extra[0]}, which the network lacks ({len(extra)} such arrays)"
     for key in () if problem else wanted:
         if found[key].shape != tuple(wanted[key].shape):
@@ -124,14 +123,12 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
 
 
 def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a weights file by name, "layer/kernel" and "layer/bias".
+    """The arrays of a weights file by name, "layer/kernel" and "layer/bias"; UserError where it is absent, unreadable,
+    or neither .npz nor .h5.
 
     Args:
         flag: the flag that named the file, for errors.
         skip: layers of a .h5 that are not read.
-
-    Raises:
-        UserError: absent, unreadable, or neither .npz nor .h5.
     """
     path = Path(path)
     if not path.is_file():
@@ -168,11 +165,8 @@ def _decoded(names) -> list[str]:
 
 
 def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
-    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once.
-
-    Raises:
-        UserError: the file is absent, or the download failed.
-    """
+    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once; UserError
+    where it is absent or the download fails."""
     if path is not None:
         if not Path(path).is_file():
             raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {backbone.layers}")
@@ -187,10 +181,8 @@ def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
         return Path(tf.keras.utils.get_file(Path(url).name, url, cache_subdir="models", file_hash=backbone.md5))
     except Exception as error:  # Keras raises a bare Exception here
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"the weights of {backbone.name} could not be downloaded ({reason}); fetch {url}"
-            " elsewhere and give it by --backbone-weights FILE"
-        ) from error
+        problem = f"the weights of {backbone.name} could not be downloaded ({reason})"
+        raise UserError(f"{problem}; fetch {url} elsewhere and give it by --backbone-weights FILE") from error
 
 
 def file_sha256(path: str | Path) -> str:

@@ -37,15 +37,12 @@ class RunContext:
 
 
 def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
-    """Classes of any boxes as the numbers that a run has for their names.
+    """Classes of any boxes as the numbers that a run has for their names, -1 where it does not know the name.
 
     Args:
         classes: int, -1 where unknown.
         labels: their names; None where they have none, so that the run knows none of them.
         known: the run's names; None leaves the numbers as they are.
-
-    Returns:
-        int of the shape of `classes`; -1 for a name that the run does not know.
     """
     if known is None or list(labels or ()) == list(known):
         return classes
@@ -61,7 +58,7 @@ def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequ
 def in_context(
     *, objects: np.ndarray, classes: np.ndarray, scores: np.ndarray, valid: np.ndarray, means: np.ndarray, Q: int
 ) -> np.ndarray:
-    """Objects of n pictures with class and photo beside them.
+    """Objects of n pictures with class and photo beside them: float32 (n, P, Q).
 
     Args:
         objects: float (n, P, Q').
@@ -70,9 +67,6 @@ def in_context(
         valid: bool (n, P), False at padding, which stays zero.
         means: float32 (n, M), of `photo_means`.
         Q: size of the result, which says how many classes there are.
-
-    Returns:
-        float32 (n, P, Q).
     """
     named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
@@ -97,10 +91,6 @@ class ObjectsInContext:
 
     The photos' means are kept once computed, N x M x 4 bytes in all (COCO: 250 MB), as the regions behind them are most
     of what a row reads. Threads may read at the same time: a mean that two of them compute is the same.
-
-    Args:
-        features: regions, objects, classes, scores and valid of N pictures.
-        Q: see `in_context`.
     """
 
     dtype = np.dtype(np.float32)
@@ -109,7 +99,7 @@ class ObjectsInContext:
         self.features = features
         self.shape = (*features.objects.shape[:2], Q)
         N, _, M = features.regions.shape
-        self._means = np.zeros((N, M), np.float32)  # pages of it are taken from memory when they are written
+        self._means = np.zeros((N, M), np.float32)  # takes memory page by page, as it is written
         self._filled = np.zeros(N, bool)
 
     def __len__(self) -> int:
@@ -133,13 +123,10 @@ class ObjectsInContext:
 
 
 def with_context(features: Features, run: RunContext | None = None) -> Features:
-    """The features with each object in its context, and `in_context` True.
+    """The features with each object in its context; UserError without regions or objects with classes.
 
     Args:
         run: what the features are for; None makes room for the classes that the store's boxes can name.
-
-    Raises:
-        UserError: there are no regions or no objects with classes.
     """
     if any(getattr(features, name) is None for name in ("regions", *_PER_OBJECT)):
         raise UserError(NO_CONTEXT)

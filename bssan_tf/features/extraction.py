@@ -88,13 +88,9 @@ def extract_shard(
     progress: bool = True,
     commit_seconds: float = 5.0,
 ) -> int:
-    """Extract one part of a store, while other processes extract theirs; `extract_features` then finds all rows done.
+    """Extract one part of a store, while other processes extract theirs, and return the number of its rows.
 
-    Args:
-        shard: which part; the others are as of `extract_features`, which tells of pictures that can't be read.
-
-    Returns:
-        Number of rows of the shard.
+    `extract_features` then finds all rows done, and tells of pictures that can't be read.
 
     Raises:
         UserError: the store was made with something else, or another process extracts all of it or the same shard.

@@ -25,12 +25,7 @@ PREFIX = 64  # dimensions of an object that are looked at first; only where all 
 
 
 class Reordered:
-    """An array seen in another order of its rows, without copying it; indexed like an array.
-
-    Args:
-        array: (n, ...), usually a memory map.
-        order: int64 (N,), the row of `array` that is row i here.
-    """
+    """An array (n, ...) seen in another order of its rows, int64 (N,), without copying it; indexed by rows."""
 
     def __init__(self, array: np.ndarray, order: np.ndarray):
         self.array, self.order = array, order
@@ -40,8 +35,6 @@ class Reordered:
         return len(self.order)
 
     def __getitem__(self, key) -> np.ndarray:
-        if isinstance(key, tuple):
-            return self[key[0]][key[1:]] if np.ndim(self.order[key[0]]) == 0 else self[key[0]][(slice(None), *key[1:])]
         return self.array[self.order[key]]
 
 
@@ -149,8 +142,7 @@ def _not_padding(objects: np.ndarray | Reordered) -> np.ndarray:
     block = max(1, BLOCK_BYTES // (P * Q * objects.dtype.itemsize))
     for start in range(0, count, block):
         rows = np.arange(start, min(start + block, count))
-        valid[rows] = np.any(objects[start : start + block, :, :PREFIX], axis=2)
-        doubtful = rows[~valid[rows].all(axis=1)]
-        if len(doubtful):
+        valid[rows] = np.any(objects[start : start + block][..., :PREFIX], axis=2)
+        if len(doubtful := rows[~valid[rows].all(axis=1)]):
             valid[doubtful] = np.any(objects[doubtful], axis=2)
     return valid

@@ -21,7 +21,7 @@ NO_CLASS = -1
 
 
 def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """Mean feature of each box (RoI Align): bilinear samples at the centres of its 7x7 division, averaged.
+    """Mean feature of each box (RoI Align), float32 (B, P, M): bilinear samples at the centres of its 7x7 division.
 
     Cell i of n covers the fractions i/n to (i+1)/n of the picture, so that its value stands at (i+0.5)/n. Beyond the
     outermost cells' centres the map goes on unchanged.
@@ -29,9 +29,6 @@ def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     Args:
         maps: float32 (B, h, w, M).
         boxes: float32 (B, P, 4), x1, y1, x2, y2 in [0, 1].
-
-    Returns:
-        means: float32 (B, P, M).
     """
     batch, height, width, channels = (tf.shape(maps)[i] for i in range(4))
     objects = tf.shape(boxes)[1]
@@ -91,11 +88,8 @@ def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) 
 
 
 def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:
-    """Ten fixed boxes for a photo without detections: the whole photo, then its 3x3 cells row by row.
-
-    Returns:
-        dict as `empty_objects`; scores are 1, classes -1. Fewer than ten are the first of them.
-    """
+    """Ten fixed boxes (or the first `count`) for a photo without detections: the whole photo, then its 3x3 cells row by
+    row. A dict as `empty_objects`, scores 1, classes -1."""
     thirds = np.arange(3) / 3
     cells = [(x, y, x + 1 / 3, y + 1 / 3) for y in thirds for x in thirds]
     return _filled(count, np.clip([(0, 0, 1, 1), *cells], 0, 1)[:count], NO_CLASS, 1.0)
@@ -145,11 +139,7 @@ class BoxesFile:
             raise UserError(f"--boxes {self.path}: {problem}; see README, 'Boxes'")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
-        """The row of each image, found by its id or else by its file name: int64 (N,).
-
-        Raises:
-            UserError: images without a row.
-        """
+        """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none."""
         named, row = zip(image_ids, image_paths), self.row_of_name.get
         rows = [row(image_id, row(Path(path).name, -1)) for image_id, path in named]
         if absent := [image_id for image_id, row in zip(image_ids, rows) if row < 0]:

@@ -43,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a shard has done: rows [first, finished), and the ids of those whose pictures could not be read."""
+    """What a shard has done: rows [first, finished), and the ids of pictures that could not be read."""
 
     first: int
     finished: int

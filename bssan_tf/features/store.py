@@ -1,8 +1,7 @@
 """The feature store: arrays of a whole corpus in one folder, written once, then only memory-mapped.
 
-A store holds one .npy per array, ids.txt with the image ids, and manifest.json, which says what the features were
-made with and how many rows are finished. `open_store` gives a finished one as `Features`, row i = image i of the
-corpus; `store_writer.py` writes it.
+One .npy per array, ids.txt with the image ids, and manifest.json, which says what the features were made with and how
+many rows are finished. `store_writer.py` writes it; `open_store` gives a finished one as `Features`.
 """
 
 from __future__ import annotations
@@ -55,11 +54,7 @@ class Features:
 
 
 def read_manifest(folder: str | Path) -> dict | None:
-    """The manifest of a store; None where there is no store yet.
-
-    Raises:
-        UserError: it is damaged, or the folder has our arrays but no manifest.
-    """
+    """The manifest of a store; None where there is no store yet. UserError: it is damaged, or arrays have none."""
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -91,8 +86,7 @@ def open_store(folder: str | Path) -> Features:
     Raises:
         UserError: no store, an unfinished one, or one whose files don't fit its manifest.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
+    folder, manifest = Path(folder), read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")
     ids, finished, bad_images = read_ids(folder), manifest["finished_rows"], set(manifest["bad_images"])

@@ -1,8 +1,7 @@
 """Writes a feature store so that a kill at any point costs little and spoils nothing.
 
-`StoreWriter` preallocates one .npy per array, writes blocks of rows by ordinary file I/O (so that memory stays
-small), and after each block replaces manifest.json, whose `finished_rows` says where to go on. A `StorePlan` says
-what a store is to hold; `check_fit` compares it with the store that is there.
+`StoreWriter` preallocates one .npy per array, writes blocks of rows by ordinary file I/O (so that memory stays small),
+and then replaces manifest.json, whose `finished_rows` says where to go on. `StorePlan` says what a store is to hold.
 """
 
 from __future__ import annotations
@@ -131,10 +130,8 @@ class StoreWriter(contextlib.AbstractContextManager):
         needed = len(self.plan.image_ids) * sum(map(self.plan.row_bytes, self.plan.arrays))
         free = shutil.disk_usage(self.folder).free
         if needed > free:
-            raise UserError(
-                f"{self.folder}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free;"
-                " give a --cache on a larger disk"
-            )
+            sizes = f"the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+            raise UserError(f"{self.folder}: {sizes}; give a --cache on a larger disk")
 
     def _open_array(self, name: str, held: contextlib.ExitStack) -> None:
         path, count = self.folder / f"{name}.npy", len(self.plan.image_ids)
@@ -152,11 +149,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         os.pwrite(descriptor, header, 0)
 
     def write(self, start: int, rows: Mapping[str, np.ndarray]) -> None:
-        """Write rows [start, start + n) of every array; they count only after `commit`.
-
-        Args:
-            rows: name -> (n, *row shape), for each array of the plan.
-        """
+        """Write rows [start, start + n) of every array, name -> (n, *row shape); they count only after `commit`."""
         if set(rows) != set(self._files):
             raise ValueError(f"arrays {sorted(rows)} given, {sorted(self._files)} planned")
         for name, values in rows.items():
@@ -180,12 +173,7 @@ class StoreWriter(contextlib.AbstractContextManager):
             raise UserError(f"{self.folder}: can't be written ({error.strerror}); {remedy}") from error
 
     def commit(self, finished_rows: int, bad: Iterable[int]) -> None:
-        """Make all written rows durable, then say so in the manifest.
-
-        Args:
-            finished_rows: rows [0, finished_rows) have been written.
-            bad: rows whose pictures could not be read.
-        """
+        """Make all written rows durable, then say so in the manifest; see the attributes."""
         with self._disk_errors("make room and start again"):
             for descriptor, _ in self._files.values():
                 os.fsync(descriptor)
