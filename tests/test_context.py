@@ -74,6 +74,7 @@ def test_a_class_without_a_place_is_left_out_and_zeros_stay_zeros():
 def test_rows_are_read_as_numpy_reads_them():
     given = pictures(n=6)
     features = with_context(Features(tuple("abcdef"), **given))
+    assert features.in_context
     whole = described(given, Q=features.objects.shape[2])
     assert features.objects.shape == whole.shape
     assert len(features.objects) == 6

@@ -16,9 +16,10 @@ from feature_fixtures import tiny_extractor, vgg_arrays, write_boxes, write_pict
 from PIL import Image
 
 from bssan_tf.errors import UserError
-from bssan_tf.features import extraction
+from bssan_tf.features import describer, extraction, pictures
 from bssan_tf.features.backbones import Backbone
-from bssan_tf.features.extraction import extract_features
+from bssan_tf.features.extraction import MissingRows, extract_features
+from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
@@ -253,6 +254,46 @@ def test_bad_pictures_are_named_and_the_others_kept(tmp_path, corpus, extractor,
     assert arrays(tmp_path / "store") == arrays(tmp_path / "whole")
 
 
+def test_each_photo_is_decoded_once_for_backbone_and_detector(tmp_path, corpus, extractor, monkeypatch):
+    decode, decoded = pictures.Image.open, []
+    monkeypatch.setattr(pictures.Image, "open", lambda path: decoded.append(path) or decode(path))
+    detector = Detector()
+    extract(corpus, tmp_path / "store", extractor, boxes=detector)
+    assert sorted(decoded) == sorted(corpus.image_paths)
+    found = describer.Describer(corpus, extractor, detector, 10, 4).read(3)
+    np.testing.assert_array_equal(found.pixels, read_picture(corpus.image_paths[3])[0])
+    assert found.size == (60, 80)
+    assert found.file_size == corpus.image_paths[3].stat().st_size
+
+
+def test_rows_that_need_extraction(tmp_path, corpus, extractor):
+    given = describer.Describer(corpus, extractor, None, 10, 4)
+    find = MissingRows(tmp_path / "store", given, range(11), progress=False).find
+    assert find().all()  # there is no store yet
+    spoil(corpus.image_paths[2])
+    spoil(corpus.image_paths[3])
+    extract(corpus, tmp_path / "store", extractor, boxes=None, skip_bad_images=True)
+    Image.new("RGB", (90, 70), "orange").save(corpus.image_paths[2])  # mended
+    Image.new("RGB", (90, 70), "orange").save(corpus.image_paths[6])  # replaced
+    assert np.flatnonzero(find()).tolist() == [2, 6]
+    missing = MissingRows(tmp_path / "store", given, range(3, 8), progress=False)
+    assert np.flatnonzero(missing.find()).tolist() == [6]
+    assert (missing.bad, missing.in_shards) == ({3}, False)
+
+
+def test_batches_with_wanted_rows(corpus, extractor):
+    given = describer.Describer(corpus, extractor, "grid", 10, 4)
+    batches = list(given.batches(np.isin(np.arange(11), [1, 2, 9])))
+    assert [rows.tolist() for rows, _ in batches] == [[0, 1, 2, 3], [8, 9, 10]]
+    corpus.image_paths[9].unlink()
+    values = given.describe(batches[1][0], [given.read(row) for row in batches[1][0]])
+    assert {name: (value.shape[1:], str(value.dtype)) for name, value in values.items()} == given.plan.arrays
+    assert values["sizes"].tolist()[1] == describer.UNREADABLE
+    assert [bool(values[name][1].any()) for name in ("regions", "objects", "boxes", "valid")] == [False] * 4
+    assert (values["classes"] == -1).all()
+    assert "no such picture file" in given.reason(9)
+
+
 def test_bad_pictures_are_looked_at_once_in_a_start(tmp_path, corpus, extractor, monkeypatch):
     for row in (1, 2):
         spoil(corpus.image_paths[row])
@@ -264,7 +305,7 @@ def test_bad_pictures_are_looked_at_once_in_a_start(tmp_path, corpus, extractor,
         read.append(path.name)
         return read_picture(path)
 
-    monkeypatch.setattr(extraction, "read_picture", count)
+    monkeypatch.setattr(describer, "read_picture", count)
     extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
     again = ["photo001.jpg", "photo002.jpg"]
     assert sorted(read) == [*again, "photo008.jpg", "photo009.jpg", "photo010.jpg"]  # and the batch of the new one

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from bssan_tf.errors import UserError
 from bssan_tf.features import pictures
-from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.pictures import read_picture, shrink
 
 
 def noise(height, width, seed=0):
@@ -177,6 +177,13 @@ def test_only_pixels_that_are_decoded_count(tmp_path, monkeypatch):
     assert read_picture(tmp_path / "baseline.jpg")[1] == (2000, 3000)
     with pytest.raises(UserError, match=r"progressive\.jpg: has 3000 x 2000 pixels"):
         read_picture(tmp_path / "progressive.jpg")
+
+
+def test_a_whole_photo_is_shrunk_as_if_read_small(tmp_path):
+    photo(400, 200).save(tmp_path / "a.jpg")
+    whole, size = read_picture(tmp_path / "a.jpg", side=None)
+    assert whole.shape == (*size, 3) == (200, 400, 3)
+    np.testing.assert_array_equal(shrink(whole), read_picture(tmp_path / "a.jpg")[0])
 
 
 def test_real_photos(shared_data):

@@ -12,7 +12,7 @@ from feature_fixtures import tiny_extractor, write_pictures
 from bssan_tf.errors import UserError
 from bssan_tf.features.extraction import extract_features, extract_shard
 from bssan_tf.features.regions import Extractor
-from bssan_tf.features.shards import Progress, Shard, ShardWriter, finished_mask, read_progress
+from bssan_tf.features.shards import Progress, Shard, ShardWriter, read_progress
 from bssan_tf.features.store import open_store
 from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
@@ -33,11 +33,6 @@ def test_what_is_no_shard(text):
     with pytest.raises(UserError, match=r"must be like 2/4"):
         Shard.parse(text)
     assert Shard.parse("2/4") == Shard(2, 4)
-
-
-def test_rows_that_a_shard_has_finished():
-    done = finished_mask(10, 2, [Progress(4, 6, ()), Progress(8, 8, ())])
-    assert np.flatnonzero(done).tolist() == [0, 1, 4, 5]
 
 
 def test_a_shard_is_written_by_one_process_and_the_whole_by_none_meanwhile(tmp_path):

@@ -1,8 +1,8 @@
 """The convolutions that describe a picture: VGG-19 (the paper's), VGG-16, and a slim VGG-19 of ours.
 
-In: a backbone's name and, where given, a weights file. Out: a Keras model that maps pre-processed pixels (B, 224,
-224, 3) to the last convolution's map (B, 14, 14, M). Weights come from a local .h5 (Keras' own) or .npz, or from
-Keras' download; foreign weights are copied only after the names and shapes of all layers were found right.
+Out: a Keras model that maps pre-processed pixels (B, 224, 224, 3) to the last convolution's map (B, 14, 14, M). Weights
+come from a local .h5 (Keras' own) or .npz, or from Keras' download; they are copied only after the names and shapes of
+all layers were found right.
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ class Backbone:
     name: str
     layers: str  # "vgg16" or "vgg19"
     width: float = 1.0  # share of VGG's filters per layer
-    url: str | None = None
-    md5: str | None = None
-    packaged: str | None = None  # weights file beside this module
+    md5: str | None = None  # of Keras' published file
+    packaged: str | None = None  # weights file beside this module, in place of Keras'
+
+    @property
+    def url(self) -> str:
+        """Keras' published weights."""
+        return f"{KERAS_URL}/{self.layers}/{self.layers}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
     @property
     def output_layer(self) -> str:
+        """The name of the last convolution."""
         return f"block5_conv{CONVOLUTIONS[self.layers][-1]}"
 
     @property
@@ -49,18 +54,8 @@ class Backbone:
 
 
 BACKBONES = {
-    "vgg19": Backbone(
-        "vgg19",
-        "vgg19",
-        url=f"{KERAS_URL}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        md5="253f8cb515780f3b799900260a226db6",
-    ),
-    "vgg16": Backbone(
-        "vgg16",
-        "vgg16",
-        url=f"{KERAS_URL}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        md5="6d6bbae143d832006294945121d1f1fc",
-    ),
+    "vgg19": Backbone("vgg19", "vgg19", md5="253f8cb515780f3b799900260a226db6"),
+    "vgg16": Backbone("vgg16", "vgg16", md5="6d6bbae143d832006294945121d1f1fc"),
     "slim": Backbone("slim", "vgg19", width=1 / 8, packaged="slim_vgg19.npz"),
 }
 
@@ -79,8 +74,8 @@ def build_vgg(layers: str = "vgg19", width: float = 1.0, side: int | None = SIDE
         side: of the pictures; None for any height and width.
 
     Returns:
-        model: float32 (B, 224, 224, 3) as `preprocess` gives -> float32 (B, 14, 14, M), after the ReLU. Of other sizes
-            there is a cell for each 16 pixels begun.
+        model: float32 (B, 224, 224, 3) of `preprocess` -> float32 (B, 14, 14, M), after the ReLU: a cell for each 16
+            pixels begun.
     """
     if layers not in CONVOLUTIONS:
         raise ValueError(f"layers must be one of {sorted(CONVOLUTIONS)}, not {layers!r}")
@@ -102,22 +97,19 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     """Copy the weights of a file into a model of `build_vgg`.
 
     Args:
-        path: .npz with keys "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type, or .h5
-            as Keras writes it (with or without the classifier, which is left out).
+        path: .npz with keys "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type, or .h5 as Keras
+            writes it, its classifier left out.
 
     Raises:
         UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
     """
     found = read_arrays(path, "--backbone-weights", skip=CLASSIFIER_LAYERS)
-    wanted = {}
-    for layer in model.layers:
-        for kind, weight in zip(("kernel", "bias"), layer.weights):
-            wanted[f"{layer.name}/{kind}"] = weight
-    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    layers = [layer for layer in model.layers if layer.weights]
+    wanted = {f"{layer.name}/{kind}": getattr(layer, kind) for layer in layers for kind in ("kernel", "bias")}
     problem = None
-    if missing:
+    if missing := sorted(set(wanted) - set(found)):
         problem = f"has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)"
-    elif extra:
+    elif extra := sorted(set(found) - set(wanted)):
         problem = f"has {extra[0]}, which the network lacks ({len(extra)} such arrays)"
     for key in () if problem else wanted:
         if found[key].shape != tuple(wanted[key].shape):
@@ -131,32 +123,26 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
 
 
 def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a weights file by name, "layer/kernel" and "layer/bias".
+    """The arrays of a weights file by name, "layer/kernel" and "layer/bias"; UserError where it is absent, unreadable,
+    or neither .npz nor .h5.
 
     Args:
         flag: the flag that named the file, for errors.
         skip: layers of a .h5 that are not read.
-
-    Raises:
-        UserError: absent, unreadable, or neither .npz nor .h5.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{flag} {path}: no such file; name a .h5 or .npz of weights")
     try:
         if path.suffix == ".npz":
-            return _read_npz(path)
+            with np.load(path, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
         if path.suffix in (".h5", ".hdf5"):
             return _read_h5(path, skip)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{flag} {path}: not a readable weights file ({reason})") from error
     raise UserError(f"{flag} {path}: is neither .h5 nor .npz; convert it to one of them")
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
 
 
 def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
@@ -167,9 +153,7 @@ def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
         if "layer_names" not in group.attrs:
             raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
         for name in _decoded(group.attrs["layer_names"]):
-            weight_names = _decoded(group[name].attrs["weight_names"])
-            if name in skip or not weight_names:
-                continue
+            weight_names = [] if name in skip else _decoded(group[name].attrs["weight_names"])
             kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
             for kind, weight_name in zip(kinds, weight_names):
                 found[f"{name}/{kind}"] = np.asarray(group[name][weight_name])
@@ -181,11 +165,8 @@ def _decoded(names) -> list[str]:
 
 
 def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
-    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once.
-
-    Raises:
-        UserError: the file is absent, or the download failed.
-    """
+    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once; UserError
+    where it is absent or the download fails."""
     if path is not None:
         if not Path(path).is_file():
             raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {backbone.layers}")
@@ -195,20 +176,13 @@ def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
         if not packaged.is_file():
             raise UserError(f"{packaged}: the shipped weights are missing; install the package anew")
         return packaged
-    if backbone.url is None:
-        raise UserError(f"backbone {backbone.name} has no published weights; give --backbone-weights FILE")
+    url = backbone.url
     try:
-        return Path(
-            tf.keras.utils.get_file(
-                Path(backbone.url).name, backbone.url, cache_subdir="models", file_hash=backbone.md5
-            )
-        )
+        return Path(tf.keras.utils.get_file(Path(url).name, url, cache_subdir="models", file_hash=backbone.md5))
     except Exception as error:  # Keras raises a bare Exception here
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"the weights of {backbone.name} could not be downloaded ({reason}); fetch {backbone.url}"
-            " elsewhere and give it by --backbone-weights FILE"
-        ) from error
+        problem = f"the weights of {backbone.name} could not be downloaded ({reason})"
+        raise UserError(f"{problem}; fetch {url} elsewhere and give it by --backbone-weights FILE") from error
 
 
 def file_sha256(path: str | Path) -> str:

@@ -1,9 +1,9 @@
 """Objects with their class and the whole photo beside them, for O2W; computed when read, nothing is stored.
 
-In: a picture's own object features (P, Q'), the detector's classes and scores (P,), its regions (D, M). Out: for each
-object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of own and photo are
-scaled to sum to their share below, whatever the extractor's units; the class's number is its share times the score.
-After √ (`FeatureNorm`), and before `centred` takes off the mean, these are the parts' squared lengths.
+In: a picture's object features (P, Q'), the detector's classes and scores (P,), its regions (D, M). Out: for each
+object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of own and photo sum
+to their share below, whatever the extractor's units; the class's number is its share times the score. So the shares
+are the parts' squared lengths after √ (`FeatureNorm`), before `centred` takes off the mean.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ NO_CONTEXT = (
     "--object-context: needs regions, and objects of a detector or of boxes; leave --import-regions and "
     "--import-objects out, or train with --no-object-context"
 )
+_PER_OBJECT = ("objects", "classes", "scores", "valid")
 _BLOCK = 64  # pictures whose regions are read at once
 
 logger = logging.getLogger(__name__)
@@ -29,41 +30,35 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """What the objects of a run have room for.
+    """What the objects of a run have room for."""
 
-    Attributes:
-        Q: size of an object in its context.
-        labels: the name of each class that has a place; None where they have no names, or the run is from before they
-            were kept.
-    """
-
-    Q: int
-    labels: Sequence[str] | None = None
+    Q: int  # size of an object in its context
+    labels: Sequence[str] | None = None  # of the classes that have a place; None where nameless, or in an older run
 
 
 def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
-    """Classes of any boxes as the numbers that a run has for their names, -1 for a name that it does not know.
+    """Classes of any boxes as the numbers that a run has for their names, -1 where it does not know the name.
 
     Args:
         classes: int, -1 where unknown.
-        labels: their names; None: they have none, and the run knows none of them.
-        known: the run's; None leaves the numbers as they are.
+        labels: their names; None where they have none, so that the run knows none of them.
+        known: the run's names; None leaves the numbers as they are.
     """
     if known is None or list(labels or ()) == list(known):
         return classes
     numbers = {label: number for number, label in enumerate(known)}
     table = np.array([*(numbers.get(label, -1) for label in labels or ()), -1], np.int32)
-    nameless = len(table) - 1
-    found = table[np.where((classes >= 0) & (classes < nameless), classes, nameless)]
-    if lost := int(((classes >= 0) & (found < 0)).sum()):
-        logger.warning("boxes: the run does not know the class of %d of %d objects", lost, int((classes >= 0).sum()))
+    nameless, classified = len(table) - 1, classes >= 0
+    found = table[np.where(classified & (classes < nameless), classes, nameless)]
+    if lost := int((classified & (found < 0)).sum()):
+        logger.warning("boxes: the run does not know the class of %d of %d objects", lost, int(classified.sum()))
     return found
 
 
 def in_context(
     *, objects: np.ndarray, classes: np.ndarray, scores: np.ndarray, valid: np.ndarray, means: np.ndarray, Q: int
 ) -> np.ndarray:
-    """Objects of n pictures with class and photo beside them.
+    """Objects of n pictures with class and photo beside them: float32 (n, P, Q).
 
     Args:
         objects: float (n, P, Q').
@@ -72,16 +67,11 @@ def in_context(
         valid: bool (n, P), False at padding, which stays zero.
         means: float32 (n, M), of `photo_means`.
         Q: size of the result, which says how many classes there are.
-
-    Returns:
-        float32 (n, P, Q).
     """
-    n, P = classes.shape
-    named = np.zeros((n, P, Q - objects.shape[2] - means.shape[1]), np.float32)
+    named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
     named[(*known, classes[known])] = scores[known]
-    photo = _of_sum(means, PHOTO_SHARE)
-    photo = np.broadcast_to(photo[:, None], (n, P, photo.shape[1]))
+    photo = np.broadcast_to(_of_sum(means, PHOTO_SHARE)[:, None], (*classes.shape, means.shape[1]))
     parts = [_of_sum(np.asarray(objects, np.float32), OWN_SHARE), CLASS_SHARE * named, photo]
     return np.concatenate(parts, axis=-1) * np.asarray(valid, np.float32)[..., None]
 
@@ -97,15 +87,10 @@ def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
 
 
 class ObjectsInContext:
-    """An array (N, P, Q) over a feature store, whose rows are computed when they are asked for.
+    """An array float32 (N, P, Q) over a feature store, whose rows are computed when they are read.
 
-    The photos' means are kept once they are computed, N x M x 4 bytes when all are (COCO: 250 MB), as the regions
-    behind them are most of what a row would read. Threads may read at the same time: a mean that two of them compute is
-    the same.
-
-    Args:
-        features: regions, objects, classes, scores and valid of N pictures.
-        Q: see `in_context`.
+    The photos' means are kept once computed, N x M x 4 bytes in all (COCO: 250 MB), as the regions behind them are most
+    of what a row reads. Threads may read at the same time: a mean that two of them compute is the same.
     """
 
     dtype = np.dtype(np.float32)
@@ -114,17 +99,17 @@ class ObjectsInContext:
         self.features = features
         self.shape = (*features.objects.shape[:2], Q)
         N, _, M = features.regions.shape
-        self._means = np.zeros((N, M), np.float32)  # pages of it are taken from memory when they are written
+        self._means = np.zeros((N, M), np.float32)  # takes memory page by page, as it is written
         self._filled = np.zeros(N, bool)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows) -> np.ndarray:
-        """Rows as NumPy would index them along the first axis."""
+        """Rows, indexed along the first axis as of a NumPy array."""
         places = np.arange(len(self))[rows]
         some = np.atleast_1d(places)
-        arrays = {name: getattr(self.features, name)[some] for name in ("objects", "classes", "scores", "valid")}
+        arrays = {name: getattr(self.features, name)[some] for name in _PER_OBJECT}
         found = in_context(**arrays, means=self._means_of(some), Q=self.shape[2])
         return found if np.ndim(places) else found[0]
 
@@ -138,20 +123,16 @@ class ObjectsInContext:
 
 
 def with_context(features: Features, run: RunContext | None = None) -> Features:
-    """The features with each object in its context.
+    """The features with each object in its context; UserError without regions or objects with classes.
 
     Args:
         run: what the features are for; None makes room for the classes that the store's boxes can name.
-
-    Raises:
-        UserError: there are no regions or no objects with classes.
     """
-    if any(getattr(features, name) is None for name in ("regions", "objects", "classes", "scores", "valid")):
+    if any(getattr(features, name) is None for name in ("regions", *_PER_OBJECT)):
         raise UserError(NO_CONTEXT)
     labels = features.manifest.get("labels")
     if run is None:
         count = len(labels) if labels else 1 + int(np.max(features.classes, initial=-1))
         run = RunContext(features.objects.shape[2] + count + features.regions.shape[2], labels)
-    classes = known_classes(features.classes, labels, run.labels)
-    seen = dataclasses.replace(features, classes=classes)
-    return dataclasses.replace(features, objects=ObjectsInContext(seen, run.Q))
+    seen = dataclasses.replace(features, classes=known_classes(features.classes, labels, run.labels))
+    return dataclasses.replace(features, objects=ObjectsInContext(seen, run.Q), in_context=True)

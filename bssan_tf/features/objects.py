@@ -1,8 +1,8 @@
 """Objects of a picture: which boxes, and what the backbone's map says about each.
 
-In: a file with the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes` for photos that come without. Out:
-the top P boxes of a photo by score, as fractions of it, with class, score and a validity mask, and `roi_means`, the
-mean feature of each box on a feature map (RoI Align, 7x7 samples). The paper's own objects come from Faster R-CNN.
+In: the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes`. Out: the best P boxes of a photo, as fractions
+of it, with class, score and validity; and `roi_means`, the mean feature of each box on a feature map. The paper's own
+objects come from Faster R-CNN.
 """
 
 from __future__ import annotations
@@ -21,18 +21,14 @@ NO_CLASS = -1
 
 
 def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """Mean feature of each box: 7x7 bilinear samples of the map, averaged.
+    """Mean feature of each box (RoI Align), float32 (B, P, M): bilinear samples at the centres of its 7x7 division.
 
-    Cell i of n covers the fractions i/n to (i+1)/n of the picture, so that its value stands at (i+0.5)/n. The
-    samples are the centres of a 7x7 division of the box; beyond the outermost cells' centres the map goes
-    on unchanged.
+    Cell i of n covers the fractions i/n to (i+1)/n of the picture, so that its value stands at (i+0.5)/n. Beyond the
+    outermost cells' centres the map goes on unchanged.
 
     Args:
         maps: float32 (B, h, w, M).
         boxes: float32 (B, P, 4), x1, y1, x2, y2 in [0, 1].
-
-    Returns:
-        means: float32 (B, P, M).
     """
     batch, height, width, channels = (tf.shape(maps)[i] for i in range(4))
     objects = tf.shape(boxes)[1]
@@ -48,8 +44,7 @@ def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
 
 def _sample_range(low, high, cells):
     """First and last sample as crop_and_resize wants them: fractions of the padded map's last index."""
-    cells = tf.cast(cells, tf.float32)
-    half_bin = (high - low) / (2 * ROI_SIDE)
+    cells, half_bin = tf.cast(cells, tf.float32), (high - low) / (2 * ROI_SIDE)
     # fraction f lies at index f * cells - 0.5 of the map, one further in the padded map
     return (((edge * cells) + 0.5) / (cells + 1.0) for edge in (low + half_bin, high - half_bin))
 
@@ -64,6 +59,14 @@ def empty_objects(count: int) -> dict[str, np.ndarray]:
     }
 
 
+def _filled(count: int, boxes: np.ndarray, classes, scores) -> dict[str, np.ndarray]:
+    """`empty_objects` with valid ones in the first rows."""
+    objects = empty_objects(count)
+    for name, values in (("boxes", boxes), ("classes", classes), ("scores", scores), ("valid", True)):
+        objects[name][: len(boxes)] = values
+    return objects
+
+
 def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) -> dict[str, np.ndarray]:
     """The best `count` detections of one photo, without those that have no area inside the photo.
 
@@ -72,8 +75,7 @@ def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) 
         size: (height, width) of the photo in pixels.
 
     Returns:
-        dict as `empty_objects`, highest score first (equal scores in the file's order), boxes clipped to
-        [0, 1].
+        dict as `empty_objects`, highest score first (equal scores in the file's order), boxes clipped to [0, 1].
     """
     height, width = size
     detections = np.asarray(detections, np.float64)
@@ -82,39 +84,25 @@ def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) 
     real = (scores > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.argsort(-scores, kind="stable")
     chosen = order[real[order]][:count]
-    objects = empty_objects(count)
-    objects["boxes"][: len(chosen)] = boxes[chosen]
-    objects["classes"][: len(chosen)] = detections[chosen, 5]
-    objects["scores"][: len(chosen)] = scores[chosen]
-    objects["valid"][: len(chosen)] = True
-    return objects
+    return _filled(count, boxes[chosen], detections[chosen, 5], scores[chosen])
 
 
 def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:
-    """Ten fixed boxes for a photo without detections: the whole photo, then its 3x3 cells row by row.
-
-    Returns:
-        dict as `empty_objects`; scores are 1, classes -1. Fewer than ten are the first of them.
-    """
+    """Ten fixed boxes (or the first `count`) for a photo without detections: the whole photo, then its 3x3 cells row by
+    row. A dict as `empty_objects`, scores 1, classes -1."""
     thirds = np.arange(3) / 3
     cells = [(x, y, x + 1 / 3, y + 1 / 3) for y in thirds for x in thirds]
-    boxes = np.clip([(0, 0, 1, 1), *cells], 0, 1)[:count]
-    objects = empty_objects(count)
-    objects["boxes"][: len(boxes)] = boxes
-    objects["scores"][: len(boxes)] = 1.0
-    objects["valid"][: len(boxes)] = True
-    return objects
+    return _filled(count, np.clip([(0, 0, 1, 1), *cells], 0, 1)[:count], NO_CLASS, 1.0)
 
 
 class BoxesFile:
     """Boxes of any detector, read from an .npz.
 
-    Its arrays: `names` str (N,), photo file names; `boxes` float (N, n, 6), x1, y1, x2, y2 in pixels of the
-    upright photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str
-    (C,), the classes' names.
+    Its arrays: `names` str (N,), photo file names; `boxes` float (N, n, 6), x1, y1, x2, y2 in pixels of the upright
+    photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str (C,).
 
     Attributes:
-        labels: tuple of str, or None.
+        labels: the classes' names, tuple of str, or None.
     """
 
     def __init__(self, path: str | Path):
@@ -123,15 +111,13 @@ class BoxesFile:
             raise UserError(f"--boxes {path}: no such file; see README, 'Boxes'")
         try:
             with np.load(path, allow_pickle=False) as archive:
-                missing = [key for key in ("names", "boxes") if key not in archive.files]
-                if missing:
+                if missing := [key for key in ("names", "boxes") if key not in archive.files]:
                     raise UserError(f"--boxes {path}: has no array {missing[0]!r}; see README, 'Boxes'")
                 names, self.boxes = archive["names"], archive["boxes"]
-                labels = archive["labels"] if "labels" in archive.files else None
+                self.labels = tuple(map(str, archive["labels"])) if "labels" in archive.files else None
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"--boxes {path}: not a readable .npz ({reason}); see README, 'Boxes'") from error
-        self.labels = None if labels is None else tuple(str(label) for label in labels)
         self._check(names)
         self.row_of_name = {str(name): row for row, name in enumerate(names)}
         if len(self.row_of_name) != len(names):
@@ -153,17 +139,10 @@ class BoxesFile:
             raise UserError(f"--boxes {self.path}: {problem}; see README, 'Boxes'")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
-        """The row of each image, found by its id or else by its file name: int64 (N,).
-
-        Raises:
-            UserError: images without a row.
-        """
-        rows = [
-            self.row_of_name.get(image_id, self.row_of_name.get(Path(path).name, -1))
-            for image_id, path in zip(image_ids, image_paths)
-        ]
-        absent = [image_id for image_id, row in zip(image_ids, rows) if row < 0]
-        if absent:
+        """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none."""
+        named, row = zip(image_ids, image_paths), self.row_of_name.get
+        rows = [row(image_id, row(Path(path).name, -1)) for image_id, path in named]
+        if absent := [image_id for image_id, row in zip(image_ids, rows) if row < 0]:
             raise UserError(
                 f"--boxes {self.path}: no row for {len(absent)} of {len(rows)} images, the first {absent[0]};"
                 " run the detector on them (a photo without objects has a row with score 0)"

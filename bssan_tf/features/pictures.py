@@ -1,13 +1,13 @@
 """A picture file -> the pixels that the backbone sees.
 
-Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: a path of any file that Pillow
-reads, in any colour mode. Out: uint8 (224, 224, 3) RGB and the size of the photo, which boxes given in its pixels
-need; or the whole photo, as a detector wants it. A file that is no picture, is
-cut short or is too large raises a UserError that names it.
+Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: any file that Pillow reads, in any
+colour mode. Out: uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's size, for boxes given in
+its pixels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from pathlib import Path
@@ -18,10 +18,10 @@ from PIL import Image
 from bssan_tf.errors import UserError
 
 SIDE = 224
-# Decoding takes up to 12 bytes a pixel, which must fit beside the backbone in 2 GB. (Baseline JPEGs are decoded smaller
-# where they are large; for them Pillow's own limit of 179 million pixels holds.)
+# Decoding takes up to 12 bytes a pixel, beside the backbone in 2 GB. (Large baseline JPEGs are decoded smaller; for
+# them Pillow's own limit of 179 million pixels holds.)
 MAX_PIXELS = 40_000_000
-LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one of them is in memory
+LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -54,14 +54,11 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
     try:
         with Image.open(path) as image:
             size = image.size
-            # A JPEG decoder halves for free; from twice the size asked for, nothing is lost by it.
-            if side:
+            if side:  # a JPEG decoder halves for free; from twice the size asked for, nothing is lost by it
                 image.draft(None, (2 * side, 2 * side))
             width, height = size if image.info.get("progressive") else image.size  # that are in memory at once
-            if width * height <= LARGE_PIXELS:
-                return _upright(image, size, side)
             if width * height <= MAX_PIXELS:
-                with _one_large_picture:
+                with _turn(width * height):
                     return _upright(image, size, side)
         problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
     except Image.DecompressionBombError:
@@ -75,27 +72,26 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
 
 
 def shrink(photo: np.ndarray) -> np.ndarray:
-    """A whole photo uint8 (height, width, 3) as the backbone sees it, uint8 (224, 224, 3): where a detector has had it
-    decoded whole, it is not decoded again."""
-    return np.asarray(_resized(Image.fromarray(photo), SIDE))
+    """A whole photo uint8 (height, width, 3) of `read_picture` as the backbone sees it, uint8 (224, 224, 3)."""
+    with _turn(photo.shape[0] * photo.shape[1]):
+        return np.asarray(_resized(Image.fromarray(photo), SIDE))
+
+
+def _turn(pixels: int) -> contextlib.AbstractContextManager:
+    return _one_large_picture if pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
 def _upright(image: Image.Image, size: tuple[int, int], side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     width, height = size
-    orientation = _orientation(image)
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block does not spoil the pixels
+        orientation = 1
     small = _small_rgb(image, side)
     if orientation in UPRIGHT:  # after the resizing, which treats both axes alike
         small = small.transpose(UPRIGHT[orientation])
-        if orientation >= 5:
-            width, height = height, width
-    return np.array(small, np.uint8), (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a damaged EXIF block does not spoil the pixels
-        return 1
+    size = (width, height) if orientation in range(5, 9) else (height, width)
+    return np.array(small, np.uint8), size
 
 
 def _small_rgb(image: Image.Image, side: int | None) -> Image.Image:
@@ -103,9 +99,8 @@ def _small_rgb(image: Image.Image, side: int | None) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _wide_grey(image, side)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        small = _resized(
-            image if image.mode == "RGBA" else image.convert("RGBA"), side
-        )  # Pillow weighs colours by their opacity
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        small = _resized(rgba, side)  # Pillow weighs colours by their opacity
         return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     if image.mode not in ("RGB", "L"):
         image = image.convert("RGB")

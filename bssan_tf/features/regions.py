@@ -1,8 +1,7 @@
 """Pictures -> region and object features, through one run of the backbone.
 
-In: uint8 pictures (B, 224, 224, 3) and, where there are boxes, the objects' boxes (B, P, 4). Out: regions (B, D, M),
-the last convolution's map read row by row (D = 14 x 14), and objects (B, P, Q), each the mean of its RoI on the same
-map (Q = M). Both the extraction of a whole corpus and the look at a single new photo go through `Extractor.describe`.
+Out: regions (B, D, M), the last convolution's map read row by row (D = 14 x 14), and objects (B, P, Q), the mean of
+each RoI on the same map (Q = M). Whole corpora and single new photos both go through `Extractor.describe`.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ class Extractor:
         weights: .h5 or .npz file; None takes the packaged or the downloaded one.
 
     Attributes:
-        name: the backbone's name.
-        layer: the convolution that is read.
+        name, layer: of the backbone and of the convolution that is read.
         grid: (14, 14), rows and columns of the region grid.
         region_shape: (D, M).
         weights_file, weights_sha256: what the network is loaded from.
@@ -56,18 +54,14 @@ class Extractor:
         self.region_shape = (GRID[0] * GRID[1], backbone.channels)
         self.weights_file = find_weights(backbone, weights)
         self.weights_sha256 = file_sha256(self.weights_file)
-        self._model = None
-        self._graph = None
 
-    @property
+    @functools.cached_property
     def model(self) -> tf.keras.Model:
         """The Keras model of `build_vgg` with its weights: pre-processed pixels -> (B, 14, 14, M)."""
-        if self._model is None:
-            model = build_vgg(self.backbone.layers, self.backbone.width)
-            load_weights(model, self.weights_file)
-            model.trainable = False
-            self._model = model
-        return self._model
+        model = build_vgg(self.backbone.layers, self.backbone.width)
+        load_weights(model, self.weights_file)
+        model.trainable = False
+        return model
 
     def describe(
         self, pictures: np.ndarray, boxes: np.ndarray | None = None, valid: np.ndarray | None = None
@@ -80,25 +74,24 @@ class Extractor:
             valid: bool (B, P), False where there is no object; None for all True.
 
         Returns:
-            dict with "regions" float16 (B, D, M) and, where boxes are given, "objects" float16 (B, P, M),
-            zeros where not valid.
+            dict with "regions" float16 (B, D, M) and, where boxes are given, "objects" float16 (B, P, M), zeros where
+            not valid.
         """
-        if self._graph is None:
-            # The model is made before the tracing, in which its weights would be symbols.
-            self._graph = tf.function(functools.partial(self._describe, self.model))
-        no_boxes = boxes is None
-        if no_boxes:
-            boxes = np.zeros((len(pictures), 0, 4), np.float32)
-        if valid is None:
-            valid = np.ones(np.shape(boxes)[:2], bool)
+        given = boxes is not None
+        boxes = boxes if given else np.zeros((len(pictures), 0, 4), np.float32)
+        valid = np.ones(np.shape(boxes)[:2], bool) if valid is None else valid
         regions, objects = self._graph(pictures, boxes, valid)
-        if no_boxes:
-            return {"regions": regions.numpy()}
-        return {"regions": regions.numpy(), "objects": objects.numpy()}
+        return {"regions": regions.numpy(), **({"objects": objects.numpy()} if given else {})}
 
-    def _describe(self, model, pictures, boxes, valid):
-        maps = model(preprocess(pictures), training=False)  # (B, 14, 14, M)
-        objects = roi_means(maps, boxes)  # (B, P, M)
-        objects = tf.where(valid[..., tf.newaxis], objects, 0.0)
-        regions = tf.reshape(maps, (-1, *self.region_shape))  # (B, D, M)
-        return tuple(tf.cast(tf.minimum(x, FLOAT16_MAX), tf.float16) for x in (regions, objects))
+    @functools.cached_property
+    def _graph(self):
+        model = self.model  # made before the tracing, in which its weights would be symbols
+
+        @tf.function
+        def describe(pictures, boxes, valid):
+            maps = model(preprocess(pictures), training=False)  # (B, 14, 14, M)
+            objects = tf.where(valid[..., tf.newaxis], roi_means(maps, boxes), 0.0)  # (B, P, M)
+            regions = tf.reshape(maps, (-1, *self.region_shape))  # (B, D, M)
+            return tuple(tf.cast(tf.minimum(x, FLOAT16_MAX), tf.float16) for x in (regions, objects))
+
+        return describe

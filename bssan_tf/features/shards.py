@@ -1,26 +1,22 @@
 """Several processes extract one store together, each a part of its rows: `--shard 2/4` is the second of four.
 
-A shard is a run of whole batches, so that the bytes are those of one process. Shards write into the same arrays, whose
-rows they share out, and keep their progress in files of their own, `shard-2-of-4.json`; the next extraction without a
-shard finds all rows done, writes the manifest and removes these files.
+A shard is a run of whole batches, so that the bytes are those of one process. All write into the same arrays, each with
+its progress in a file of its own, `shard-2-of-4.json`. The next extraction without a shard finds all rows done, writes
+the manifest and removes these files.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
-import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import REMEDY
 from bssan_tf.features.store_writer import LOCK, PROGRESS, StorePlan, StoreWriter
-from bssan_tf.tools.files import write_json
+from bssan_tf.tools.files import locked, write_json
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a shard has done: rows [first, finished), and the ids of those whose pictures could not be read."""
+    """What a shard has done: rows [first, finished), and the ids of pictures that could not be read."""
 
     first: int
     finished: int
@@ -71,14 +67,6 @@ def _read(path: Path) -> Progress | None:
         raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
 
 
-def finished_mask(total: int, finished_rows: int, shards: Iterable[Progress]) -> np.ndarray:
-    """bool (total,): rows that the manifest or a shard has finished."""
-    done = np.arange(total) < finished_rows
-    for progress in shards:
-        done[progress.first : progress.finished] = True
-    return done
-
-
 def remove_progress(folder: str | Path) -> None:
     """Forget the shards of a store that is whole."""
     for path in Path(folder).glob(PROGRESS):
@@ -88,15 +76,11 @@ def remove_progress(folder: str | Path) -> None:
 class ShardWriter(StoreWriter):
     """Writes the rows of one shard, while other processes write theirs.
 
-    All shards hold the store's lock together, so that no writer of the whole store comes between, and each its own.
-
-    Args:
-        folder, plan: as of `StoreWriter`.
-        shard: which part.
-        batch_size: pictures of a batch.
+    All shards share the store's lock, so that no writer of the whole store comes between; each has one of its own.
 
     Attributes:
-        finished_rows: rows [first of the shard, finished_rows) are on disk.
+        first, stop: its rows are [first, stop).
+        finished_rows: rows [first, finished_rows) are on disk.
         bad: rows of the shard whose pictures could not be read.
 
     Raises:
@@ -104,45 +88,22 @@ class ShardWriter(StoreWriter):
     """
 
     def __init__(self, folder: str | Path, plan: StorePlan, shard: Shard, batch_size: int):
-        self.shard, self.name = shard, f"{shard.number}-of-{shard.count}"
         self.first, self.stop = shard.rows(len(plan.image_ids), batch_size)
-        self._own_lock = None
+        self._name = f"{shard.number}-of-{shard.count}"
+        self._progress_file = Path(folder) / f"shard-{self._name}.json"
         super().__init__(folder, plan)
 
-    def _take_lock(self) -> None:
-        self._own_lock = os.open(self.folder / f"{LOCK}-{self.name}", os.O_RDWR | os.O_CREAT, 0o644)
-        for descriptor, kind in ((self._lock, fcntl.LOCK_SH), (self._own_lock, fcntl.LOCK_EX)):
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                what = "this shard" if descriptor == self._own_lock else "all of it"
-                raise UserError(
-                    f"{self.folder}: another process is extracting {what}; wait for it or give another --cache"
-                ) from None
+    def _take_locks(self, held: contextlib.ExitStack) -> None:
+        held.enter_context(self._locked(LOCK, "all of it", shared=True))
+        held.enter_context(self._locked(f"{LOCK}-{self._name}", "this shard"))
 
-    def _open(self) -> None:
-        making = os.open(self.folder / f"{LOCK}-making", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(making, fcntl.LOCK_EX)  # one shard at a time makes manifest and arrays
-            super()._open()
-        finally:
-            os.close(making)
+    def _open(self, held: contextlib.ExitStack) -> None:
+        with locked(self.folder / f"{LOCK}-making"):  # one shard at a time makes manifest and arrays
+            super()._open(held)
         self.finished_rows, self.bad = self.first, set()
-        row_of = {image_id: row for row, image_id in enumerate(self.plan.image_ids)}
         if progress := _read(self._progress_file):
-            self.finished_rows = progress.finished
-            self.bad = {row_of[image_id] for image_id in progress.bad_images}
-
-    def _release(self) -> None:
-        super()._release()
-        if self._own_lock is not None:
-            os.close(self._own_lock)
-
-    @property
-    def _progress_file(self) -> Path:
-        return self.folder / f"shard-{self.name}.json"
+            self.finished_rows, self.bad = progress.finished, self.plan.rows_of(progress.bad_images)
 
     def _write_state(self) -> None:
-        bad = [self.plan.image_ids[row] for row in sorted(self.bad)]
-        progress = {"first": self.first, "finished": self.finished_rows, "bad_images": bad}
+        progress = {"first": self.first, "finished": self.finished_rows, "bad_images": self._bad_images()}
         write_json(self._progress_file, progress, durable=True)

@@ -1,8 +1,7 @@
 """The feature store: arrays of a whole corpus in one folder, written once, then only memory-mapped.
 
-A store holds one .npy per array, ids.txt with the image ids, and manifest.json, which says what the features were
-made with and how many rows are finished. `open_store` gives a finished one as `Features`, row i = image i of the
-corpus; `store_writer.py` writes it.
+One .npy per array, ids.txt with the image ids, and manifest.json, which says what the features were made with and how
+many rows are finished. `store_writer.py` writes it; `open_store` gives a finished one as `Features`.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ class Features:
         valid: bool (N, P), False where an image has no further object, or None.
         grid: rows and columns in which the D regions lie on the picture, or None where unknown.
         manifest: what the features were made with.
-        bad_rows: int64, ascending; rows of pictures that could not be read; all zeros, to be left out of
-            the splits.
+        bad_rows: int64, ascending; pictures that could not be read: rows of zeros, to be left out of the splits.
+        in_context: whether objects have their class and the whole photo beside them (`with_context`).
     """
 
     image_ids: tuple[str, ...]
@@ -51,14 +50,11 @@ class Features:
     grid: tuple[int, int] | None = None
     manifest: Mapping = field(default_factory=dict)
     bad_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    in_context: bool = False
 
 
 def read_manifest(folder: str | Path) -> dict | None:
-    """The manifest of a store; None where there is no store yet.
-
-    Raises:
-        UserError: it is damaged, or the folder has our arrays but no manifest.
-    """
+    """The manifest of a store; None where there is no store yet. UserError: it is damaged, or arrays have none."""
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -67,9 +63,9 @@ def read_manifest(folder: str | Path) -> dict | None:
                 raise ValueError(f"{key} is {manifest[key]!r}")
         return manifest
     except FileNotFoundError:
-        present = [name for name in FEATURE_ARRAYS if (Path(folder) / f"{name}.npy").exists()]
-        if present:
-            raise UserError(f"{folder}: has {present[0]}.npy but no {MANIFEST}; {REMEDY}") from None
+        for name in FEATURE_ARRAYS:
+            if (Path(folder) / f"{name}.npy").exists():
+                raise UserError(f"{folder}: has {name}.npy but no {MANIFEST}; {REMEDY}") from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
@@ -77,11 +73,11 @@ def read_manifest(folder: str | Path) -> dict | None:
 
 def read_ids(folder: str | Path) -> tuple[str, ...]:
     """The image ids of a store; UserError where they can't be read."""
+    path = Path(folder) / IDS
     try:
-        text = (Path(folder) / IDS).read_text(encoding="utf-8")
+        return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{Path(folder) / IDS}: unreadable ({error}); {REMEDY}") from error
-    return tuple(text.split("\n")[:-1])
+        raise UserError(f"{path}: unreadable ({error}); {REMEDY}") from error
 
 
 def open_store(folder: str | Path) -> Features:
@@ -90,29 +86,24 @@ def open_store(folder: str | Path) -> Features:
     Raises:
         UserError: no store, an unfinished one, or one whose files don't fit its manifest.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
+    folder, manifest = Path(folder), read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")
-    ids = read_ids(folder)
-    known = set(ids).issuperset(manifest["bad_images"])
-    if not known or len(ids) != manifest.get("images") or manifest["finished_rows"] > len(ids):
+    ids, finished, bad_images = read_ids(folder), manifest["finished_rows"], set(manifest["bad_images"])
+    if not bad_images.issubset(ids) or len(ids) != manifest.get("images") or finished > len(ids):
         raise UserError(f"{folder / IDS}: doesn't fit {MANIFEST}; {REMEDY}")
-    if manifest["finished_rows"] < len(ids):
-        raise UserError(
-            f"{folder}: only {manifest['finished_rows']} of {len(ids)} images are extracted;"
-            " run train.py to extract the rest"
-        )
+    if finished < len(ids):
+        what = f"only {finished} of {len(ids)} images are extracted"
+        raise UserError(f"{folder}: {what}; run train.py to extract the rest")
     arrays = {}
     for name, layout in manifest["arrays"].items():
         if name in FEATURE_ARRAYS:
             arrays[name] = map_array(folder / f"{name}.npy")
             if list(arrays[name].shape) != layout["shape"] or arrays[name].dtype != layout["dtype"]:
                 raise UserError(f"{folder / name}.npy: shape or dtype differ from {MANIFEST}; {REMEDY}")
-    row_of = {image_id: row for row, image_id in enumerate(ids)}
-    bad = np.array(sorted(row_of[image_id] for image_id in manifest["bad_images"]), np.int64)
-    grid = manifest.get("grid")
-    return Features(ids, grid=tuple(grid) if grid else None, manifest=manifest, bad_rows=bad, **arrays)
+    bad = np.array([row for row, image_id in enumerate(ids) if image_id in bad_images], np.int64)
+    grid = tuple(manifest.get("grid") or ()) or None
+    return Features(ids, grid=grid, manifest=manifest, bad_rows=bad, **arrays)
 
 
 def map_array(path: str | Path) -> np.ndarray:

@@ -1,10 +1,9 @@
 """Trains the slim VGG-19 that ships with the package: `python -m bssan_tf.features.train_slim --out FILE`.
 
-In: scenes drawn on the fly, none of which a `scenes` corpus can hold. Each of the 14 x 14 cells of
-the last convolution must tell by a linear layer the colour, shape and size of the object at its centre, so that
-regions are local and easy to decode. Out: an .npz of float16 weights for `build_vgg("vgg19", 1/8)`; with
-`--layers vgg16` for the trunk that the slim Faster R-CNN starts from.
-BatchNorm helps the training; it is folded into the convolutions at the end.
+In: scenes drawn on the fly, none of which a `scenes` corpus can hold. A linear layer on each of the 14 x 14 cells of
+the last convolution must tell colour, shape and size of the object at its centre, so that regions are local and easy to
+decode. Out: float16 weights for `build_vgg("vgg19", 1/8)`, or by `--layers vgg16` for the trunk that the slim Faster
+R-CNN starts from. BatchNorm helps the training; it is folded into the convolutions at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,29 +21,21 @@ from tqdm import tqdm
 
 from bssan_tf.cli import count
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIDE, SIZES, Scene, draw_scene, plan_scene
-from bssan_tf.features.backbones import BACKBONES, CONVOLUTIONS, build_vgg, load_weights, preprocess
+from bssan_tf.features.backbones import BACKBONES, CONVOLUTIONS, build_vgg, preprocess
 from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
 
 CELLS = SIDE // 16  # per side of the grid
-CLASSES = {
-    "colour": 1 + len(COLOURS),
-    "shape": 1 + len(SHAPES),
-    "size": 1 + len(SIZES),
-}  # class 0: background
+CLASSES = {"colour": 1 + len(COLOURS), "shape": 1 + len(SHAPES), "size": 1 + len(SIZES)}  # class 0: background
 MEAN_FEATURE = 0.75  # of the shipped net's output on scenes
 # Second part of a scene's seed. A corpus uses 0, 1 and 2 there, so none of its scenes is seen in training.
 TRAINING, HELD_OUT = 10, 11
 
 
 def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures, as the JPEG files of a corpus give them, and what lies at the centre of each cell.
-
-    Returns:
-        pictures: uint8 (N, 224, 224, 3), RGB.
-        cells: int32 (N, 14, 14, 3), the classes of colour, shape and size; 0 where there is background.
-    """
+    """Pictures uint8 (N, 224, 224, 3), RGB, as a corpus' JPEG files give them, and what is at the centre of each cell:
+    int32 (N, 14, 14, 3), the classes of colour, shape and size."""
     pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.uint8)
     cells = np.zeros((len(scenes), CELLS, CELLS, 3), np.int32)
     colours, sizes = list(COLOURS), list(SIZES)
@@ -53,8 +43,7 @@ def draw_cells(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
         picture, owner = draw_scene(scene)
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=90)
-        with Image.open(file) as decoded:
-            pictures[row] = np.asarray(decoded)
+        pictures[row] = np.asarray(Image.open(file))
         at_centre = owner[8::16, 8::16]  # (14, 14)
         for index, thing in enumerate(scene.things):
             classes = colours.index(thing.colour), SHAPES.index(thing.shape), sizes.index(thing.size)
@@ -76,15 +65,8 @@ def add_batch_norm(plain: tf.keras.Model) -> tf.keras.Model:
 
 
 def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.ndarray]:
-    """Weights with which the plain network gives `scale` times the output of `net` at inference.
-
-    Args:
-        net: made by `add_batch_norm`.
-        scale: factor on the last convolution; positive, so that it passes the ReLU.
-
-    Returns:
-        "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,) of all convolutions.
-    """
+    """Weights with which the plain network gives `scale` (> 0) times the output of `net`, of `add_batch_norm`:
+    "blockX_convY/kernel" float32 (3, 3, in, out) and "blockX_convY/bias" (out,)."""
     weights = {}
     for layer in net.layers:
         if isinstance(layer, tf.keras.layers.Conv2D):
@@ -93,15 +75,7 @@ def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.nda
             factor = gamma / np.sqrt(variance + norm.epsilon)
             kernel, bias = f"{layer.name}/kernel", f"{layer.name}/bias"
             weights[kernel], weights[bias] = layer.kernel.numpy() * factor, beta - mean * factor
-    weights[kernel] *= scale  # of the last convolution
-    weights[bias] *= scale
-    return weights
-
-
-def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
-    """Write an .npz of float16 arrays, whole or not at all."""
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **{key: value.astype(np.float16) for key, value in weights.items()})
+    return {**weights, kernel: weights[kernel] * scale, bias: weights[bias] * scale}  # the last passes the ReLU scaled
 
 
 def add_heads(features: tf.keras.Model) -> tf.keras.Model:
@@ -118,8 +92,7 @@ def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> t
         if tf.random.uniform(()) < 0.5:
             picture, classes = picture[:, ::-1], classes[:, ::-1]
         picture = tf.clip_by_value(tf.cast(picture, tf.float32) + tf.random.uniform((), -12, 12), 0, 255)
-        # Most cells are background; those of objects count three times.
-        weight = tf.where(classes[..., 0] > 0, 3.0, 1.0)
+        weight = tf.where(classes[..., 0] > 0, 3.0, 1.0)  # most cells are background
         names = {name: classes[..., i] for i, name in enumerate(CLASSES)}
         return preprocess(picture), names, dict.fromkeys(CLASSES, weight)
 
@@ -127,21 +100,6 @@ def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> t
         pixels, targets = tf.constant(pictures), tf.constant(cells)
     rows = tf.data.Dataset.range(len(pictures)).shuffle(len(pictures), seed=seed).repeat()
     return rows.map(vary, tf.data.AUTOTUNE).batch(batch, drop_remainder=True).prefetch(2)
-
-
-class _Progress(tf.keras.callbacks.Callback):
-    """A bar over all steps, with the mean loss so far."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.bar = tqdm(total=steps, desc="slim: training", unit="step")
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
 
 
 def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate: float) -> None:
@@ -152,7 +110,11 @@ def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate:
     )
     loss = {name: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in CLASSES}
     net.compile(tf.keras.optimizers.Adam(schedule), loss)
-    net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[_Progress(steps)])
+    with tqdm(total=steps, desc="slim: training", unit="step") as bar:
+        show = tf.keras.callbacks.LambdaCallback(
+            on_batch_end=lambda _, logs: bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False) or bar.update()
+        )
+        net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[show])
 
 
 def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) -> dict[str, float]:
@@ -164,8 +126,8 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
     return {**accuracy, "background": float((guesses["colour"] == 0)[~held].mean())}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: draw, train, fold, save, and measure what was saved."""
+def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What cannot be met ends the process before the training, not after it."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
@@ -180,40 +142,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--out {args.out}: must end in .npz")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: must be 0 or more")
-    try:  # before the training, not after it
+    try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out {args.out}: its folder cannot be made ({error})")
+    return args
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: draw, train, measure, fold and save."""
+    args = _flags(argv)
     tf.keras.utils.set_random_seed(args.seed)
-    width = BACKBONES["slim"].width
-    net = add_batch_norm(build_vgg(args.layers, width))
+    net = add_batch_norm(build_vgg(args.layers, BACKBONES["slim"].width))
     headed = add_heads(net)
     scenes = [plan_scene((args.seed, TRAINING, i)) for i in range(args.scenes)]
     train(headed, batches(*draw_cells(scenes), args.batch, args.seed), args.steps, args.learning_rate)
-
     pictures, cells = draw_cells([plan_scene((args.seed, HELD_OUT, i)) for i in range(args.held_out)])
     mean = float(net.predict(preprocess(pictures).numpy(), batch_size=32, verbose=0).mean())
     scale = MEAN_FEATURE / max(mean, 1e-6)
-    save_weights(fold_batch_norm(net, scale), args.out)
-
-    plain = build_vgg(args.layers, width)
-    load_weights(plain, args.out)
-    checked = add_heads(plain)
-    for name in CLASSES:
-        kernel, bias = headed.get_layer(name).get_weights()
-        checked.get_layer(name).set_weights([kernel / scale, bias])
-    accuracy = cell_accuracy(checked, pictures, cells)
-    pixels = preprocess(pictures).numpy()
-    plain.predict(pixels[:1], verbose=0)  # builds the graph
-    start = time.perf_counter()
-    plain.predict(pixels, batch_size=32, verbose=0)
-    rate = len(pixels) / (time.perf_counter() - start)
-    logger.info("%s: %d bytes, %.0f pictures/s", args.out, args.out.stat().st_size, rate)
-    logger.info(
-        "share of right cells on held-out scenes: %s",
-        ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items()),
-    )
+    with replacing(args.out) as part, part.open("wb") as file:
+        np.savez(file, **{key: value.astype(np.float16) for key, value in fold_batch_norm(net, scale).items()})
+    said = ", ".join(f"{name} {value:.4f}" for name, value in cell_accuracy(headed, pictures, cells).items())
+    logger.info("%s: %d bytes; share of right cells on held-out scenes: %s", args.out, args.out.stat().st_size, said)
 
 
 if __name__ == "__main__":

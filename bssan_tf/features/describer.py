@@ -1,0 +1,154 @@
+"""Picture files -> the arrays of a store, a batch at a time; and what a store of them is made with."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bssan_tf.errors import UserError
+from bssan_tf.features.backbones import file_sha256
+from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
+from bssan_tf.features.pictures import SIDE, read_picture, shrink
+from bssan_tf.features.store_writer import StorePlan
+
+if TYPE_CHECKING:
+    from bssan_tf.datasets.corpus import Corpus
+    from bssan_tf.features.regions import Extractor
+
+BATCHES_AHEAD = 3
+SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each
+UNREADABLE = -1  # in `sizes`, the bytes of each picture file as it was extracted
+
+
+class Picture(NamedTuple):
+    """A decoded picture file."""
+
+    pixels: np.ndarray  # uint8 (224, 224, 3)
+    size: tuple[int, int]  # height and width of the photo in pixels
+    file_size: int  # bytes
+    inputs: dict | None = None  # a detector's
+
+
+class Describer:
+    """Reads the pictures of a corpus and describes them for a store.
+
+    Args:
+        corpus, extractor, boxes, objects: as of `extract_features`.
+        batch_size: pictures described at once.
+
+    Attributes:
+        plan: what the store is to hold and is made with.
+        file: the `BoxesFile`, or None.
+        reasons: row -> why its picture can't be read.
+        oversized: photos so far with boxes far outside.
+    """
+
+    def __init__(
+        self, corpus: Corpus, extractor: Extractor, boxes: str | Path | Detector | None, objects: int, batch_size: int
+    ):
+        self.paths, self.extractor, self.count, self.batch_size = corpus.image_paths, extractor, objects, batch_size
+        self.detector = boxes if isinstance(boxes, Detector) else None
+        self.file = None if self.detector or boxes in (None, "grid") else BoxesFile(boxes)
+        self.file_rows = self.file and self.file.rows(corpus.image_ids, corpus.image_paths)
+        self.reasons: dict[int, str] = {}
+        self.oversized = 0
+        source = self.detector or self.file
+        labels = source and source.labels
+        made_with = {
+            "dataset": corpus.name,
+            "extractor": extractor.name,
+            "layer": extractor.layer,
+            "weights_sha256": extractor.weights_sha256,
+            "grid": list(extractor.grid),
+            "batch_size": batch_size,
+            "boxes": self.detector.name if self.detector else file_sha256(boxes) if self.file else boxes,
+            "labels": labels and list(labels),
+        }
+        arrays = {"regions": (extractor.region_shape, "float16")}
+        if boxes is not None:
+            Q = self.detector.Q if self.detector else extractor.region_shape[1]
+            arrays["objects"] = ((objects, Q), "float16")
+            arrays.update({name: (value.shape, str(value.dtype)) for name, value in empty_objects(objects).items()})
+        arrays["sizes"] = ((), "int64")  # last, as a row counts as re-extracted once its size is written
+        self.plan = StorePlan(tuple(corpus.image_ids), arrays, made_with)
+
+    def read(self, row: int) -> Picture | None:
+        """Decode a picture file, once; None where it is bad, and `reasons` then says why."""
+        path = self.paths[row]
+        try:
+            size = file_size(path)
+            if self.detector is None:
+                return Picture(*read_picture(path), size)
+            photo, photo_size = read_picture(path, side=None)
+            return Picture(shrink(photo), photo_size, size, self.detector.inputs(photo))
+        except UserError as error:
+            self.reasons[row] = str(error)
+            return None
+
+    def reason(self, row: int) -> str:
+        """Why the picture of a bad row can't be read."""
+        return self.reasons.get(row, f"{self.paths[row]}: can't be read as a picture")  # another process found it
+
+    def batches(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Picture | None]]]:
+        """Yield (rows, pictures) of each batch with rows that are wanted, bool (N,), decoded ahead in threads."""
+        batches = np.split(np.arange(len(wanted)), range(self.batch_size, len(wanted), self.batch_size))
+        left, decoding = deque(rows for rows in batches if wanted[rows].any()), deque()
+        pool = decoding_pool()
+        try:
+            while left or decoding:
+                while left and len(decoding) <= (SCALED_AHEAD if self.detector else BATCHES_AHEAD):
+                    rows = left.popleft()
+                    decoding.append((rows, [pool.submit(self.read, row) for row in rows.tolist()]))
+                rows, pictures = decoding.popleft()
+                yield rows, [picture.result() for picture in pictures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def describe(self, rows: np.ndarray, pictures: list[Picture | None]) -> dict[str, np.ndarray]:
+        """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
+        readable = [i for i, picture in enumerate(pictures) if picture is not None]
+        pixels = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)  # a last, shorter batch is padded
+        values = {name: np.zeros((self.batch_size, *row), dtype) for name, (row, dtype) in self.plan.arrays.items()}
+        values["sizes"][:] = UNREADABLE
+        if "classes" in values:
+            values["classes"][:] = NO_CLASS
+        for i in readable:
+            pixels[i], values["sizes"][i] = pictures[i].pixels, pictures[i].file_size
+            if "boxes" in values:
+                for name, value in self._objects(rows[i], pictures[i]).items():
+                    values[name][i] = value
+        if readable:
+            boxes = (values["boxes"], values["valid"]) if "boxes" in values and not self.detector else ()
+            for name, value in self.extractor.describe(pixels, *boxes).items():
+                values[name][readable] = value[readable]  # a black picture has features, too
+        return {name: value[: len(rows)] for name, value in values.items()}
+
+    def _objects(self, row: int, picture: Picture) -> dict[str, np.ndarray]:
+        if self.detector:
+            return self.detector.best(self.detector.run(picture.inputs), picture.size, self.count)
+        if self.file is None:
+            return grid_boxes(self.count)
+        detections = self.file.boxes[self.file_rows[row]]
+        farthest = detections[detections[:, 4] > 0, :4].max(initial=0)
+        self.oversized += bool(farthest > 1.2 * max(picture.size))
+        return top_objects(detections, picture.size, self.count)
+
+
+def decoding_pool() -> ThreadPoolExecutor:
+    """The threads that decode pictures."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+def file_size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
