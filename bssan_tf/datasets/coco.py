@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     KARPATHY_URL,
     clean_caption,
     find_root,

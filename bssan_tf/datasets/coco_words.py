@@ -18,7 +18,7 @@ import numpy as np
 
 from bssan_tf.datasets.coco import PARTS, find_photos, read_annotations, read_instances
 from bssan_tf.datasets.corpus import Corpus, Grounding
-from bssan_tf.datasets.reading import first_file
+from bssan_tf.datasets.files import first_file
 from bssan_tf.datasets.text import split_words
 from bssan_tf.errors import UserError
 

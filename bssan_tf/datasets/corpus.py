@@ -3,7 +3,7 @@
 A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits;
 a `Split` is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes`
 and of COCO's instances: where each object lies and which word of a caption names it. Nothing here reads files: see
-`reading.py`, `assembly.py`.
+`files.py`, `build_corpus.py`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import SPLITS, Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     KARPATHY_URL,
     clean_caption,
     either,

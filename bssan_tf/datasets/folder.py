@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     clean_caption,
     find_root,
     first_file,

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bssan_tf.datasets.coco import read_instances
-from bssan_tf.datasets.reading import read_lines
+from bssan_tf.datasets.files import read_lines
 from bssan_tf.datasets.scene_pictures import draw_scene, plan_scene
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
