@@ -9,6 +9,7 @@ boxes.
 from __future__ import annotations
 
 import colorsys
+import io
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -113,6 +114,13 @@ def draw_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     for index, thing in enumerate(scene.things):
         _paint(picture, owner, index, thing, rng)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8), owner
+
+
+def scene_jpeg(scene: Scene) -> bytes:
+    """The picture of a scene as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
