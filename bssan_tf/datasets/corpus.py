@@ -1,9 +1,8 @@
 """Who says what about which photo: the one type that every data set is turned into.
 
-A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits;
-a `Split` is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes`
-and of COCO's instances: where each object lies and which word of a caption names it. Nothing here reads files: see
-`files.py`, `build_corpus.py`.
+A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits; a `Split`
+is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes` and of COCO's
+instances: where each object lies and which word of a caption names it. Nothing here reads files.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ class Grounding:
     Attributes:
         boxes: per image float32 (n_i, 4): x1, y1, x2, y2 as fractions of the image, in [0, 1].
         labels: per image the n_i descriptions of its objects, e.g. "large red circle", or "dog".
-        named: per caption its (word position, object index) pairs. Positions count from 0 the whitespace
-            tokens of the lower-cased caption without punctuation. Listed are words for the colour or the shape of
-            an object of scenes, or for the class of objects of COCO.
+        named: per caption its (word position, object index) pairs: words for the colour or the shape of an object of
+            scenes, or for the class of objects of COCO. Positions count from 0 the whitespace tokens of the
+            lower-cased caption without punctuation.
 
     Raises:
-        ValueError: if boxes and labels do not fit each other, or a box is empty or leaves the image.
+        ValueError: boxes and labels do not fit each other, or a box is empty or leaves the image.
     """
 
     boxes: tuple
@@ -84,8 +83,7 @@ class Corpus:
 
     Attributes:
         name: the data set, e.g. "flickr30k".
-        image_ids: N_i unique names; the feature store's rows are in this order.
-        image_paths: N_i paths.
+        image_ids, image_paths: N_i unique names, in the order of the feature store's rows, and N_i paths.
         captions: N_c texts.
         image_of_caption: int64 (N_c,), the index of each caption's image.
         splits: "train", "val", "test" (those there are) -> int64 image indices in the order of the list.
@@ -96,8 +94,7 @@ class Corpus:
         place: tells corpora of one name apart in the cache, e.g. a digest of a folder's path; "" where names do.
 
     Raises:
-        ValueError: if the fields do not fit each other, an id repeats, splits overlap, or an image has no
-            caption.
+        ValueError: the fields do not fit each other, an id repeats, splits overlap, or an image has no caption.
     """
 
     name: str
@@ -143,7 +140,7 @@ class Corpus:
         """One split ("dev" and "validation" mean "val"); captions are grouped by image, in the split's order.
 
         Raises:
-            UserError: if the corpus has no such split; it names those there are.
+            UserError: no such split; the error names those there are.
         """
         name = SPLIT_ALIASES.get(name, name)
         if name not in self.splits:
@@ -208,8 +205,7 @@ class Split:
     def sample_images(self, n: int, seed: int = 0) -> Split:
         """A seeded random subset of n images, in their order, with all their captions.
 
-        A smaller n gives a subset of what a larger n gives under the same seed. The whole split if it has no
-        more than n.
+        A smaller n gives a subset of what a larger n gives under the same seed; n or fewer images are all taken.
         """
         if n < 1:
             raise ValueError(f"sample_images: n is {n}, must be positive")

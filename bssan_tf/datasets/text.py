@@ -1,9 +1,8 @@
 """Captions to token ids, and the GloVe vectors of their words.
 
-In: the captions of the train split, a GloVe text file; out: a `Tokenizer` (captions -> int32 (N, L),
-zero-padded) and an embedding matrix float32 (V, E) with a row for each of its words. Standardisation is
-Keras' own (lower-case, no punctuation, split at white space), so that an exported model tokenises inside its
-graph with the same layer.
+In: the captions of the train split, a GloVe text file; out: a `Tokenizer` (captions -> int32 (N, L), zero-padded) and
+an embedding matrix float32 (V, E) with a row for each of its words. Standardisation is Keras' own (lower-case, no
+punctuation, split at white space), so that an exported model tokenises inside its graph with the same layer.
 """
 
 from __future__ import annotations
@@ -60,11 +59,10 @@ class Tokenizer:
             raise ValueError("words: the vocabulary is empty")
         if len(set(words)) < len(words):
             raise ValueError("words: a word occurs twice")
-        wrong = next((word for word in words if split_words(word) != [word]), None)
-        if wrong is not None:
-            raise ValueError(f"words: {wrong!r} is not a lower-case word without punctuation")
-        self.words = SPECIAL + words
-        self.length = length
+        for word in words:
+            if split_words(word) != [word]:
+                raise ValueError(f"words: {word!r} is not a lower-case word without punctuation")
+        self.words, self.length = SPECIAL + words, length
         self.layer = tf.keras.layers.TextVectorization(
             standardize="lower_and_strip_punctuation",
             split="whitespace",
@@ -75,11 +73,11 @@ class Tokenizer:
 
     @classmethod
     def fit(cls, train_captions: Iterable[str], length: int = 30) -> Tokenizer:
-        """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words,
-        most frequent first, words of equal frequency in alphabetical order.
+        """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words, most
+        frequent first, words of equal frequency in alphabetical order.
 
         Raises:
-            UserError: if the captions have no words.
+            UserError: the captions have no words.
         """
         counts = Counter(word for caption in train_captions for word in split_words(caption))
         if not counts:
@@ -106,11 +104,8 @@ class Tokenizer:
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
         """Token ids int32 (1, L) of a user's sentence; names unknown words in a warning.
 
-        Args:
-            source: what the sentence was given as, for the error.
-
         Raises:
-            UserError: the sentence has no word.
+            UserError: the sentence has no word; begins with `source`, what the sentence was given as.
         """
         words = self.words_of(sentence)
         if not words:
@@ -128,7 +123,7 @@ class Tokenizer:
         """Reads what `save` has written.
 
         Raises:
-            UserError: if the file can't be read, or is not a vocabulary.
+            UserError: the file can't be read, or is not a vocabulary.
         """
         try:
             return cls(Path(path).read_bytes().decode("utf-8").rstrip("\n").split("\n"), length)
@@ -164,19 +159,19 @@ def load_glove(
     """The embedding matrix of `words` from a GloVe text file of any dimension E, read as a stream.
 
     Args:
-        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may
-            hold blanks, as some of GloVe 840B do; of a repeated token the first line counts.
+        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
+            blanks, as some of GloVe 840B do; of a repeated token the first line counts.
         words: `Tokenizer.words`: padding first, unknown second.
         counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
         progress: show a bar for a large file.
 
     Returns:
-        matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words
-            and for unknown one shared vector, the mean of the vectors found.
+        matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words and for
+            unknown one shared vector, the mean of the vectors found.
         coverage: what was found, which is also logged.
 
     Raises:
-        UserError: if the file can't be read, a line is malformed (with its number), or no word is in it.
+        UserError: the file can't be read, a line is malformed (with its number), or no word is in it.
     """
     row_of = {word.encode(): row for row, word in enumerate(words) if row > UNKNOWN}
     try:
@@ -203,13 +198,9 @@ def load_glove(
 def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[int, np.ndarray]:
     """row -> float32 (E,) of the words of `row_of` that are in the file. Only their lines are parsed."""
     found: dict[int, np.ndarray] = {}
-    size = path.stat().st_size
-    no_bar = not progress or size < _LARGE
-    E = 0
-    with (
-        open(path, "rb") as file,
-        tqdm(desc="GloVe", total=size, unit="B", unit_scale=True, leave=False, disable=no_bar) as bar,
-    ):
+    E, size = 0, path.stat().st_size
+    bar = tqdm(total=size, desc="GloVe", unit="B", unit_scale=True, leave=False, disable=not progress or size < _LARGE)
+    with open(path, "rb") as file, bar:
         for number, line in enumerate(file, 1):
             bar.update(len(line))
             line = line.rstrip()
