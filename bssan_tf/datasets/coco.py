@@ -55,15 +55,13 @@ def load_coco(
     """Loads MSCOCO. Photos are found by their COCO number, so that either year's files serve any lists.
 
     Args:
-        root: its folder; by default $BSSAN_DATA/coco or data/coco.
+        root, allow_partial, need_images: see `load_corpus`.
         split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test,
             as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000)
             divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
-        allow_partial: accept a subset, with warnings.
-        need_images: whether the photo files must be there.
 
     Raises:
-        UserError: if files are missing or malformed, or the sizes are not the published ones.
+        UserError: files are missing or malformed, or the sizes are not the published ones.
     """
     root = find_root("coco", root, LAYOUT)
     problems: list[str] = []
@@ -115,11 +113,7 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
 
 
 def read_instances(path: Path) -> tuple[tuple[str, ...], dict[str, PhotoObjects]]:
-    """An official `instances_*.json` -> the classes' names by COCO's number, and file name -> its objects.
-
-    Raises:
-        UserError: if it is not such a file.
-    """
+    """An official `instances_*.json` (else UserError) -> class names by COCO's number, and file name -> its objects."""
     data = read_json(path)
     try:
         categories = sorted(data["categories"], key=lambda category: category["id"])

@@ -87,13 +87,11 @@ def load_flickr(
 
     Args:
         layout: `FLICKR8K` or `FLICKR30K`.
-        root: its folder; by default $BSSAN_DATA/NAME or data/NAME.
         split_lists: "official", or "karpathy" (the JSON where it is there, else the `*_karpathy.txt` lists).
-        allow_partial: accept a subset, with warnings.
-        need_images: whether the photo files must be there.
+        root, allow_partial, need_images: see `load_corpus`.
 
     Raises:
-        UserError: if files are missing or malformed, or the sizes are not the published ones.
+        UserError: files are missing or malformed, or the sizes are not the published ones.
     """
     root = find_root(layout.name, root, layout.expected())
     problems: list[str] = []

@@ -38,14 +38,7 @@ LAYOUT = (
 def load_folder(
     root: Path | None = None, name: str = "folder", allow_partial: bool = False, need_images: bool = True, seed: int = 0
 ) -> Corpus:
-    """Loads a folder of pictures with captions.
-
-    Args:
-        root: the folder; by default $BSSAN_DATA/NAME or data/NAME.
-        name: the corpus' name.
-        allow_partial: leave out images whose file is missing, with a warning.
-        need_images: whether the picture files must be there.
-        seed: of the division into splits, where the captions file has no split field.
+    """Loads a folder of pictures with captions; `name` is the corpus' name, the other arguments see `load_corpus`.
 
     Raises:
         UserError: the captions file or pictures are missing, or a row is malformed.

@@ -41,16 +41,13 @@ class Tokenizer:
     """Captions -> token ids, zero-padded or cut to L; a thin cover of `tf.keras.layers.TextVectorization`.
 
     Args:
-        words: the vocabulary without padding and unknown, most frequent first.
+        words: the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
+            is not a single standardised word.
         length: L, tokens of a caption (30 in Section IV-B).
 
     Attributes:
         words: the word of each token id; "" is 0 (padding), "[UNK]" is 1 (any word out of the vocabulary).
-        length: L.
         layer: the TextVectorization, strings (B,) -> int64 (B, L); exported models carry it.
-
-    Raises:
-        ValueError: if a word repeats, is empty, or is not a single standardised word.
     """
 
     def __init__(self, words: Iterable[str], length: int = 30):
@@ -74,10 +71,7 @@ class Tokenizer:
     @classmethod
     def fit(cls, train_captions: Iterable[str], length: int = 30) -> Tokenizer:
         """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words, most
-        frequent first, words of equal frequency in alphabetical order.
-
-        Raises:
-            UserError: the captions have no words.
+        frequent first, equally frequent ones in alphabetical order. UserError if there are none.
         """
         counts = Counter(word for caption in train_captions for word in split_words(caption))
         if not counts:
@@ -102,11 +96,8 @@ class Tokenizer:
         return split_words(caption)[: self.length]
 
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
-        """Token ids int32 (1, L) of a user's sentence; names unknown words in a warning.
-
-        Raises:
-            UserError: the sentence has no word; begins with `source`, what the sentence was given as.
-        """
+        """Token ids int32 (1, L) of a user's sentence; a warning names unknown words. UserError if it has no word; that
+        begins with `source`, what the sentence was given as."""
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
@@ -120,11 +111,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path, length: int = 30) -> Tokenizer:
-        """Reads what `save` has written.
-
-        Raises:
-            UserError: the file can't be read, or is not a vocabulary.
-        """
+        """Reads what `save` has written; UserError if the file can't be read, or is not a vocabulary."""
         try:
             return cls(Path(path).read_bytes().decode("utf-8").rstrip("\n").split("\n"), length)
         except OSError as error:
@@ -135,18 +122,12 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a vocabulary a GloVe file covers.
+    """How much of a vocabulary a GloVe file covers; padding and unknown are not counted."""
 
-    Attributes:
-        found, total: words with a vector, and all words (padding and unknown not counted).
-        token_share: the share of the captions' tokens that have a vector, in [0, 1]; None without counts.
-        missing: the words without a vector, in the vocabulary's order.
-    """
-
-    found: int
-    total: int
-    token_share: float | None
-    missing: tuple[str, ...]
+    found: int  # words with a vector
+    total: int  # all words
+    token_share: float | None  # share of the captions' tokens that have a vector, in [0, 1]; None without counts
+    missing: tuple[str, ...]  # words without a vector, in the vocabulary's order
 
     def __str__(self) -> str:
         tokens = "" if self.token_share is None else f", {self.token_share:.1%} of the caption tokens"
@@ -160,7 +141,7 @@ def load_glove(
 
     Args:
         path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
-            blanks, as some of GloVe 840B do; of a repeated token the first line counts.
+            blanks, as in GloVe 840B; of a repeated token the first line counts.
         words: `Tokenizer.words`: padding first, unknown second.
         counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
         progress: show a bar for a large file.
@@ -185,8 +166,7 @@ def load_glove(
     matrix[PAD] = 0
     for row, vector in found.items():
         matrix[row] = vector
-    known = np.isin(np.arange(len(words)), list(found))
-    share = None if counts is None else float(np.sum(counts[known]) / max(1, np.sum(counts[UNKNOWN:])))
+    share = None if counts is None else float(np.sum(counts[list(found)]) / max(1, np.sum(counts[UNKNOWN:])))
     missing = tuple(word for row, word in enumerate(words) if row > UNKNOWN and row not in found)
     coverage = Coverage(len(found), len(row_of), share, missing)
     logger.info("%s: %d-d vectors for %s", path, matrix.shape[1], coverage)

@@ -47,7 +47,7 @@ def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metri
     """AP of one class over all photos.
 
     Args:
-        scores: (n,), in any order; right: (n,), what `match` says.
+        scores, right: (n,) in any order; what `match` says of each.
         objects: true objects that count, over all photos.
         metric: "area", under the precision made monotone (VOC from 2010 on), or "11point", its mean at the recalls
             0, 0.1, ... 1 (VOC 2007).

@@ -51,10 +51,9 @@ class AnnotatedPhotos:
 
 
 def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> AnnotatedPhotos:
-    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}.
+    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}, ROOT being VOCdevkit.
 
     Args:
-        root: the folder VOCdevkit.
         sets: years, joined by "+".
         part: the list in ImageSets/Main: trainval, train, val or test.
 
@@ -113,12 +112,8 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
 
 
 def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
-    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
-
-    Args:
-        part: "train" or "test".
-        progress: show a bar, on a terminal.
-    """
+    """Scenes of `part` "train" or "test" that no corpus holds, drawn into `folder` unless they are there; classes are
+    colour and shape. `progress` shows a bar, on a terminal."""
     folder.mkdir(parents=True, exist_ok=True)
     photos, disable = [], None if progress else True
     for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):

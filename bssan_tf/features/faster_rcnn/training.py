@@ -58,9 +58,8 @@ class PhotoStream:
         boxes, kinds = np.zeros((B, most, 4), np.float32), np.zeros((B, most), np.int32)
         for i, (_, own, classes) in enumerate(found):
             boxes[i, : len(own)], kinds[i, : len(own)] = own, classes + 1
-        seeds = np.stack([np.full(B, self.training.seed), step * B + np.arange(B)], -1)
-        pixels = np.stack([pixels for pixels, _, _ in found])
-        return {"pixels": pixels, "boxes": boxes, "classes": kinds, "seed": seeds.astype(np.int32)}
+        seeds = np.array([(self.training.seed, step * B + i) for i in range(B)]).astype(np.int32)
+        return {"pixels": np.stack([one[0] for one in found]), "boxes": boxes, "classes": kinds, "seed": seeds}
 
     def _one(self, row: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels, boxes in their pixels, and classes of a photo."""
@@ -113,8 +112,7 @@ def train(
     """Train a detector, or go on with the training that a folder holds.
 
     Args:
-        folder: a state saved in it must have been begun with the same photos, initial weights and settings, but for
-            `steps`.
+        folder: a state saved in it must be of the same photos, initial weights and settings, except `steps`.
         initial: weights to start from, see `load_initial`; None for random ones.
         progress: show a bar.
 
@@ -145,7 +143,7 @@ def train(
         state,
     ]
     if progress:
-        from bssan_tf.tools.tfa import ProgressBar
+        from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons
 
         callbacks.append(ProgressBar(shown=("loss",), unit="photos"))
     start, stop = done * save_every, epochs * save_every
@@ -167,7 +165,7 @@ def train(
 
 def _settings(
     photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining, initial: Path | None
-) -> dict[str, dict | str | None]:
+) -> dict:
     """What a training is begun with, as JSON values."""
     digest = hashlib.sha256()
     for path, *arrays in zip(photos.paths, photos.boxes, photos.classes, photos.difficult):
@@ -176,13 +174,13 @@ def _settings(
             digest.update(array.tobytes() + b"\0")
     return {
         "detector": json.loads(config.to_json()),
-        "training": json.loads(json.dumps(dataclasses.asdict(training))),
+        "training": json.loads(json.dumps(dataclasses.asdict(training))),  # lists for tuples
         "photos": f"{len(photos.paths)} with SHA-256 {digest.hexdigest()}",
         "initial": initial and file_sha256(initial),
     }
 
 
-def _check_settings(path: Path, settings: dict[str, dict | str | None]) -> None:
+def _check_settings(path: Path, settings: dict) -> None:
     """Compare the settings of a training with those in the file that it was begun with."""
     try:
         found = json.loads(path.read_bytes())

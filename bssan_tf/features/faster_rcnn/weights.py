@@ -7,6 +7,7 @@ HWIO and the rows of fc6 in the order row, column, channel.
 from __future__ import annotations
 
 import logging
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,15 +35,12 @@ CHECKPOINT_ENDINGS = (".index", ".meta", ".data-00000-of-00001")
 
 
 def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None, flag: str = FLAG) -> FasterRcnn:
-    """A detector with the weights of a file.
+    """A detector with the weights of a file; UserError if there is none, or it is not a detector's.
 
     Args:
         path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint or any of its three files.
         checkpoint_config: the network of a checkpoint, which does not say it; None for VOC at full width.
         flag: the flag that named the file, for errors.
-
-    Raises:
-        UserError: no such file, or not a detector's.
     """
     prefix = checkpoint_prefix(Path(path))
     if prefix is not None:
@@ -154,11 +152,7 @@ def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
     names = {}
     for name in model.weights:
         layer, kind = name.split("/")
-        if layer.startswith("block"):  # block1_conv2 -> conv1/conv1_2
-            block, convolution = layer[len("block")], layer[-1]
-            layer = f"conv{block}/conv{block}_{convolution}"
-        elif layer == "rpn_conv":
-            layer = "rpn_conv/3x3"
+        layer = re.sub(r"block(\d)_conv(\d)", r"conv\1/conv\1_\2", layer).replace("rpn_conv", "rpn_conv/3x3")
         names[name] = f"vgg_16/{layer}/{'weights' if kind == 'kernel' else 'biases'}"
     return names
 
@@ -166,10 +160,8 @@ def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
 def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     """Copy the weights of a checkpoint of endernewton/tf-faster-rcnn, without the slots of its optimizer.
 
-    Its conv1_1 takes BGR, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours.
-
-    Raises:
-        UserError: another network's, or unreadable; the model is then unchanged.
+    Its conv1_1 takes BGR, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours. UserError if it is
+    another network's, or unreadable; the model is then unchanged.
     """
     source = f"{flag} {prefix}"
     try:
@@ -202,20 +194,22 @@ def initial_file(initial: str | Path) -> Path:
     Raises:
         UserError: no such file, or the download failed.
     """
-    path = Path(_download() if str(initial) == "keras" else initial)
+    if str(initial) == "keras":
+        name, remedy = Path(VGG16_URL).name, f"fetch {VGG16_URL} elsewhere and give it by --initial FILE"
+        try:
+            initial = tf.keras.utils.get_file(name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
+        except Exception as error:  # Keras raises a bare Exception here
+            reason = _one_line(error)
+            raise UserError(f"--initial keras: VGG-16 could not be downloaded ({reason}); {remedy}") from error
+    path = Path(initial)
     if not path.is_file():
         raise UserError(f"--initial {path}: no such file; name a .h5 or .npz of weights")
     return path
 
 
 def load_initial(model: FasterRcnn, path: Path) -> None:
-    """Weights to start a training from: the convolutions, and of the other layers those that are there and fit.
-
-    Args:
-        path: a .h5 or .npz of VGG-16 in Keras' names, or a detector's own file.
-
-    Raises:
-        UserError: a convolution is missing or has another shape.
+    """Start from VGG-16 (.h5 or .npz, in Keras' names) or a detector's own file: from its convolutions and those of its
+    other layers that are there and fit. UserError if a convolution is missing or has another shape.
     """
     source = f"--initial {path}"
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
@@ -234,11 +228,3 @@ def load_initial(model: FasterRcnn, path: Path) -> None:
             logger.info("%s: %s %s, so it starts at random", source, name, problem)
     for weight, array in copied:
         weight.assign(array.astype(np.float32))
-
-
-def _download() -> str:
-    try:
-        return tf.keras.utils.get_file(Path(VGG16_URL).name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
-    except Exception as error:  # Keras raises a bare Exception here
-        remedy = f"fetch {VGG16_URL} elsewhere and give it by --initial FILE"
-        raise UserError(f"--initial keras: VGG-16 could not be downloaded ({_one_line(error)}); {remedy}") from error
