@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bssan_tf.datasets import DATASETS, Corpus, Grounding, load_corpus
-from bssan_tf.datasets.assembly import assemble
-from bssan_tf.datasets.reading import find_root, list_photos, read_json, seeded_order
+from bssan_tf.datasets.build_corpus import assemble
+from bssan_tf.datasets.files import find_root, list_photos, read_json, seeded_order
 from bssan_tf.errors import UserError
 
 

@@ -60,7 +60,7 @@ def test_same_seed_gives_the_same_bytes(tmp_path):
 def test_a_second_load_draws_nothing_and_gives_the_same_corpus(tmp_path, monkeypatch):
     first = load_scenes(tmp_path, sizes=TINY)
     monkeypatch.setattr(scenes, "plan_scene", None)
-    monkeypatch.setattr(scenes, "draw_scene", None)
+    monkeypatch.setattr(scenes, "scene_jpeg", None)
     second = load_scenes(tmp_path, sizes=TINY)
     assert first.captions == second.captions
     assert first.image_paths == second.image_paths

@@ -1,7 +1,7 @@
 """The data sets by name: `load_corpus("flickr30k")` gives the `Corpus` of photos, captions and splits.
 
-In: the value of `--data` and the flags about it; out: a checked corpus. Which files each data set consists of
-is said in its module; `scenes`, the embedded default, is drawn into the cache.
+In: the value of `--data` and the flags about it; out: a checked corpus. Each data set's module says of which files it
+consists; `scenes`, the embedded default, is drawn into the cache.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from bssan_tf.datasets.coco import load_coco
 from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding, Split
+from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
+from bssan_tf.datasets.folder import load_folder
+from bssan_tf.datasets.scenes import load_scenes
 from bssan_tf.errors import UserError
 
 __all__ = ["DATASETS", "SPLITS", "SPLIT_LISTS", "Corpus", "Grounding", "Split", "load_corpus"]
@@ -48,8 +52,7 @@ def load_corpus(
         progress: show a bar while scenes are drawn.
 
     Raises:
-        UserError: for an unknown name, files that are missing or malformed, or sizes that are not the
-            published ones.
+        UserError: an unknown name, files that are missing or malformed, or sizes that are not the published ones.
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
@@ -57,24 +60,14 @@ def load_corpus(
         raise UserError(f"--split karpathy: {data} has no such lists; leave the flag out")
     root = None if root is None else Path(root)
     if data == "scenes":
-        from bssan_tf.datasets.scenes import load_scenes
-
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
-        sizes = {} if scene_sizes is None else {"sizes": dict(scene_sizes)}
-        return load_scenes(scenes_folder(cache), seed=seed, progress=progress, **sizes)
+        return load_scenes(scenes_folder(cache), seed, scene_sizes, progress)
     if data in ("flickr8k", "flickr30k"):
-        from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
-
         layout = FLICKR8K if data == "flickr8k" else FLICKR30K
         return load_flickr(layout, root, split_lists, allow_partial, need_images)
     if data == "coco":
-        from bssan_tf.datasets.coco import load_coco
-
         return load_coco(root, split_lists, allow_partial, need_images)
-
-    from bssan_tf.datasets.folder import load_folder
-
     name = "folder"
     if data != "folder":
         if not Path(data).is_dir():
@@ -82,6 +75,5 @@ def load_corpus(
             raise UserError(f"--data {data}: no folder, and not one of {known}; correct it, or give a run's new --root")
         if root is not None:
             raise UserError(f"--root {root}: --data {data} is a folder already; leave --root out")
-        root = Path(data)
-        name = f"folder-{root.resolve().name}"
+        root, name = Path(data), f"folder-{Path(data).resolve().name}"
     return load_folder(root, name, allow_partial, need_images, seed)

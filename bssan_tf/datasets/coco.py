@@ -1,8 +1,8 @@
 """MSCOCO: the official caption annotations of 2014 or 2017, and Karpathy's JSON.
 
-In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. The official
-annotations have no captioned test images, so validation and test images are drawn from val2014 or val2017 by
-a seeded order (`SEED`). `read_instances` reads the objects, which only detectors and pointing need.
+In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. The official annotations have
+no captioned test images, so val2014 or val2017 gives validation and test images in a seeded order. `read_instances`
+reads the objects, which only detectors and pointing need.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     KARPATHY_URL,
     clean_caption,
     find_root,
@@ -43,39 +43,29 @@ LAYOUT = (
 
 
 class PhotoObjects(NamedTuple):
-    """What `instances_*.json` says of one photo.
+    """What `instances_*.json` says of one photo."""
 
-    Attributes:
-        size: (width, height) in pixels, None where the file does not say it.
-        objects: (x, y, width, height) in pixels, class index and whether it is a crowd, of each object.
-    """
-
-    size: tuple[int | None, int | None]
-    objects: list[tuple[tuple[float, float, float, float], int, bool]]
+    size: tuple[int | None, int | None]  # width, height in pixels; None where the file does not say it
+    objects: list[tuple[tuple[float, float, float, float], int, bool]]  # (x, y, width, height) in pixels, class, crowd
 
 
 def load_coco(
-    root: Path | None = None,
-    split_lists: str = "official",
-    allow_partial: bool = False,
-    need_images: bool = True,
+    root: Path | None = None, split_lists: str = "official", allow_partial: bool = False, need_images: bool = True
 ) -> Corpus:
     """Loads MSCOCO. Photos are found by their COCO number, so that either year's files serve any lists.
 
     Args:
-        root: its folder; by default $BSSAN_DATA/coco or data/coco.
-        split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation
-            and test, as in the paper; where the annotations of 2017 are there instead: train2017 (118,287),
-            and val2017 (5,000) divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
-        allow_partial: accept a subset, with warnings.
-        need_images: whether the photo files must be there.
+        root, allow_partial, need_images: see `load_corpus`.
+        split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test,
+            as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000)
+            divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
 
     Raises:
-        UserError: if files are missing or malformed, or the sizes are not the published ones.
+        UserError: files are missing or malformed, or the sizes are not the published ones.
     """
     root = find_root("coco", root, LAYOUT)
     problems: list[str] = []
-    json_file = first_file(root, *(f"{place}dataset_coco.json" for place in ("", "annotations/", "karpathy/")))
+    json_file = first_file(root, *(f"{folder}dataset_coco.json" for folder in ("", "annotations/", "karpathy/")))
     if split_lists == "karpathy":
         if not json_file:
             raise UserError(f"coco: dataset_coco.json not found in {root}; {LAYOUT}")
@@ -83,7 +73,7 @@ def load_coco(
         published = KARPATHY_SIZES
     else:
         files = {year: _annotation_files(root, year) for year in ANNOTATED}
-        year = max(files, key=lambda year: len([path for path in files[year].values() if path]))  # a tie: 2014
+        year = max(files, key=lambda year: sum(path is not None for path in files[year].values()))  # a tie: 2014
         if not any(files[year].values()):
             hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
             raise UserError(f"coco: no caption annotations found in {root}; {hint}{LAYOUT}")
@@ -92,33 +82,18 @@ def load_coco(
             if path is None:
                 problems.append(f"captions_{part}{year}.json is missing")
                 continue
-            found = read_annotations(path)
+            found, count = read_annotations(path), ANNOTATED[year][part]
             captions.update(found)
-            if part == "train":
-                splits["train"] = list(found)
-            else:
-                splits.update(divide_val(list(found)))
-                if len(found) != ANNOTATED[year][part]:
-                    count = ANNOTATED[year][part]
-                    problems.append(f"{path.name} lists {len(found):,} images, published are {count:,}")
+            splits.update({"train": list(found)} if part == "train" else divide_val(list(found)))
+            if part == "val" and len(found) != count:
+                problems.append(f"{path.name} lists {len(found):,} images, published are {count:,}")
         published = {"train": ANNOTATED[year]["train"], "val": VAL, "test": TEST}
         split_lists = "official" if year == "2014" else year
         logger.info("coco: annotations of %s; val and test drawn from val%s with seed %d", year, year, SEED)
 
-    photos = find_photos(root, captions)
-    return assemble(
-        "coco",
-        root,
-        splits,
-        captions,
-        photos,
-        f"in {PHOTO_PLACE} of {root}",
-        published=published,
-        problems=problems,
-        allow_partial=allow_partial,
-        need_images=need_images,
-        split_lists=split_lists,
-    )
+    photos, place = find_photos(root, captions), f"in {PHOTO_PLACE} of {root}"
+    checks = {"published": published, "problems": problems, "allow_partial": allow_partial, "need_images": need_images}
+    return assemble("coco", root, splits, captions, photos, place, **checks, split_lists=split_lists)
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:
@@ -133,18 +108,12 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
                 raise UserError(f"{path}: annotations[{index}]: 'images' has no image {image}; correct it")
             captions[names[image]].append(text)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not COCO's caption annotations ({type(error).__name__}: {error}); is it the right file?"
-        ) from None
+        raise _wrong_file(path, "caption annotations", error) from None
     return captions
 
 
 def read_instances(path: Path) -> tuple[tuple[str, ...], dict[str, PhotoObjects]]:
-    """An official `instances_*.json` -> the classes' names by COCO's number, and file name -> its objects.
-
-    Raises:
-        UserError: if it is not such a file.
-    """
+    """An official `instances_*.json` (else UserError) -> class names by COCO's number, and file name -> its objects."""
     data = read_json(path)
     try:
         categories = sorted(data["categories"], key=lambda category: category["id"])
@@ -153,13 +122,15 @@ def read_instances(path: Path) -> tuple[tuple[str, ...], dict[str, PhotoObjects]
         found = {image["id"]: PhotoObjects((image.get("width"), image.get("height")), []) for image in data["images"]}
         for one in data["annotations"]:
             x, y, width, height = map(float, one["bbox"])
-            box = x, y, width, height
-            found[one["image_id"]].objects.append((box, class_of[one["category_id"]], bool(one.get("iscrowd"))))
+            kind, crowd = class_of[one["category_id"]], bool(one.get("iscrowd"))
+            found[one["image_id"]].objects.append(((x, y, width, height), kind, crowd))
         return labels, {str(image["file_name"]): found[image["id"]] for image in data["images"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not COCO's instances ({type(error).__name__}: {error}); is it the right file?"
-        ) from None
+        raise _wrong_file(path, "instances", error) from None
+
+
+def _wrong_file(path: Path, expected: str, error: Exception) -> UserError:
+    return UserError(f"{path}: not COCO's {expected} ({type(error).__name__}: {error}); is it the right file?")
 
 
 def find_photos(root: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -170,10 +141,9 @@ def find_photos(root: Path, names: Iterable[str]) -> dict[str, Path]:
 
 def divide_val(names: list[str]) -> dict[str, list[str]]:
     """Validation and test images out of the official val images: 4,000 and 1,000; 4/5 and 1/5 of fewer."""
-    order = seeded_order(names, SEED)
-    end = min(len(order), VAL + TEST)
-    n_val = end * VAL // (VAL + TEST)
-    return {"val": order[:n_val], "test": order[n_val:end]}
+    order = seeded_order(names, SEED)[: VAL + TEST]
+    n_val = len(order) * VAL // (VAL + TEST)
+    return {"val": order[:n_val], "test": order[n_val:]}
 
 
 def _annotation_files(root: Path, year: str) -> dict[str, Path | None]:

@@ -3,9 +3,9 @@
 In: a folder in COCO's layout with captions and instances of the same photos. Out: a `Corpus` whose grounding has the
 objects' boxes and, for each caption, the words that name an object's class.
 
-A class is named by COCO's own name for it and by the `SYNONYMS` below, each also in the plural and as a possessive
-("mans", once punctuation is gone). Of a name of two words the last one counts, the noun: "light" of "traffic light".
-The longer name goes first, so that "hot dog" is no dog.
+A class is named by COCO's name for it and by `SYNONYMS`, each also in the plural and as a possessive ("mans", once
+punctuation is gone). Of a name of two words the last one counts, the noun: "light" of "traffic light". Longer names
+go first, so that "hot dog" is no dog.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import numpy as np
 
 from bssan_tf.datasets.coco import PARTS, find_photos, read_annotations, read_instances
 from bssan_tf.datasets.corpus import Corpus, Grounding
-from bssan_tf.datasets.reading import first_file
+from bssan_tf.datasets.files import first_file
 from bssan_tf.datasets.text import split_words
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Names beside COCO's own, class -> names, those of several words with "_". People write "man" or "bike" for what COCO
-# calls person or bicycle; the idea is that of CHAIR (Rohrbach et al., EMNLP 2018), the choice is ours: common words,
-# and only those that mean the class in most captions (so no "glasses", "computer", "board" or "baseball").
+# Names beside COCO's own, class -> names, those of several words with "_". The idea is that of CHAIR (Rohrbach et al.,
+# EMNLP 2018), the choice ours: common words that mean the class in most captions (so no "glasses" or "board").
 SYNONYMS = {
     "person": "people man men woman women boy girl child children kid baby toddler adult guy lady gentleman male female"
     " teenager crowd player batter pitcher catcher skier snowboarder surfer skateboarder skater rider biker cyclist"
@@ -88,11 +87,7 @@ LAYOUT = (
 
 
 class ClassWords:
-    """The words that name classes.
-
-    Args:
-        labels: the classes' names, "traffic light" among them.
-    """
+    """The words that name classes; `labels` are the classes' names, such as "traffic light"."""
 
     def __init__(self, labels: Iterable[str]):
         self._label_of: dict[tuple[str, ...], str] = {}
@@ -134,8 +129,7 @@ def load_grounded(root: Path) -> Corpus:
         A corpus with one split, named as the part; `grounding.labels` are the objects' classes.
 
     Raises:
-        UserError: no such folder, no part with both files and a photo, files that are malformed, or no caption that
-            names an object.
+        UserError: no such folder, no part with both files and a photo, malformed files, or no caption names an object.
     """
     if not root.is_dir():
         raise UserError(f"--pointing {root}: no such folder; {LAYOUT}")
@@ -162,25 +156,20 @@ def load_grounded(root: Path) -> Corpus:
         kinds.append([labels[kind] for (_, kind, _), kept in zip(objects, real) if kept])
         for text in captions[name]:
             found = class_words.find(split_words(text))
-            named.append([(place, thing) for place, label in found for thing in _indices(kinds[-1], label)])
+            named.append([(place, i) for place, label in found for i, kind in enumerate(kinds[-1]) if kind == label])
     if not any(named):
         raise UserError(f"--pointing {root}: no caption of {captions_file.name} names the class of an object there")
-    counts = [len(captions[name]) for name in names]
     return Corpus(
         name=root.resolve().name,
         image_ids=names,
         image_paths=[files[name] for name in names],
         captions=[text for name in names for text in captions[name]],
-        image_of_caption=np.repeat(np.arange(len(names)), counts),
+        image_of_caption=np.repeat(np.arange(len(names)), [len(captions[name]) for name in names]),
         splits={part: np.arange(len(names))},
         grounding=Grounding(boxes=tuple(boxes), labels=tuple(kinds), named=tuple(named)),
         official=False,
         split_lists="own",
     )
-
-
-def _indices(values: Sequence[str], wanted: str) -> list[int]:
-    return [index for index, value in enumerate(values) if value == wanted]
 
 
 def _part_of(root: Path) -> tuple[str, Path, Path]:

@@ -1,9 +1,8 @@
 """Who says what about which photo: the one type that every data set is turned into.
 
-A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits;
-a `Split` is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes`
-and of COCO's instances: where each object lies and which word of a caption names it. Nothing here reads files: see
-`reading.py`, `assembly.py`.
+A `Corpus` holds the photos' ids and paths, the captions, an explicit `image_of_caption` array and the splits; a `Split`
+is one of its splits with images and captions counted from 0. `Grounding` is the ground truth of `scenes` and of COCO's
+instances: where each object lies and which word of a caption names it. Nothing here reads files.
 """
 
 from __future__ import annotations
@@ -44,20 +43,14 @@ def _same_lengths(**fields) -> None:
 class Grounding:
     """Ground truth of a corpus: objects of each image, and the words that name them.
 
-    Attributes:
-        boxes: per image float32 (n_i, 4): x1, y1, x2, y2 as fractions of the image, in [0, 1].
-        labels: per image the n_i descriptions of its objects, e.g. "large red circle", or "dog".
-        named: per caption its (word position, object index) pairs. Positions count from 0 the whitespace
-            tokens of the lower-cased caption without punctuation. Listed are words for the colour or the shape of
-            an object of scenes, or for the class of objects of COCO.
-
-    Raises:
-        ValueError: if boxes and labels do not fit each other, or a box is empty or leaves the image.
+    A word is given as its position among the whitespace tokens of the lower-cased caption without punctuation, from 0.
+    Named are the colour or the shape of an object of scenes, and the class of objects of COCO. ValueError if boxes and
+    labels do not fit each other, or a box is empty or leaves the image.
     """
 
-    boxes: tuple
-    labels: tuple
-    named: tuple
+    boxes: tuple  # per image float32 (n_i, 4): x1, y1, x2, y2 as fractions of the image, in [0, 1]
+    labels: tuple  # per image the n_i descriptions of its objects, e.g. "large red circle", or "dog"
+    named: tuple  # per caption its (word position, object index) pairs
 
     def __post_init__(self):
         _same_lengths(boxes=self.boxes, labels=self.labels)
@@ -82,35 +75,21 @@ class Grounding:
 class Corpus:
     """Photos with captions, and the splits they are divided into.
 
-    Attributes:
-        name: the data set, e.g. "flickr30k".
-        image_ids: N_i unique names; the feature store's rows are in this order.
-        image_paths: N_i paths.
-        captions: N_c texts.
-        image_of_caption: int64 (N_c,), the index of each caption's image.
-        splits: "train", "val", "test" (those there are) -> int64 image indices in the order of the list.
-        grounding: see `Grounding`, or None.
-        boxes_file: scenes only: its `boxes.npz`.
-        official: whether this is the published data set, whole; False for a subset, a folder, scenes.
-        split_lists: whose lists divide it: "official", "karpathy", "2017" (COCO), "own".
-        place: tells corpora of one name apart in the cache, e.g. a digest of a folder's path; "" where names do.
-
     Raises:
-        ValueError: if the fields do not fit each other, an id repeats, splits overlap, or an image has no
-            caption.
+        ValueError: the fields do not fit each other, an id repeats, splits overlap, or an image has no caption.
     """
 
-    name: str
-    image_ids: tuple[str, ...]
-    image_paths: tuple[Path, ...]
-    captions: tuple[str, ...]
-    image_of_caption: np.ndarray
-    splits: Mapping[str, np.ndarray]
+    name: str  # the data set, e.g. "flickr30k"
+    image_ids: tuple[str, ...]  # N_i unique names; the feature store's rows are in this order
+    image_paths: tuple[Path, ...]  # N_i
+    captions: tuple[str, ...]  # N_c
+    image_of_caption: np.ndarray  # int64 (N_c,), the index of each caption's image
+    splits: Mapping[str, np.ndarray]  # "train", "val", "test" (those there are) -> int64 indices in the list's order
     grounding: Grounding | None = None
-    boxes_file: Path | None = None
-    official: bool = True
-    split_lists: str = "official"
-    place: str = ""
+    boxes_file: Path | None = None  # of scenes: their boxes.npz
+    official: bool = True  # the published data set, whole; False for a subset, a folder, scenes
+    split_lists: str = "official"  # whose lists divide it: "official", "karpathy", "2017" (COCO), "own"
+    place: str = ""  # tells corpora of one name apart in the cache, e.g. a digest of a folder's path
 
     def __post_init__(self):
         for name in ("image_ids", "image_paths", "captions"):
@@ -140,11 +119,8 @@ class Corpus:
         return "-".join(filter(None, (self.name, lists, self.place)))
 
     def split(self, name: str) -> Split:
-        """One split ("dev" and "validation" mean "val"); captions are grouped by image, in the split's order.
-
-        Raises:
-            UserError: if the corpus has no such split; it names those there are.
-        """
+        """One split ("dev" and "validation" mean "val"), captions grouped by image in the split's order; UserError that
+        names the splits there are if this is none of them."""
         name = SPLIT_ALIASES.get(name, name)
         if name not in self.splits:
             raise UserError(f"{self.name}: has no split {name!r}; choose one of {', '.join(self.splits)}")
@@ -167,25 +143,16 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split of a corpus, images and captions counted from 0; captions are grouped by image.
+    """One split of a corpus, images and captions counted from 0; captions are grouped by image."""
 
-    Attributes:
-        corpus_name, name: e.g. "flickr8k", "val".
-        image_ids, image_paths: N_i of each.
-        captions: N_c texts.
-        image_of_caption: int64 (N_c,) into this split's images, ascending.
-        image_rows: int64 (N_i,), the images' indices in the corpus = their rows in the feature store.
-        caption_rows: int64 (N_c,), the captions' indices in the corpus.
-    """
-
-    corpus_name: str
-    name: str
-    image_ids: tuple[str, ...]
-    image_paths: tuple[Path, ...]
-    captions: tuple[str, ...]
-    image_of_caption: np.ndarray
-    image_rows: np.ndarray
-    caption_rows: np.ndarray
+    corpus_name: str  # e.g. "flickr8k"
+    name: str  # e.g. "val"
+    image_ids: tuple[str, ...]  # N_i
+    image_paths: tuple[Path, ...]  # N_i
+    captions: tuple[str, ...]  # N_c
+    image_of_caption: np.ndarray  # int64 (N_c,) into this split's images, ascending
+    image_rows: np.ndarray  # int64 (N_i,), the images' indices in the corpus = their rows in the feature store
+    caption_rows: np.ndarray  # int64 (N_c,), the captions' indices in the corpus
 
     def __post_init__(self):
         _same_lengths(image_ids=self.image_ids, image_paths=self.image_paths, image_rows=self.image_rows)
@@ -193,8 +160,10 @@ class Split:
         if (np.diff(self.image_of_caption) < 0).any():
             raise ValueError("image_of_caption: captions are not grouped by image")
 
-    def _keep(self, images: np.ndarray, captions: np.ndarray) -> Split:
-        """The given images with the given captions, which are theirs; both are ascending indices."""
+    def _keep(self, images: np.ndarray, captions: np.ndarray | None = None) -> Split:
+        """The given images with the given captions of theirs, or all; both are ascending indices."""
+        if captions is None:
+            captions = np.flatnonzero(np.isin(self.image_of_caption, images))
         return replace(
             self,
             image_ids=tuple(self.image_ids[i] for i in images),
@@ -206,23 +175,18 @@ class Split:
         )
 
     def sample_images(self, n: int, seed: int = 0) -> Split:
-        """A seeded random subset of n images, in their order, with all their captions.
-
-        A smaller n gives a subset of what a larger n gives under the same seed. The whole split if it has no
-        more than n.
-        """
+        """A seeded random subset of n images (all, where there are fewer), in their order, with all their captions. A
+        smaller n gives a subset of what a larger n gives under the same seed."""
         if n < 1:
             raise ValueError(f"sample_images: n is {n}, must be positive")
         if n >= len(self.image_ids):
             return self
         # RandomState: NumPy has frozen its stream, so that the subset stays the same for ever
-        images = np.sort(np.random.RandomState(seed).permutation(len(self.image_ids))[:n])
-        return self._keep(images, np.flatnonzero(np.isin(self.image_of_caption, images)))
+        return self._keep(np.sort(np.random.RandomState(seed).permutation(len(self.image_ids))[:n]))
 
     def without_rows(self, rows: np.ndarray) -> Split:
         """The split without the images of these corpus rows, e.g. pictures that could not be read."""
-        images = np.flatnonzero(~np.isin(self.image_rows, rows))
-        return self._keep(images, np.flatnonzero(np.isin(self.image_of_caption, images)))
+        return self._keep(np.flatnonzero(~np.isin(self.image_rows, rows)))
 
     def captions_per_image(self, n: int) -> Split:
         """The first n captions of each image; an image that has fewer keeps them all."""

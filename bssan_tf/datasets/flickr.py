@@ -1,7 +1,7 @@
 """Flickr8k and Flickr30K: their owners' layout (token file and split lists), and Karpathy's JSON or lists.
 
-In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. Flickr30K's official
-lists hold ids without `.jpg`; lists of either form are read.
+In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. Flickr30K's official lists hold
+ids without `.jpg`; lists of either form are read.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import SPLITS, Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     KARPATHY_URL,
     clean_caption,
     either,
@@ -33,14 +33,10 @@ class Layout:
 
     name: str
     token_files: tuple[str, ...]
-    lists: dict[str, str]
+    lists: dict[str, str]  # split -> file of the official list
     photo_folders: tuple[str, ...]
     sizes: dict[str, dict[str, int]]  # "official", "karpathy" -> split -> images
     publishers: str
-
-    @property
-    def karpathy_file(self) -> str:
-        return f"dataset_{self.name}.json"
 
     @property
     def photo_place(self) -> str:
@@ -50,7 +46,7 @@ class Layout:
         """The part of an error that says which files are expected and who publishes them."""
         return (
             f"expected are {self.token_files[0]}, {', '.join(self.lists.values())} and the photos in "
-            f"{self.photo_place}; with --split karpathy {self.karpathy_file} in place of the text files, or "
+            f"{self.photo_place}; with --split karpathy dataset_{self.name}.json in place of the text files, or "
             f"{self.token_files[0]} and train_karpathy.txt, val_karpathy.txt, test_karpathy.txt; "
             f"published at {self.publishers}, {KARPATHY_URL} (Karpathy's file)"
         )
@@ -59,16 +55,9 @@ class Layout:
 FLICKR8K = Layout(
     name="flickr8k",
     token_files=("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt"),
-    lists={
-        "train": "Flickr_8k.trainImages.txt",
-        "val": "Flickr_8k.devImages.txt",
-        "test": "Flickr_8k.testImages.txt",
-    },
+    lists={split: f"Flickr_8k.{name}Images.txt" for split, name in zip(SPLITS, ("train", "dev", "test"))},
     photo_folders=("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
-    sizes={
-        "official": {"train": 6_000, "val": 1_000, "test": 1_000},
-        "karpathy": {"train": 6_000, "val": 1_000, "test": 1_000},
-    },
+    sizes={lists: {"train": 6_000, "val": 1_000, "test": 1_000} for lists in ("official", "karpathy")},
     publishers="https://forms.illinois.edu/sec/1713398 (a form of the University of Illinois)",
 )
 FLICKR30K = Layout(
@@ -98,17 +87,15 @@ def load_flickr(
 
     Args:
         layout: `FLICKR8K` or `FLICKR30K`.
-        root: its folder; by default $BSSAN_DATA/NAME or data/NAME.
         split_lists: "official", or "karpathy" (the JSON where it is there, else the `*_karpathy.txt` lists).
-        allow_partial: accept a subset, with warnings.
-        need_images: whether the photo files must be there.
+        root, allow_partial, need_images: see `load_corpus`.
 
     Raises:
-        UserError: if files are missing or malformed, or the sizes are not the published ones.
+        UserError: files are missing or malformed, or the sizes are not the published ones.
     """
     root = find_root(layout.name, root, layout.expected())
     problems: list[str] = []
-    json_file = first_file(root, layout.karpathy_file)
+    json_file = first_file(root, f"dataset_{layout.name}.json")
     if split_lists == "karpathy" and json_file:
         splits, captions = read_karpathy(json_file)
     else:
@@ -119,25 +106,16 @@ def load_flickr(
         if not token_file or not any(lists.values()):
             missing = either(list(names.values())) if token_file else layout.token_files[0]
             if split_lists == "karpathy":
-                missing = f"{layout.karpathy_file} or {missing}"
+                missing = f"dataset_{layout.name}.json or {missing}"
             hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
             raise UserError(f"{layout.name}: {missing} not found in {root}; {hint}{layout.expected()}")
         problems = [f"{names[s]} is missing" for s, path in lists.items() if not path]
         splits = {s: read_list(path) for s, path in lists.items() if path}
         captions = read_token_file(token_file)
-    return assemble(
-        layout.name,
-        root,
-        splits,
-        captions,
-        list_photos(root / folder for folder in layout.photo_folders),
-        f"in {layout.photo_place} of {root}",
-        published=layout.sizes[split_lists],
-        problems=problems,
-        allow_partial=allow_partial,
-        need_images=need_images,
-        split_lists=split_lists,
-    )
+    photos = list_photos(root / folder for folder in layout.photo_folders)
+    place, published = f"in {layout.photo_place} of {root}", layout.sizes[split_lists]
+    checks = {"published": published, "problems": problems, "allow_partial": allow_partial, "need_images": need_images}
+    return assemble(layout.name, root, splits, captions, photos, place, **checks, split_lists=split_lists)
 
 
 def read_list(path: Path) -> list[str]:
@@ -149,11 +127,8 @@ def read_list(path: Path) -> list[str]:
 def read_token_file(path: Path) -> dict[str, list[str]]:
     """Lines `name.jpg#k<TAB>caption` -> photo name -> captions in the order of k.
 
-    A photo's name ends at the last `#`: the published Flickr8k file has a photo named `….jpg.1`. A line that
-    repeats an earlier one is dropped with a warning.
-
-    Raises:
-        UserError: at a line of another form, or one that gives a caption a second text.
+    A photo's name ends at the last `#`: the published Flickr8k file has a photo named `….jpg.1`. A warning counts lines
+    that repeat others; UserError at a line of another form, or one that gives a caption a second text.
     """
     lines: dict[tuple[str, int], tuple[int, str]] = {}
     repeated = 0

@@ -1,7 +1,7 @@
 """Any folder of pictures with a `captions.csv` (image,caption[,split]) or a `captions.jsonl` of these fields.
 
-In: the folder; out: its `Corpus`. `image` is a path inside the folder, one row for each caption. Without the
-split field, images are divided 80/10/10 into train, val and test by a seeded order, which the log says.
+In: the folder; out: its `Corpus`. `image` is a path inside the folder, one row for each caption. Without the split
+field, images are divided 80/10/10 into train, val and test by a seeded order, which the log says.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bssan_tf.datasets.assembly import assemble
+from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.reading import (
+from bssan_tf.datasets.files import (
     clean_caption,
     find_root,
     first_file,
@@ -36,23 +36,12 @@ LAYOUT = (
 
 
 def load_folder(
-    root: Path | None = None,
-    name: str = "folder",
-    allow_partial: bool = False,
-    need_images: bool = True,
-    seed: int = 0,
+    root: Path | None = None, name: str = "folder", allow_partial: bool = False, need_images: bool = True, seed: int = 0
 ) -> Corpus:
-    """Loads a folder of pictures with captions.
-
-    Args:
-        root: the folder; by default $BSSAN_DATA/NAME or data/NAME.
-        name: the corpus' name.
-        allow_partial: leave out images whose file is missing, with a warning.
-        need_images: whether the picture files must be there.
-        seed: of the division into splits, where the captions file has no split field.
+    """Loads a folder of pictures with captions; `name` is the corpus' name, the other arguments see `load_corpus`.
 
     Raises:
-        UserError: if the captions file or pictures are missing, or at a malformed row.
+        UserError: the captions file or pictures are missing, or a row is malformed.
     """
     root = find_root(name, root, LAYOUT)
     table, lines = first_file(root, "captions.csv"), first_file(root, "captions.jsonl")
@@ -82,29 +71,12 @@ def load_folder(
     splits: dict[str, list[str]] = {}
     for image, split in (split_of or _divide(captions, seed, path)).items():
         splits.setdefault(split, []).append(image)
-    listings = {parent: list_photos([root / parent]) for parent in {_parent(image) for image in captions}}
-    photos = {
-        image: root / image
-        for image in captions
-        if not need_images or PurePosixPath(image).name in listings[_parent(image)]
-    }
-    return assemble(
-        name,
-        root,
-        splits,
-        captions,
-        photos,
-        f"in {root}",
-        allow_partial=allow_partial,
-        need_images=need_images,
-        official=False,
-        split_lists="own",
-        place=hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8],
-    )
-
-
-def _parent(image: str) -> PurePosixPath:
-    return PurePosixPath(image).parent
+    parents = {(root / image).parent for image in captions}
+    there = {path for parent in parents for path in list_photos([parent]).values()}
+    photos = {image: root / image for image in captions if not need_images or root / image in there}
+    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    options = {"allow_partial": allow_partial, "need_images": need_images, "official": False}
+    return assemble(name, root, splits, captions, photos, f"in {root}", **options, split_lists="own", place=digest)
 
 
 def _image_id(text: str, where: str) -> str:

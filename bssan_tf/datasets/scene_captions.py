@@ -1,9 +1,8 @@
 """Scenes in words: five captions of a scene, and which word says which object's colour or shape.
 
-In: a `Scene` (what lies where). Out: `Caption`s; their `named` pairs count the caption's whitespace
-tokens from 0. Every caption is true and names at least two objects; the first one names all of them.
-Every token holds a letter, so that stripping the punctuation shifts no position, and no caption is longer
-than the paper's 30 words.
+In: a `Scene` (what lies where). Out: `Caption`s, true sentences of at most 30 words about two or more objects; the
+first one names all of them. `named` pairs count the caption's whitespace tokens from 0. Every token holds a letter, so
+that stripping the punctuation shifts no position.
 """
 
 from __future__ import annotations
@@ -16,28 +15,10 @@ from bssan_tf.datasets.scene_pictures import SIDE, Scene, Thing
 
 CAPTIONS = 5  # of each scene
 
-# How a colour, a shape or a size may be said; the first word is the usual one.
-COLOUR_WORDS = {
-    "red": ("red", "scarlet"),
-    "orange": ("orange",),
-    "yellow": ("yellow", "golden"),
-    "green": ("green",),
-    "blue": ("blue",),
-    "purple": ("purple", "violet"),
-    "white": ("white",),
-    "black": ("black",),
-}
-SHAPE_WORDS = {
-    "circle": ("circle", "disc"),
-    "square": ("square", "box"),
-    "triangle": ("triangle",),
-    "star": ("star",),
-    "heart": ("heart",),
-    "cross": ("cross", "plus"),
-    "diamond": ("diamond", "rhombus"),
-    "arrow": ("arrow",),
-}
-SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": ("medium",), "large": ("large", "big", "huge")}
+# Other words for colours, shapes and sizes, beside the usual ones.
+_COLOURS = {"red": ("scarlet",), "yellow": ("golden",), "purple": ("violet",)}
+_SHAPES = {"circle": ("disc",), "square": ("box",), "cross": ("plus",), "diamond": ("rhombus",)}
+_SYNONYMS = {**_COLOURS, **_SHAPES, "small": ("little", "tiny"), "large": ("big", "huge")}
 
 # {a} {b} ... are objects, {at_b} the place of b in the picture, {a_from_b} the way from b to a.
 _TWO = (
@@ -101,14 +82,12 @@ class Caption(NamedTuple):
 def write_captions(scene: Scene) -> tuple[Caption, ...]:
     """Five captions of a scene, each of another template; the same scene always gets the same ones."""
     rng = np.random.default_rng((*scene.seed, 3))
-    captions: list[Caption] = []
-    used: list[str] = []
+    captions: dict[str, Caption] = {}  # by template
     for turn in range(CAPTIONS):
         objects = len(scene.things) if turn == 0 else int(rng.integers(2, len(scene.things) + 1))
-        unused = [template for template in _TEMPLATES[objects] if template not in used]
-        used.append(str(rng.choice(unused)))
-        captions.append(_write(scene, used[-1], objects, rng))
-    return tuple(captions)
+        template = str(rng.choice([unused for unused in _TEMPLATES[objects] if unused not in captions]))
+        captions[template] = _write(scene, template, objects, rng)
+    return tuple(captions.values())
 
 
 def _write(scene: Scene, template: str, objects: int, rng: np.random.Generator) -> Caption:
@@ -118,14 +97,13 @@ def _write(scene: Scene, template: str, objects: int, rng: np.random.Generator) 
     colourless = int(rng.choice(chosen)) if objects > 2 and rng.random() < 0.2 else None
     sizes_said = rng.random() < 0.6
     slots = {"texture": [(scene.texture, None)]}
-    for letter, index in zip("abcd", chosen):
-        thing = scene.things[index]
+    things = {letter: scene.things[index] for letter, index in zip("abcd", chosen)}
+    for (letter, thing), index in zip(things.items(), chosen):
         slots[letter] = _noun_phrase(thing, index, index != colourless, sizes_said and rng.random() < 0.7, rng)
         slots[f"at_{letter}"] = _words(_place(thing, rng))
     for one, other in ("ab", "cd"):
-        if one in slots and other in slots:
-            way = _way(scene.things[chosen["abcd".index(one)]], scene.things[chosen["abcd".index(other)]], rng)
-            slots[f"{one}_from_{other}"] = _words(way)
+        if other in things:
+            slots[f"{one}_from_{other}"] = _words(_way(things[one], things[other], rng))
     tokens = _fill(template, slots)
     text = " ".join(word for word, _ in tokens)
     if rng.random() < 0.5:
@@ -151,19 +129,17 @@ def _noun_phrase(thing: Thing, index: int, coloured: bool, sized: bool, rng: np.
     """An object in words, e.g. "a large red circle" or "an orange star"."""
     tokens = []
     if sized and (thing.size != "medium" or rng.random() < 0.4):
-        tokens.append((_say(SIZE_WORDS[thing.size], rng), None))
+        tokens.append((_say(thing.size, rng), None))
     if coloured:
-        tokens.append((_say(COLOUR_WORDS[thing.colour], rng), index))
-    tokens.append((_say(SHAPE_WORDS[thing.shape], rng), index))
+        tokens.append((_say(thing.colour, rng), index))
+    tokens.append((_say(thing.shape, rng), index))
     article = "an" if tokens[0][0][0] in "aeiou" else "a"
     return [(article, None), *tokens]
 
 
-def _say(words: tuple[str, ...], rng: np.random.Generator) -> str:
+def _say(word: str, rng: np.random.Generator) -> str:
     """The usual word in two of three cases, else one of its synonyms."""
-    if len(words) == 1 or rng.random() < 2 / 3:
-        return words[0]
-    return str(rng.choice(words[1:]))
+    return word if word not in _SYNONYMS or rng.random() < 2 / 3 else str(rng.choice(_SYNONYMS[word]))
 
 
 def _words(text: str) -> list[_Token]:

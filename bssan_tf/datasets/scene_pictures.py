@@ -1,14 +1,14 @@
 """Scenes as pictures: which shapes lie where, and the 224 x 224 pixels that show them.
 
-`plan_scene` decides all that a caption or a test may ask about (colours, shapes, sizes, boxes, texture),
-`draw_scene` paints a plan, `detected_boxes` says what a detector might find. In: a seed, a tuple of
-integers. Out: a `Scene`, then its RGB picture, a map that says which pixel belongs to which object, and
-boxes.
+In: a seed, a tuple of integers, of which `plan_scene` makes a `Scene`: all that a caption or a test may ask about.
+`draw_scene` paints it and says which pixel belongs to which object; `detected_boxes` says what a detector might find.
 """
 
 from __future__ import annotations
 
 import colorsys
+import io
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -17,9 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from bssan_tf.tools.boxes import iou
 
-# Width and height in pixels. Part of what a scene is, so not that of features/pictures.py, where the backbone's input
-# size is meant: with another backbone the scenes stay the same.
-SIDE = 224
+SIDE = 224  # width and height in pixels; not the input size of a backbone: with another one, scenes stay the same
 COLOURS = {
     "red": (214, 38, 40),
     "orange": (250, 130, 10),
@@ -84,18 +82,17 @@ def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scen
         taken: keys that other scenes have already; this scene gets another one.
     """
     rng = np.random.default_rng(seed)
-    number, tries = int(rng.integers(2, 5)), 0
-    while True:
-        colours = rng.choice(list(COLOURS), number, replace=False)
-        shapes = rng.choice(SHAPES, number, replace=False)
-        if frozenset(zip(colours.tolist(), shapes.tolist())) not in taken:
+    number = int(rng.integers(2, 5))
+    for tries in itertools.count(1):
+        colours = rng.choice(list(COLOURS), number, replace=False).tolist()
+        shapes = rng.choice(SHAPES, number, replace=False).tolist()
+        if frozenset(zip(colours, shapes)) not in taken:
             break
-        tries += 1
         if tries % 20 == 0:  # few pairs are left in a large corpus: there are more triples and fours
             number = min(number + 1, 4)
     things = None
     while things is None:
-        things = _place(rng, colours.tolist(), shapes.tolist())
+        things = _place(rng, colours, shapes)
     texture = str(rng.choice(TEXTURES))
     return Scene(tuple(seed), things, texture, _tone(rng, things))
 
@@ -115,12 +112,19 @@ def draw_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8), owner
 
 
+def scene_jpeg(scene: Scene) -> bytes:
+    """The picture of a scene as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
 def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
     """What a detector might say of this scene: shaken true boxes, and distractors of lower score.
 
     Returns:
-        float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score;
-        rows that are not used are 0 ("no box").
+        float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score; rows that
+        are not used are 0 ("no box").
     """
     rng = np.random.default_rng((*scene.seed, 2))
     true = np.array([thing.box for thing in scene.things])
@@ -136,9 +140,8 @@ def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
         if iou(box[None], true).max() < 0.3:
             rows.append((*box, rng.uniform(0.05, 0.5), rng.integers(len(SHAPES))))
             wanted -= 1
-    rows.sort(key=lambda row: -row[4])
     detections = np.zeros((number, 6), np.float32)
-    detections[: len(rows)] = rows
+    detections[: len(rows)] = sorted(rows, key=lambda row: -row[4])
     return detections
 
 
@@ -176,31 +179,8 @@ def _tone(rng: np.random.Generator, things: tuple[Thing, ...]) -> tuple[float, f
 
 def _outline(shape: str, angle: float) -> np.ndarray:
     """Corners of a shape turned by `angle` degrees: float (n, 2), from 0 to 1 along its longer side."""
-    if shape == "circle":
-        corners = _ring(72)
-    elif shape == "square":
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
-    elif shape == "triangle":
-        corners = np.array([(0, -1), (1.05, 0.8), (-1.05, 0.8)])
-    elif shape == "star":
-        corners = _ring(10) * np.where(np.arange(10) % 2, 0.45, 1.0)[:, None]
-    elif shape == "heart":
-        t = np.linspace(0, 2 * np.pi, 80, endpoint=False)
-        wave = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-        corners = np.stack([16 * np.sin(t) ** 3, -wave], 1)
-    elif shape == "cross":
-        a, b = 0.36, 1.0
-        quarter = np.array([(-a, -b), (a, -b), (a, -a)])
-        turns = ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]])
-        corners = np.concatenate([quarter @ np.array(turn) for turn in turns])
-    elif shape == "diamond":
-        corners = np.array([(0, -1), (0.74, 0), (0, 1), (-0.74, 0)])
-    elif shape == "arrow":
-        corners = np.array([(-1, -0.36), (0.05, -0.36), (0.05, -0.9), (1, 0), (0.05, 0.9), (0.05, 0.36), (-1, 0.36)])
-    else:
-        raise ValueError(f"no shape {shape!r}")
     turn = np.deg2rad(angle)
-    corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    corners = _CORNERS[shape] @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     corners -= corners.min(0)
     return corners / corners.max()
 
@@ -209,6 +189,29 @@ def _ring(number: int) -> np.ndarray:
     """`number` points of the unit circle, the first at the top."""
     turns = 2 * np.pi * np.arange(number) / number
     return np.stack([np.sin(turns), -np.cos(turns)], 1)
+
+
+def _heart() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+    wave = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.stack([16 * np.sin(t) ** 3, -wave], 1)
+
+
+def _cross() -> np.ndarray:
+    x, y = np.array([(-0.36, -1), (0.36, -1), (0.36, -0.36)]).T
+    return np.concatenate([np.stack(quarter, 1) for quarter in ((x, y), (-y, x), (-x, -y), (y, -x))])
+
+
+_CORNERS = {
+    "circle": _ring(72),
+    "square": np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float),
+    "triangle": np.array([(0, -1), (1.05, 0.8), (-1.05, 0.8)]),
+    "star": _ring(10) * np.where(np.arange(10) % 2, 0.45, 1.0)[:, None],
+    "heart": _heart(),
+    "cross": _cross(),
+    "diamond": np.array([(0, -1), (0.74, 0), (0, 1), (-0.74, 0)]),
+    "arrow": np.array([(-1, -0.36), (0.05, -0.36), (0.05, -0.9), (1, 0), (0.05, 0.9), (0.05, 0.36), (-1, 0.36)]),
+}
 
 
 def _background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -239,7 +242,7 @@ def _paint(picture: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng
     right, bottom = min(int(x2) + _MARGIN + 1, SIDE), min(int(y2) + _MARGIN + 1, SIDE)
     size = (right - left) * _FINE, (bottom - top) * _FINE
     corners = (_outline(thing.shape, thing.angle) * max(x2 - x1, y2 - y1) + (x1 - left, y1 - top)) * _FINE
-    corners = [tuple(corner) for corner in corners.tolist()]
+    corners = list(map(tuple, corners.tolist()))
     solid, rim = Image.new("L", size), Image.new("L", size)
     ImageDraw.Draw(solid).polygon(corners, fill=255)
     ImageDraw.Draw(rim).line([*corners, *corners[:2]], fill=255, width=3 * _FINE, joint="curve")

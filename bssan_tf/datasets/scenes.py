@@ -1,10 +1,9 @@
 """`scenes`, the embedded default data set: drawn pictures, five captions each, and full ground truth.
 
-In: a folder, a seed, the size of each split. Out: a `Corpus` whose `grounding` says where each object is
-and which word names it. The folder holds images/*.jpg, captions.csv (image, caption, split), truth.json,
-boxes.npz (as a detector would write it) and, written last, manifest.json. A picture's name ends in a
-digest of its plan: so pictures that a killed run left are used again, and other scenes never pass for
-these, neither here nor in a feature store.
+In: a folder, a seed, the size of each split. Out: a `Corpus` whose `grounding` says where each object is and which word
+names it. The folder holds images/*.jpg, captions.csv (image, caption, split), truth.json, boxes.npz (as a detector
+would write it) and, written last, manifest.json. A picture's name ends in a digest of its plan: so pictures that a
+killed run left are used again, and other scenes never pass for these, neither here nor in a feature store.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding
 from bssan_tf.datasets.scene_captions import write_captions
-from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, draw_scene, plan_scene
+from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, plan_scene, scene_jpeg
 from bssan_tf.errors import UserError
 from bssan_tf.tools.files import write_bytes, write_json, write_text
 
@@ -50,8 +48,8 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
     Args:
         folder: where the pictures and their truth lie; made if need be. Other scenes in it are drawn over.
         seed: 0 or more; the same seed and sizes give the same bytes, whatever interrupted the drawing.
-        sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val
-            do not depend on the size of train.
+        sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val do not
+            depend on the size of train.
         progress: show a bar while they are drawn.
 
     Returns:
@@ -72,9 +70,8 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
             _write(folder, wanted, progress)
             corpus = _read(folder)
     except OSError as error:
-        raise UserError(
-            f"scenes: cannot write the pictures to {folder} ({error}); name another folder by --cache"
-        ) from error
+        problem = f"cannot write the pictures to {folder} ({error})"
+        raise UserError(f"scenes: {problem}; name another folder by --cache") from error
     if corpus is None:
         raise UserError(f"scenes: {folder} changes while it is read; let only one program write to it")
     return corpus
@@ -83,33 +80,31 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
 def plan_corpus(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Scene]]:
     """All scenes of a corpus by split, each with its own (colour, shape) pairs."""
     taken: set[frozenset] = set()
-    plans: dict[str, list[Scene]] = {}
+    plans: dict[str, list[Scene]] = {split: [] for split in SPLITS}
     for split in ("test", "val", "train"):  # so that a smaller train split leaves the others as they are
-        plans[split] = []
         for number in range(sizes[split]):
             scene = plan_scene((seed, SPLITS.index(split), number), taken)
             taken.add(scene.key)
             plans[split].append(scene)
-    return {split: plans[split] for split in SPLITS}
+    return plans
 
 
 def _manifest(seed: int, sizes: Mapping[str, int]) -> dict:
     """What decides the content of a folder; checks the values a user may choose."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    if not _whole(seed, 0):
         raise UserError(f"scenes: seed is {seed!r}; give a whole number of 0 or more")
     if set(sizes) != set(SPLITS):
         raise UserError(f"scenes: sizes are given for {sorted(sizes)}; give them for train, val and test")
     for split in SPLITS:
-        number = sizes[split]
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-            raise UserError(f"scenes: size of {split} is {number!r}; give a whole number of 1 or more")
+        if not _whole(sizes[split], 1):
+            raise UserError(f"scenes: size of {split} is {sizes[split]!r}; give a whole number of 1 or more")
     if sum(sizes.values()) > MOST_SCENES:
         raise UserError(f"scenes: {sum(sizes.values())} pictures asked for; at most {MOST_SCENES} in all can differ")
-    return {
-        "version": VERSION,
-        "seed": int(seed),
-        "sizes": {split: int(sizes[split]) for split in SPLITS},
-    }
+    return {"version": VERSION, "seed": int(seed), "sizes": {split: int(sizes[split]) for split in SPLITS}}
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -136,7 +131,7 @@ def _write(folder: Path, manifest: dict, progress: bool) -> None:
     present = set(os.listdir(images))
     lacking = [(name, scene) for name, _, scene in plans if name not in present]
     for name, scene in tqdm(lacking, desc="scenes: drawing", unit="picture", disable=not progress):
-        write_bytes(images / name, _jpeg(scene))
+        write_bytes(images / name, scene_jpeg(scene))
 
     rows, truth = io.StringIO(newline=""), []
     table = csv.writer(rows, lineterminator="\n")
@@ -144,26 +139,18 @@ def _write(folder: Path, manifest: dict, progress: bool) -> None:
     for name, split, scene in plans:
         captions = write_captions(scene)
         table.writerows((f"images/{name}", caption.text, split) for caption in captions)
-        truth.append(
-            {
-                "image": name,
-                "labels": [thing.label for thing in scene.things],
-                "boxes": [[round(edge / SIDE, 6) for edge in thing.box] for thing in scene.things],
-                "named": [caption.named for caption in captions],
-            }
-        )
-    boxes = io.BytesIO()
-    np.savez(
-        boxes,
-        names=np.array([name for name, _, _ in plans]),
-        boxes=np.stack([detected_boxes(scene) for _, _, scene in plans]),
-        labels=np.array(SHAPES),
-    )
+        labels = [thing.label for thing in scene.things]
+        boxes = [[round(edge / SIDE, 6) for edge in thing.box] for thing in scene.things]
+        named = [caption.named for caption in captions]
+        truth.append({"image": name, "labels": labels, "boxes": boxes, "named": named})
+    names, boxes = [name for name, _, _ in plans], [detected_boxes(scene) for _, _, scene in plans]
+    archive = io.BytesIO()
+    np.savez(archive, names=np.array(names), boxes=np.stack(boxes), labels=np.array(SHAPES))
     write_text(folder / "captions.csv", rows.getvalue())
     write_text(folder / "truth.json", json.dumps(truth))
-    write_bytes(boxes_file(folder), boxes.getvalue())
+    write_bytes(boxes_file(folder), archive.getvalue())
     write_json(folder / "manifest.json", manifest)
-    _tidy(folder, {name for name, _, _ in plans})
+    _tidy(folder, set(names))
 
 
 def _tidy(folder: Path, names: set[str]) -> None:
@@ -207,12 +194,6 @@ def _read(folder: Path) -> Corpus | None:
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _jpeg(scene: Scene) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
-    return file.getvalue()
 
 
 def _digest(scene: Scene) -> str:

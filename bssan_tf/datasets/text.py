@@ -1,9 +1,8 @@
 """Captions to token ids, and the GloVe vectors of their words.
 
-In: the captions of the train split, a GloVe text file; out: a `Tokenizer` (captions -> int32 (N, L),
-zero-padded) and an embedding matrix float32 (V, E) with a row for each of its words. Standardisation is
-Keras' own (lower-case, no punctuation, split at white space), so that an exported model tokenises inside its
-graph with the same layer.
+In: the captions of the train split, a GloVe text file; out: a `Tokenizer` (captions -> int32 (N, L), zero-padded) and
+an embedding matrix float32 (V, E) with a row for each of its words. Standardisation is Keras' own (lower-case, no
+punctuation, split at white space), so that an exported model tokenises inside its graph with the same layer.
 """
 
 from __future__ import annotations
@@ -42,16 +41,13 @@ class Tokenizer:
     """Captions -> token ids, zero-padded or cut to L; a thin cover of `tf.keras.layers.TextVectorization`.
 
     Args:
-        words: the vocabulary without padding and unknown, most frequent first.
+        words: the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
+            is not a single standardised word.
         length: L, tokens of a caption (30 in Section IV-B).
 
     Attributes:
         words: the word of each token id; "" is 0 (padding), "[UNK]" is 1 (any word out of the vocabulary).
-        length: L.
         layer: the TextVectorization, strings (B,) -> int64 (B, L); exported models carry it.
-
-    Raises:
-        ValueError: if a word repeats, is empty, or is not a single standardised word.
     """
 
     def __init__(self, words: Iterable[str], length: int = 30):
@@ -60,11 +56,10 @@ class Tokenizer:
             raise ValueError("words: the vocabulary is empty")
         if len(set(words)) < len(words):
             raise ValueError("words: a word occurs twice")
-        wrong = next((word for word in words if split_words(word) != [word]), None)
-        if wrong is not None:
-            raise ValueError(f"words: {wrong!r} is not a lower-case word without punctuation")
-        self.words = SPECIAL + words
-        self.length = length
+        for word in words:
+            if split_words(word) != [word]:
+                raise ValueError(f"words: {word!r} is not a lower-case word without punctuation")
+        self.words, self.length = SPECIAL + words, length
         self.layer = tf.keras.layers.TextVectorization(
             standardize="lower_and_strip_punctuation",
             split="whitespace",
@@ -75,11 +70,8 @@ class Tokenizer:
 
     @classmethod
     def fit(cls, train_captions: Iterable[str], length: int = 30) -> Tokenizer:
-        """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words,
-        most frequent first, words of equal frequency in alphabetical order.
-
-        Raises:
-            UserError: if the captions have no words.
+        """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words, most
+        frequent first, equally frequent ones in alphabetical order. UserError if there are none.
         """
         counts = Counter(word for caption in train_captions for word in split_words(caption))
         if not counts:
@@ -104,14 +96,8 @@ class Tokenizer:
         return split_words(caption)[: self.length]
 
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
-        """Token ids int32 (1, L) of a user's sentence; names unknown words in a warning.
-
-        Args:
-            source: what the sentence was given as, for the error.
-
-        Raises:
-            UserError: the sentence has no word.
-        """
+        """Token ids int32 (1, L) of a user's sentence; a warning names unknown words. UserError if it has no word; that
+        begins with `source`, what the sentence was given as."""
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
@@ -125,11 +111,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path, length: int = 30) -> Tokenizer:
-        """Reads what `save` has written.
-
-        Raises:
-            UserError: if the file can't be read, or is not a vocabulary.
-        """
+        """Reads what `save` has written; UserError if the file can't be read, or is not a vocabulary."""
         try:
             return cls(Path(path).read_bytes().decode("utf-8").rstrip("\n").split("\n"), length)
         except OSError as error:
@@ -140,18 +122,12 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a vocabulary a GloVe file covers.
+    """How much of a vocabulary a GloVe file covers; padding and unknown are not counted."""
 
-    Attributes:
-        found, total: words with a vector, and all words (padding and unknown not counted).
-        token_share: the share of the captions' tokens that have a vector, in [0, 1]; None without counts.
-        missing: the words without a vector, in the vocabulary's order.
-    """
-
-    found: int
-    total: int
-    token_share: float | None
-    missing: tuple[str, ...]
+    found: int  # words with a vector
+    total: int  # all words
+    token_share: float | None  # share of the captions' tokens that have a vector, in [0, 1]; None without counts
+    missing: tuple[str, ...]  # words without a vector, in the vocabulary's order
 
     def __str__(self) -> str:
         tokens = "" if self.token_share is None else f", {self.token_share:.1%} of the caption tokens"
@@ -164,19 +140,19 @@ def load_glove(
     """The embedding matrix of `words` from a GloVe text file of any dimension E, read as a stream.
 
     Args:
-        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may
-            hold blanks, as some of GloVe 840B do; of a repeated token the first line counts.
+        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
+            blanks, as in GloVe 840B; of a repeated token the first line counts.
         words: `Tokenizer.words`: padding first, unknown second.
         counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
         progress: show a bar for a large file.
 
     Returns:
-        matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words
-            and for unknown one shared vector, the mean of the vectors found.
+        matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words and for
+            unknown one shared vector, the mean of the vectors found.
         coverage: what was found, which is also logged.
 
     Raises:
-        UserError: if the file can't be read, a line is malformed (with its number), or no word is in it.
+        UserError: the file can't be read, a line is malformed (with its number), or no word is in it.
     """
     row_of = {word.encode(): row for row, word in enumerate(words) if row > UNKNOWN}
     try:
@@ -190,8 +166,7 @@ def load_glove(
     matrix[PAD] = 0
     for row, vector in found.items():
         matrix[row] = vector
-    known = np.isin(np.arange(len(words)), list(found))
-    share = None if counts is None else float(np.sum(counts[known]) / max(1, np.sum(counts[UNKNOWN:])))
+    share = None if counts is None else float(np.sum(counts[list(found)]) / max(1, np.sum(counts[UNKNOWN:])))
     missing = tuple(word for row, word in enumerate(words) if row > UNKNOWN and row not in found)
     coverage = Coverage(len(found), len(row_of), share, missing)
     logger.info("%s: %d-d vectors for %s", path, matrix.shape[1], coverage)
@@ -203,13 +178,9 @@ def load_glove(
 def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[int, np.ndarray]:
     """row -> float32 (E,) of the words of `row_of` that are in the file. Only their lines are parsed."""
     found: dict[int, np.ndarray] = {}
-    size = path.stat().st_size
-    no_bar = not progress or size < _LARGE
-    E = 0
-    with (
-        open(path, "rb") as file,
-        tqdm(desc="GloVe", total=size, unit="B", unit_scale=True, leave=False, disable=no_bar) as bar,
-    ):
+    E, size = 0, path.stat().st_size
+    bar = tqdm(total=size, desc="GloVe", unit="B", unit_scale=True, leave=False, disable=not progress or size < _LARGE)
+    with open(path, "rb") as file, bar:
         for number, line in enumerate(file, 1):
             bar.update(len(line))
             line = line.rstrip()

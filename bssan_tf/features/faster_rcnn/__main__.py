@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bssan_tf import cli
@@ -20,56 +21,48 @@ from bssan_tf.features.faster_rcnn.settings import SCENES, SCENES_TRAINING, Dete
 
 logger = logging.getLogger("bssan_tf.features.faster_rcnn")
 
-DETECTOR_FLAGS = {
-    "width": "share of VGG-16's filters",
-    "hidden": "size of fc6 and fc7",
-    "short_side": "pixels to which a photo's short side is scaled",
-    "long_side": "most pixels of its long side",
-}
-TRAINING_FLAGS = {
-    "steps": "steps in all",
-    "decay_step": "step from which the learning rate is a tenth",
-    "learning_rate": "of SGD",
-    "photos_per_step": "photos of one step; more than 1 only where all have one size",
-    "frozen_blocks": "blocks of the trunk that are not trained",
-    "save_every": "steps between two saved states",
-    "seed": "of weights, order and choices",
-}
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags of settings are None unless given."""
     usage, _, examples = __doc__.partition("\n\n")
-    parser = cli.Parser(
-        "python -m bssan_tf.features.faster_rcnn",
-        description=usage,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    texts = {"description": usage, "epilog": examples, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = cli.Parser("python -m bssan_tf.features.faster_rcnn", **texts)
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--train", action="store_true", help="train into the folder --out, or go on with it")
-    task.add_argument("--evaluate", metavar="FILE", help="mean average precision of a detector's weights")
-    task.add_argument("--convert", metavar="FILE", help="a TensorFlow 1 checkpoint, .npz or .h5 into --out")
+    task.add_argument("--train", action="store_true", help="train into the folder --out, or resume there")
+    task.add_argument("--evaluate", metavar="FILE", help="print the mean average precision of these weights")
+    task.add_argument("--convert", metavar="FILE", help="write these weights (.ckpt, .npz or .h5) to --out")
     data = parser.add_argument_group("photos, one of")
-    data.add_argument("--voc", type=Path, metavar="DIR", help="VOCdevkit")
-    data.add_argument("--coco", type=Path, metavar="FILE", help="instances_*.json; its photos are in --images")
-    data.add_argument("--scenes", action="store_true", help="drawn shapes, and the settings of the slim detector")
-    data.add_argument("--sets", help="years of VOC (2007+2012; 2007 with --evaluate)")
-    data.add_argument("--part", help="list of VOC (trainval; test with --evaluate)")
-    data.add_argument("--images", type=Path, metavar="DIR", help="photos of --coco")
+    data.add_argument("--voc", type=Path, metavar="DIR", help="the folder VOCdevkit of PASCAL VOC")
+    data.add_argument("--coco", type=Path, metavar="FILE", help="instances_*.json of COCO; its photos are in --images")
+    data.add_argument("--scenes", action="store_true", help="drawn shapes, with the settings of the slim detector")
+    data.add_argument("--sets", help="years of VOC, joined by + (2007+2012; 2007 with --evaluate)")
+    data.add_argument("--part", help="list of VOC's photos (trainval; test with --evaluate)")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the photos of --coco")
     data.add_argument("--count", type=cli.count, help="number of scenes (4000; 200 with --evaluate)")
     data.add_argument("--cache", type=Path, default=Path("cache"), help="where scenes are drawn (cache)")
-    parser.add_argument("--out", type=Path, help="folder of a training, or file of --convert")
-    parser.add_argument("--initial", metavar="FILE", help="keras, or weights of VGG-16 or of a detector, to start from")
-    parser.add_argument("--half", action="store_true", help="with --convert: numbers of 16 bits")
-    parser.add_argument("--metric", choices=("area", "11point"), default="area", help="with --evaluate (area)")
+    parser.add_argument("--out", type=Path, help="folder of a training, or file that --convert writes")
+    parser.add_argument("--initial", metavar="FILE", help="start from keras (VGG-16, downloaded) or these weights")
+    parser.add_argument("--half", action="store_true", help="with --convert: write float16, half as large")
+    measures = "with --evaluate: area under the precision curve, or VOC 2007's 11 points (area)"
+    parser.add_argument("--metric", choices=("area", "11point"), default="area", help=measures)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    group = parser.add_argument_group("training (defaults: those of VOC, or of scenes)")
-    for flags, section in ((DETECTOR_FLAGS, DetectorConfig), (TRAINING_FLAGS, DetectorTraining)):
-        for name, text in flags.items():
-            kind = type(getattr(section(), name))
-            group.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
+    group = parser.add_argument_group("training")
+    for usual, scenes in ((DetectorConfig(), SCENES), (DetectorTraining(), SCENES_TRAINING)):
+        for name, setting in settings_with_flags(usual).items():
+            default, drawn = getattr(usual, name), getattr(scenes, name)
+            shown = f"{default}" if drawn == default else f"{default}; {drawn} with --scenes"
+            group.add_argument(flag(name), type=type(default), help=f"{setting['help']} ({shown})")
     return parser
+
+
+def settings_with_flags(section: DetectorConfig | DetectorTraining) -> dict[str, Mapping[str, str]]:
+    """The settings that have a flag, by name: their "help" and their "rule"."""
+    return {field.name: field.metadata for field in dataclasses.fields(section) if field.metadata}
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -108,9 +101,8 @@ def read_photos(options: argparse.Namespace):
 
     if options.scenes:
         part, count = ("train", 4000) if options.train else ("test", 200)
-        seed = options.seed or 0
         folder, count = options.cache / "detector-scenes", options.count or count
-        return photos.draw_scenes(folder, part, count, seed, progress=not options.quiet)
+        return photos.draw_scenes(folder, part, count, options.seed or 0, progress=not options.quiet)
     if options.coco:
         return photos.load_instances(options.coco, options.images)
     sets, part = ("2007+2012", "trainval") if options.train else ("2007", "test")
@@ -121,18 +113,18 @@ def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[Dete
     """The settings of the data set with the flags that were given."""
     pair = (SCENES, SCENES_TRAINING) if options.scenes else (DetectorConfig(labels=labels), DetectorTraining())
     changed = []
-    for section, flags in zip(pair, (DETECTOR_FLAGS, TRAINING_FLAGS)):
-        given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
+    for section in pair:
+        rules = {name: setting["rule"] for name, setting in settings_with_flags(section).items()}
+        given = {name: getattr(options, name) for name in rules if getattr(options, name) is not None}
         for name, value in given.items():
-            if not math.isfinite(value) or value < 0 or (value == 0 and name not in ("seed", "frozen_blocks")):
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be a finite number above 0")
+            if not math.isfinite(value) or value < 0 or (value == 0 and rules[name] == "above 0"):
+                least = "above 0" if rules[name] == "above 0" else "of 0 or more"
+                raise UserError(f"{flag(name)} {value}: must be a finite number {least}")
         changed.append(dataclasses.replace(section, **given))
     config, training = changed
-    if training.decay_step < training.warmup_steps:
-        least = training.warmup_steps
-        raise UserError(
-            f"--decay-step {training.decay_step}: the first {least} steps are the warm-up; give a later one"
-        )
+    step, first = training.decay_step, training.warmup_steps
+    if step < first:
+        raise UserError(f"--decay-step {step}: the first {first} steps are the warm-up; give a later one")
     return config, training
 
 

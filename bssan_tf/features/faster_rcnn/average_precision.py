@@ -1,7 +1,7 @@
 """Average precision as PASCAL VOC measures it; NumPy only, knows no model.
 
 In: detections and true objects of photos, boxes with the last pixel included. Out: the AP of each class and its mean.
-Source: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2, and the development kit.
+Source: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2.
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ METRICS = ("area", "11point")
 def match(
     boxes: np.ndarray, scores: np.ndarray, true_boxes: np.ndarray, difficult: np.ndarray, min_iou: float = 0.5
 ) -> np.ndarray:
-    """Which detections of one class in one photo are right.
+    """Which detections, boxes (n, 4) with scores (n,), of one class in one photo are right.
 
-    By falling score, each detection belongs to the true object that it overlaps most. It is right if the IoU reaches
-    `min_iou` and the object was not found before; of a difficult object it counts neither way.
-
-    Args:
-        boxes: (n, 4); scores: (n,).
-        true_boxes: (g, 4); difficult: bool (g,).
+    By falling score, each detection belongs to the true box (g, 4) that it overlaps most. It is right if the IoU
+    reaches `min_iou` and the object was not found before; where `difficult` (g,) holds, it counts neither way.
 
     Returns:
         int (n,): 1 right, 0 wrong, -1 does not count.
@@ -51,7 +47,7 @@ def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metri
     """AP of one class over all photos.
 
     Args:
-        scores: (n,), in any order; right: (n,), what `match` says.
+        scores, right: (n,) in any order; what `match` says of each.
         objects: true objects that count, over all photos.
         metric: "area", under the precision made monotone (VOC from 2010 on), or "11point", its mean at the recalls
             0, 0.1, ... 1 (VOC 2007).
@@ -63,10 +59,9 @@ def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metri
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
     if not objects:
         return float("nan")
-    right = np.asarray(right)
-    counts = right >= 0
-    order = np.argsort(-np.asarray(scores)[counts], kind="stable")
-    hits = np.cumsum(right[counts][order] == 1)
+    counts = np.flatnonzero(np.asarray(right) >= 0)
+    order = counts[np.argsort(-np.asarray(scores)[counts], kind="stable")]
+    hits = np.cumsum(np.asarray(right)[order] == 1)
     precision = hits / np.arange(1, len(hits) + 1)
     recall = hits / objects
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one

@@ -1,7 +1,7 @@
 """Anchors and the arithmetic of boxes, in TensorFlow.
 
-Boxes are x1, y1, x2, y2 in pixels, the last pixel included: width = x2 - x1 + 1. Source: Ren et al., 2015, and its
-reference code, whose conventions the public weights need.
+Boxes are x1, y1, x2, y2 in pixels, the last pixel included: width = x2 - x1 + 1. The conventions are those of the
+reference code of Ren et al., 2015, which the public weights need.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ LARGEST_STEP = float(np.log(1000 / 16))  # of dw and dh, so that a wild delta do
 def base_anchors(scales: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
     """The anchors of the top left cell, whose pixels are (0, 0) to (15, 15).
 
-    Sides for a ratio are rounded before they are scaled, as the public weights were trained.
-
-    Returns:
-        float32 (A, 4): for each ratio, in turn all scales.
+    Sides for a ratio are rounded before they are scaled, as for the public weights. For each ratio, in turn all scales:
+    float32 (A, 4).
     """
     centre = (STRIDE - 1) / 2
     anchors = []
@@ -56,7 +54,7 @@ def encode(boxes: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
 def decode(deltas: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """The boxes to which dx, dy, dw, dh (..., 4) lead from the references (..., 4).
 
-    The new x2 is the centre plus half a width, one more than `encode` would take back; so was the reference trained.
+    As in the reference, the new x2 is the centre plus half a width, one more than `encode` would take back.
     """
     centre, sides = centres(references)
     centre += deltas[..., :2] * sides
@@ -85,11 +83,9 @@ def non_max_suppression(
     """The best boxes that overlap no better one by more than `threshold`, for each of B sets.
 
     Args:
-        boxes: float32 (B, n, 4).
-        scores: float32 (B, n).
+        boxes, scores: float32 (B, n, 4) and (B, n).
         count: most boxes to keep.
-        last_included: whether an area counts the last pixel. The reference counts it among detections, but not among
-            proposals.
+        last_included: whether an area counts the last pixel; the reference does for detections, not for proposals.
 
     Returns:
         chosen: int32 (B, count), indices by falling score; 0 where fewer are left.
@@ -102,6 +98,5 @@ def non_max_suppression(
         kept = tf.image.non_max_suppression(*arguments, count, threshold)
         return tf.pad(kept, [[0, count - tf.size(kept)]], constant_values=-1)
 
-    signature = tf.TensorSpec((count,), tf.int32)
-    chosen = tf.map_fn(one, (boxes, scores), fn_output_signature=signature)
+    chosen = tf.map_fn(one, (boxes, scores), fn_output_signature=tf.TensorSpec((count,), tf.int32))
     return tf.maximum(chosen, 0), chosen >= 0

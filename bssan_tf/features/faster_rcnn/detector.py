@@ -5,6 +5,7 @@ What extraction, evaluation and the look at a single photo share. The network is
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,10 @@ class Detector:
         flag: the flag that named the file, for errors.
 
     Attributes:
-        config: its settings.
-        labels: names of the classes.
-        Q: size of fc7.
-        name: "faster_rcnn" and the SHA-256 of the weights, a checkpoint's data: what a store is made with.
-        store_name: names its stores: the file's stem and, unless it is the packaged one, eight digits of the SHA-256,
-            as every training calls its file weights.npz.
+        config, labels, Q: its settings, the names of its classes, the size of fc7.
+        name: "faster_rcnn" and the SHA-256 of the weights (a checkpoint's data): what a store is made with.
+        store_name: names its stores by the file's stem and, unless packaged, eight digits of the SHA-256, as every
+            training calls its file weights.npz.
     """
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
@@ -45,27 +44,20 @@ class Detector:
         packaged = self.weights_file.resolve() == PACKAGED.resolve()
         stem = Path(prefix or self.weights_file).stem  # of a checkpoint's three files, one
         self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
-        self._graph = None
 
-    @property
+    @functools.cached_property
     def graph(self):
         """The inference graph for one photo, traced once for all sizes."""
-        if self._graph is None:
-            model = load_detector(self.weights_file, flag=self.flag).inference()
-            # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
-            signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
-            self._graph = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
-        return self._graph
+        model = load_detector(self.weights_file, flag=self.flag).inference()
+        # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
+        signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
+        return tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
 
     def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
-        """Detections of one photo, best first.
-
-        Args:
-            photo: uint8 (height, width, 3), RGB.
+        """Detections of one photo, uint8 (height, width, 3) RGB, best first.
 
         Returns:
-            boxes float32 (n, 4) in pixels of the photo, the last included, classes int32 (n,), scores float32 (n,),
-            fc7 float32 (n, Q).
+            boxes float32 (n, 4) in pixels of the photo, classes int32 (n,), scores float32 (n,), fc7 float32 (n, Q).
         """
         return self.run(self.inputs(photo))
 
@@ -85,19 +77,15 @@ class Detector:
         return {name: value[valid] for name, value in found.items()}
 
     def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
-        """The best detections of one photo as the store keeps them.
-
-        Returns:
-            dict of `empty_objects(count)`, and "objects" float16 (count, Q), their fc7; zeros where not valid.
-        """
+        """The best detections of one photo as the store keeps them: `empty_objects(count)`, filled, and their fc7 as
+        "objects" float16 (count, Q), zeros where not valid."""
         return self.best(self.detect(photo), photo.shape[:2], count)
 
     def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
         """As `objects`, from the detections of a photo and its (height, width)."""
         found = {name: value[:count] for name, value in found.items()}
+        kept, objects, (height, width) = len(found["boxes"]), empty_objects(count), size
         edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)
-        height, width = size
-        kept, objects = len(edges), empty_objects(count)
         objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
         objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]
         objects["valid"][:kept] = True

@@ -20,10 +20,7 @@ def scale_for(height: int, width: int, short_side: int = 600, long_side: int = 1
 
 
 def prepare(photo: np.ndarray, short_side: int = 600, long_side: int = 1000) -> tuple[np.ndarray, float]:
-    """Scale a photo and subtract the means.
-
-    Args:
-        photo: uint8 (height, width, 3), RGB.
+    """Scale a photo, uint8 (height, width, 3) RGB, and subtract the means.
 
     Returns:
         pixels: float32 (H, W, 3), BGR.

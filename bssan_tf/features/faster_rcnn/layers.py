@@ -12,15 +12,12 @@ from bssan_tf.features.faster_rcnn import box_coding as bx
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # by which the box head's targets are divided
 ROI_SIDE = 14  # samples of a RoI, pooled to half
 
-register = tf.keras.saving.register_keras_serializable("bssan_tf")
-
 
 def size_of(pixels: tf.Tensor) -> tf.Tensor:
     """Height and width of the pictures (B, H, W, 3): float32 (2,)."""
     return tf.cast(tf.shape(pixels)[1:3], tf.float32)
 
 
-@register
 class Anchors(tf.keras.layers.Layer):
     """The anchors of a feature map (B, h, w, M): float32 (h * w * A, 4)."""
 
@@ -32,29 +29,20 @@ class Anchors(tf.keras.layers.Layer):
         shape = tf.shape(features)
         return bx.shifted_anchors(bx.base_anchors(self.scales, self.ratios), shape[1], shape[2])
 
-    def get_config(self):
-        return {**super().get_config(), "scales": self.scales, "ratios": self.ratios}
 
-
-@register
 class ObjectLogits(tf.keras.layers.Layer):
-    """RPN scores (B, h, w, 2A), all backgrounds before all objects -> log odds of an object (B, h * w * A).
-
-    The softmax over a pair is the sigmoid of its difference.
-    """
+    """RPN scores (B, h, w, 2A), backgrounds before objects -> log odds of an object (B, h * w * A): the difference."""
 
     def call(self, scores):
         background, foreground = tf.split(scores, 2, axis=-1)
         return tf.reshape(foreground - background, (tf.shape(scores)[0], -1))
 
 
-@register
 class Proposals(tf.keras.layers.Layer):
     """The best proposals of each photo: RoIs float32 (B, count, 4), pixels of the scaled photo, and valid (B, count).
 
-    Suppression looks at all anchors, without a choice of the best few thousand before it, and no box is too small; as
-    the TensorFlow path of the reference has it. No gradient passes, so that RPN learns from its own loss alone
-    ("approximate joint training", Ren et al., section 3.2).
+    As in the reference's TensorFlow path, suppression looks at all anchors, and no box is too small. No gradient
+    passes: RPN learns from its own loss alone ("approximate joint training", Ren et al., section 3.2).
     """
 
     def __init__(self, count, iou, **kwargs):
@@ -69,11 +57,7 @@ class Proposals(tf.keras.layers.Layer):
         rois = tf.gather(found, chosen, batch_dims=1)
         return tf.where(valid[..., tf.newaxis], rois, 0.0), valid
 
-    def get_config(self):
-        return {**super().get_config(), "count": self.count, "iou": self.iou}
 
-
-@register
 class RoiCrop(tf.keras.layers.Layer):
     """Each RoI of the feature map, sampled 14 x 14 and max-pooled 2 x 2: (B, R, 7 * 7 * M), by row, column, channel.
 
@@ -92,12 +76,10 @@ class RoiCrop(tf.keras.layers.Layer):
         return tf.reshape(pooled, (shape[0], count, (ROI_SIDE // 2) ** 2 * features.shape[-1]))
 
 
-@register
 class Detections(tf.keras.layers.Layer):
-    """From the heads' outputs to the detections of a photo, best first.
+    """The heads' outputs -> the detections of a photo, best first, each with the fc7 of its RoI.
 
-    Of each class (but the background) the boxes are suppressed among themselves; the best K of all classes stay. A
-    detection's fc7 is that of its RoI.
+    Boxes of each class (but the background) are suppressed among themselves; the best K of all classes stay.
     """
 
     def __init__(self, count, iou, **kwargs):
@@ -110,8 +92,7 @@ class Detections(tf.keras.layers.Layer):
         # in pixels of the photo itself, as widths with the last pixel do not scale
         rois = rois / scale[:, tf.newaxis, tf.newaxis]
         deltas = tf.reshape(deltas, (batch, R, C, 4)) * BOX_STDS
-        boxes = bx.decode(deltas, rois[:, :, tf.newaxis])  # (B, R, C, 4)
-        boxes = bx.clip(boxes, size[:, tf.newaxis, tf.newaxis])
+        boxes = bx.clip(bx.decode(deltas, rois[:, :, tf.newaxis]), size[:, tf.newaxis, tf.newaxis])  # (B, R, C, 4)
         scores = tf.where(valid[..., tf.newaxis], tf.nn.softmax(logits), float("-inf"))  # (B, R, C)
 
         sets = tf.reshape(tf.transpose(boxes, (0, 2, 1, 3))[:, 1:], (-1, R, 4))  # (B * (C - 1), R, 4)
@@ -123,14 +104,7 @@ class Detections(tf.keras.layers.Layer):
         roi = tf.gather(tf.reshape(chosen, (batch, -1)), order, batch_dims=1)
         classes, found = order // self.count, all_scores >= 0
         boxes = tf.gather_nd(boxes, tf.stack([roi, classes + 1], -1), batch_dims=1)
-        real = found[..., tf.newaxis]
-        return {
-            "boxes": tf.where(real, boxes, 0.0),
-            "classes": tf.where(found, classes, -1),
-            "scores": tf.maximum(all_scores, 0.0),
-            "fc7": tf.where(real, tf.gather(fc7, roi, batch_dims=1), 0.0),
-            "valid": found,
-        }
-
-    def get_config(self):
-        return {**super().get_config(), "count": self.count, "iou": self.iou}
+        fc7 = tf.gather(fc7, roi, batch_dims=1)
+        boxes, fc7 = (tf.where(found[..., tf.newaxis], values, 0.0) for values in (boxes, fc7))
+        classes, scores = tf.where(found, classes, -1), tf.maximum(all_scores, 0.0)
+        return {"boxes": boxes, "classes": classes, "scores": scores, "fc7": fc7, "valid": found}

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.features.faster_rcnn.layers import register
-
 
 def _mean(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
     """Mean over the values (B, n) whose `used` (B, n) is 1: (B,); 0 where there is none."""
     return tf.math.divide_no_nan(tf.reduce_sum(values * used, -1), tf.reduce_sum(used, -1))
 
 
-@register
 class ObjectLoss(tf.keras.layers.Layer):
     """Cross-entropy of RPN's log odds (B, N) against labels (B, N), 1 for objects, over the anchors used (B, N)."""
 
@@ -24,7 +21,6 @@ class ObjectLoss(tf.keras.layers.Layer):
         return _mean(tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits), used)
 
 
-@register
 class ClassLoss(tf.keras.layers.Layer):
     """Cross-entropy of logits (B, R, C) against classes (B, R), over the RoIs whose `used` (B, R) is 1."""
 
@@ -33,15 +29,11 @@ class ClassLoss(tf.keras.layers.Layer):
         return _mean(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits), used)
 
 
-@register
 class BoxLoss(tf.keras.layers.Layer):
-    """Smooth L1 between deltas and their targets, over objects, divided by the number of all that count.
-
-    Args:
-        sigma: the loss is quadratic below 1 / sigma².
+    """Smooth L1 over the objects, divided by the number of all that are used; quadratic below 1 / sigma².
 
     Called on (deltas, targets (B, n, 4), classes (B, n), used (B, n)): classes above 0 are objects. Deltas are
-    (B, n, 4), or (B, n, 4 C) with four numbers for each class in turn, of which the object's own count.
+    (B, n, 4), or (B, n, 4 C) with four values for each class in turn, of which the object's own count.
     """
 
     def __init__(self, sigma, **kwargs):
@@ -56,6 +48,3 @@ class BoxLoss(tf.keras.layers.Layer):
         away, bend = tf.abs(deltas - targets), 1.0 / self.sigma**2
         smooth = tf.where(away < bend, 0.5 * away**2 / bend, away - 0.5 * bend)
         return _mean(tf.where(classes > 0, tf.reduce_sum(smooth, -1), 0.0), used)
-
-    def get_config(self):
-        return {**super().get_config(), "sigma": self.sigma}

@@ -1,7 +1,7 @@
 """Faster R-CNN as Keras functional models: the inference graph and the training graph over the same layers.
 
-Legend: B photos of one size, G objects of a photo (padded), R RoIs, K detections, C classes with the background,
-N anchors, M = 512 and Q = 4096 at full width.
+Legend: B photos of one size, G objects of a photo (padded), N anchors, R RoIs, K detections, C classes with the
+background; M = 512 and Q = 4096 at full width.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ Conv2D, Dense = tf.keras.layers.Conv2D, tf.keras.layers.Dense
 class FasterRcnn:
     """The layers of a detector and the graphs over them.
 
-    Args:
-        config: sizes, classes, thresholds.
-
     Attributes:
+        config: sizes, classes, thresholds.
         trunk: VGG-16 to its last convolution; pixels (B, H, W, 3) -> (B, ceil(H / 16), ceil(W / 16), M).
         weights: name -> variable, "block1_conv1/kernel" to "bbox_pred/bias"; kernels are HWIO, the rows of fc6 in the
             order row, column, channel.
@@ -38,37 +36,27 @@ class FasterRcnn:
     def __init__(self, config: DetectorConfig):
         self.config = config
         self.trunk = build_vgg("vgg16", config.width, side=None)
-        channels, A, C = self.trunk.output_shape[-1], config.anchors, config.classes
+        M, A, C = self.trunk.output_shape[-1], config.anchors, config.classes
 
         def normal(deviation):
             return tf.keras.initializers.RandomNormal(stddev=deviation)
 
-        self._rpn_conv = Conv2D(
-            channels, 3, padding="same", activation="relu", kernel_initializer=normal(0.01), name="rpn_conv"
-        )
+        self._rpn_conv = Conv2D(M, 3, 1, "same", activation="relu", kernel_initializer=normal(0.01), name="rpn_conv")
         self._rpn_class = Conv2D(2 * A, 1, kernel_initializer=normal(0.01), name="rpn_cls_score")
         self._rpn_box = Conv2D(4 * A, 1, kernel_initializer=normal(0.01), name="rpn_bbox_pred")
         self._fc6 = Dense(config.hidden, "relu", kernel_initializer="he_normal", name="fc6")
         self._fc7 = Dense(config.hidden, "relu", kernel_initializer="he_normal", name="fc7")
         self._class = Dense(C, kernel_initializer=normal(0.01), name="cls_score")
         self._box = Dense(4 * C, kernel_initializer=normal(0.001), name="bbox_pred")
-        for layer, size in (
-            (self._rpn_conv, channels),
-            (self._rpn_class, channels),
-            (self._rpn_box, channels),
-            (self._fc6, 7 * 7 * channels),
-            (self._fc7, config.hidden),
-            (self._class, config.hidden),
-            (self._box, config.hidden),
-        ):
+        inputs = (M, M, M, 7 * 7 * M, config.hidden, config.hidden, config.hidden)
+        for layer, size in zip(self.layers[-7:], inputs):
             layer.build((None, None, None, size) if isinstance(layer, Conv2D) else (None, None, size))
 
     @property
     def layers(self) -> list[tf.keras.layers.Layer]:
         """All layers with weights, in the order of the network."""
-        convolutions = [layer for layer in self.trunk.layers if layer.weights]
-        rpn = [self._rpn_conv, self._rpn_class, self._rpn_box]
-        return [*convolutions, *rpn, self._fc6, self._fc7, self._class, self._box]
+        own = (self._rpn_conv, self._rpn_class, self._rpn_box, self._fc6, self._fc7, self._class, self._box)
+        return [*(layer for layer in self.trunk.layers if layer.weights), *own]
 
     @property
     def weights(self) -> dict[str, tf.Variable]:
@@ -86,7 +74,7 @@ class FasterRcnn:
         return features, logits, deltas, anchors, propose((logits, deltas, anchors, pixels))
 
     def inference(self) -> tf.keras.Model:
-        """Photos to detections.
+        """The graph from photos to detections.
 
         Inputs: pixels float32 (B, H, W, 3) and scale float32 (B,) as `images.prepare` gives them; size float32 (B, 2),
         height and width of the photos themselves.
@@ -106,7 +94,7 @@ class FasterRcnn:
         return tf.keras.Model(inputs, outputs, name="faster_rcnn")
 
     def training(self, training: DetectorTraining) -> JointTraining:
-        """Photos and their objects to the four losses of approximate joint training, each float32 (B,).
+        """The graph from photos and their objects to the four losses of joint training, each float32 (B,).
 
         Inputs: pixels (B, H, W, 3); boxes float32 (B, G, 4) in pixels of these pictures; classes int32 (B, G), 0 where
         there is no object, else 1 and more; seed int32 (B, 2), of the random choices.
@@ -116,23 +104,14 @@ class FasterRcnn:
         classes = tf.keras.Input((None,), dtype="int32", name="classes")
         seed = tf.keras.Input((2,), dtype="int32", name="seed")
         features, logits, deltas, anchors, (rois, valid) = self._propose(pixels, training.train_proposals)
-        labels, anchor_deltas, drawn = AnchorTargets(
-            training.rpn_batch,
-            training.rpn_foreground,
-            training.rpn_positive,
-            training.rpn_negative,
-            name="anchor_targets",
-        )((anchors, boxes, classes, pixels, seed))
-        rois, found, roi_deltas, used = RoiTargets(
-            training.roi_batch,
-            training.roi_foreground,
-            training.roi_positive,
-            training.roi_background,
-            name="roi_targets",
-        )((rois, valid, boxes, classes, seed))
+        how = training
+        of_anchors = AnchorTargets(how.rpn_batch, how.rpn_foreground, how.rpn_positive, how.rpn_negative)
+        of_rois = RoiTargets(how.roi_batch, how.roi_foreground, how.roi_positive, how.roi_background)
+        labels, anchor_deltas, drawn = of_anchors((anchors, boxes, classes, pixels, seed))
+        rois, found, roi_deltas, used = of_rois((rois, valid, boxes, classes, seed))
         hidden = self._fc6(RoiCrop(name="roi_crop")((features, rois)))
-        hidden = self._fc7(ReplayableDropout(training.dropout, training.seed, name="dropout6")(hidden))
-        hidden = ReplayableDropout(training.dropout, training.seed + 1, name="dropout7")(hidden)
+        hidden = self._fc7(ReplayableDropout(how.dropout, how.seed, name="dropout6")(hidden))
+        hidden = ReplayableDropout(how.dropout, how.seed + 1, name="dropout7")(hidden)
         losses = {
             "rpn_class": ObjectLoss(name="rpn_class")((logits, labels, drawn)),
             "rpn_box": BoxLoss(sigma=3.0, name="rpn_box")((deltas, anchor_deltas, labels, drawn)),
@@ -140,16 +119,13 @@ class FasterRcnn:
             "roi_box": BoxLoss(sigma=1.0, name="roi_box")((self._box(hidden), roi_deltas, found, used)),
         }
         inputs = {"pixels": pixels, "boxes": boxes, "classes": classes, "seed": seed}
-        return JointTraining(inputs, losses, name="faster_rcnn_training", weight_decay=training.weight_decay)
+        return JointTraining(inputs, losses, name="faster_rcnn_training", weight_decay=how.weight_decay)
 
 
 class JointTraining(tf.keras.Model):
     """The training graph; a step of `fit` takes its inputs alone and lowers the sum of its losses.
 
-    As in the reference, kernels decay and biases learn twice as fast.
-
-    Args:
-        weight_decay: share of a kernel that is added to its gradient.
+    As in the reference, `weight_decay` times a kernel is added to its gradient, and biases learn twice as fast.
     """
 
     def __init__(self, *args, weight_decay: float, **kwargs):

@@ -5,19 +5,17 @@ In: the folders of a data set. Out: `AnnotatedPhotos`, boxes in pixels with the 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from bssan_tf.datasets.coco import read_instances
-from bssan_tf.datasets.reading import read_lines
-from bssan_tf.datasets.scene_pictures import draw_scene, plan_scene
+from bssan_tf.datasets.files import read_lines
+from bssan_tf.datasets.scene_pictures import plan_scene, scene_jpeg
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
 from bssan_tf.tools.files import write_bytes
@@ -28,33 +26,22 @@ SCENE_PARTS = {"train": 20, "test": 21}
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedPhotos:
-    """Photos and their objects.
+    """Photo files and their objects, an array of boxes, classes and difficult for each photo."""
 
-    Attributes:
-        labels: names of the classes.
-        paths: N photo files.
-        boxes: for each photo float32 (n, 4).
-        classes: for each photo int32 (n,), indices of `labels`.
-        difficult: for each photo bool (n,): objects that neither training nor evaluation counts.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # names of the classes
     paths: tuple[Path, ...]
-    boxes: tuple[np.ndarray, ...]
-    classes: tuple[np.ndarray, ...]
-    difficult: tuple[np.ndarray, ...]
+    boxes: tuple[np.ndarray, ...]  # float32 (n, 4)
+    classes: tuple[np.ndarray, ...]  # int32 (n,), indices of `labels`
+    difficult: tuple[np.ndarray, ...]  # bool (n,): objects that neither training nor evaluation counts
 
     @classmethod
     def collect(cls, labels: Sequence[str], photos: Iterable[tuple[Path, list]]) -> AnnotatedPhotos:
         """From (path, [(box, class, difficult), ...]) of each photo."""
-        columns = [], [], [], []
-        for path, objects in photos:
-            boxes, classes, difficult = zip(*objects) if objects else ((), (), ())
-            columns[0].append(path)
-            columns[1].append(np.array(boxes, np.float32).reshape(-1, 4))
-            columns[2].append(np.array(classes, np.int32))
-            columns[3].append(np.array(difficult, bool))
-        return cls(tuple(labels), *map(tuple, columns))
+        paths, objects = zip(*photos)
+        boxes = tuple(np.array([box for box, _, _ in one], np.float32).reshape(-1, 4) for one in objects)
+        classes = tuple(np.array([kind for _, kind, _ in one], np.int32) for one in objects)
+        difficult = tuple(np.array([hard for _, _, hard in one], bool) for one in objects)
+        return cls(tuple(labels), paths, boxes, classes, difficult)
 
     def with_objects(self) -> AnnotatedPhotos:
         """Without the photos that have no object that counts."""
@@ -64,10 +51,9 @@ class AnnotatedPhotos:
 
 
 def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> AnnotatedPhotos:
-    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}.
+    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}, ROOT being VOCdevkit.
 
     Args:
-        root: the folder VOCdevkit.
         sets: years, joined by "+".
         part: the list in ImageSets/Main: trainval, train, val or test.
 
@@ -79,9 +65,8 @@ def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> Ann
         folder = Path(root) / f"VOC{year}"
         listing = folder / "ImageSets" / "Main" / f"{part}.txt"
         if not listing.is_file():
-            raise UserError(
-                f"--voc {root}: {listing.relative_to(root)} not found; give VOCdevkit, and its years by --sets"
-            )
+            missing = listing.relative_to(root)
+            raise UserError(f"--voc {root}: {missing} not found; give VOCdevkit, and its years by --sets")
         names = [line.split()[0] for _, line in read_lines(listing) if line.strip()]
         for name in tqdm(names, desc=f"VOC{year} {part}", unit="photo", leave=False, disable=None):
             path = folder / "JPEGImages" / f"{name}.jpg"
@@ -110,11 +95,7 @@ def _read_voc(path: Path) -> list:
 
 
 def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
-    """Photos of COCO's instances JSON; crowds count as difficult.
-
-    Args:
-        path: instances_*.json.
-        images: folder of its photos; of those listed, only the ones that are there are taken.
+    """Those photos of COCO's instances_*.json that are in the folder `images`; crowds count as difficult.
 
     Raises:
         UserError: not such a file, or none of its photos is there.
@@ -122,40 +103,25 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
     labels, photos = read_instances(path)
     found = []
     for name, photo in photos.items():
-        file = Path(images) / name
-        if file.is_file():
-            objects = [
-                ((x, y, x + width - 1, y + height - 1), kind, crowd)
-                for (x, y, width, height), kind, crowd in photo.objects
-                if width >= 1 and height >= 1
-            ]
-            found.append((file, objects))
+        if (file := Path(images) / name).is_file():
+            large = [one for one in photo.objects if min(one[0][2:]) >= 1]  # width and height
+            found.append((file, [((x, y, x + w - 1, y + h - 1), *rest) for (x, y, w, h), *rest in large]))
     if not found:
         raise UserError(f"--images {images}: none of the {len(photos)} photos of {path.name} is there; correct it")
     return AnnotatedPhotos.collect(labels, found)
 
 
 def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
-    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
-
-    Args:
-        part: "train" or "test".
-        progress: show a bar, on a terminal.
-    """
-    folder = Path(folder)
+    """Scenes of `part` "train" or "test" that no corpus holds, drawn into `folder` unless they are there; classes are
+    colour and shape. `progress` shows a bar, on a terminal."""
     folder.mkdir(parents=True, exist_ok=True)
-    photos = []
-    disable = None if progress else True
+    photos, disable = [], None if progress else True
     for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):
         scene = plan_scene((seed, SCENE_PARTS[part], number))
         path = folder / f"{part}_{seed}_{number:05d}.jpg"
         if not path.exists():
-            file = io.BytesIO()
-            Image.fromarray(draw_scene(scene)[0]).save(file, "JPEG", quality=90)
-            write_bytes(path, file.getvalue())
-        objects = []
-        for thing in scene.things:
-            box = np.subtract(thing.box, (0, 0, 1, 1))  # from edges to the last pixel
-            objects.append((box, SCENE_LABELS.index(f"{thing.colour} {thing.shape}"), False))
-        photos.append((path, objects))
+            write_bytes(path, scene_jpeg(scene))
+        boxes = [np.subtract(thing.box, (0, 0, 1, 1)) for thing in scene.things]  # from edges to the last pixel
+        kinds = [SCENE_LABELS.index(f"{thing.colour} {thing.shape}") for thing in scene.things]
+        photos.append((path, [(box, kind, False) for box, kind in zip(boxes, kinds)]))
     return AnnotatedPhotos.collect(SCENE_LABELS, photos)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES
 from bssan_tf.errors import UserError
@@ -18,35 +18,26 @@ VOC_LABELS = (
 )  # fmt: skip
 
 
+def setting(default: float, text: str, rule: str = "above 0"):
+    """A field that has a flag: its help text and the rule for its values."""
+    return field(default=default, metadata={"help": text, "rule": rule})
+
+
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The network, and what it does to a photo; the defaults are those of the public VGG-16 checkpoints.
+    """The network, and what it does to a photo; the defaults are those of the public VGG-16 checkpoints."""
 
-    Attributes:
-        labels: names of the classes, without the background, which is class 0 of the network.
-        width: share of VGG-16's filters.
-        hidden: Q, size of fc6 and fc7.
-        short_side, long_side: a photo is scaled until its short side is the one, unless its long side would exceed
-            the other; in pixels.
-        anchor_scales: sides of the square anchors, in strides of 16 pixels.
-        anchor_ratios: height / width of the anchors.
-        proposals: RoIs of a photo at test time.
-        proposal_iou: of two proposals that overlap more, the one with the higher score stays.
-        detection_iou: the same for detections of one class.
-        detections: most detections of a photo.
-    """
-
-    labels: tuple[str, ...] = VOC_LABELS
-    width: float = 1.0
-    hidden: int = 4096
-    short_side: int = 600
-    long_side: int = 1000
-    anchor_scales: tuple[float, ...] = (8, 16, 32)
-    anchor_ratios: tuple[float, ...] = (0.5, 1, 2)
-    proposals: int = 300
-    proposal_iou: float = 0.7
-    detection_iou: float = 0.3
-    detections: int = 100
+    labels: tuple[str, ...] = VOC_LABELS  # names of the classes, without the background, class 0 of the network
+    width: float = setting(1.0, "share of VGG-16's filters that the network has, 1 for all of them")
+    hidden: int = setting(4096, "Q, the dimensions of the layers fc6 and fc7")
+    short_side: int = setting(600, "pixels to which the short side of a photo is scaled")
+    long_side: int = setting(1000, "most pixels of a photo's long side; where it would have more, this side is scaled")
+    anchor_scales: tuple[float, ...] = (8, 16, 32)  # sides of the square anchors, in strides of 16 pixels
+    anchor_ratios: tuple[float, ...] = (0.5, 1, 2)  # height / width of the anchors
+    proposals: int = 300  # RoIs of a photo at test time
+    proposal_iou: float = 0.7  # of two proposals that overlap more, the one with the higher score stays
+    detection_iou: float = 0.3  # the same for detections of one class
+    detections: int = 100  # most detections of a photo
 
     @property
     def anchors(self) -> int:
@@ -59,7 +50,6 @@ class DetectorConfig:
         return len(self.labels) + 1
 
     def to_json(self) -> str:
-        """The config as JSON text."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
@@ -72,7 +62,7 @@ class DetectorConfig:
             raise UserError(f"{source}: its settings are not a detector's of this version ({error})") from None
 
 
-# With the colour in its class: fc7 keeps what the classes need, and without it tells no colours apart.
+# With the colour in its class: fc7 keeps what the classes need, and would else tell no colours apart.
 SCENE_LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 # Scenes are 224 x 224 with objects of 44 to 90 pixels, so they are left at their size.
 SCENES = DetectorConfig(
@@ -89,46 +79,29 @@ SCENES = DetectorConfig(
 
 @dataclass(frozen=True)
 class DetectorTraining:
-    """Approximate joint training (Ren et al., section 3.2); the defaults are for VOC 2007+2012.
+    """Approximate joint training (Ren et al., section 3.2); the defaults are for VOC 2007+2012."""
 
-    Attributes:
-        photos_per_step: photos of one step, all of one size where there is more than one.
-        steps, decay_step: length of the training, in whole multiples of `save_every`, and the step from which the
-            learning rate is a tenth.
-        learning_rate, momentum, weight_decay: of SGD; biases have twice the rate and no decay.
-        warmup_steps: steps at the start that have a tenth of the rate.
-        clip_norm: largest norm of the gradient; 0 for none.
-        frozen_blocks: blocks of the trunk that keep their weights, counted from the first.
-        dropout: after fc6 and fc7.
-        rpn_batch, rpn_foreground: anchors of a photo that count in the loss, and the most that are objects.
-        rpn_positive, rpn_negative: an anchor is an object from the one IoU on, background below the other.
-        train_proposals: proposals of a photo from which its RoIs are drawn.
-        roi_batch, roi_foreground: RoIs of a photo, and the share of them that may be objects.
-        roi_positive, roi_background: IoU from which a RoI is an object; the range in which it is background.
-        save_every: steps between two saved states.
-    """
-
-    photos_per_step: int = 1
-    steps: int = 110_000
-    decay_step: int = 80_000
-    learning_rate: float = 0.001
+    photos_per_step: int = setting(1, "photos of one training step; above 1 only where all photos have one size")
+    steps: int = setting(110_000, "training steps in all, rounded up to a multiple of --save-every")
+    decay_step: int = setting(80_000, "step from which the learning rate is a tenth")
+    learning_rate: float = setting(0.001, "learning rate of SGD, stochastic gradient descent")
     momentum: float = 0.9
-    weight_decay: float = 0.0005
-    warmup_steps: int = 0
-    clip_norm: float = 0.0
-    frozen_blocks: int = 2
-    dropout: float = 0.5
-    rpn_batch: int = 256
-    rpn_foreground: float = 0.5
-    rpn_positive: float = 0.7
-    rpn_negative: float = 0.3
-    train_proposals: int = 2000
-    roi_batch: int = 128
-    roi_foreground: float = 0.25
-    roi_positive: float = 0.5
-    roi_background: tuple[float, float] = (0.1, 0.5)
-    save_every: int = 1000
-    seed: int = 0
+    weight_decay: float = 0.0005  # of kernels; biases have none, and twice the learning rate
+    warmup_steps: int = 0  # steps at the start that have a tenth of the rate
+    clip_norm: float = 0.0  # largest norm of the gradient; 0: any
+    frozen_blocks: int = setting(2, "VGG-16's first blocks of convolutions that keep their weights", "0 or more")
+    dropout: float = 0.5  # after fc6 and fc7
+    rpn_batch: int = 256  # anchors of a photo that count in the loss
+    rpn_foreground: float = 0.5  # share of these that may be objects
+    rpn_positive: float = 0.7  # IoU from which an anchor is an object
+    rpn_negative: float = 0.3  # IoU below which an anchor is background
+    train_proposals: int = 2000  # proposals of a photo from which its RoIs are drawn
+    roi_batch: int = 128  # RoIs of a photo
+    roi_foreground: float = 0.25  # share of these that may be objects
+    roi_positive: float = 0.5  # IoU from which a RoI is an object
+    roi_background: tuple[float, float] = (0.1, 0.5)  # IoUs between which a RoI is background
+    save_every: int = setting(1000, "steps between two saved states, from which a stopped training goes on")
+    seed: int = setting(0, "seed of the weights, the order of the photos and all random choices", "0 or more")
 
 
 SCENES_TRAINING = DetectorTraining(

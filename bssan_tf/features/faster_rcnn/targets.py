@@ -9,14 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from bssan_tf.features.faster_rcnn import box_coding as bx
-from bssan_tf.features.faster_rcnn.layers import BOX_STDS, register, size_of
-
-
-def draw(mask: tf.Tensor, limit: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """At most `limit` (B,) of the True entries of each row of mask (B, n), those of the smallest keys (B, n)."""
-    order = tf.argsort(tf.where(mask, keys, 2.0), axis=-1)  # keys are below 1
-    rank = tf.argsort(order, axis=-1)
-    return mask & (rank < limit[:, tf.newaxis])
+from bssan_tf.features.faster_rcnn.layers import BOX_STDS, size_of
 
 
 def overlaps(boxes: tf.Tensor, objects: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -24,23 +17,25 @@ def overlaps(boxes: tf.Tensor, objects: tf.Tensor, classes: tf.Tensor) -> tf.Ten
     return tf.where((classes > 0)[:, tf.newaxis], bx.iou(boxes, objects), -1.0)
 
 
-def count(mask: tf.Tensor) -> tf.Tensor:
-    """How many entries of each row are True: int32 (B,)."""
-    return tf.reduce_sum(tf.cast(mask, tf.int32), -1)
+def draw(objects: tf.Tensor, background: tf.Tensor, batch: int, share: float, seed: tf.Tensor):
+    """At random, at most the `share` of `batch` of the objects (B, n), and background (B, n) for the rest."""
+
+    def first(mask, limit):
+        rank = tf.argsort(tf.argsort(tf.where(mask, keys, 2.0), axis=-1), axis=-1)  # keys are below 1
+        return mask & (rank < limit)
+
+    n = tf.shape(objects)[1:]
+    keys = tf.map_fn(lambda s: tf.random.stateless_uniform(n, s), seed, fn_output_signature=tf.float32)  # (B, n)
+    objects = first(objects, int(batch * share))
+    drawn = tf.reduce_sum(tf.cast(objects, tf.int32), -1, keepdims=True)  # (B, 1)
+    return objects, first(background, batch - drawn)
 
 
-def random_keys(seed: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """One number in [0, 1) for each entry of `like` (B, n), from seed (B, 2)."""
-    n = tf.shape(like)[1:]
-    return tf.map_fn(lambda s: tf.random.stateless_uniform(n, s), seed, fn_output_signature=tf.float32)
-
-
-@register
 class AnchorTargets(tf.keras.layers.Layer):
     """Which anchors are objects, which background, and where the objects lie from there.
 
-    An anchor inside the photo is an object if its IoU with one reaches `positive`, or no anchor has a higher one with
-    that object; it is background if its IoU with each is below `negative`. At most `foreground` of `batch` anchors are
+    An anchor inside the photo is an object if its IoU with one reaches `positive`, or is the highest with that object;
+    it is background if its IoU with each is below `negative`. At most the share `foreground` of `batch` anchors are
     objects, the others background.
 
     Returns of a call on (anchors (N, 4), boxes (B, G, 4), classes (B, G), pixels, seed (B, 2)):
@@ -51,8 +46,7 @@ class AnchorTargets(tf.keras.layers.Layer):
 
     def __init__(self, batch, foreground, positive, negative, **kwargs):
         super().__init__(**kwargs)
-        self.batch, self.foreground = batch, foreground
-        self.positive, self.negative = positive, negative
+        self.batch, self.foreground, self.positive, self.negative = batch, foreground, positive, negative
 
     def call(self, inputs):
         anchors, boxes, classes, pixels, seed = inputs
@@ -65,19 +59,12 @@ class AnchorTargets(tf.keras.layers.Layer):
 
         objects = inside & (is_best | (best >= self.positive))
         background = inside & ~objects & (best < self.negative)
-        keys = random_keys(seed, best)
-        objects = draw(objects, tf.fill([tf.shape(boxes)[0]], int(self.batch * self.foreground)), keys)
-        background = draw(background, self.batch - count(objects), keys)
+        objects, background = draw(objects, background, self.batch, self.foreground, seed)
         nearest = tf.gather(boxes, tf.argmax(shared, -1), batch_dims=1)
         deltas = tf.where((best > 0)[..., tf.newaxis], bx.encode(nearest, anchors), 0.0)
         return tf.cast(objects, tf.int32), deltas, tf.cast(objects | background, tf.float32)
 
-    def get_config(self):
-        names = ("batch", "foreground", "positive", "negative")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
-
-@register
 class RoiTargets(tf.keras.layers.Layer):
     """The RoIs on which the heads learn, and what they are to say of them.
 
@@ -93,8 +80,7 @@ class RoiTargets(tf.keras.layers.Layer):
 
     def __init__(self, batch, foreground, positive, background, **kwargs):
         super().__init__(**kwargs)
-        self.batch, self.foreground, self.positive = batch, foreground, positive
-        self.background = tuple(background)
+        self.batch, self.foreground, self.positive, self.background = batch, foreground, positive, background
 
     def call(self, inputs):
         rois, valid, boxes, classes, seed = inputs
@@ -108,12 +94,8 @@ class RoiTargets(tf.keras.layers.Layer):
         empty = tf.reduce_all(classes == 0, -1, keepdims=True)
         objects = valid & (best >= self.positive)
         background = valid & (best < high) & ((best >= low) | empty)
-
-        keys = random_keys(seed, best)
-        objects = draw(objects, tf.fill([tf.shape(rois)[0]], int(self.batch * self.foreground)), keys)
-        background = draw(background, self.batch - count(objects), keys)
-        priority = tf.where(objects, 2, tf.where(background, 1, 0))
-        priority, chosen = tf.math.top_k(priority, self.batch)  # (B, batch)
+        objects, background = draw(objects, background, self.batch, self.foreground, seed)
+        priority, chosen = tf.math.top_k(tf.where(objects, 2, tf.where(background, 1, 0)), self.batch)  # (B, batch)
 
         rois = tf.gather(rois, chosen, batch_dims=1)
         which = tf.gather(tf.argmax(shared, -1, output_type=tf.int32), chosen, batch_dims=1)
@@ -122,7 +104,3 @@ class RoiTargets(tf.keras.layers.Layer):
         deltas = bx.encode(tf.gather(boxes, which, batch_dims=1), rois) / BOX_STDS
         deltas = tf.where(is_object[..., tf.newaxis], deltas, 0.0)
         return tf.stop_gradient(rois), found, deltas, tf.cast(priority > 0, tf.float32)
-
-    def get_config(self):
-        names = ("batch", "foreground", "positive", "background")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -35,18 +35,16 @@ READERS = 2  # threads that prepare batches
 class PhotoStream:
     """Batches of photos and their objects, as a function of the step number.
 
-    A round passes all photos, each once as it is and once mirrored, in a new order; what is left of a round behind its
-    last whole batch waits for the next. Difficult objects are left out, and photos that have no other.
+    A round passes all photos in a new order, each once as it is and once mirrored; the rest behind its last whole batch
+    is left out. So are difficult objects, and photos that have no other.
     """
 
     def __init__(self, photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining):
         self.photos, self.config, self.training = photos.with_objects(), config, training
-        self.round_steps = 2 * len(self.photos.paths) // training.photos_per_step
+        B, count = training.photos_per_step, len(self.photos.paths)
+        self.round_steps = 2 * count // B
         if not self.round_steps:
-            raise UserError(
-                f"--photos-per-step {training.photos_per_step}: there are only {len(self.photos.paths)} photos with "
-                "objects; take a smaller number"
-            )
+            raise UserError(f"--photos-per-step {B}: there are only {count} photos with objects; take a smaller number")
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Inputs of the training graph at a step, counted from 0."""
@@ -54,16 +52,14 @@ class PhotoStream:
         B, photos = self.training.photos_per_step, len(self.photos.paths)
         order = np.random.default_rng([self.training.seed, number]).permutation(2 * photos)
         found = [self._one(row % photos, row >= photos) for row in order[place * B : (place + 1) * B]]
-        shapes = {pixels.shape for pixels, _, _ in found}
-        if len(shapes) > 1:
+        if len({pixels.shape for pixels, _, _ in found}) > 1:
             raise UserError(f"--photos-per-step {B}: the photos have several sizes; take 1")
         most = max(len(classes) for _, _, classes in found)
         boxes, kinds = np.zeros((B, most, 4), np.float32), np.zeros((B, most), np.int32)
         for i, (_, own, classes) in enumerate(found):
             boxes[i, : len(own)], kinds[i, : len(own)] = own, classes + 1
-        seeds = np.stack([np.full(B, self.training.seed), step * B + np.arange(B)], -1)
-        pixels = np.stack([pixels for pixels, _, _ in found])
-        return {"pixels": pixels, "boxes": boxes, "classes": kinds, "seed": seeds.astype(np.int32)}
+        seeds = np.array([(self.training.seed, step * B + i) for i in range(B)]).astype(np.int32)
+        return {"pixels": np.stack([one[0] for one in found]), "boxes": boxes, "classes": kinds, "seed": seeds}
 
     def _one(self, row: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels, boxes in their pixels, and classes of a photo."""
@@ -71,17 +67,20 @@ class PhotoStream:
         counts = ~self.photos.difficult[row]
         boxes, classes = self.photos.boxes[row][counts], self.photos.classes[row][counts]
         if mirrored:
-            photo = photo[:, ::-1]
-            last = photo.shape[1] - 1
+            photo, last = photo[:, ::-1], photo.shape[1] - 1
             boxes = np.stack([last - boxes[:, 2], boxes[:, 1], last - boxes[:, 0], boxes[:, 3]], -1)
         pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
         return pixels, boxes * np.float32(scale), classes
 
     def dataset(self) -> StepDataset:
         """Steps of the training."""
-        shapes = {"pixels": (None, None, 3), "boxes": (None, 4), "classes": (None,), "seed": (2,)}
-        B, types = self.training.photos_per_step, {"pixels": tf.float32, "boxes": tf.float32}
-        specs = {name: tf.TensorSpec((B, *shape), types.get(name, tf.int32)) for name, shape in shapes.items()}
+        B = self.training.photos_per_step
+        specs = {
+            "pixels": tf.TensorSpec((B, None, None, 3), tf.float32),
+            "boxes": tf.TensorSpec((B, None, 4), tf.float32),
+            "classes": tf.TensorSpec((B, None), tf.int32),
+            "seed": tf.TensorSpec((B, 2), tf.int32),
+        }
         return StepDataset(self.batch, specs, READERS)
 
 
@@ -113,8 +112,7 @@ def train(
     """Train a detector, or go on with the training that a folder holds.
 
     Args:
-        folder: a saved state in it must have been begun with the same settings, photos and initial weights; only
-            `steps` may be others.
+        folder: a state saved in it must be of the same photos, initial weights and settings, except `steps`.
         initial: weights to start from, see `load_initial`; None for random ones.
         progress: show a bar.
 
@@ -134,7 +132,8 @@ def train(
     if not done and initial is not None:
         load_initial(model, initial)
     graph = compile_training(model, training)
-    epochs = -(-training.steps // training.save_every)
+    save_every = training.save_every
+    epochs = -(-training.steps // save_every)
     state = TrainingState(folder / "state", {})
     callbacks = [
         Throughput(training.photos_per_step, unit="photos"),
@@ -144,24 +143,19 @@ def train(
         state,
     ]
     if progress:
-        from bssan_tf.tools.tfa import ProgressBar
+        from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons
 
         callbacks.append(ProgressBar(shown=("loss",), unit="photos"))
-    logger.info("%s: step %d of %d", folder, done * training.save_every, epochs * training.save_every)
+    start, stop = done * save_every, epochs * save_every
+    logger.info("%s: step %d of %d", folder, start, stop)
     if done < epochs:
-        stream.batch(done * training.save_every)  # what can't be is refused before anything is written
+        stream.batch(start)  # what can't be is refused before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "settings.json", settings)
         batches = stream.dataset()
+        turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": save_every}
         with batches.own_errors():
-            graph.fit(
-                batches.steps(done * training.save_every, epochs * training.save_every),
-                epochs=epochs,
-                initial_epoch=done,
-                steps_per_epoch=training.save_every,
-                callbacks=callbacks,
-                verbose=0,
-            )
+            graph.fit(batches.steps(start, stop), **turns, callbacks=callbacks, verbose=0)
     else:
         state.set_model(graph)
         state.on_train_begin()
@@ -171,7 +165,7 @@ def train(
 
 def _settings(
     photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining, initial: Path | None
-) -> dict[str, dict | str | None]:
+) -> dict:
     """What a training is begun with, as JSON values."""
     digest = hashlib.sha256()
     for path, *arrays in zip(photos.paths, photos.boxes, photos.classes, photos.difficult):
@@ -180,13 +174,13 @@ def _settings(
             digest.update(array.tobytes() + b"\0")
     return {
         "detector": json.loads(config.to_json()),
-        "training": json.loads(json.dumps(dataclasses.asdict(training))),
+        "training": json.loads(json.dumps(dataclasses.asdict(training))),  # lists for tuples
         "photos": f"{len(photos.paths)} with SHA-256 {digest.hexdigest()}",
         "initial": initial and file_sha256(initial),
     }
 
 
-def _check_settings(path: Path, settings: dict[str, dict | str | None]) -> None:
+def _check_settings(path: Path, settings: dict) -> None:
     """Compare the settings of a training with those in the file that it was begun with."""
     try:
         found = json.loads(path.read_bytes())

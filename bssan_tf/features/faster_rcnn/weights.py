@@ -1,12 +1,13 @@
 """Files of weights: the public TensorFlow 1 checkpoint, Keras' VGG-16 to start from, and our own .npz and .h5.
 
-Nothing is copied into a model before the names and shapes of all arrays were found right. Kernels of all these are
-HWIO, and the rows of fc6 in the order row, column, channel, so that no array is turned.
+Nothing is copied into a model before the names and shapes of all arrays were found right. In all of these, kernels are
+HWIO and the rows of fc6 in the order row, column, channel.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,29 +35,23 @@ CHECKPOINT_ENDINGS = (".index", ".meta", ".data-00000-of-00001")
 
 
 def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None, flag: str = FLAG) -> FasterRcnn:
-    """A detector with the weights of a file.
+    """A detector with the weights of a file; UserError if there is none, or it is not a detector's.
 
     Args:
-        path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint, any of its three files.
-        checkpoint_config: what a checkpoint is of, as it does not say so itself; None for VOC at full width.
+        path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint or any of its three files.
+        checkpoint_config: the network of a checkpoint, which does not say it; None for VOC at full width.
         flag: the flag that named the file, for errors.
-
-    Raises:
-        UserError: no such file, or not a detector's.
     """
-    path = Path(path)
-    prefix = checkpoint_prefix(path)
+    prefix = checkpoint_prefix(Path(path))
     if prefix is not None:
         model = FasterRcnn(checkpoint_config or DetectorConfig())
         copy_checkpoint(model, prefix, flag)
         return model
     source = f"{flag} {path}"
-    settings, arrays = _read(path, source)
+    settings, arrays = _read(Path(path), source)
     if settings is None:
-        raise UserError(
-            f"{source}: holds no detector's settings; give a file that --train or --convert of"
-            " bssan_tf.features.faster_rcnn has written"
-        )
+        written = "a file that --train or --convert of bssan_tf.features.faster_rcnn has written"
+        raise UserError(f"{source}: holds no detector's settings; give {written}")
     model = FasterRcnn(DetectorConfig.from_json(settings, source))
     _copy(model, arrays, source)
     return model
@@ -74,12 +69,7 @@ def load_settings(path: str | Path, flag: str = FLAG) -> DetectorConfig:
 
 
 def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> None:
-    """Write our own file, whole or not at all.
-
-    Args:
-        path: .npz or .h5.
-        half: as float16, half as large.
-    """
+    """Write our own file, .npz or .h5, whole or not at all; with `half` as float16, half as large."""
     path, dtype = Path(path), np.float16 if half else np.float32
     if path.suffix not in (".npz", ".h5"):
         raise UserError(f"{path}: weights are written to .npz or .h5; change the name")
@@ -88,11 +78,11 @@ def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> Non
         if path.suffix == ".npz":
             with part.open("wb") as file:
                 np.savez(file, **{SETTINGS: np.array(model.config.to_json())}, **arrays)
-        else:
-            with h5py.File(part, "w") as file:
-                file.attrs[SETTINGS] = model.config.to_json()
-                for name, array in arrays.items():
-                    file[name] = array
+            return
+        with h5py.File(part, "w") as file:
+            file.attrs[SETTINGS] = model.config.to_json()
+            for name, array in arrays.items():
+                file[name] = array
 
 
 def _read(path: Path, source: str, arrays: bool = True) -> tuple[str | None, dict[str, np.ndarray]]:
@@ -107,39 +97,38 @@ def _read(path: Path, source: str, arrays: bool = True) -> tuple[str | None, dic
                 return settings, {name: archive[name] for name in names}
         if path.suffix == ".h5":
             with h5py.File(path, "r") as file:
-                found: dict[str, np.ndarray] = {}
                 settings = file.attrs.get(SETTINGS)
-
-                def collect(name, item):
-                    if isinstance(item, h5py.Dataset):
-                        found[name] = item[()]
-
-                if settings is not None and arrays:
-                    file.visititems(collect)
-                return settings, found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: not a readable weights file ({reason})") from error
+                layers = file if settings is not None and arrays else ()  # a group of two arrays each
+                return settings, {f"{layer}/{kind}": file[layer][kind][()] for layer in layers for kind in file[layer]}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{source}: not a readable weights file ({_one_line(error)})") from error
     raise UserError(f"{source}: is neither .npz nor .h5, nor a checkpoint; convert it to one of them")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _copy(model: FasterRcnn, arrays: Mapping[str, np.ndarray], source: str) -> None:
     """Copy arrays, whose names and shapes must be those of the model, all of them and no other."""
-    wanted = model.weights
-    missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    _check_names(set(model.weights), set(arrays), source)
+    for name, weight in model.weights.items():
+        if problem := _misfit(arrays[name], weight):
+            raise UserError(f"{source}: {name} {problem}")
+    for name, weight in model.weights.items():
+        weight.assign(arrays[name].astype(np.float32))
+
+
+def _check_names(wanted: set[str], found: set[str], source: str) -> None:
+    missing, extra = sorted(wanted - found), sorted(found - wanted)
     if missing:
         raise UserError(f"{source}: has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)")
     if extra:
         raise UserError(f"{source}: has {extra[0]}, which the network lacks ({len(extra)} such arrays)")
-    for name, weight in wanted.items():
-        problem = _misfit(arrays[name], weight)
-        if problem:
-            raise UserError(f"{source}: {name} {problem}")
-    for name, weight in wanted.items():
-        weight.assign(arrays[name].astype(np.float32))
 
 
 def _misfit(array: np.ndarray, weight: tf.Variable) -> str | None:
+    """What is wrong with an array for this weight, or None."""
     if array.shape != tuple(weight.shape):
         return f"is {array.shape}, the network's is {tuple(weight.shape)}"
     if array.dtype.kind != "f" or not np.isfinite(array).all():
@@ -163,49 +152,36 @@ def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
     names = {}
     for name in model.weights:
         layer, kind = name.split("/")
-        if layer.startswith("block"):  # block1_conv2 -> conv1/conv1_2
-            block, convolution = layer[len("block")], layer[-1]
-            layer = f"conv{block}/conv{block}_{convolution}"
-        elif layer == "rpn_conv":
-            layer = "rpn_conv/3x3"
+        layer = re.sub(r"block(\d)_conv(\d)", r"conv\1/conv\1_\2", layer).replace("rpn_conv", "rpn_conv/3x3")
         names[name] = f"vgg_16/{layer}/{'weights' if kind == 'kernel' else 'biases'}"
     return names
 
 
 def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
-    """Copy the weights of a checkpoint of endernewton/tf-faster-rcnn; slots of the optimizer are left out.
+    """Copy the weights of a checkpoint of endernewton/tf-faster-rcnn, without the slots of its optimizer.
 
-    Its conv1_1 takes BGR already, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours is.
-
-    Raises:
-        UserError: another network's, or unreadable; the model is then unchanged.
+    Its conv1_1 takes BGR, and its box head is for targets divided by (0.1, 0.1, 0.2, 0.2), as ours. UserError if it is
+    another network's, or unreadable; the model is then unchanged.
     """
     source = f"{flag} {prefix}"
     try:
         reader = tf.train.load_checkpoint(prefix)
         found = set(reader.get_variable_to_shape_map())
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: not a readable checkpoint ({reason}); download it anew") from error
-    for name in found:
-        if name.startswith("resnet_v1"):
-            network = name.split("/")[0]
-            raise UserError(
-                f"{source}: is of {network}; the archives of VGG-16 and of res101 have one name,"
-                " voc_0712_80k-110k.tgz; take the one in the folder of VGG-16"
-            )
+        raise UserError(f"{source}: not a readable checkpoint ({_one_line(error)}); download it anew") from error
+    network = next((name.split("/")[0] for name in found if name.startswith("resnet_v1")), None)
+    if network:
+        raise UserError(
+            f"{source}: is of {network}; the archives of VGG-16 and of res101 have one name,"
+            " voc_0712_80k-110k.tgz; take the one in the folder of VGG-16"
+        )
     names = checkpoint_names(model)
     theirs = {name for name in found if not name.endswith(SLOTS) and name not in COUNTERS}
-    missing, extra = sorted(set(names.values()) - theirs), sorted(theirs - set(names.values()))
-    if missing:
-        raise UserError(f"{source}: has no {missing[0]} ({len(missing)} of {len(names)} arrays missing)")
-    if extra:
-        raise UserError(f"{source}: has {extra[0]}, which the network lacks ({len(extra)} such arrays)")
+    _check_names(set(names.values()), theirs, source)
     try:
         arrays = {ours: reader.get_tensor(name) for ours, name in names.items()}
     except (tf.errors.OpError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: is damaged ({reason}); download it anew") from error
+        raise UserError(f"{source}: is damaged ({_one_line(error)}); download it anew") from error
     _copy(model, arrays, source)
 
 
@@ -218,26 +194,29 @@ def initial_file(initial: str | Path) -> Path:
     Raises:
         UserError: no such file, or the download failed.
     """
-    path = Path(_download() if str(initial) == "keras" else initial)
+    if str(initial) == "keras":
+        name, remedy = Path(VGG16_URL).name, f"fetch {VGG16_URL} elsewhere and give it by --initial FILE"
+        try:
+            initial = tf.keras.utils.get_file(name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
+        except Exception as error:  # Keras raises a bare Exception here
+            reason = _one_line(error)
+            raise UserError(f"--initial keras: VGG-16 could not be downloaded ({reason}); {remedy}") from error
+    path = Path(initial)
     if not path.is_file():
         raise UserError(f"--initial {path}: no such file; name a .h5 or .npz of weights")
     return path
 
 
 def load_initial(model: FasterRcnn, path: Path) -> None:
-    """Weights to start a training from: the convolutions, and of the other layers those that are there and fit.
-
-    Args:
-        path: a .h5 or .npz of VGG-16 in Keras' names, or a detector's own file.
-
-    Raises:
-        UserError: a convolution is missing or has another shape.
+    """Start from VGG-16 (.h5 or .npz, in Keras' names) or a detector's own file: from its convolutions and those of its
+    other layers that are there and fit. UserError if a convolution is missing or has another shape.
     """
     source = f"--initial {path}"
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
-        arrays = read_arrays(path, "--initial", skip=("predictions",))
-        arrays = {"/".join([KERAS_NAMES.get(layer, layer), kind]): v for (layer, kind), v in _split(arrays)}
+        found = read_arrays(path, "--initial", skip=("predictions",))
+        split = {tuple(name.split("/", 1)): array for name, array in found.items()}
+        arrays = {f"{KERAS_NAMES.get(layer, layer)}/{kind}": array for (layer, kind), array in split.items()}
     copied = []
     for name, weight in model.weights.items():
         problem = _misfit(arrays[name], weight) if name in arrays else "is missing"
@@ -249,18 +228,3 @@ def load_initial(model: FasterRcnn, path: Path) -> None:
             logger.info("%s: %s %s, so it starts at random", source, name, problem)
     for weight, array in copied:
         weight.assign(array.astype(np.float32))
-
-
-def _split(arrays: Mapping[str, np.ndarray]):
-    return [(name.split("/", 1), value) for name, value in arrays.items()]
-
-
-def _download() -> str:
-    try:
-        return tf.keras.utils.get_file(Path(VGG16_URL).name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
-    except Exception as error:  # Keras raises a bare Exception here
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--initial keras: VGG-16 could not be downloaded ({reason}); fetch {VGG16_URL} elsewhere and give it by"
-            " --initial FILE"
-        ) from error

@@ -1,8 +1,8 @@
 """From what a format's reader found to a checked `Corpus`.
 
-In: the split lists, the captions and the photo files of a data set; out: its corpus. Whatever is missing
-against the published data set is collected and told at once: as an error, or with `--allow-partial` as
-warnings with counts, and then only the images that have both a photo and captions stay.
+In: the split lists, the captions and the photo files of a data set; out: its corpus. All that is missing against the
+published data set is told at once: as an error, or with `--allow-partial` as warnings with counts; then only the
+images that have both a photo and captions stay.
 """
 
 from __future__ import annotations
@@ -38,13 +38,11 @@ def assemble(
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
     Args:
-        name: the data set.
-        root: its folder.
+        name, root: the data set and its folder.
         splits: split -> image ids.
         captions: image id -> captions; images in no split are left out.
-        photos: image id -> photo file, for the photos there are.
-        photo_place: where photos are looked for, in words: "in images/ of ROOT". One that is not there and
-            need not be is given a path in `images/`.
+        photos: image id -> photo file, for the photos there are; others get a path in `images/`.
+        photo_place: where photos are looked for, in words: "in images/ of ROOT".
         published: split -> number of images, asserted where given.
         problems: what the reader has found missing.
         allow_partial: take a subset, with warnings; the corpus is then not official.
@@ -52,8 +50,7 @@ def assemble(
         official, split_lists, place: see `Corpus`.
 
     Raises:
-        UserError: if something is missing and `allow_partial` is off, nothing is left, or an image is in two
-            splits.
+        UserError: something is missing and `allow_partial` is off, nothing is left, or an image is in two splits.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
@@ -93,12 +90,9 @@ def assemble(
 
 def _missing(what: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
     """One sentence about the images that `after` has lost, or none."""
-    lost = len(before) - len(after)
-    if not lost:
-        return []
     kept = set(after)
-    first = next(image for image in before if image not in kept)
-    return [f"{lost:,} of {len(before):,} images {what} (the first: {first})"]
+    lost = [image for image in before if image not in kept]
+    return [f"{len(lost):,} of {len(before):,} images {what} (the first: {lost[0]})"] if lost else []
 
 
 def _check_disjoint(name: str, splits: Mapping[str, Sequence[str]]) -> None:

@@ -1,8 +1,7 @@
 """Reading what the data sets' formats have in common: where a data set lies, its text, JSON and photo files.
 
-In: a data set's name and `--root`; out: paths, lines, and parsed files, with every fault turned into a
-UserError that names the file and the line. Photos are looked up in one listing per folder, never by one
-`stat` each.
+In: a data set's name and `--root`; out: paths, lines and parsed files; every fault becomes a UserError that names the
+file and the line. Photos are looked up in one listing per folder, never by one `stat` each.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def find_root(name: str, root: Path | None, layout: str) -> Path:
     """The folder of data set `name`: `root` if given, else $BSSAN_DATA/NAME, else data/NAME.
 
     Raises:
-        UserError: if there is none; `layout` then says what is expected there and who publishes it.
+        UserError: there is none; `layout` then says what is expected there and who publishes it.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -105,10 +104,8 @@ def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]
             name, split = str(image["filename"]), image["split"]
             texts = [clean_caption(sentence["raw"]) for sentence in image["sentences"]]
         except (KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{path}: images[{index}] lacks 'filename', 'split' or 'sentences' with 'raw'; "
-                f"Karpathy's file is expected, see {KARPATHY_URL}"
-            ) from None
+            lacks = f"images[{index}] lacks 'filename', 'split' or 'sentences' with 'raw'"
+            raise UserError(f"{path}: {lacks}; Karpathy's file is expected, see {KARPATHY_URL}") from None
         split = "train" if split == "restval" else split_name(split, f"{path}: images[{index}]")
         splits.setdefault(split, []).append(name)
         captions[name] = texts
