@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.search import corpus_part
 from bssan_tf.metrics import ranks, summarise
+from bssan_tf.runs.data import data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
@@ -66,7 +66,8 @@ def measure(run: RunFolder, options: argparse.Namespace) -> dict:
     fast = FastScorer(model.scorer)
     if len(fast.parts) < 3:
         raise UserError(f"{run.path}: is of variant {config.model.variant}, which has one stage; name a full one")
-    split, features = corpus_part(run, config, options.split, progress=True)
+    data = data_of_run(run, config)
+    split, features = data.split(options.split), data.features
     if len(split.image_ids) > options.images:
         split = split.sample_images(options.images)
     split = split.captions_per_image(options.captions_per_image)

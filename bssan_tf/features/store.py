@@ -131,8 +131,3 @@ def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:
 def longest(tokens: np.ndarray) -> int:
     """Length of the longest caption of int (N, L), at least 1."""
     return max(1, int((tokens != 0).sum(axis=1).max()))
-
-
-def needed_features(variant: str) -> tuple[str, ...]:
-    """Which arrays of the store a variant of the model looks at: `regions`, `objects` or both."""
-    return {"w2r": ("regions",), "o2w": ("objects",)}.get(variant, ("regions", "objects"))

@@ -13,7 +13,7 @@ from bssan_tf.features.faster_rcnn.layers import Anchors, Detections, ObjectLogi
 from bssan_tf.features.faster_rcnn.losses import BoxLoss, ClassLoss, ObjectLoss
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
 from bssan_tf.features.faster_rcnn.targets import AnchorTargets, RoiTargets
-from bssan_tf.models.layers import ReplayableDropout
+from bssan_tf.tools.dropout import ReplayableDropout
 
 Conv2D, Dense = tf.keras.layers.Conv2D, tf.keras.layers.Dense
 

@@ -15,12 +15,12 @@ from bssan_tf.config.settings import ModelConfig
 from bssan_tf.models.blocks import Network
 from bssan_tf.models.improved.attention import SharpenedObjectToWordAttention, SharpenedWordToRegionAttention
 from bssan_tf.models.improved.bilinear import AttendedProjections, BilinearScore, Fusion
-from bssan_tf.models.improved.dropout import ReplayableDropout
 from bssan_tf.models.improved.norms import FeatureNorm
 from bssan_tf.models.layers import RepeatForCaptions
 from bssan_tf.models.o2w import o2w_inputs, score_objects
 from bssan_tf.models.pairing import PairCaptions
 from bssan_tf.models.w2r import score_words, w2r_inputs
+from bssan_tf.tools.dropout import ReplayableDropout
 
 ADDED = (
     "region_norm", "object_norm", "fusion", "bilinear", "attention_scale", "o2w_attention_scale", "cosine_attention",

@@ -1,13 +1,11 @@
-"""Dropout that a resumed run repeats."""
+"""Dropout that a resumed run repeats, of the matcher and of the detector."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.models.blocks import register
 
-
-@register
+@tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class ReplayableDropout(tf.keras.layers.Layer):
     """Dropout whose masks depend on seed and step alone, so that a resumed run draws the masks it would have drawn.
     Each replica has masks of its own.
