@@ -19,9 +19,9 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.describer import UNREADABLE, Describer, decoding_pool, file_size
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.regions import Extractor
-from bssan_tf.features.shards import Shard, ShardWriter, read_progress, remove_progress
+from bssan_tf.features.shards import Shard, ShardWriter, read_progress
 from bssan_tf.features.store import Features, map_array, open_store, read_manifest
-from bssan_tf.features.store_writer import StoreWriter, check_fit
+from bssan_tf.features.store_writer import PROGRESS, StoreWriter, check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ def extract_features(
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
             _extract(missing, describer, writer, progress, commit_seconds)
-            remove_progress(folder)
+            for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
+                path.unlink(missing_ok=True)
     features = open_store(folder)
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"

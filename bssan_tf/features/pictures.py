@@ -24,9 +24,8 @@ MAX_PIXELS = 40_000_000
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
 
 ORIENTATION_TAG = 0x0112
-# What makes a picture upright, by its EXIF orientation.
-UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-UPRIGHT.update({6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"})
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+UPRIGHT = dict(enumerate(TURNS, 2))  # EXIF orientation -> what makes the picture upright; 1 is upright
 
 _one_large_picture = threading.Lock()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is an error
