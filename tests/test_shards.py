@@ -164,6 +164,16 @@ def test_what_shards_left_undone_one_process_does(tmp_path, extractor):
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
+def test_a_picture_that_only_a_shard_found_bad_is_listed(tmp_path, extractor):
+    corpus = write_pictures(tmp_path / "photos", 11)
+    extract_features(corpus, tmp_path / "store", extractor, **OPTIONS)
+    corpus.image_paths[6].write_bytes(b"no picture")
+    extract_shard(corpus, tmp_path / "store", extractor, Shard(2, 3), **OPTIONS)
+    features = extract_features(corpus, tmp_path / "store", extractor, skip_bad_images=True, **OPTIONS)
+    assert features.bad_rows.tolist() == [6]
+    assert not features.regions[6].any()
+
+
 def test_an_array_that_is_gone_is_not_made_anew_below_finished_shards(tmp_path, extractor):
     corpus = write_pictures(tmp_path / "photos", 11)
     for number in (1, 3):

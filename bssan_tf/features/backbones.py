@@ -152,16 +152,12 @@ def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
         group = file.get("model_weights", file)
         if "layer_names" not in group.attrs:
             raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
-        for name in _decoded(group.attrs["layer_names"]):
-            weight_names = [] if name in skip else _decoded(group[name].attrs["weight_names"])
+        for name in np.asarray(group.attrs["layer_names"]).astype(str):
+            weight_names = [] if name in skip else np.asarray(group[name].attrs["weight_names"]).astype(str)
             kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
             for kind, weight_name in zip(kinds, weight_names):
                 found[f"{name}/{kind}"] = np.asarray(group[name][weight_name])
     return found
-
-
-def _decoded(names) -> list[str]:
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:

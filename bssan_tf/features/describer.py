@@ -7,20 +7,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, read_picture, shrink
+from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StorePlan
-
-if TYPE_CHECKING:
-    from bssan_tf.datasets.corpus import Corpus
-    from bssan_tf.features.regions import Extractor
 
 BATCHES_AHEAD = 3
 SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each
@@ -39,9 +37,7 @@ class Picture(NamedTuple):
 class Describer:
     """Reads the pictures of a corpus and describes them for a store.
 
-    Args:
-        corpus, extractor, boxes, objects: as of `extract_features`.
-        batch_size: pictures described at once.
+    Args: as of `extract_features`.
 
     Attributes:
         plan: what the store is to hold and is made with.
@@ -59,8 +55,7 @@ class Describer:
         self.file_rows = self.file and self.file.rows(corpus.image_ids, corpus.image_paths)
         self.reasons: dict[int, str] = {}
         self.oversized = 0
-        source = self.detector or self.file
-        labels = source and source.labels
+        labels = getattr(self.detector or self.file, "labels", None)
         made_with = {
             "dataset": corpus.name,
             "extractor": extractor.name,

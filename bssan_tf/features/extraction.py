@@ -10,21 +10,18 @@ import contextlib
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
+from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import UNREADABLE, Describer, decoding_pool, file_size
-from bssan_tf.features.shards import Shard, ShardWriter, read_progress, remove_progress
+from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.regions import Extractor
+from bssan_tf.features.shards import Shard, ShardWriter, read_progress
 from bssan_tf.features.store import Features, map_array, open_store, read_manifest
-from bssan_tf.features.store_writer import StoreWriter, check_fit
-
-if TYPE_CHECKING:
-    from bssan_tf.datasets.corpus import Corpus
-    from bssan_tf.features.faster_rcnn.detector import Detector
-    from bssan_tf.features.regions import Extractor
+from bssan_tf.features.store_writer import PROGRESS, StoreWriter, check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +59,16 @@ def extract_features(
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
             _extract(missing, describer, writer, progress, commit_seconds)
-            remove_progress(folder)
+            for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
+                path.unlink(missing_ok=True)
     features = open_store(folder)
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
         if not skip_bad_images:
             names = "; ".join(map(describer.reason, bad[:3]))
             more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-            raise UserError(
-                f"{message}: {names}{more}. The others are extracted; mend these files and start again,"
-                " or leave them out with --skip-bad-images"
-            )
+            remedy = "mend these files and start again, or leave them out with --skip-bad-images"
+            raise UserError(f"{message}: {names}{more}. The others are extracted; {remedy}")
         logger.warning("%s and are left out: %s", message, ", ".join(features.manifest["bad_images"]))
     return features
 

@@ -104,10 +104,8 @@ def _read_order(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
         if row_of[name] != row:
             raise UserError(f"--import-ids {path}: {name} occurs twice; each image has one row")
     if absent := [image_id for image_id in image_ids if image_id not in row_of]:
-        raise UserError(
-            f"--import-ids {path}: {len(absent)} of the {len(image_ids)} images of the data set are not in it, the"
-            f" first {absent[0]}; extract features for them, too"
-        )
+        problem = f"{len(absent)} of the {len(image_ids)} images of the data set are not in it, the first {absent[0]}"
+        raise UserError(f"--import-ids {path}: {problem}; extract features for them, too")
     return np.array([row_of[image_id] for image_id in image_ids], np.int64), len(names)
 
 

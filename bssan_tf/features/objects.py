@@ -143,8 +143,7 @@ class BoxesFile:
         named, row = zip(image_ids, image_paths), self.row_of_name.get
         rows = [row(image_id, row(Path(path).name, -1)) for image_id, path in named]
         if absent := [image_id for image_id, row in zip(image_ids, rows) if row < 0]:
-            raise UserError(
-                f"--boxes {self.path}: no row for {len(absent)} of {len(rows)} images, the first {absent[0]};"
-                " run the detector on them (a photo without objects has a row with score 0)"
-            )
+            remedy = "run the detector on them (a photo without objects has a row with score 0)"
+            problem = f"no row for {len(absent)} of {len(rows)} images, the first {absent[0]}"
+            raise UserError(f"--boxes {self.path}: {problem}; {remedy}")
         return np.array(rows, np.int64)

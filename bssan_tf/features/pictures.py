@@ -24,15 +24,8 @@ MAX_PIXELS = 40_000_000
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
 
 ORIENTATION_TAG = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+UPRIGHT = dict(enumerate(TURNS, 2))  # EXIF orientation -> what makes the picture upright; 1 is upright
 
 _one_large_picture = threading.Lock()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is an error
@@ -89,7 +82,7 @@ def _upright(image: Image.Image, size: tuple[int, int], side: int | None) -> tup
         orientation = 1
     small = _small_rgb(image, side)
     if orientation in UPRIGHT:  # after the resizing, which treats both axes alike
-        small = small.transpose(UPRIGHT[orientation])
+        small = small.transpose(Image.Transpose[UPRIGHT[orientation]])
     size = (width, height) if orientation in range(5, 9) else (height, width)
     return np.array(small, np.uint8), size
 
@@ -114,12 +107,9 @@ def _resized(image: Image.Image, side: int | None) -> Image.Image:
 def _wide_grey(image: Image.Image, side: int | None) -> Image.Image:
     """16-bit, 32-bit and float grey, scaled by the type's range; Pillow's convert would clip at 255."""
     most = image.getextrema()[1]
-    if image.mode == "F" and most <= 1:
-        full = 1.0
-    elif image.mode.startswith("I;16") or most > 255:
+    full = 1.0 if image.mode == "F" and most <= 1 else 255.0
+    if image.mode.startswith("I;16") or most > 255:
         full = max(65535.0, most)
-    else:
-        full = 255.0
     values = np.asarray(_resized(image.convert("F"), side))
     if not np.isfinite(values).all():
         raise ValueError("non-finite grey values")

@@ -13,15 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import (
-    BACKBONES,
-    Backbone,
-    build_vgg,
-    file_sha256,
-    find_weights,
-    load_weights,
-    preprocess,
-)
+from bssan_tf.features import backbones
+from bssan_tf.features.backbones import BACKBONES, Backbone
 from bssan_tf.features.objects import roi_means
 from bssan_tf.features.pictures import SIDE
 
@@ -48,18 +41,16 @@ class Extractor:
             if backbone not in BACKBONES:
                 raise UserError(f"--backbone {backbone}: unknown; one of {', '.join(BACKBONES)}")
             backbone = BACKBONES[backbone]
-        self.backbone = backbone
-        self.name, self.layer = backbone.name, backbone.output_layer
-        self.grid = GRID
-        self.region_shape = (GRID[0] * GRID[1], backbone.channels)
-        self.weights_file = find_weights(backbone, weights)
-        self.weights_sha256 = file_sha256(self.weights_file)
+        self.backbone, self.name, self.layer = backbone, backbone.name, backbone.output_layer
+        self.grid, self.region_shape = GRID, (GRID[0] * GRID[1], backbone.channels)
+        self.weights_file = backbones.find_weights(backbone, weights)
+        self.weights_sha256 = backbones.file_sha256(self.weights_file)
 
     @functools.cached_property
     def model(self) -> tf.keras.Model:
         """The Keras model of `build_vgg` with its weights: pre-processed pixels -> (B, 14, 14, M)."""
-        model = build_vgg(self.backbone.layers, self.backbone.width)
-        load_weights(model, self.weights_file)
+        model = backbones.build_vgg(self.backbone.layers, self.backbone.width)
+        backbones.load_weights(model, self.weights_file)
         model.trainable = False
         return model
 
@@ -89,7 +80,7 @@ class Extractor:
 
         @tf.function
         def describe(pictures, boxes, valid):
-            maps = model(preprocess(pictures), training=False)  # (B, 14, 14, M)
+            maps = model(backbones.preprocess(pictures), training=False)  # (B, 14, 14, M)
             objects = tf.where(valid[..., tf.newaxis], roi_means(maps, boxes), 0.0)  # (B, P, M)
             regions = tf.reshape(maps, (-1, *self.region_shape))  # (B, D, M)
             return tuple(tf.cast(tf.minimum(x, FLOAT16_MAX), tf.float16) for x in (regions, objects))

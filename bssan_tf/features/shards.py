@@ -67,12 +67,6 @@ def _read(path: Path) -> Progress | None:
         raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
 
 
-def remove_progress(folder: str | Path) -> None:
-    """Forget the shards of a store that is whole."""
-    for path in Path(folder).glob(PROGRESS):
-        path.unlink(missing_ok=True)
-
-
 class ShardWriter(StoreWriter):
     """Writes the rows of one shard, while other processes write theirs.
 

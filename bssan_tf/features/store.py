@@ -28,11 +28,9 @@ class Features:
 
     Attributes:
         image_ids: the corpus' image ids, N of them.
-        regions: float16 or float32 (N, D, M), or None.
-        objects: float16 or float32 (N, P, Q), or None.
+        regions, objects: float16 or float32 (N, D, M) and (N, P, Q), or None.
         boxes: float32 (N, P, 4), x1, y1, x2, y2 as fractions of the picture, or None.
-        classes: int32 (N, P), the detector's class or -1, or None.
-        scores: float32 (N, P), the detector's score or 0, or None.
+        classes, scores: int32 and float32 (N, P), the detector's class or -1 and its score or 0, or None.
         valid: bool (N, P), False where an image has no further object, or None.
         grid: rows and columns in which the D regions lie on the picture, or None where unknown.
         manifest: what the features were made with.

@@ -119,7 +119,7 @@ class StoreWriter(contextlib.AbstractContextManager):
             self._check_space()
             ids = "".join(f"{image_id}\n" for image_id in self.plan.image_ids)
             write_text(self.folder / IDS, ids, durable=True)
-            self._write_manifest()  # before the arrays, so that a folder with arrays always has one
+            StoreWriter._write_state(self)  # before the arrays, so that a folder with arrays always has a manifest
         else:
             check_fit(self.folder, manifest, self.plan)
             self.finished_rows, self.bad = manifest["finished_rows"], self.plan.rows_of(manifest["bad_images"])
@@ -181,9 +181,6 @@ class StoreWriter(contextlib.AbstractContextManager):
             self._write_state()
 
     def _write_state(self) -> None:
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
         state = {"finished_rows": self.finished_rows, "bad_images": self._bad_images()}
         write_json(self.folder / MANIFEST, {**self.plan.manifest(), **state}, durable=True)
 

@@ -78,12 +78,6 @@ def fold_batch_norm(net: tf.keras.Model, scale: float = 1.0) -> dict[str, np.nda
     return {**weights, kernel: weights[kernel] * scale, bias: weights[bias] * scale}  # the last passes the ReLU scaled
 
 
-def add_heads(features: tf.keras.Model) -> tf.keras.Model:
-    """The network with logits "colour", "shape", "size" (B, 14, 14, classes), linear in a cell's feature."""
-    logits = {name: tf.keras.layers.Conv2D(number, 1, name=name)(features.output) for name, number in CLASSES.items()}
-    return tf.keras.Model(features.input, logits)
-
-
 def batches(pictures: np.ndarray, cells: np.ndarray, batch: int, seed: int) -> tf.data.Dataset:
     """Endless training batches: shuffled, mirrored and a little brighter or darker at random."""
 
@@ -126,8 +120,8 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
     return {**accuracy, "background": float((guesses["colour"] == 0)[~held].mean())}
 
 
-def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What cannot be met ends the process before the training, not after it."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: draw, train, measure, fold and save."""
     parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
@@ -142,19 +136,15 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--out {args.out}: must end in .npz")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: must be 0 or more")
-    try:
+    try:  # before the training, not after it
         args.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out {args.out}: its folder cannot be made ({error})")
-    return args
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: draw, train, measure, fold and save."""
-    args = _flags(argv)
     tf.keras.utils.set_random_seed(args.seed)
     net = add_batch_norm(build_vgg(args.layers, BACKBONES["slim"].width))
-    headed = add_heads(net)
+    logits = {name: tf.keras.layers.Conv2D(number, 1, name=name)(net.output) for name, number in CLASSES.items()}
+    headed = tf.keras.Model(net.input, logits)  # (B, 14, 14, classes) each, linear in a cell's feature
     scenes = [plan_scene((args.seed, TRAINING, i)) for i in range(args.scenes)]
     train(headed, batches(*draw_cells(scenes), args.batch, args.seed), args.steps, args.learning_rate)
     pictures, cells = draw_cells([plan_scene((args.seed, HELD_OUT, i)) for i in range(args.held_out)])
