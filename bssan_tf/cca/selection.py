@@ -59,7 +59,7 @@ def select(
     Args:
         part_of: int (N_i,), from `held_back`.
         kin, kinship: see `Solver`.
-        weighted, most: see `baselines.fit_cca`.
+        weighted, most: see `fit.fit_cca`.
 
     Returns:
         The fields of `Setting`, "held_rsum" and "held_images"; the sums.

@@ -54,7 +54,7 @@ def default_of(name: str) -> str:
     value, others = _shown(photos[name]), {"on scenes": _shown(scenes[name]), "--preset paper": _shown(paper[name])}
     if name == "data":
         return f"default: {_shown(scenes[name])}"
-    differing = [f"{where}: {other}" for where, other in others.items() if other != value]
+    differing = [f"{where}: {other or 'none'}" for where, other in others.items() if other != value]
     return "; ".join([f"default: {value}", *differing]) if value or differing else ""
 
 

@@ -168,7 +168,9 @@ class Config:
                 own = {name: tuple(v) if isinstance(v, list) else v for name, v in raw[key].items() if name in known}
                 dropped += [f"{name} {v}" for name, v in raw[key].items() if name not in known]
                 sections[key] = section(**own)
-            config = cls(preset=raw["preset"], size=raw["size"], **sections, dropped=tuple(dropped)).check()
+            config = cls(preset=raw["preset"], size=raw["size"], **sections, dropped=tuple(dropped))
+            # the version before kept settings that had no effect
+            config = (config if "format" in raw else config.settled(())).check()
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

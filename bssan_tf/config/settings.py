@@ -51,13 +51,15 @@ class DataConfig:
         None, "folder of the data set; without it $BSSAN_DATA/NAME, then data/NAME", metavar="FOLDER", moves=True
     )
     split: str = setting("official", "whose split lists to use", choices=("official", "karpathy"))
-    allow_partial: bool = setting(False, "accept a data set of which files are missing")
+    allow_partial: bool = setting(False, "accept a data set with missing files")
     cache: str = setting("cache", "folder in which features are kept", metavar="FOLDER", moves=True)
     backbone: str | None = setting(
-        None, "network that makes the regions; slim for scenes, else vgg19", choices=("vgg19", "vgg16", "slim")
+        None,
+        "network that makes the regions; without it, slim for scenes and vgg19 for photos",
+        choices=("vgg19", "vgg16", "slim"),
     )
     backbone_weights: str | None = setting(
-        None, "its weights, .h5 or .npz; without a file Keras downloads them", metavar="FILE", moves=True
+        None, "weights of the backbone, .h5 or .npz; without a file Keras downloads them", metavar="FILE", moves=True
     )
     objects: str | None = setting(
         None,
@@ -123,7 +125,7 @@ class ModelConfig:
         0.0, "initial value of a learned factor on e, the attention's logits; 0 for none", rule="0 or more"
     )
     o2w_attention_scale: float | None = setting(
-        None, "the same for O2W; without it, as --attention-scale", rule="0 or more"
+        None, "initial value of that factor for O2W; without it, as --attention-scale", rule="0 or more"
     )
     cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10")
     dropout: float = setting(
@@ -183,18 +185,18 @@ class TrainingConfig:
     optimizer: str = setting("sgd", "optimiser; sgd is the paper's", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "learning rate after the warm-up", rule="above 0")
     momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
-    clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for any", rule="0 or more")
+    clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", rule="0 or more")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", rule="0 or more")
     schedule: str = setting(
         "plateau",
-        "the learning rate falls when the validation rsum stays, or as a cosine over --epochs",
+        "course of the learning rate: it falls when the validation rsum stops rising, or as a cosine over --epochs",
         choices=("plateau", "cosine"),
     )
     batch_size: int = setting(64, "B, pictures of a batch", rule="above 0")
     cca_start: bool = setting(False, "initialise word vectors, attention and fusion from a CCA of the training split")
     glove_prior: float = setting(
         0.0,
-        "prior variance that words of similar GloVe vectors share in this CCA, in units of a word's own; 0 for none",
+        "prior variance that words of similar GloVe vectors share in this CCA, over the variance of a single word; 0 for none",
         rule="0 or more",
         needs={"cca_start": SET},
     )
@@ -207,7 +209,7 @@ class TrainingConfig:
     )
     mixed_precision: bool = setting(False, "train with products in bfloat16")
     minutes: float = setting(
-        0.0, "end with the epoch that passes so many minutes of training; 0 for no limit", rule="0 or more"
+        0.0, "minutes of training after which the current epoch is the last; 0 for no limit", rule="0 or more"
     )
     early_signs: int = setting(
         0,
@@ -216,7 +218,7 @@ class TrainingConfig:
         const=300,
     )
     validation_images: int = setting(
-        200, "seeded pictures of the val split to validate on; 0 for all", rule="0 or more"
+        200, "pictures of the val split to validate on, a seeded sample; 0 for all", rule="0 or more"
     )
     validation_captions: int = setting(1, "captions of each of these pictures; 0 for all", rule="0 or more")
     plateau_patience: int = setting(
@@ -226,7 +228,7 @@ class TrainingConfig:
         needs={"schedule": ("plateau",)},
     )
     plateau_factor: float = setting(
-        0.5, "factor by which it then falls", rule="above 0 and below 1", needs={"schedule": ("plateau",)}
+        0.5, "factor on the learning rate when it falls", rule="above 0 and below 1", needs={"schedule": ("plateau",)}
     )
     stop_patience: int = setting(10, "epochs without a better rsum before training ends", rule="above 0")
     seed: int = setting(0, "seed of weights, batches and dropout", rule="0 or more")

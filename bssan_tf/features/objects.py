@@ -108,16 +108,16 @@ class BoxesFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"--boxes {path}: no such file; see README, 'Boxes'")
+            raise UserError(f"--boxes {path}: no such file; see docs/data.md, 'Boxes'")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 if missing := [key for key in ("names", "boxes") if key not in archive.files]:
-                    raise UserError(f"--boxes {path}: has no array {missing[0]!r}; see README, 'Boxes'")
+                    raise UserError(f"--boxes {path}: has no array {missing[0]!r}; see docs/data.md, 'Boxes'")
                 names, self.boxes = archive["names"], archive["boxes"]
                 self.labels = tuple(map(str, archive["labels"])) if "labels" in archive.files else None
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"--boxes {path}: not a readable .npz ({reason}); see README, 'Boxes'") from error
+            raise UserError(f"--boxes {path}: not a readable .npz ({reason}); see docs/data.md, 'Boxes'") from error
         self._check(names)
         self.row_of_name = {str(name): row for row, name in enumerate(names)}
         if len(self.row_of_name) != len(names):
@@ -136,7 +136,7 @@ class BoxesFile:
         elif self.boxes.size and (self.boxes[..., 4] > 0).any() and self.boxes[..., :4].max() <= 1.0:
             problem = "all corners are at most 1, but pixels of the photo file are wanted"
         if problem:
-            raise UserError(f"--boxes {self.path}: {problem}; see README, 'Boxes'")
+            raise UserError(f"--boxes {self.path}: {problem}; see docs/data.md, 'Boxes'")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
         """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none."""

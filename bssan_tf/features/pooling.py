@@ -1,4 +1,4 @@
-"""One vector for a picture: its regions pooled, for a CCA and for telling which pictures look alike."""
+"""One vector for a picture: its regions pooled, for a CCA."""
 
 from __future__ import annotations
 

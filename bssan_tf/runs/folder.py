@@ -58,7 +58,7 @@ class RunFolder:
         """Make the folder with config, vocabulary, data, command line and versions, all at once or not at all.
 
         Args:
-            data: what `preparation.fingerprint` says of the data.
+            data: what `Data.fingerprint` says of the data.
             save_vocabulary: writes the file that it is given.
 
         Raises:
@@ -87,7 +87,7 @@ class RunFolder:
             yield
 
     def trained_data(self) -> dict:
-        """What `preparation.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
+        """What `Data.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
         try:
             return json.loads(self.data_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -97,7 +97,7 @@ class RunFolder:
         """UserError that names what differs between `data` and those that the run was trained on.
 
         Args:
-            data: what `preparation.fingerprint` says of the data now.
+            data: what `Data.fingerprint` says of the data now.
             keys: compare only these; else all that the run has kept.
         """
         trained = self.trained_data()

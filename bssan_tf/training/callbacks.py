@@ -1,6 +1,6 @@
 """Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings.
 
-Their order matters and is set in training.py: RetrievalValidation puts rsum into the epoch's logs, the others
+Their order matters and is set in steering.py: RetrievalValidation puts rsum into the epoch's logs, the others
 read it there, TrainingState comes behind them and saves what all of them remember.
 """
 

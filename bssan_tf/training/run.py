@@ -1,6 +1,6 @@
 """A training run from config to run folder: data, model, strategy, callbacks, fit, resume, export.
 
-In: a Config, or a run folder to go on with. Out: the run folder of runs.py, with the best scorer by rsum on the
+In: a Config, or a run folder to go on with. Out: the run folder of runs/folder.py, with the best scorer by rsum on the
 validation split under test-time scoring, its metrics, TensorBoard logs and SavedModel.
 """
 
