@@ -23,30 +23,33 @@ class Bilinear(NamedTuple):
 
 
 class FoldedNetwork:
-    """The weights that W2R and O2W have alike; they are read when it is made.
+    """What W2R and O2W have alike, for inference; weights are read when it is made.
+
+    Both answer the same calls:
+        prepare(tree, embed): the text side of a page of captions, what is known before any picture.
+        prepare_pictures(block): the visual side of B pictures, from `arrays` of the feature store, as stored.
+        score(tree, text, pictures, scored): float32 (N_u, B), the page's distinct captions with these pictures, rows as
+            `tree.captions`; `scored` is told the number of captions whenever some are done.
+        bytes_per_picture(tree, size): what one more picture in a block takes.
+        fixed_bytes(tree, size): what a page takes whatever the block: its text side, and the products of one step.
+
+    `embed` takes int32 (...) to the words' vectors (..., E); `size` is D or P, regions or objects of a picture.
 
     Args:
         network: the model `w2r` or `o2w` of a scorer.
         visual: `region` or `object`.
-
-    Attributes:
-        norm: the FeatureNorm, float16 or float32 (..., F), as stored -> float32.
-        W, cosine: float weights of the attention, and whether its products are cosines.
-        softmax: b and sharpness (or None) of the attention, as `learned_weights` takes them.
-        A, B: float, maps of the fusion, or None.
-        F: size of the fusion, 0 without one.
-        mlp: its layers.
-        bilinear: its BilinearScore, or None.
     """
+
+    arrays: tuple[str, ...]
 
     def __init__(self, network: tf.keras.Model, visual: str):
         layers, name = {layer.name: layer for layer in network.layers}, network.name
         attention, norm = layers[f"{name}_attention"], layers[f"{visual}_norm"]
-        # In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
+        # float16 as stored -> float32. As a graph its steps share memory, and it converts far faster than NumPy.
         self.norm = traced(lambda features: norm(tf.cast(features, tf.float32)))
         self.W, self.cosine = tf.constant(attention.W.numpy()), attention.cosine
         sharpness = tf.constant(attention.sharpness.numpy()) if attention.scale else None
-        self.softmax = (tf.constant(attention.b.numpy()), sharpness)
+        self.softmax = (tf.constant(attention.b.numpy()), sharpness)  # as `learned_weights` takes them
         self.A, self.B, self.F = None, None, 0
         if f"{name}_fusion_A" in layers:
             self.A, self.B = (tf.constant(layers[f"{name}_fusion_{side}"].get_weights()[0]) for side in "AB")
