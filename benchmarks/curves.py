@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.charts import curves_figure
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.folder import RunFolder, find_run
 
 
 def read_curve(run: RunFolder, x: str, y: str) -> tuple[list[float], list[float]]:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--title", default="", help="above the chart")
     parser.add_argument("-o", "--out", type=cli.png, default="curves.png", help="PNG to write (curves.png)")
     options = parser.parse_args(arguments)
-    runs = [cli.run_folder(path) for path in options.runs]
+    runs = [find_run(path) for path in options.runs]
     curves = {run.name: read_curve(run, options.x, options.y) for run in runs}
     curves_figure(curves, options.x, options.y, options.title, Path(options.out))
     print(options.out)

@@ -20,7 +20,7 @@ from bssan_tf import cli
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import ranks, summarise
 from bssan_tf.runs.data import data_of_run
-from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
 from bssan_tf.tools.files import write_json
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers there, too")
     cli.add_data_flags(parser, moved_only=True)
     options = parser.parse_args(arguments)
-    result = measure(cli.run_folder(options.run), options)
+    result = measure(find_run(options.run), options)
     for way in ("text_to_image", "image_to_text"):
         print(f"{way.replace('_', ' ')}, {result[way]['candidates']} candidates")
         print("in full   R@1   R@5  R@10   R@10 lost   ms a query   times as fast")

@@ -47,25 +47,6 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def run_folder(path: str | None):
-    """The run that a user names by its folder or by its name in runs/; without a name, the latest,
-    which is then named.
-
-    Raises:
-        UserError: no such run.
-    """
-    from bssan_tf.runs.folder import RUNS, RunFolder, latest_run
-
-    if path is None:
-        run = latest_run()
-        logger.info("the latest run: %s", run.path)
-        return run
-    given, named = Path(path), RUNS / path
-    run = RunFolder(named if not given.exists() and named.is_dir() else given)
-    run.load_config()  # before TensorFlow loads: a wrong name is told at once
-    return run
-
-
 def writable(path: str, suffix: str = "") -> Path:
     """A file to be written, for argparse: its folder exists, and it ends as it must."""
     out = Path(path)

@@ -87,13 +87,13 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
             without an image.
     """
     i2t, t2i = (summarise(rank) for rank in retrieval_ranks(scores, image_of_caption))
-    return {
-        "i2t": i2t,
-        "t2i": t2i,
-        "rsum": _rsum(i2t, t2i),
-        "n_images": scores.shape[0],
-        "n_captions": scores.shape[1],
-    }
+    n_images, n_captions = scores.shape
+    return {**both_ways(i2t, t2i), "n_images": n_images, "n_captions": n_captions}
+
+
+def both_ways(i2t: Mapping[str, float], t2i: Mapping[str, float]) -> dict:
+    """{"i2t", "t2i", "rsum"} of two such summaries; rsum is the sum of their recalls."""
+    return {"i2t": i2t, "t2i": t2i, "rsum": float(sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS))}
 
 
 def chance_rsum(images: int, captions: int) -> float:
@@ -116,8 +116,7 @@ def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> d
         What `retrieval_report` returns, each number the mean over k; "n_captions" counts those of all k.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or a caption
-            without an image.
+        ValueError: as `retrieval_report`.
     """
     owner = np.asarray(image_of_caption)
     n_images, n_columns = scores.shape
@@ -173,15 +172,10 @@ def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
     }
 
 
-def _rsum(i2t: dict, t2i: dict) -> float:
-    return float(sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS))
-
-
 def _means(reports: Sequence[Mapping]) -> dict:
     """Both directions and rsum, each number the mean over the reports."""
-    i2t, t2i = ({key: _mean(r[way][key] for r in reports) for key in reports[0][way]} for way in ("i2t", "t2i"))
-    return {"i2t": i2t, "t2i": t2i, "rsum": _rsum(i2t, t2i)}
 
+    def mean(way: str) -> dict[str, float]:
+        return {key: float(np.mean([report[way][key] for report in reports])) for key in reports[0][way]}
 
-def _mean(values) -> float:
-    return float(np.mean(list(values)))
+    return both_ways(mean("i2t"), mean("t2i"))

@@ -56,7 +56,7 @@ def score(*arguments, **options):
 def sizes_of(scorer, D=TINY["D"]):
     """The networks of a scorer, as `planning.plan` takes them."""
     fast = FastScorer(scorer)
-    return [(fast.w2r, D), (fast.o2w, TINY["P"])]
+    return [(fast.w2r, (D, TINY["M"])), (fast.o2w, (TINY["P"], TINY["Q"]))]
 
 
 SMALL = (

@@ -185,14 +185,16 @@ class TestTwoStages:
         """Order, scores, and for which places W2R was asked."""
         asked = []
 
-        def by_w2r(places):
+        def score(part, places):
+            if part == "o2w":
+                return self.o2w[places]
             asked.append(sorted(places.tolist()))
             return self.w2r[places]
 
         fast = SimpleNamespace(w2r=True, o2w=True, total=lambda scores: sum(scores.values()))
         if lacks:
             setattr(fast, lacks, None)
-        order, scores = two_stage.two_stages(fast, lambda: self.o2w, by_w2r, 5, rerank)
+        order, scores = two_stage.two_stages(fast, score, 5, rerank)
         return order.tolist(), scores.tolist(), asked
 
     def test_only_the_best_of_o2w_are_scored_in_full(self):
@@ -242,7 +244,7 @@ class TestTwoStages:
             assert 0 < largest(search, tokens[:1], **by_text) < 40
         by_picture = {"name": "prepare"}
         tree = PrefixTree(tokens)
-        need, fixed = fast.o2w.text_bytes(tree) / 2**20, fast.o2w.fixed_bytes(tree, P) / 2**20
+        need, fixed = fast.o2w.side_bytes(tree.lengths.sum()) / 2**20, fast.o2w.fixed_bytes(tree, P) / 2**20
         assert largest(two_stage.CaptionSearch(fast, tokens, keep_mb=need), features, 0, **by_picture) == 0
         for keep in (0, 0.99 * need):
             search = two_stage.CaptionSearch(fast, tokens, memory_mb=fixed - 0.5 * need, keep_mb=keep)

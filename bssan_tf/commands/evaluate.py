@@ -12,6 +12,7 @@ from bssan_tf import cli
 from bssan_tf.config.settings import flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import PROTOCOLS
+from bssan_tf.runs.folder import find_run
 
 RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "out")
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in RETRIEVAL_ONLY if options.pointing else ():
         if (value := getattr(options, name)) is not None:
             raise UserError(f"{flag_of(name)} {value}: has no effect with --pointing; leave it out")
-    run, flags, progress = cli.run_folder(options.run), cli.moved_files(options), not options.quiet
+    run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
     from bssan_tf.evaluation.report import write_report
 
     if options.pointing:

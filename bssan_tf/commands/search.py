@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
+from bssan_tf.runs.folder import find_run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     if options.images and options.split:
         raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
-    run = cli.run_folder(options.run)
+    run = find_run(options.run)
     from bssan_tf.evaluation.search import search, text_of
 
     found = search(

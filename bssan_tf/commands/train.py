@@ -11,7 +11,7 @@ from bssan_tf.config.presets import PRESETS, SIZES, preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import RUNS, RunFolder, free_name
+from bssan_tf.runs.folder import RUNS, RunFolder, find_run, free_name
 
 RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
 
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         extract(options)
         return
     if options.resume:
-        run = cli.run_folder(options.resume)
+        run = find_run(options.resume)
         metrics = resume(options, run)
     else:
         run, metrics = start(options)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.runs.folder import find_run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, draw, say where the picture is."""
     options = build_parser().parse_args(arguments)
-    run = cli.run_folder(options.run)
+    run = find_run(options.run)
     from bssan_tf.drawing.attention import explain
 
     out = options.out or Path(f"{options.photo.stem}-attention.png")

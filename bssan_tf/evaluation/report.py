@@ -12,71 +12,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import RECALLS
+from bssan_tf.metrics import RECALLS, both_ways
 from bssan_tf.tools.files import write_json
 
 # R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
 PAPER_TABLES = {
-    "flickr30k": (
-        "Table II",
-        {
-            "BSSAN_w2r": (41.2, 71.1, 80.9, 3.0, 31.0, 61.3, 70.4, 3.0),
-            "BSSAN_o2w": (38.4, 67.2, 77.5, 3.0, 28.5, 57.5, 67.9, 4.0),
-            "BSSAN_no_reg": (43.1, 73.9, 82.8, 2.0, 32.3, 61.7, 72.3, 3.0),
-            "BSSAN": (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0),
-        },
-    ),
-    "coco": (
-        "Table III",
-        {
-            "BSSAN_w2r": (52.9, 79.3, 88.3, 2.0, 38.1, 74.1, 86.1, 2.0),
-            "BSSAN_o2w": (49.2, 76.1, 85.1, 2.0, 36.2, 69.2, 82.5, 3.0),
-            "BSSAN_no_reg": (54.7, 81.9, 89.7, 1.0, 40.7, 75.5, 87.9, 2.0),
-            "BSSAN": (56.0, 82.6, 91.3, 1.0, 41.8, 76.7, 88.5, 2.0),
-        },
-    ),
+    "flickr30k": {
+        "BSSAN_w2r": (41.2, 71.1, 80.9, 3.0, 31.0, 61.3, 70.4, 3.0),
+        "BSSAN_o2w": (38.4, 67.2, 77.5, 3.0, 28.5, 57.5, 67.9, 4.0),
+        "BSSAN_no_reg": (43.1, 73.9, 82.8, 2.0, 32.3, 61.7, 72.3, 3.0),
+        "BSSAN": (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0),
+    },
+    "coco": {
+        "BSSAN_w2r": (52.9, 79.3, 88.3, 2.0, 38.1, 74.1, 86.1, 2.0),
+        "BSSAN_o2w": (49.2, 76.1, 85.1, 2.0, 36.2, 69.2, 82.5, 3.0),
+        "BSSAN_no_reg": (54.7, 81.9, 89.7, 1.0, 40.7, 75.5, 87.9, 2.0),
+        "BSSAN": (56.0, 82.6, 91.3, 1.0, 41.8, 76.7, 88.5, 2.0),
+    },
 }
+_TITLES = {"flickr30k": "Table II", "coco": "Table III"}
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
 _PROTOCOLS = {
-    "1k": "the first 1,000 images",
-    "5fold": "mean of 5 folds of 1,000 images",
-    "5k": "5,000 images at once",
+    "1k": " (the first 1,000 images)",
+    "5fold": " (mean of 5 folds of 1,000 images)",
+    "5k": " (5,000 images at once)",
 }
 
 
 def paper_report(values: Sequence[float]) -> dict:
     """A row of PAPER_TABLES as a dict like those of metrics.py, without counts."""
-    i2t, t2i = dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:]))
-    return {"i2t": i2t, "t2i": t2i, "rsum": sum(way[f"R@{k}"] for way in (i2t, t2i) for k in RECALLS)}
+    return both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a measurement depends on; the defaults are the paper's.
+    """What a measurement depends on; the defaults are the paper's."""
 
-    Attributes:
-        corpus: name of the data set.
-        split: "train", "val" or "test".
-        split_lists: `Corpus.split_lists`.
-        official: whether the data set is whole, `Corpus.official`.
-        images: how many are ranked against each other.
-        unreadable: how many images of the split were left out because they can't be read.
-        captions_per_image: how many captions of each image were scored, None for all.
-        regions, objects: what the features come from, None where the model has none.
-        E_glove, E_trained: dimensions of a word's vector from GloVe and learned.
-    """
-
-    corpus: str
-    split: str = "test"
-    split_lists: str = "official"
-    official: bool = True
-    images: int = 1000
-    unreadable: int = 0
-    captions_per_image: int | None = None
-    regions: str | None = "vgg19"
-    objects: str | None = "faster_rcnn"
-    E_glove: int = 300
-    E_trained: int = 0
+    corpus: str  # name of the data set
+    split: str = "test"  # or "train", "val"
+    split_lists: str = "official"  # `Corpus.split_lists`
+    official: bool = True  # whether the data set is whole, `Corpus.official`
+    images: int = 1000  # how many are ranked against each other
+    unreadable: int = 0  # images of the split that were left out because they can't be read
+    captions_per_image: int | None = None  # how many captions of each image were scored, None for all
+    regions: str | None = "vgg19"  # what the features come from, None where the model has none
+    objects: str | None = "faster_rcnn"  # likewise
+    E_glove: int = 300  # dimensions of a word's vector from GloVe
+    E_trained: int = 0  # and learned ones
 
 
 def differences(ours: Setting) -> tuple[str, ...]:
@@ -118,21 +100,19 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     """
     others = {**value.get("parts", {}), **value.get("baselines", {})}
     rows = [(value["run"], value), *((key.replace("_", " ").upper(), row) for key, row in others.items())]
-    title, printed = PAPER_TABLES.get(value["corpus"] if beside_paper else None, (None, {}))
+    printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
     width = max(24, *(len(key) + 2 for key, _ in rows))
     ours = [_row(key, row, width) for key, row in rows]
-    half = 3 * 7 + 8
-    rule = "-" * len(ours[0])
+    columns, rule = "".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}", "-" * len(ours[0])
     lines = [
         _heading(value),
-        f"{'':{width}}{'image to text':^{half}}  {'text to image':^{half}}",
-        f"{'':{width}}" + "  ".join(["".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"] * 2) + f"{'rsum':>8}",
-        rule,
-        *ours,
+        f"{'':{width}}{'image to text':^{len(columns)}}  {'text to image':^{len(columns)}}",
+        f"{'':{width}}{columns}  {columns}{'rsum':>8}",
+        *(rule, *ours),
     ]
     if printed:
         mark = " *" if differs else ""
-        lines += [rule, f"printed in the paper, {title}{mark}"]
+        lines += [rule, f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
         lines += [_row(f"  {key}{mark}", paper_report(values), width) for key, values in printed.items()]
         if differs:
             lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
@@ -156,14 +136,12 @@ def pointing_lines(pointing: Mapping) -> str:
 
 def photo_pointing_text(value: Mapping) -> str:
     """What `coco_pointing.point_at_photos` found, as tables of W2R and O2W."""
-    unknown = f"; {value['n_unknown']:,} naming words that the run does not know are not counted"
-    lines = [_heading(value) + unknown]
+    lines = [f"{_heading(value)}; {value['n_unknown']:,} naming words that the run does not know are not counted"]
     for key, title, cases in (
         ("w2r", "W2R: attention of a word that names a class peaks inside a box of that class", "all words"),
         ("o2w", "O2W: attention of an object (IoU >= 0.5) peaks at a word that names its class", "all objects"),
     ):
-        rows = value[key]
-        if rows is None:
+        if (rows := value[key]) is None:
             continue
         centred = "centre" in rows["all"]
         heading = f"{'':24}{'cases':>7}{key.upper() + ', %':>14}{'chance':>9}"
@@ -190,32 +168,17 @@ def _with_error(row: Mapping, name: str) -> str:
     return f"{row[name]:{sign}.1f}" + (f" ± {error:.1f}" if error is not None else "")
 
 
-def report_json(
-    report: Mapping,
-    *,
-    run: str,
-    corpus: str,
-    split: str,
-    pointing: Mapping | None = None,
-    parts: Mapping[str, Mapping] | None = None,
-    baselines: Mapping[str, Mapping] | None = None,
-) -> dict:
+def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
     """The report as one JSON value, from which `text_table` is made.
 
     Args:
         report: of `metrics.mean_report`.
         run: what its row is called.
         corpus, split: data set, which chooses the paper's table, and its part.
-        pointing: of `pointing.pointing`, in percent, like the recalls.
-        parts: W2R and O2W alone, name -> report.
-        baselines: further rows of our own measurement, name -> report.
+        others: where there are any, `pointing` (of `pointing.pointing`, in percent, like the recalls), and by name the
+            reports of `parts` (W2R and O2W alone) and `baselines` (further rows of our own measurement).
     """
-    value = {**report, **({"pointing": dict(pointing)} if pointing is not None else {})}
-    value |= {"run": run, "corpus": corpus, "split": split}
-    for key, rows in (("parts", parts), ("baselines", baselines)):
-        if rows:
-            value[key] = {name: dict(row) for name, row in rows.items()}
-    return value
+    return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 
 
 def write_report(path: Path, value: Mapping) -> None:
@@ -232,13 +195,11 @@ def write_report(path: Path, value: Mapping) -> None:
 
 def _heading(value: Mapping) -> str:
     counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
-    protocol = _PROTOCOLS.get(value.get("protocol"))
-    return f"{value['corpus']}, {value['split']}: {counts}" + (f" ({protocol})" if protocol else "")
+    return f"{value['corpus']}, {value['split']}: {counts}{_PROTOCOLS.get(value.get('protocol'), '')}"
 
 
 def _row(name: str, report: Mapping, width: int) -> str:
-    ways = []
-    for way in ("i2t", "t2i"):
-        recalls = "".join(f"{report[way][key]:7.1f}" for key in _KEYS[:3])
-        ways.append(f"{recalls}{report[way]['MedR']:8.1f}")
-    return f"{name:{width}}" + "  ".join(ways) + f"{report['rsum']:8.1f}"
+    i2t, t2i = (
+        "".join(f"{way[key]:{8 if key == 'MedR' else 7}.1f}" for key in _KEYS) for way in (report["i2t"], report["t2i"])
+    )
+    return f"{name:{width}}{i2t}  {t2i}{report['rsum']:8.1f}"

@@ -31,27 +31,16 @@ ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # every image with ever
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure of a run.
+    """What to measure of a run."""
 
-    Attributes:
-        split: `train`, `val` (or `dev`), `test`.
-        captions_per_image: score only the first so many captions of each picture.
-        images: score only a seeded subset of so many pictures.
-        protocol: see `metrics.protocol_folds`.
-        parts: also measure W2R and O2W alone; their matrices are in memory beside the whole one.
-        baseline: `cca`, or None; see `cca_scores`.
-        out: a .npy file for the scores, with which an interrupted call goes on where it was; `parts` lie beside it.
-        memory_mb: what scoring may take, see `score_matrices`.
-    """
-
-    split: str = "test"
-    captions_per_image: int | None = None
-    images: int | None = None
-    protocol: str = "full"
-    parts: bool = False
-    baseline: str | None = None
-    out: Path | None = None
-    memory_mb: float = MEMORY_MB
+    split: str = "test"  # or `train`, `val` (or `dev`)
+    captions_per_image: int | None = None  # score only the first so many captions of each picture
+    images: int | None = None  # score only a seeded subset of so many pictures
+    protocol: str = "full"  # see `metrics.protocol_folds`
+    parts: bool = False  # also measure W2R and O2W alone; their matrices are in memory beside the whole one
+    baseline: str | None = None  # `cca`, see `cca_scores`
+    out: Path | None = None  # a .npy file for the scores, with which an interrupted call goes on where it was
+    memory_mb: float = MEMORY_MB  # what scoring may take, see `score_matrices`
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -21,6 +22,8 @@ from zipfile import BadZipFile
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.tools.files import locked, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
@@ -142,6 +145,22 @@ class RunFolder:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None
         return model, tokenizer
+
+
+def find_run(name: str | None) -> RunFolder:
+    """The run that a user names by its folder or by its name in runs/; without a name the latest, which is then said.
+
+    Raises:
+        UserError: no such run.
+    """
+    if name is None:
+        run = latest_run()
+        logger.info("the latest run: %s", run.path)
+        return run
+    given, named = Path(name), RUNS / name
+    run = RunFolder(named if not given.exists() and named.is_dir() else given)
+    run.load_config()  # before TensorFlow loads: a wrong name is told at once
+    return run
 
 
 def latest_run(runs: Path = RUNS) -> RunFolder:

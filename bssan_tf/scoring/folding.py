@@ -25,28 +25,31 @@ class Bilinear(NamedTuple):
 
 
 class FoldedNetwork:
-    """The weights that W2R and O2W have alike; they are read when it is made.
+    """What W2R and O2W have alike, for inference; weights are read when it is made.
+
+    Both answer the same calls:
+        prepare(tree, embed): the text side of a page of captions, what is known before any picture.
+        prepare_pictures(block): the visual side of B pictures, from `arrays` of the feature store, as stored.
+        score(tree, text, pictures, scored): float32 (N_u, B), the page's distinct captions with these pictures, rows as
+            `tree.captions`; `scored` is told the number of captions whenever some are done.
+        bytes_per_picture(tree, size): what one more picture in a block takes.
+        fixed_bytes(tree, size): what a page takes whatever the block: its text side, and the products of one step.
+
+    `embed` takes int32 (...) to the words' vectors (..., E); `size` is D or P, regions or objects of a picture.
 
     Args:
         network: the model `w2r` or `o2w` of a scorer.
-
-    Attributes:
-        norm: the FeatureNorm, float16 or float32 (..., F), as stored -> float32.
-        W, cosine: float weights of the attention, and whether its products are cosines.
-        softmax: b and sharpness (or None) of the attention, as `weights_of` takes them.
-        A, B: float, maps of the fusion, or None.
-        F: size of the fusion, 0 without one.
-        mlp: its layers.
-        bilinear: its BilinearScore, or None.
     """
+
+    arrays: tuple[str, ...]
 
     def __init__(self, network: tf.keras.Model):
         attention, norm = _layer(network, Attention), _layer(network, FeatureNorm) or FeatureNorm()
-        # In a graph its steps use each other's memory again, and TensorFlow converts float16 far faster than NumPy.
+        # float16 as stored -> float32. As a graph its steps share memory, and it converts far faster than NumPy.
         self.norm = traced(lambda features: norm(tf.cast(features, tf.float32)))
         self.W, self.cosine = tf.constant(attention.W.numpy()), getattr(attention, "cosine", False)
         sharpness = tf.constant(attention.sharpness.numpy()) if getattr(attention, "scale", 0.0) else None
-        self.softmax = (tf.constant(attention.b.numpy()), sharpness)
+        self.softmax = (tf.constant(attention.b.numpy()), sharpness)  # as `weights_of` takes them
         fusion = [layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))]
         self.A, self.B = (tf.constant(layer.get_weights()[0]) for layer in fusion) if fusion else (None, None)
         self.F = self.B.shape[1] if fusion else 0

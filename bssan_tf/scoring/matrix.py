@@ -14,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bssan_tf.scoring.o2w import FastO2W
+from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.planning import MEMORY_MB, Page, plan
 from bssan_tf.scoring.score_file import ScoreFile
 from bssan_tf.scoring.scorer import FastScorer
-from bssan_tf.scoring.w2r import FastW2R
 
 IDENTITY_PICTURES = 64  # whose features tell a score file's features from others
 
@@ -90,26 +89,20 @@ def file_of(out: str | Path, part: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What some networks look at, and which rows of it.
+    """What some networks look at, and which rows of it."""
 
-    Attributes:
-        networks: `w2r` and `o2w`, those that look.
-        arrays: `regions`, `objects`, `valid`, those that are needed.
-        rows: int (N_i,).
-    """
-
-    networks: Mapping[str, FastW2R | FastO2W]
-    arrays: Mapping[str, np.ndarray]
-    rows: np.ndarray
+    networks: Mapping[str, FoldedNetwork]  # `w2r`, `o2w`, those that look
+    arrays: Mapping[str, np.ndarray]  # `regions`, `objects`, `valid`, those that are needed
+    rows: np.ndarray  # int (N_i,)
 
     @classmethod
-    def of(cls, networks: Mapping[str, FastW2R | FastO2W], features, image_rows: np.ndarray | None) -> Pictures:
+    def of(cls, networks: Mapping[str, FoldedNetwork], features, image_rows: np.ndarray | None) -> Pictures:
         """What `networks` need of the features; ValueError where it is missing. Arguments as `score_matrices`."""
         arrays = {name: getattr(features, name) for network in networks.values() for name in network.arrays}
         for key, network in networks.items():
             if arrays[network.arrays[0]] is None:
                 raise ValueError(f"{network.arrays[0]}: {key} needs them")
-        if arrays.get("valid", ...) is None:
+        if "valid" in arrays and arrays["valid"] is None:
             arrays["valid"] = np.ones(arrays["objects"].shape[:2], bool)
         rows = np.arange(len(next(iter(arrays.values())))) if image_rows is None else np.asarray(image_rows)
         return cls(networks, arrays, rows)
@@ -143,8 +136,8 @@ def _fill(
     if not count * len(tokens):
         return
     networks = pictures.networks
-    sizes = [(network, pictures.arrays[network.arrays[0]].shape[1]) for network in networks.values()]
-    pages = plan(sizes, tokens, count, memory_mb)
+    sized = [(network, pictures.arrays[network.arrays[0]].shape[1:]) for network in networks.values()]
+    pages = plan(sized, tokens, count, memory_mb)
     with tqdm(total=count * len(tokens), unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
         for page in pages:
             text = None
@@ -163,15 +156,15 @@ def _score_block(
     fast: FastScorer, pictures: Pictures, rows: slice, page: Page, text: Mapping, bar: tqdm
 ) -> dict[str, np.ndarray]:
     """Scores of some pictures with the distinct captions of a page, by part: float32 (N_u, B)."""
-    share = len(page.captions) / len(page.tree.captions) / len(pictures.networks)  # in the bar, of a distinct caption
-    block, size = pictures.block(rows.start, rows.stop - rows.start), rows.stop - rows.start
+    size = rows.stop - rows.start
+    block, share = pictures.block(rows.start, size), len(page.captions) / len(page.tree.captions)
 
     def scored(captions: int) -> None:
-        bar.update(round(captions * size * share))
+        bar.update(round(captions * size * share / len(pictures.networks)))
 
     scores = {}
     for name, network in pictures.networks.items():
-        scores[name] = network.score(text[name], network.prepare_pictures(block), scored)
+        scores[name] = network.score(page.tree, text[name], network.prepare_pictures(block), scored)
     if len(scores) == len(fast.parts) - 1:
         scores["score"] = fast.total(scores)
     return scores

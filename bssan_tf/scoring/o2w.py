@@ -21,52 +21,33 @@ from bssan_tf.scoring.tracing import traced
 GROUP = 128  # captions of one group at most
 PAIR_ROWS = 8192  # rows (caption, picture, object) of one product
 
+Group = tuple[np.ndarray, "WordSide"]  # captions of one length, int (n,) places in `tree.captions`, and their words
+
 
 class WordSide(NamedTuple):
-    """What is known of n captions of one length l before any picture.
+    """What is known of n captions of one length l before any picture, all float."""
 
-    Attributes:
-        states: float (n, l, S), the Bi-LSTM's.
-        hidden: float (n, l, H1), the states through the text half of the first Dense layer.
-        fused: float (n, l, F), B s of the fusion, or None.
-        scales: float (n, l, 1), 1 / |s| where products are cosines, or None.
-    """
-
-    states: tf.Tensor
-    hidden: tf.Tensor
-    fused: tf.Tensor | None
-    scales: tf.Tensor | None
+    states: tf.Tensor  # (n, l, S), the Bi-LSTM's
+    hidden: tf.Tensor  # (n, l, H1), the states through the text half of the first Dense layer
+    fused: tf.Tensor | None  # (n, l, F), B s of the fusion
+    scales: tf.Tensor | None  # (n, l, 1), 1 / |s| where products are cosines
 
 
 class ObjectSide(NamedTuple):
-    """What is known of B pictures before any caption.
+    """What is known of B pictures before any caption."""
 
-    Attributes:
-        queries: float (B, P, S), o' W of Eq. 10.
-        hidden: float (B, P, H1), the objects through their half of the first Dense layer, with its bias.
-        fused: float (B, P, F), A o of the fusion, or None.
-        valid: bool (B, P), False at padded objects.
-    """
-
-    queries: tf.Tensor
-    hidden: tf.Tensor
-    fused: tf.Tensor | None
-    valid: tf.Tensor
-
-
-class O2WText(NamedTuple):
-    """The captions of a page, and groups of them: places in `tree.captions`, int (n,), with their words."""
-
-    tree: PrefixTree
-    groups: list[tuple[np.ndarray, WordSide]]
+    queries: tf.Tensor  # float (B, P, S), o' W of Eq. 10
+    hidden: tf.Tensor  # float (B, P, H1), the objects through their half of the first Dense layer, with its bias
+    fused: tf.Tensor | None  # float (B, P, F), A o of the fusion
+    valid: tf.Tensor  # bool (B, P), False at padded objects
 
 
 class PairWeights(NamedTuple):
-    """Weights that a pair needs: b and sharpness, (F, H1) of the fusion or None, the MLP after its first layer."""
+    """Weights that a pair needs."""
 
-    softmax: tuple[tf.Tensor, tf.Tensor | None]
-    from_fusion: tf.Tensor | None
-    mlp: list[Dense]
+    softmax: tuple[tf.Tensor, tf.Tensor | None]  # b and sharpness
+    from_fusion: tf.Tensor | None  # (F, H1)
+    mlp: list[Dense]  # after its first layer
     bilinear: Bilinear | None
 
 
@@ -88,42 +69,30 @@ class FastO2W(FoldedNetwork):
         self.from_object, self.from_state, from_fusion = tf.split(kernel, [Q, S, kernel.shape[0] - Q - S])
         self.weights = PairWeights(self.softmax, from_fusion if self.F else None, rest, self.bilinear)
 
-    def input_numbers(self, objects: int) -> int:
-        """P Q: numbers in a picture's objects."""
-        return objects * self.W.shape[0]
-
-    def text_bytes(self, tree: PrefixTree) -> int:
-        """What the text side of a page of captions takes."""
-        return 4 * int(tree.lengths.sum()) * self._side_numbers()
-
-    def side_bytes(self, objects: int) -> int:
-        """What the object side of a picture takes once it is computed."""
-        return 4 * objects * self._side_numbers()
-
-    def _side_numbers(self) -> int:
-        """S + H1 + F, of a word as of an object."""
-        return self.W.shape[1] + self.from_state.shape[1] + self.F
+    def side_bytes(self, count: int) -> int:
+        """What the sides of so many words, or objects, take: S + H1 + F numbers each."""
+        return 4 * count * (self.W.shape[1] + self.from_state.shape[1] + self.F)
 
     def bytes_per_picture(self, tree: PrefixTree, objects: int) -> int:
-        """What one more picture in a block takes: its object side."""
+        """See `FoldedNetwork`."""
         return 4 * objects * (2 * self.W.shape[0] + self.W.shape[1] + 2 * self.from_state.shape[1])
 
     def fixed_bytes(self, tree: PrefixTree, objects: int) -> int:
-        """What a page takes whatever the block of pictures: its text side, and the products of one step."""
+        """See `FoldedNetwork`."""
         L = int(tree.lengths.max(initial=0))
         S, hidden = self.from_state.shape
         products = 4 * PAIR_ROWS * (3 * hidden + 2 * self.F + 3 * L) + 4 * GROUP * L * 12 * S
-        return self.text_bytes(tree) + products
+        return self.side_bytes(int(tree.lengths.sum())) + products
 
-    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> O2WText:
-        """The text side of captions; embed: int32 (n, l) -> the words' vectors (n, l, E)."""
+    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> list[Group]:
+        """The text side of captions, see `FoldedNetwork`."""
         groups = []
         for length in np.unique(tree.lengths):
             same = np.flatnonzero(tree.lengths == length)
             for start in range(0, len(same), GROUP):
                 captions = same[start : start + GROUP]
                 groups.append((captions, self._word_side(tree.captions[captions, :length], embed)))
-        return O2WText(tree, groups)
+        return groups
 
     def _word_side(self, tokens: np.ndarray, embed) -> WordSide:
         if tokens.shape[1]:
@@ -141,22 +110,13 @@ class FastO2W(FoldedNetwork):
         return ObjectSide(self.scaled(queries), hidden, fused, block["valid"])
 
     def score(
-        self, text: O2WText, pictures: ObjectSide, scored: Callable[[int], None] = lambda captions: None
+        self, tree: PrefixTree, text: list[Group], pictures: ObjectSide, scored: Callable[[int], None] = lambda n: None
     ) -> np.ndarray:
-        """Scores of a block of pictures with all captions of a page.
-
-        Args:
-            text: from `prepare`.
-            pictures: from `prepare_pictures`.
-            scored: told the number of captions whenever some are done.
-
-        Returns:
-            float32 (N_u, B), rows as `text.tree.captions`.
-        """
+        """Scores float32 (N_u, B) of a block of pictures with all captions of a page, see `FoldedNetwork`."""
         B, P = pictures.valid.shape
-        scores = np.empty((len(text.tree.captions), B), np.float32)
+        scores = np.empty((len(tree.captions), B), np.float32)
         step = max(1, PAIR_ROWS // (B * P))
-        for captions, words in text.groups:
+        for captions, words in text:
             for start in range(0, len(captions), step):
                 some = slice(start, start + step)
                 part = WordSide(*(None if array is None else array[some] for array in words))
@@ -168,10 +128,10 @@ class FastO2W(FoldedNetwork):
 def _traced_text(text_network: tf.keras.Model):
     """The text side as a function that is traced once for all lengths and kept with the model."""
     if not hasattr(text_network, "states_of"):
-        words, mask = text_network.input["words"], text_network.input["mask"]
+        inputs = [text_network.input[name] for name in ("words", "mask")]
         text_network.states_of = tf.function(
             lambda words, mask: text_network({"words": words, "mask": mask}, training=False),
-            input_signature=[tf.TensorSpec(words.shape, words.dtype), tf.TensorSpec(mask.shape, mask.dtype)],
+            input_signature=[tf.TensorSpec(given.shape, given.dtype) for given in inputs],
         )
     return text_network.states_of
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.scoring.o2w import FastO2W
+from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.prefix_tree import PrefixTree
-from bssan_tf.scoring.w2r import FastW2R
 
 MEMORY_MB = 2048
 # With fewer pictures at once, deep levels of the tree have too few rows for fast products.
@@ -21,31 +20,25 @@ BLOCK_BYTES = 2**25
 # Share of the budget that is planned for; the rest is what the allocator keeps of freed arrays (measured: a quarter).
 PLANNED_SHARE = 0.75
 
-Network = tuple["FastW2R | FastO2W", int]  # one that scores, and the number of a picture's regions or objects
+Sized = tuple[FoldedNetwork, tuple[int, int]]  # a network, and (D, M) or (P, Q) of a picture
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """Captions that are scored together.
+    """Captions that are scored together."""
 
-    Attributes:
-        captions: int (n,), which of the given captions.
-        tree: their prefix tree.
-        pictures: how many pictures are scored at once.
-    """
-
-    captions: np.ndarray
-    tree: PrefixTree
-    pictures: int
+    captions: np.ndarray  # int (n,), which of the given captions
+    tree: PrefixTree  # of them
+    pictures: int  # how many are scored at once
 
 
-def plan(networks: Sequence[Network], tokens: np.ndarray, pictures: int, memory_mb: float) -> list[Page]:
+def plan(networks: Sequence[Sized], tokens: np.ndarray, pictures: int, memory_mb: float) -> list[Page]:
     """The fewest pages, each with the largest blocks of pictures, that stay within the budget.
 
     Captions that share a beginning lie on the same page.
 
     Args:
-        networks: those that score, each with the number D of regions or P of objects of a picture.
+        networks: those that score, each with the shape of a picture's regions or objects.
         tokens: int32 (N_c, L).
         pictures: N_i.
         memory_mb: budget in MiB, for all but the matrix and the model.
@@ -66,17 +59,18 @@ def plan(networks: Sequence[Network], tokens: np.ndarray, pictures: int, memory_
             enough = -(-need // int(PLANNED_SHARE * 2**20))
             raise UserError(f"--memory {memory_mb}: too little for this model; give at least {enough}")
         count = min(2 * count, len(order))
-    most = BLOCK_BYTES // (4 * max(network.input_numbers(size) for network, size in networks))
+    most = BLOCK_BYTES // (4 * max(size * numbers for _, (size, numbers) in networks))
     return [
         Page(part, tree, _even(max(MIN_PICTURES, min(most, (budget - fixed) // each)), pictures))
         for (part, tree), (fixed, each) in zip(parts, needs)
     ]
 
 
-def _bytes(networks: Sequence[Network], tree: PrefixTree) -> tuple[int, int]:
+def _bytes(networks: Sequence[Sized], tree: PrefixTree) -> tuple[int, int]:
     """Bytes of a page whatever the pictures, and of each picture more."""
-    fixed = sum(network.fixed_bytes(tree, size) for network, size in networks)
-    return fixed, 4 * len(tree.captions) + sum(network.bytes_per_picture(tree, size) for network, size in networks)
+    fixed = sum(network.fixed_bytes(tree, size) for network, (size, _) in networks)
+    each = sum(network.bytes_per_picture(tree, size) for network, (size, _) in networks)
+    return fixed, 4 * len(tree.captions) + each
 
 
 def _even(most: int, pictures: int) -> int:

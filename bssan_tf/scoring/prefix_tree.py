@@ -12,19 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The nodes of one depth, in lexicographic order of the prefixes that they stand for.
+    """The nodes of one depth, in lexicographic order of the prefixes that they stand for; all int32."""
 
-    Attributes:
-        parents: int32 (n,), place of each node's parent among the nodes of the level above, ascending.
-        words: int32 (n,), place of each node's last word in `PrefixTree.words`.
-        end_nodes: int32 (m,), nodes of this level at which a caption ends.
-        end_captions: int32 (m,), the captions that end there, places in `PrefixTree.captions`.
-    """
-
-    parents: np.ndarray
-    words: np.ndarray
-    end_nodes: np.ndarray
-    end_captions: np.ndarray
+    parents: np.ndarray  # (n,), place of each node's parent among the nodes of the level above, ascending
+    words: np.ndarray  # (n,), place of each node's last word in `PrefixTree.words`
+    end_nodes: np.ndarray  # (m,), nodes of this level at which a caption ends
+    end_captions: np.ndarray  # (m,), the captions that end there, places in `PrefixTree.captions`
 
 
 class PrefixTree:

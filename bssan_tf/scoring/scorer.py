@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.o2w import FastO2W
 from bssan_tf.scoring.w2r import FastW2R
 
@@ -35,7 +36,7 @@ class FastScorer:
         """int32 (...) -> the words' vectors (..., E)."""
         return tf.concat([layer(tokens) for layer in self._embeddings], axis=-1)
 
-    def networks(self, parts: Sequence[str]) -> dict[str, FastW2R | FastO2W]:
+    def networks(self, parts: Sequence[str]) -> dict[str, FoldedNetwork]:
         """The networks that some parts need, by name; ValueError for a part that the scorer does not have."""
         if not set(parts) <= set(self.parts):
             raise ValueError(f"this scorer has only the parts {', '.join(self.parts)}")

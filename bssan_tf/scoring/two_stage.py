@@ -53,19 +53,15 @@ class PictureSearch:
             UserError: too little memory for the model.
         """
 
-        def score(part: str, rows: np.ndarray) -> np.ndarray:
-            return _score_part(part, self.fast, self.features, tokens, rows, self.memory_mb)[:, 0]
+        def score(part: str, places: np.ndarray) -> np.ndarray:
+            if part == "o2w" and self._sides is not None:
+                tree = PrefixTree(tokens)
+                text = self.fast.o2w.prepare(tree, self.fast.embed)
+                return np.concatenate([self.fast.o2w.score(tree, text, side)[0] for side in self._sides])
+            rows, options = self.image_rows[places], {"parts": [part], "memory_mb": self.memory_mb}
+            return score_matrices(self.fast, self.features, tokens, rows, **options)[part][:, 0]
 
-        def by_o2w() -> np.ndarray:
-            if self._sides is None:
-                return score("o2w", self.image_rows)
-            text = self.fast.o2w.prepare(PrefixTree(tokens), self.fast.embed)
-            return np.concatenate([self.fast.o2w.score(text, side)[0] for side in self._sides])
-
-        def by_w2r(places: np.ndarray) -> np.ndarray:
-            return score("w2r", self.image_rows[places])
-
-        return two_stages(self.fast, by_o2w, by_w2r, len(self.image_rows), rerank)
+        return two_stages(self.fast, score, len(self.image_rows), rerank)
 
 
 class CaptionSearch:
@@ -81,50 +77,37 @@ class CaptionSearch:
     def __init__(self, fast: FastScorer, tokens: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0):
         self.fast, self.tokens, self.memory_mb, self._text = fast, tokens, memory_mb, None
         if fast.o2w and keep_mb:
-            tree = PrefixTree(tokens)
-            if fast.o2w.text_bytes(tree) <= keep_mb * 2**20:
-                self._text = fast.o2w.prepare(tree, fast.embed)
+            self._tree = PrefixTree(tokens)
+            if fast.o2w.side_bytes(int(self._tree.lengths.sum())) <= keep_mb * 2**20:
+                self._text = fast.o2w.prepare(self._tree, fast.embed)
 
     def rank(self, features, row: int, rerank: int = RERANK) -> Ranking:
         """Places in `tokens` for the picture in a row of the features; as `PictureSearch.rank`."""
         rows = np.array([row])
 
-        def by_o2w() -> np.ndarray:
-            if self._text is None:
-                return _score_part("o2w", self.fast, features, self.tokens, rows, self.memory_mb)[0]
-            side = self.fast.o2w.prepare_pictures(Pictures.of({"o2w": self.fast.o2w}, features, rows).block(0, 1))
-            return self.fast.o2w.score(self._text, side)[self._text.tree.caption_of, 0]
+        def score(part: str, places: np.ndarray) -> np.ndarray:
+            if part == "o2w" and self._text is not None:
+                side = self.fast.o2w.prepare_pictures(Pictures.of({"o2w": self.fast.o2w}, features, rows).block(0, 1))
+                return self.fast.o2w.score(self._tree, self._text, side)[self._tree.caption_of, 0]
+            tokens, options = self.tokens[places], {"parts": [part], "memory_mb": self.memory_mb}
+            return score_matrices(self.fast, features, tokens, rows, **options)[part][0]
 
-        def by_w2r(places: np.ndarray) -> np.ndarray:
-            return _score_part("w2r", self.fast, features, self.tokens[places], rows, self.memory_mb)[0]
-
-        return two_stages(self.fast, by_o2w, by_w2r, len(self.tokens), rerank)
+        return two_stages(self.fast, score, len(self.tokens), rerank)
 
 
-def _score_part(part: str, fast: FastScorer, features, tokens: np.ndarray, rows: np.ndarray, memory_mb: float):
-    return score_matrices(fast, features, tokens, rows, parts=[part], memory_mb=memory_mb)[part]
-
-
-def two_stages(
-    fast: FastScorer,
-    by_o2w: Callable[[], np.ndarray],
-    by_w2r: Callable[[np.ndarray], np.ndarray],
-    count: int,
-    rerank: int,
-) -> Ranking:
+def two_stages(fast: FastScorer, score: Callable[[str, np.ndarray], np.ndarray], count: int, rerank: int) -> Ranking:
     """Order all `count` candidates by O2W, and the best `rerank` of them by MS.
 
     Args:
-        by_o2w: scores all candidates.
-        by_w2r: scores the candidates at some places.
+        score: scores a part, `o2w` of all candidates or `w2r` of those at some places.
     """
     places, kept = np.arange(count), count
-    scores = {"o2w": by_o2w()} if fast.o2w else {}
+    scores = {"o2w": score("o2w", places)} if fast.o2w else {}
     if fast.o2w and fast.w2r and 0 < rerank < count:
         places, kept = np.argsort(-scores["o2w"], kind="stable"), rerank
         scores["o2w"] = scores["o2w"][places[:kept]]
     if fast.w2r:
-        scores["w2r"] = by_w2r(places[:kept])
+        scores["w2r"] = score("w2r", places[:kept])
     total = fast.total(scores)
     order = np.argsort(-total, kind="stable")
     return np.concatenate([places[order], places[kept:]]), total[order]

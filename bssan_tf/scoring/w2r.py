@@ -22,32 +22,19 @@ SLAB_ROWS = 2048  # rows of one product; from 512 on matrix products run at full
 
 
 class WordSide(NamedTuple):
-    """What is known of distinct words before any picture.
+    """What is known of distinct words before any picture, all float."""
 
-    Attributes:
-        queries: float (V, M), t' W of Eq. 2; of fixed length where products are cosines.
-        inputs: float (V, 4H), the words' part of the LSTM's input product, with its bias.
-        fused: float (V, F), B t of the fusion, or None.
-    """
-
-    queries: tf.Tensor
-    inputs: tf.Tensor
-    fused: tf.Tensor | None
-
-
-class W2RText(NamedTuple):
-    """The captions of a page, and the side of `tree.words`."""
-
-    tree: PrefixTree
-    words: WordSide
+    queries: tf.Tensor  # (V, M), t' W of Eq. 2; of fixed length where products are cosines
+    inputs: tf.Tensor  # (V, 4H), the words' part of the LSTM's input product, with its bias
+    fused: tf.Tensor | None  # (V, F), B t of the fusion
 
 
 class RegionWeights(NamedTuple):
-    """Weights that words and regions meet with: b and sharpness, A or None, (M + F, 4H) of the LSTM's kernel."""
+    """Weights that a word and a picture meet."""
 
-    softmax: tuple[tf.Tensor, tf.Tensor | None]
-    A: tf.Tensor | None
-    from_region: tf.Tensor
+    softmax: tuple[tf.Tensor, tf.Tensor | None]  # b and sharpness
+    A: tf.Tensor | None  # (M, F)
+    from_region: tf.Tensor  # (M + F, 4H) of the LSTM's kernel, for u and the fusion
     bilinear: Bilinear | None
 
 
@@ -71,50 +58,36 @@ class FastW2R(FoldedNetwork):
         self.gates = recurrent.shape[1]  # 4H
         self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp))
 
-    def input_numbers(self, regions: int) -> int:
-        """D M: numbers in a picture's regions."""
-        return regions * self.W.shape[1]
-
     def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
-        """What one more picture in a block takes: input products, states, its regions."""
+        """See `FoldedNetwork`: input products, states, regions."""
         states = 3 * tree.width * self.gates // 4  # h and c of a level, and of the part of it that is still read
         return 4 * (len(tree.words) * self.gates + states + 2 * regions * self.W.shape[1])
 
     def fixed_bytes(self, tree: PrefixTree, regions: int) -> int:
-        """What a page takes whatever the block of pictures: its text side, and one slab."""
+        """See `FoldedNetwork`."""
         M = self.weights.from_region.shape[0]
         text = len(tree.words) * (self.gates + M + self.F)
         return 4 * (text + SLAB_ROWS * max(3 * self.gates, 2 * self.gates + 2 * M + 3 * regions))
 
-    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> W2RText:
-        """The text side of captions; embed: int32 (V,) -> the words' vectors (V, E)."""
+    def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> WordSide:
+        """The side of `tree.words`, see `FoldedNetwork`."""
         vectors = embed(tf.constant(tree.words))
         queries, inputs = self.scaled(tf.matmul(vectors, self.W)), tf.matmul(vectors, self.from_word) + self.bias
-        return W2RText(tree, WordSide(queries, inputs, None if self.B is None else tf.matmul(vectors, self.B)))
+        return WordSide(queries, inputs, None if self.B is None else tf.matmul(vectors, self.B))
 
     def prepare_pictures(self, block: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scaled regions float32 (B, D, M) of pictures: `regions` float16 or float32 (B, D, M), as stored."""
         return self.norm(block["regions"])
 
     def score(
-        self, text: W2RText, regions: tf.Tensor, scored: Callable[[int], None] = lambda captions: None
+        self, tree: PrefixTree, words: WordSide, regions: tf.Tensor, scored: Callable[[int], None] = lambda n: None
     ) -> np.ndarray:
-        """Scores of a block of pictures with all captions of a page.
-
-        Args:
-            text: from `prepare`.
-            regions: from `prepare_pictures`.
-            scored: told the number of captions whenever some are done.
-
-        Returns:
-            float32 (N_u, B), rows as `text.tree.captions`.
-        """
-        tree = text.tree
+        """Scores float32 (N_u, B) of a block of pictures with all captions of a page, see `FoldedNetwork`."""
         scores = np.full((len(tree.captions), len(regions)), self.no_word, np.float32)
         scored(int((tree.lengths == 0).sum()))
         if not tree.levels:
             return scores
-        inputs, fits = self._lstm_inputs(text.words, regions)
+        inputs, fits = self._lstm_inputs(words, regions)
         step = max(1, SLAB_ROWS // len(regions))
         above: list[State] = []
         for level in tree.levels:
@@ -126,25 +99,24 @@ class FastW2R(FoldedNetwork):
                 else:
                     h, c, parents = _slabs_of(above, level.parents[nodes], step)
                     states.append(_next_states(h, c, parents, inputs, level.words[nodes], self.recurrent))
-                ends = _within(level.end_nodes, start, step)
-                if ends.stop > ends.start:
-                    last = _score_states(states[-1][0], level.end_nodes[ends] - start, self.mlp)
-                    scores[level.end_captions[ends]] = last.numpy()
-                    scored(ends.stop - ends.start)
+                first, last = np.searchsorted(level.end_nodes, [start, start + step])
+                if last > first:
+                    found = _score_states(states[-1][0], level.end_nodes[first:last] - start, self.mlp)
+                    scores[level.end_captions[first:last]] = found.numpy()
+                    scored(int(last - first))
             above = states
         if self.bilinear is not None:
-            scores += self._bilinear_scores(text, fits)
+            scores += self._bilinear_scores(tree, words, fits)
         return scores
 
-    def _bilinear_scores(self, text: W2RText, fits: tf.Tensor) -> np.ndarray:
+    def _bilinear_scores(self, tree: PrefixTree, words: WordSide, fits: tf.Tensor) -> np.ndarray:
         """BilinearScore of every caption and picture, float32 (N_u, B), from that of words and pictures (V, B)."""
-        tree = text.tree
         found = np.zeros((len(tree.captions), fits.shape[1]), np.float32)
         for start in range(0, len(found), SLAB_ROWS):
             some = slice(start, start + SLAB_ROWS)
             tokens = tree.captions[some, : int(tree.lengths[some].max(initial=0))]
             places = (np.searchsorted(tree.words, tokens) * (tokens != 0)).astype(np.int32)
-            found[some] = _bilinear_sums(fits, text.words.fused, places, tokens != 0, self.bilinear)
+            found[some] = _bilinear_sums(fits, words.fused, places, tokens != 0, self.bilinear)
         return found
 
     def _lstm_inputs(self, words: WordSide, regions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -179,12 +151,6 @@ def _slabs_of(above: list[State], parents: np.ndarray, step: int) -> tuple[tf.Te
     if len(h) > 1:
         h, c = [tf.concat(h, axis=0)], [tf.concat(c, axis=0)]
     return h[0], c[0], parents - first * step
-
-
-def _within(ascending: np.ndarray, start: int, step: int) -> slice:
-    """The part of ascending numbers that lies in [start, start + step)."""
-    first, last = np.searchsorted(ascending, [start, start + step])
-    return slice(int(first), int(last))
 
 
 @traced
