@@ -58,7 +58,6 @@ def load_corpus(
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
     if split_lists == "karpathy" and data not in ("flickr8k", "flickr30k", "coco"):
         raise UserError(f"--split karpathy: {data} has no such lists; leave the flag out")
-    root = None if root is None else Path(root)
     if data == "scenes":
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")

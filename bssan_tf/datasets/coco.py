@@ -12,18 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from bssan_tf.datasets import files
 from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.files import (
-    KARPATHY_URL,
-    clean_caption,
-    find_root,
-    first_file,
-    list_photos,
-    read_json,
-    read_karpathy,
-    seeded_order,
-)
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +29,7 @@ PHOTO_PLACE = "train2014/ and val2014/ (or train2017/ and val2017/; also inside 
 LAYOUT = (
     "expected are captions_train2014.json and captions_val2014.json (or those of 2017) in annotations/ "
     f"and the photos in {PHOTO_PLACE}, published at https://cocodataset.org/#download; with --split karpathy "
-    f"dataset_coco.json in place of the annotations, published at {KARPATHY_URL}"
+    f"dataset_coco.json in place of the annotations, published at {files.KARPATHY_URL}"
 )
 
 
@@ -63,22 +54,22 @@ def load_coco(
     Raises:
         UserError: files are missing or malformed, or the sizes are not the published ones.
     """
-    root = find_root("coco", root, LAYOUT)
+    root = files.find_root("coco", root, LAYOUT)
     problems: list[str] = []
-    json_file = first_file(root, *(f"{folder}dataset_coco.json" for folder in ("", "annotations/", "karpathy/")))
+    json_file = files.first_file(root, *(f"{folder}dataset_coco.json" for folder in ("", "annotations/", "karpathy/")))
     if split_lists == "karpathy":
         if not json_file:
             raise UserError(f"coco: dataset_coco.json not found in {root}; {LAYOUT}")
-        splits, captions = read_karpathy(json_file)
+        splits, captions = files.read_karpathy(json_file)
         published = KARPATHY_SIZES
     else:
-        files = {year: _annotation_files(root, year) for year in ANNOTATED}
-        year = max(files, key=lambda year: sum(path is not None for path in files[year].values()))  # a tie: 2014
-        if not any(files[year].values()):
+        annotations = {year: _annotation_files(root, year) for year in ANNOTATED}
+        year = max(annotations, key=lambda year: len([*filter(None, annotations[year].values())]))  # a tie: 2014
+        if not any(annotations[year].values()):
             hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
             raise UserError(f"coco: no caption annotations found in {root}; {hint}{LAYOUT}")
         splits, captions = {}, {}
-        for part, path in files[year].items():
+        for part, path in annotations[year].items():
             if path is None:
                 problems.append(f"captions_{part}{year}.json is missing")
                 continue
@@ -98,12 +89,12 @@ def load_coco(
 
 def read_annotations(path: Path) -> dict[str, list[str]]:
     """An official `captions_*.json` -> file name -> captions, both in the order of the file."""
-    data = read_json(path)
+    data = files.read_json(path)
     try:
         names = {image["id"]: str(image["file_name"]) for image in data["images"]}
         captions: dict[str, list[str]] = {name: [] for name in names.values()}
         for index, annotation in enumerate(data["annotations"]):
-            image, text = annotation["image_id"], clean_caption(annotation["caption"])
+            image, text = annotation["image_id"], files.clean_caption(annotation["caption"])
             if image not in names:
                 raise UserError(f"{path}: annotations[{index}]: 'images' has no image {image}; correct it")
             captions[names[image]].append(text)
@@ -114,7 +105,7 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
 
 def read_instances(path: Path) -> tuple[tuple[str, ...], dict[str, PhotoObjects]]:
     """An official `instances_*.json` (else UserError) -> class names by COCO's number, and file name -> its objects."""
-    data = read_json(path)
+    data = files.read_json(path)
     try:
         categories = sorted(data["categories"], key=lambda category: category["id"])
         class_of = {category["id"]: index for index, category in enumerate(categories)}
@@ -135,20 +126,20 @@ def _wrong_file(path: Path, expected: str, error: Exception) -> UserError:
 
 def find_photos(root: Path, names: Iterable[str]) -> dict[str, Path]:
     """File name -> photo of those names whose COCO number a photo in one of `PHOTO_FOLDERS` has."""
-    by_number = {_number(name): path for name, path in list_photos(root / f for f in PHOTO_FOLDERS).items()}
+    by_number = {_number(name): path for name, path in files.list_photos(root / f for f in PHOTO_FOLDERS).items()}
     return {name: by_number[_number(name)] for name in names if _number(name) in by_number}
 
 
 def divide_val(names: list[str]) -> dict[str, list[str]]:
     """Validation and test images out of the official val images: 4,000 and 1,000; 4/5 and 1/5 of fewer."""
-    order = seeded_order(names, SEED)[: VAL + TEST]
+    order = files.seeded_order(names, SEED)[: VAL + TEST]
     n_val = len(order) * VAL // (VAL + TEST)
     return {"val": order[:n_val], "test": order[n_val:]}
 
 
 def _annotation_files(root: Path, year: str) -> dict[str, Path | None]:
     names = {part: f"captions_{part}{year}.json" for part in ANNOTATED[year]}
-    return {part: first_file(root, f"annotations/{name}", name) for part, name in names.items()}
+    return {part: files.first_file(root, f"annotations/{name}", name) for part, name in names.items()}
 
 
 def _number(name: str) -> str:

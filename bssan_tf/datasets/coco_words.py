@@ -3,9 +3,8 @@
 In: a folder in COCO's layout with captions and instances of the same photos. Out: a `Corpus` whose grounding has the
 objects' boxes and, for each caption, the words that name an object's class.
 
-A class is named by COCO's name for it and by `SYNONYMS`, each also in the plural and as a possessive ("mans", once
-punctuation is gone). Of a name of two words the last one counts, the noun: "light" of "traffic light". Longer names
-go first, so that "hot dog" is no dog.
+A class has COCO's name and the `SYNONYMS`, each also in the plural and as a possessive ("mans", once punctuation is
+gone). Of two words the last counts, the noun: "light" of "traffic light". Longer names go first: "hot dog" is no dog.
 """
 
 from __future__ import annotations
@@ -30,56 +29,24 @@ SYNONYMS = {
     "person": "people man men woman women boy girl child children kid baby toddler adult guy lady gentleman male female"
     " teenager crowd player batter pitcher catcher skier snowboarder surfer skateboarder skater rider biker cyclist"
     " bicyclist swimmer climber hiker runner worker officer policeman fireman soldier chef bride groom",
-    "bicycle": "bike",
-    "car": "automobile taxi cab van minivan suv jeep",
+    "bicycle": "bike", "car": "automobile taxi cab van minivan suv jeep",
     "motorcycle": "motorbike motor_bike scooter moped",
-    "airplane": "plane air_plane aeroplane aircraft jet jetliner airliner biplane",
-    "bus": "minibus",
-    "train": "locomotive",
-    "truck": "pickup firetruck fire_engine lorry",
+    "airplane": "plane air_plane aeroplane aircraft jet jetliner airliner biplane", "bus": "minibus",
+    "train": "locomotive", "truck": "pickup firetruck fire_engine lorry",
     "boat": "sailboat ship canoe kayak raft motorboat speedboat",
-    "traffic light": "stoplight stop_light traffic_signal",
-    "fire hydrant": "hydrant",
-    "stop sign": "stopsign",
-    "parking meter": "meter",
-    "bird": "duck goose geese seagull gull pigeon parrot owl swan",
-    "cat": "kitten kitty",
-    "dog": "puppy",
-    "horse": "pony foal",
-    "sheep": "lamb ram ewe",
-    "cow": "cattle calf calves bull",
-    "backpack": "back_pack rucksack knapsack",
-    "umbrella": "parasol",
-    "handbag": "hand_bag purse",
-    "tie": "necktie bowtie bow_tie",
-    "suitcase": "luggage",
-    "frisbee": "frisbie",
-    "skis": "ski",
-    "snowboard": "snow_board",
-    "sports ball": "ball",
-    "baseball bat": "bat",
-    "baseball glove": "glove mitt",
-    "skateboard": "skate_board",
-    "surfboard": "surf_board",
-    "tennis racket": "racket racquet",
-    "wine glass": "wineglass",
-    "cup": "mug",
-    "knife": "knives",
-    "donut": "doughnut",
-    "hot dog": "hotdog",
-    "cake": "cupcake",
-    "couch": "sofa loveseat",
-    "potted plant": "plant houseplant",
-    "dining table": "table",
-    "tv": "television",
-    "mouse": "mice",
-    "remote": "remote_control controller",
-    "cell phone": "phone cellphone smartphone",
-    "oven": "stove",
-    "refrigerator": "fridge",
-    "teddy bear": "teddy",
+    "traffic light": "stoplight stop_light traffic_signal", "fire hydrant": "hydrant", "stop sign": "stopsign",
+    "parking meter": "meter", "bird": "duck goose geese seagull gull pigeon parrot owl swan", "cat": "kitten kitty",
+    "dog": "puppy", "horse": "pony foal", "sheep": "lamb ram ewe", "cow": "cattle calf calves bull",
+    "backpack": "back_pack rucksack knapsack", "umbrella": "parasol", "handbag": "hand_bag purse",
+    "tie": "necktie bowtie bow_tie", "suitcase": "luggage", "frisbee": "frisbie", "skis": "ski",
+    "snowboard": "snow_board", "sports ball": "ball", "baseball bat": "bat", "baseball glove": "glove mitt",
+    "skateboard": "skate_board", "surfboard": "surf_board", "tennis racket": "racket racquet",
+    "wine glass": "wineglass", "cup": "mug", "knife": "knives", "donut": "doughnut", "hot dog": "hotdog",
+    "cake": "cupcake", "couch": "sofa loveseat", "potted plant": "plant houseplant", "dining table": "table",
+    "tv": "television", "mouse": "mice", "remote": "remote_control controller",
+    "cell phone": "phone cellphone smartphone", "oven": "stove", "refrigerator": "fridge", "teddy bear": "teddy",
     "hair drier": "hairdryer hair_dryer",
-}
+}  # fmt: skip
 LAYOUT = (
     "expected are captions_val2017.json and instances_val2017.json (or those of train2017, val2014, train2014) in it or"
     " in its annotations/, and the photos in val2017/ or images/"
@@ -102,13 +69,11 @@ class ClassWords:
         """(position of its last word, class) of each name in a caption, words as `split_words` gives them."""
         found, start = [], 0
         while start < len(words):
-            for length in range(min(self._longest, len(words) - start), 0, -1):
-                label = self._label_of.get(tuple(words[start : start + length]))
-                if label is not None:
-                    found.append((start + length - 1, label))
-                    start += length - 1
-                    break
-            start += 1
+            ends = range(min(start + self._longest, len(words)), start, -1)
+            end = next((end for end in ends if tuple(words[start:end]) in self._label_of), None)
+            if end is not None:
+                found.append((end - 1, self._label_of[tuple(words[start:end])]))
+            start = end or start + 1
         return found
 
 
@@ -122,11 +87,9 @@ def plural(noun: str) -> str:
 def load_grounded(root: Path) -> Corpus:
     """The photos of COCO that are in a folder and have captions and instances there.
 
-    Of several parts (val2017, train2017, ...) that are there, the first of the validation ones is taken, else of train.
-    Crowds count as objects: where a crowd is, people are. An object without area inside its photo is left out.
-
-    Returns:
-        A corpus with one split, named as the part; `grounding.labels` are the objects' classes.
+    Of several parts (val2017, train2017, ...) that are there, the first of the validation ones is taken, else of train;
+    it names the corpus' one split. `grounding.labels` are the objects' classes. Crowds count as objects: where a crowd
+    is, people are. An object without area inside its photo is left out.
 
     Raises:
         UserError: no such folder, no part with both files and a photo, malformed files, or no caption names an object.

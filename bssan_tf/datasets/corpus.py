@@ -119,8 +119,7 @@ class Corpus:
         return "-".join(filter(None, (self.name, lists, self.place)))
 
     def split(self, name: str) -> Split:
-        """One split ("dev" and "validation" mean "val"), captions grouped by image in the split's order; UserError that
-        names the splits there are if this is none of them."""
+        """One split ("dev", "validation" mean "val"), captions grouped by image in its order; UserError if absent."""
         name = SPLIT_ALIASES.get(name, name)
         if name not in self.splits:
             raise UserError(f"{self.name}: has no split {name!r}; choose one of {', '.join(self.splits)}")
@@ -175,8 +174,10 @@ class Split:
         )
 
     def sample_images(self, n: int, seed: int = 0) -> Split:
-        """A seeded random subset of n images (all, where there are fewer), in their order, with all their captions. A
-        smaller n gives a subset of what a larger n gives under the same seed."""
+        """A seeded random subset of n images (all, where there are fewer), in their order, with all their captions.
+
+        A smaller n gives a subset of what a larger n gives under the same seed.
+        """
         if n < 1:
             raise ValueError(f"sample_images: n is {n}, must be positive")
         if n >= len(self.image_ids):

@@ -21,8 +21,7 @@ KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/"
 def find_root(name: str, root: Path | None, layout: str) -> Path:
     """The folder of data set `name`: `root` if given, else $BSSAN_DATA/NAME, else data/NAME.
 
-    Raises:
-        UserError: there is none; `layout` then says what is expected there and who publishes it.
+    UserError if there is none; `layout` is its part about what is expected there and who publishes it.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -30,9 +29,8 @@ def find_root(name: str, root: Path | None, layout: str) -> Path:
         return Path(root)
     base = os.environ.get("BSSAN_DATA")
     places = [Path(folder) / name for folder in (base, "data") if folder]
-    for place in places:
-        if place.is_dir():
-            return place
+    if there := [place for place in places if place.is_dir()]:
+        return there[0]
     unset = "" if base else " ($BSSAN_DATA is not set)"
     looked = " or ".join(map(str, places))
     raise UserError(f"{name}: no folder {looked}{unset}; put it there or say where it is by --root; {layout}")
@@ -59,7 +57,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_json(path: Path) -> dict:
     """A JSON file whose top is an object; UserError if it is anything else."""
     try:
-        data = json.loads(Path(path).read_bytes())
+        data = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check the file and its rights") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError

@@ -10,18 +10,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from bssan_tf.datasets import files
 from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import SPLITS, Corpus
-from bssan_tf.datasets.files import (
-    KARPATHY_URL,
-    clean_caption,
-    either,
-    find_root,
-    first_file,
-    list_photos,
-    read_karpathy,
-    read_lines,
-)
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +31,7 @@ class Layout:
 
     @property
     def photo_place(self) -> str:
-        return either([f"{folder}/" for folder in self.photo_folders])
+        return files.either([f"{folder}/" for folder in self.photo_folders])
 
     def expected(self) -> str:
         """The part of an error that says which files are expected and who publishes them."""
@@ -48,14 +39,14 @@ class Layout:
             f"expected are {self.token_files[0]}, {', '.join(self.lists.values())} and the photos in "
             f"{self.photo_place}; with --split karpathy dataset_{self.name}.json in place of the text files, or "
             f"{self.token_files[0]} and train_karpathy.txt, val_karpathy.txt, test_karpathy.txt; "
-            f"published at {self.publishers}, {KARPATHY_URL} (Karpathy's file)"
+            f"published at {self.publishers}, {files.KARPATHY_URL} (Karpathy's file)"
         )
 
 
 FLICKR8K = Layout(
     name="flickr8k",
     token_files=("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt"),
-    lists={split: f"Flickr_8k.{name}Images.txt" for split, name in zip(SPLITS, ("train", "dev", "test"))},
+    lists={"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"},
     photo_folders=("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
     sizes={lists: {"train": 6_000, "val": 1_000, "test": 1_000} for lists in ("official", "karpathy")},
     publishers="https://forms.illinois.edu/sec/1713398 (a form of the University of Illinois)",
@@ -93,18 +84,18 @@ def load_flickr(
     Raises:
         UserError: files are missing or malformed, or the sizes are not the published ones.
     """
-    root = find_root(layout.name, root, layout.expected())
+    root = files.find_root(layout.name, root, layout.expected())
     problems: list[str] = []
-    json_file = first_file(root, f"dataset_{layout.name}.json")
+    json_file = files.first_file(root, f"dataset_{layout.name}.json")
     if split_lists == "karpathy" and json_file:
-        splits, captions = read_karpathy(json_file)
+        splits, captions = files.read_karpathy(json_file)
     else:
-        token_file = first_file(root, *layout.token_files)
+        token_file = files.first_file(root, *layout.token_files)
         names = layout.lists if split_lists == "official" else {s: f"{s}_karpathy.txt" for s in SPLITS}
         folder = token_file.parent if token_file else root
-        lists = {s: first_file(folder, name) for s, name in names.items()}
+        lists = {s: files.first_file(folder, name) for s, name in names.items()}
         if not token_file or not any(lists.values()):
-            missing = either(list(names.values())) if token_file else layout.token_files[0]
+            missing = files.either(list(names.values())) if token_file else layout.token_files[0]
             if split_lists == "karpathy":
                 missing = f"dataset_{layout.name}.json or {missing}"
             hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
@@ -112,7 +103,7 @@ def load_flickr(
         problems = [f"{names[s]} is missing" for s, path in lists.items() if not path]
         splits = {s: read_list(path) for s, path in lists.items() if path}
         captions = read_token_file(token_file)
-    photos = list_photos(root / folder for folder in layout.photo_folders)
+    photos = files.list_photos(root / folder for folder in layout.photo_folders)
     place, published = f"in {layout.photo_place} of {root}", layout.sizes[split_lists]
     checks = {"published": published, "problems": problems, "allow_partial": allow_partial, "need_images": need_images}
     return assemble(layout.name, root, splits, captions, photos, place, **checks, split_lists=split_lists)
@@ -120,7 +111,7 @@ def load_flickr(
 
 def read_list(path: Path) -> list[str]:
     """The photo names of a split list, one a line; `.jpg` is added to a bare id."""
-    names = [text.strip() for _, text in read_lines(path)]
+    names = [text.strip() for _, text in files.read_lines(path)]
     return [name if "." in name else f"{name}.jpg" for name in names if name]
 
 
@@ -132,7 +123,7 @@ def read_token_file(path: Path) -> dict[str, list[str]]:
     """
     lines: dict[tuple[str, int], tuple[int, str]] = {}
     repeated = 0
-    for number, text in read_lines(path):
+    for number, text in files.read_lines(path):
         if not text.strip():
             continue
         key, tab, caption = text.partition("\t")
@@ -140,12 +131,11 @@ def read_token_file(path: Path) -> dict[str, list[str]]:
         if not (tab and name and k.isdecimal()):
             line = text.strip()[:60]
             raise UserError(f"{path}:{number}: {line!r} is not 'name.jpg#k<TAB>caption'; correct or remove it")
-        caption = clean_caption(caption)
+        caption = files.clean_caption(caption)
         before, known = lines.setdefault((name, int(k)), (number, caption))
-        if before != number:
-            if known != caption:
-                raise UserError(f"{path}:{number}: {key} has another caption in line {before}; remove one")
-            repeated += 1
+        if known != caption:
+            raise UserError(f"{path}:{number}: {key} has another caption in line {before}; remove one")
+        repeated += before != number
     if repeated:
         logger.warning("%s: %d repeated lines are left out", path, repeated)
     captions: dict[str, list[str]] = {}

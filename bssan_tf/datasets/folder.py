@@ -14,17 +14,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from bssan_tf.datasets import files
 from bssan_tf.datasets.build_corpus import assemble
 from bssan_tf.datasets.corpus import Corpus
-from bssan_tf.datasets.files import (
-    clean_caption,
-    find_root,
-    first_file,
-    list_photos,
-    read_lines,
-    seeded_order,
-    split_name,
-)
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -43,8 +35,8 @@ def load_folder(
     Raises:
         UserError: the captions file or pictures are missing, or a row is malformed.
     """
-    root = find_root(name, root, LAYOUT)
-    table, lines = first_file(root, "captions.csv"), first_file(root, "captions.jsonl")
+    root = files.find_root(name, root, LAYOUT)
+    table, lines = files.first_file(root, "captions.csv"), files.first_file(root, "captions.jsonl")
     if table and lines:
         raise UserError(f"{name}: {root} has both captions.csv and captions.jsonl; remove one of them")
     path = table or lines
@@ -54,14 +46,14 @@ def load_folder(
     split_of: dict[str, str] = {}
     without_split: str | None = None
     for where, row in _csv_rows(path) if table else _jsonl_rows(path):
-        image, caption = _image_id(row["image"], where), clean_caption(row["caption"])
+        image, caption = _image_id(row["image"], where), files.clean_caption(row["caption"])
         if not caption:
             raise UserError(f"{where}: the caption of {image} is empty; write one or remove the row")
         captions.setdefault(image, []).append(caption)
         if row.get("split") is None:
             without_split = without_split or where
             continue
-        split = split_name(row["split"], where)
+        split = files.split_name(row["split"], where)
         if split_of.setdefault(image, split) != split:
             raise UserError(f"{where}: {image} is in {split_of[image]} above, in {split} here; choose one")
     if not captions:
@@ -72,7 +64,7 @@ def load_folder(
     for image, split in (split_of or _divide(captions, seed, path)).items():
         splits.setdefault(split, []).append(image)
     parents = {(root / image).parent for image in captions}
-    there = {path for parent in parents for path in list_photos([parent]).values()}
+    there = {path for parent in parents for path in files.list_photos([parent]).values()}
     photos = {image: root / image for image in captions if not need_images or root / image in there}
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     options = {"allow_partial": allow_partial, "need_images": need_images, "official": False}
@@ -91,18 +83,16 @@ def _divide(captions: dict[str, list[str]], seed: int, path: Path) -> dict[str, 
     """image -> split, 80/10/10 by image, at least one image in each."""
     if len(captions) < 3:
         raise UserError(f"{path}: {len(captions)} images can't be divided into splits; add the field split")
-    order = seeded_order(captions, seed)
+    order = files.seeded_order(captions, seed)
     n = max(1, round(len(order) / 10))
     split_of = {image: "test" if i < n else "val" if i < 2 * n else "train" for i, image in enumerate(order)}
-    logger.info(
-        "%s has no split field: %d train, %d val, %d test images by a seeded order (seed %d)",
-        *(path, len(order) - 2 * n, n, n, seed),
-    )
+    divided = f"{len(order) - 2 * n} train, {n} val, {n} test images by a seeded order (seed {seed})"
+    logger.info("%s has no split field: %s", path, divided)
     return {image: split_of[image] for image in captions}
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.reader((text for _, text in read_lines(path)), skipinitialspace=True, strict=True)
+    reader = csv.reader((text for _, text in files.read_lines(path)), skipinitialspace=True, strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
@@ -113,17 +103,16 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 header = [cell.strip().lower() for cell in cells]
                 if not {"image", "caption"} <= set(header):
                     raise UserError(f"{where}: header {','.join(cells)!r} must name image and caption; add it")
-            elif len(cells) != len(header):
-                n = len(header)
+                continue
+            if len(cells) != (n := len(header)):
                 raise UserError(f"{where}: {len(cells)} fields, the header has {n}; quote captions with commas")
-            else:
-                yield where, dict(zip(header, cells))
+            yield where, dict(zip(header, cells))
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); correct the row") from None
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    for number, text in read_lines(path):
+    for number, text in files.read_lines(path):
         if not text.strip():
             continue
         where = f"{path}:{number}"

@@ -21,33 +21,34 @@ _SHAPES = {"circle": ("disc",), "square": ("box",), "cross": ("plus",), "diamond
 _SYNONYMS = {**_COLOURS, **_SHAPES, "small": ("little", "tiny"), "large": ("big", "huge")}
 
 # {a} {b} ... are objects, {at_b} the place of b in the picture, {a_from_b} the way from b to a.
-_TWO = (
-    "{a} is {a_from_b} {b}",
-    "{a} lies {a_from_b} {b}",
-    "there is {a} {a_from_b} {b}",
-    "{a_from_b} {b} there is {a}",
-    "{a} {at_a} and {b} {at_b}",
-    "we see {a} {at_a} and also {b}",
-    "{a} {at_a} of the picture, with {b} {at_b}",
-    "a picture of {a} and {b}",
-    "{a} and {b} on a {texture} background",
-)
-_THREE = (
-    "{a}, {b} and {c}",
-    "a picture of {a}, {b} and {c}",
-    "{a} is {a_from_b} {b}, and there is {c} {at_c}",
-    "{a} {at_a}, {b} {at_b} and {c} {at_c}",
-    "there are {a}, {b} and {c} on a {texture} background",
-    "we see {a} {a_from_b} {b}, with {c} {at_c}",
-)
-_FOUR = (
-    "{a}, {b}, {c} and {d}",
-    "four shapes are shown: {a}, {b}, {c} and {d}",
-    "{a} and {b}, with {c} and {d}",
-    "{a} is {a_from_b} {b}, and {c} is {c_from_d} {d}",
-    "there are {a}, {b}, {c} and {d}",
-)
-_TEMPLATES = {2: _TWO, 3: _THREE, 4: _FOUR}
+_TEMPLATES = {
+    2: (
+        "{a} is {a_from_b} {b}",
+        "{a} lies {a_from_b} {b}",
+        "there is {a} {a_from_b} {b}",
+        "{a_from_b} {b} there is {a}",
+        "{a} {at_a} and {b} {at_b}",
+        "we see {a} {at_a} and also {b}",
+        "{a} {at_a} of the picture, with {b} {at_b}",
+        "a picture of {a} and {b}",
+        "{a} and {b} on a {texture} background",
+    ),
+    3: (
+        "{a}, {b} and {c}",
+        "a picture of {a}, {b} and {c}",
+        "{a} is {a_from_b} {b}, and there is {c} {at_c}",
+        "{a} {at_a}, {b} {at_b} and {c} {at_c}",
+        "there are {a}, {b} and {c} on a {texture} background",
+        "we see {a} {a_from_b} {b}, with {c} {at_c}",
+    ),
+    4: (
+        "{a}, {b}, {c} and {d}",
+        "four shapes are shown: {a}, {b}, {c} and {d}",
+        "{a} and {b}, with {c} and {d}",
+        "{a} is {a_from_b} {b}, and {c} is {c_from_d} {d}",
+        "there are {a}, {b}, {c} and {d}",
+    ),
+}
 
 _WAYS = {
     "left": ("to the left of", "left of", "on the left of"),
@@ -116,25 +117,19 @@ def _fill(template: str, slots: dict[str, list[_Token]]) -> list[_Token]:
     """Put the slots' tokens into a template; a comma or colon stays at the word before it."""
     tokens: list[_Token] = []
     for piece in template.split():
-        if not piece.startswith("{"):
-            tokens.append((piece, None))
-            continue
-        name, _, mark = piece[1:].partition("}")
-        *head, (word, index) = slots[name]
+        name, _, mark = piece.lstrip("{").partition("}")
+        *head, (word, index) = slots[name] if piece.startswith("{") else [(piece, None)]
         tokens += [*head, (word + mark, index)]
     return tokens
 
 
 def _noun_phrase(thing: Thing, index: int, coloured: bool, sized: bool, rng: np.random.Generator) -> list[_Token]:
     """An object in words, e.g. "a large red circle" or "an orange star"."""
-    tokens = []
-    if sized and (thing.size != "medium" or rng.random() < 0.4):
-        tokens.append((_say(thing.size, rng), None))
-    if coloured:
-        tokens.append((_say(thing.colour, rng), index))
-    tokens.append((_say(thing.shape, rng), index))
-    article = "an" if tokens[0][0][0] in "aeiou" else "a"
-    return [(article, None), *tokens]
+    sized = sized and (thing.size != "medium" or rng.random() < 0.4)
+    size = [(_say(thing.size, rng), None)] if sized else []
+    colour = [(_say(thing.colour, rng), index)] if coloured else []
+    tokens = [*size, *colour, (_say(thing.shape, rng), index)]
+    return [("an" if tokens[0][0][0] in "aeiou" else "a", None), *tokens]
 
 
 def _say(word: str, rng: np.random.Generator) -> str:

@@ -40,13 +40,13 @@ _FINE = 4  # shapes are drawn this many times larger, then reduced (anti-aliasin
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `box` is x1, y1, x2, y2 in pixels, `angle` its turn in degrees."""
+    """One object of a scene."""
 
     colour: str
     shape: str
     size: str
-    box: tuple[float, float, float, float]
-    angle: float
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
+    angle: float  # its turn in degrees
 
     @property
     def label(self) -> str:
@@ -78,7 +78,7 @@ def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scen
     """Decide what one picture shows: 2 to 4 objects, apart from each other, on a muted background.
 
     Args:
-        seed: non-negative integers; the same seed and the same `taken` give the same scene.
+        seed: integers of 0 or more; the same seed and the same `taken` give the same scene.
         taken: keys that other scenes have already; this scene gets another one.
     """
     rng = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ killed run left are used again, and other scenes never pass for these, neither h
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -43,7 +44,7 @@ def boxes_file(folder: Path) -> Path:
 
 
 def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None, progress: bool = True) -> Corpus:
-    """The scenes of `seed`, drawn into `folder` unless they are there already.
+    """The scenes of `seed`, drawn into `folder` unless they are there already, in the order train, val, test.
 
     Args:
         folder: where the pictures and their truth lie; made if need be. Other scenes in it are drawn over.
@@ -51,9 +52,6 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
         sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val do not
             depend on the size of train.
         progress: show a bar while they are drawn.
-
-    Returns:
-        corpus: pictures in the order train, val, test; no two show the same (colour, shape) pairs.
 
     Raises:
         UserError: bad sizes or seed, or the folder cannot be written.
@@ -65,8 +63,9 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
         corpus = _read(folder) if found == wanted else None
         if corpus is None:
             if found is not None:
-                reason = "lacks files" if found == wanted else f"holds other scenes ({_short(found)})"
-                logger.info("scenes: %s %s; drawing %s", folder, reason, _short(wanted))
+                there, drawn = (json.dumps(manifest).replace('"', "") for manifest in (found, wanted))
+                reason = "lacks files" if found == wanted else f"holds other scenes ({there})"
+                logger.info("scenes: %s %s; drawing %s", folder, reason, drawn)
             _write(folder, wanted, progress)
             corpus = _read(folder)
     except OSError as error:
@@ -78,7 +77,7 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
 
 
 def plan_corpus(seed: int, sizes: Mapping[str, int]) -> dict[str, list[Scene]]:
-    """All scenes of a corpus by split, each with its own (colour, shape) pairs."""
+    """All scenes of a corpus by split; no two show the same (colour, shape) pairs."""
     taken: set[frozenset] = set()
     plans: dict[str, list[Scene]] = {split: [] for split in SPLITS}
     for split in ("test", "val", "train"):  # so that a smaller train split leaves the others as they are
@@ -112,10 +111,6 @@ def _read_manifest(folder: Path) -> dict | None:
         return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _short(manifest: dict) -> str:
-    return json.dumps(manifest).replace('"', "")
 
 
 def _write(folder: Path, manifest: dict, progress: bool) -> None:
@@ -156,12 +151,10 @@ def _write(folder: Path, manifest: dict, progress: bool) -> None:
 def _tidy(folder: Path, names: set[str]) -> None:
     """Remove pictures of other scenes, and what killed runs left half-written (not what is written now)."""
     for path in (*folder.iterdir(), *(folder / "images").iterdir()):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
             half_written = path.name.endswith(".part") and time.time() - path.stat().st_mtime > 3600
             if half_written or (_NAME.fullmatch(path.name) and path.name not in names):
                 path.unlink()
-        except FileNotFoundError:  # another run was faster
-            continue
 
 
 def _read(folder: Path) -> Corpus | None:
@@ -171,11 +164,14 @@ def _read(folder: Path) -> Corpus | None:
         with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         names = tuple(image["image"] for image in truth)
-        if not {*names}.issubset(os.listdir(folder / "images")) or not (boxes_file(folder)).is_file():
+        if not {*names}.issubset(os.listdir(folder / "images")) or not boxes_file(folder).is_file():
             return None
         number_of = {f"images/{name}": number for number, name in enumerate(names)}
         owners = np.array([number_of[row["image"]] for row in rows], np.int64)  # (N_c,)
         split_of_row = np.array([row["split"] for row in rows])  # (N_c,)
+        boxes = tuple(np.array(image["boxes"], np.float32) for image in truth)
+        labels = tuple(tuple(image["labels"]) for image in truth)
+        named = tuple(tuple(map(tuple, pairs)) for image in truth for pairs in image["named"])
         return Corpus(
             name="scenes",
             image_ids=names,
@@ -183,11 +179,7 @@ def _read(folder: Path) -> Corpus | None:
             captions=tuple(row["caption"] for row in rows),
             image_of_caption=owners,
             splits={split: np.unique(owners[split_of_row == split]) for split in SPLITS},
-            grounding=Grounding(
-                boxes=tuple(np.array(image["boxes"], np.float32) for image in truth),
-                labels=tuple(tuple(image["labels"]) for image in truth),
-                named=tuple(tuple(map(tuple, pairs)) for image in truth for pairs in image["named"]),
-            ),
+            grounding=Grounding(boxes, labels, named),
             boxes_file=boxes_file(folder),
             official=False,
             split_lists="own",

@@ -70,8 +70,9 @@ class Tokenizer:
 
     @classmethod
     def fit(cls, train_captions: Iterable[str], length: int = 30) -> Tokenizer:
-        """The vocabulary of these captions, which must be those of the TRAIN split only: all of their words, most
-        frequent first, equally frequent ones in alphabetical order. UserError if there are none.
+        """All words of these captions, which must be those of the TRAIN split only; UserError if there are none.
+
+        The most frequent words come first, equally frequent ones in alphabetical order.
         """
         counts = Counter(word for caption in train_captions for word in split_words(caption))
         if not counts:
@@ -83,8 +84,8 @@ class Tokenizer:
         captions = list(captions)
         tokens = np.zeros((len(captions), self.length), np.int32)
         for start in range(0, len(captions), 8192):
-            part = tf.constant(captions[start : start + 8192], tf.string)
-            tokens[start : start + 8192] = self.layer(part).numpy()
+            part = slice(start, start + 8192)
+            tokens[part] = self.layer(tf.constant(captions[part], tf.string)).numpy()
         empty = np.flatnonzero(tokens[:, 0] == PAD)
         if empty.size:
             first = captions[empty[0]]
@@ -96,8 +97,10 @@ class Tokenizer:
         return split_words(caption)[: self.length]
 
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
-        """Token ids int32 (1, L) of a user's sentence; a warning names unknown words. UserError if it has no word; that
-        begins with `source`, what the sentence was given as."""
+        """Token ids int32 (1, L) of a user's sentence; a warning names unknown words.
+
+        UserError if it has no word; that begins with `source`, what the sentence was given as.
+        """
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
@@ -179,8 +182,8 @@ def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[
     """row -> float32 (E,) of the words of `row_of` that are in the file. Only their lines are parsed."""
     found: dict[int, np.ndarray] = {}
     E, size = 0, path.stat().st_size
-    bar = tqdm(total=size, desc="GloVe", unit="B", unit_scale=True, leave=False, disable=not progress or size < _LARGE)
-    with open(path, "rb") as file, bar:
+    look = {"desc": "GloVe", "unit": "B", "unit_scale": True, "leave": False, "disable": not progress or size < _LARGE}
+    with open(path, "rb") as file, tqdm(total=size, **look) as bar:
         for number, line in enumerate(file, 1):
             bar.update(len(line))
             line = line.rstrip()
@@ -188,11 +191,10 @@ def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[
             if not line:
                 continue
             if not E:
-                fields = line.split(b" ")
-                if len(fields) == 2 and fields[0].isdigit() and fields[1].isdigit():
-                    E = int(fields[1])  # the header of word2vec's text format: rows, E
+                if header := re.fullmatch(rb"\d+ (\d+)", line):  # of word2vec's text format: rows, E
+                    E = int(header[1])
                     continue
-                E = n_fields if _numbers(fields[1:]) is not None else 0
+                E = n_fields if _numbers(line.split(b" ")[1:]) is not None else 0
             if n_fields < E or not E:
                 raise _malformed(path, number, line, E)
             row = row_of.get(line[: line.find(b" ")])
@@ -218,6 +220,5 @@ def _numbers(fields: Sequence[bytes]) -> np.ndarray | None:
 
 
 def _malformed(path: Path, number: int, line: bytes, E: int) -> UserError:
-    start = line[:40].decode("utf-8", "replace")
-    expected = f"a token and {E} numbers" if E else "a token and its numbers"
-    return UserError(f"{path}:{number}: {start!r}... is not {expected}; is it a GloVe text file, and whole?")
+    start, numbers = line[:40].decode("utf-8", "replace"), f"{E} numbers" if E else "its numbers"
+    return UserError(f"{path}:{number}: {start!r}... is not a token and {numbers}; is it a GloVe text file, and whole?")

@@ -51,18 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
         for name, setting in settings_with_flags(usual).items():
             default, drawn = getattr(usual, name), getattr(scenes, name)
             shown = f"{default}" if drawn == default else f"{default}; {drawn} with --scenes"
-            group.add_argument(flag(name), type=type(default), help=f"{setting['help']} ({shown})")
+            group.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{setting['help']} ({shown})")
     return parser
 
 
 def settings_with_flags(section: DetectorConfig | DetectorTraining) -> dict[str, Mapping[str, str]]:
     """The settings that have a flag, by name: their "help" and their "rule"."""
     return {field.name: field.metadata for field in dataclasses.fields(section) if field.metadata}
-
-
-def flag(name: str) -> str:
-    """The flag of a setting."""
-    return "--" + name.replace("_", "-")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,10 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("photos: give one of --voc, --coco and --scenes")
     if options.coco and not options.images:
         raise UserError(f"--coco {options.coco}: give the folder of its photos by --images")
-    if options.train:
-        train(options)
-    else:
-        evaluate(options)
+    train(options) if options.train else evaluate(options)
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -112,20 +104,22 @@ def read_photos(options: argparse.Namespace):
 def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[DetectorConfig, DetectorTraining]:
     """The settings of the data set with the flags that were given."""
     pair = (SCENES, SCENES_TRAINING) if options.scenes else (DetectorConfig(labels=labels), DetectorTraining())
-    changed = []
-    for section in pair:
-        rules = {name: setting["rule"] for name, setting in settings_with_flags(section).items()}
-        given = {name: getattr(options, name) for name in rules if getattr(options, name) is not None}
-        for name, value in given.items():
-            if not math.isfinite(value) or value < 0 or (value == 0 and rules[name] == "above 0"):
-                least = "above 0" if rules[name] == "above 0" else "of 0 or more"
-                raise UserError(f"{flag(name)} {value}: must be a finite number {least}")
-        changed.append(dataclasses.replace(section, **given))
-    config, training = changed
+    config, training = (dataclasses.replace(section, **given_settings(options, section)) for section in pair)
     step, first = training.decay_step, training.warmup_steps
     if step < first:
         raise UserError(f"--decay-step {step}: the first {first} steps are the warm-up; give a later one")
     return config, training
+
+
+def given_settings(options: argparse.Namespace, section: DetectorConfig | DetectorTraining) -> dict[str, float]:
+    """The settings of a section whose flags were given; UserError if a value breaks its rule."""
+    rules = {name: setting["rule"] for name, setting in settings_with_flags(section).items()}
+    given = {name: getattr(options, name) for name in rules if getattr(options, name) is not None}
+    for name, value in given.items():
+        if not math.isfinite(value) or value < 0 or (value == 0 and rules[name] == "above 0"):
+            least = rules[name].replace("0 or more", "of 0 or more")
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be a finite number {least}")
+    return given
 
 
 def train(options: argparse.Namespace) -> None:
@@ -158,9 +152,8 @@ def evaluate(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         found.append(detector.detect(read_picture(path, side=None)[0]))
         seconds += (time.perf_counter() - start) if len(found) > 1 else 0.0  # the first builds the graph
-    mean, ap = average_precision.evaluate(
-        found, photos.boxes, photos.classes, photos.difficult, len(photos.labels), options.metric
-    )
+    truth = photos.boxes, photos.classes, photos.difficult
+    mean, ap = average_precision.evaluate(found, *truth, len(photos.labels), options.metric)
     for label, value in zip(photos.labels, ap):
         print(f"{label:<16} {'no object' if np.isnan(value) else f'{value:.4f}'}")
     print(f"mAP@0.5 ({options.metric}) {mean:.4f} on {len(found)} photos")

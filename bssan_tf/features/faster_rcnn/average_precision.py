@@ -18,18 +18,15 @@ METRICS = ("area", "11point")
 def match(
     boxes: np.ndarray, scores: np.ndarray, true_boxes: np.ndarray, difficult: np.ndarray, min_iou: float = 0.5
 ) -> np.ndarray:
-    """Which detections, boxes (n, 4) with scores (n,), of one class in one photo are right.
+    """Which detections of one class in one photo are right: int (n,), 1 right, 0 wrong, -1 does not count.
 
-    By falling score, each detection belongs to the true box (g, 4) that it overlaps most. It is right if the IoU
+    By falling scores (n,), each box (n, 4) belongs to the true one (g, 4) that it overlaps most. It is right if the IoU
     reaches `min_iou` and the object was not found before; where `difficult` (g,) holds, it counts neither way.
-
-    Returns:
-        int (n,): 1 right, 0 wrong, -1 does not count.
     """
     found = np.zeros(len(boxes), np.int64)
     if not len(true_boxes):
         return found
-    edges = np.array([0, 0, 1, 1])
+    edges = np.array([0, 0, 1, 1])  # from the last pixel to the edge behind it
     shared = iou(np.asarray(boxes).reshape(-1, 4) + edges, np.asarray(true_boxes) + edges)  # (n, g)
     taken = np.zeros(len(true_boxes), bool)
     for i in np.argsort(-np.asarray(scores), kind="stable"):
@@ -44,16 +41,13 @@ def match(
 
 
 def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metric: str = "area") -> float:
-    """AP of one class over all photos.
+    """AP of one class over all photos, in [0, 1]; NaN where there is no object.
 
     Args:
         scores, right: (n,) in any order; what `match` says of each.
         objects: true objects that count, over all photos.
         metric: "area", under the precision made monotone (VOC from 2010 on), or "11point", its mean at the recalls
             0, 0.1, ... 1 (VOC 2007).
-
-    Returns:
-        AP in [0, 1]; NaN where there is no object.
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
@@ -80,16 +74,12 @@ def evaluate(
     metric: str = "area",
     min_iou: float = 0.5,
 ) -> tuple[float, np.ndarray]:
-    """mAP over photos.
+    """The mean AP of the classes that have objects, and the AP of each class, float (number,), NaN for the others.
 
     Args:
         detections: for each photo "boxes" (n, 4), "classes" (n,), "scores" (n,).
         boxes, classes, difficult: of the true objects of each photo.
         number: of classes.
-
-    Returns:
-        map: the mean over the classes that have objects.
-        ap: float (number,), NaN for the others.
     """
     ap = np.full(number, np.nan)
     for kind in range(number):

@@ -16,13 +16,11 @@ LARGEST_STEP = float(np.log(1000 / 16))  # of dw and dh, so that a wild delta do
 
 
 def base_anchors(scales: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
-    """The anchors of the top left cell, whose pixels are (0, 0) to (15, 15).
+    """The anchors of the top left cell, pixels (0, 0) to (15, 15): float32 (A, 4), for each ratio in turn all scales.
 
-    Sides for a ratio are rounded before they are scaled, as for the public weights. For each ratio, in turn all scales:
-    float32 (A, 4).
+    Sides for a ratio are rounded before they are scaled, as for the public weights.
     """
-    centre = (STRIDE - 1) / 2
-    anchors = []
+    centre, anchors = (STRIDE - 1) / 2, []
     for ratio in ratios:
         width = np.round(np.sqrt(STRIDE * STRIDE / ratio))
         height = np.round(width * ratio)

@@ -56,8 +56,7 @@ class Detector:
     def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
         """Detections of one photo, uint8 (height, width, 3) RGB, best first.
 
-        Returns:
-            boxes float32 (n, 4) in pixels of the photo, classes int32 (n,), scores float32 (n,), fc7 float32 (n, Q).
+        They are boxes float32 (n, 4) in its pixels, classes int32 (n,), scores float32 (n,) and fc7 float32 (n, Q).
         """
         return self.run(self.inputs(photo))
 
@@ -77,8 +76,10 @@ class Detector:
         return {name: value[valid] for name, value in found.items()}
 
     def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
-        """The best detections of one photo as the store keeps them: `empty_objects(count)`, filled, and their fc7 as
-        "objects" float16 (count, Q), zeros where not valid."""
+        """The best detections of one photo as the store keeps them: `empty_objects(count)`, filled, and "objects".
+
+        These are their fc7, float16 (count, Q), zeros where not valid.
+        """
         return self.best(self.detect(photo), photo.shape[:2], count)
 
     def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:

@@ -22,9 +22,7 @@ def scale_for(height: int, width: int, short_side: int = 600, long_side: int = 1
 def prepare(photo: np.ndarray, short_side: int = 600, long_side: int = 1000) -> tuple[np.ndarray, float]:
     """Scale a photo, uint8 (height, width, 3) RGB, and subtract the means.
 
-    Returns:
-        pixels: float32 (H, W, 3), BGR.
-        scale: pixels of the result for one of the photo.
+    Returns pixels float32 (H, W, 3), BGR, and the scale, pixels of the result for one of the photo.
     """
     height, width = photo.shape[:2]
     scale = scale_for(height, width, short_side, long_side)

@@ -26,7 +26,7 @@ SCENE_PARTS = {"train": 20, "test": 21}
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedPhotos:
-    """Photo files and their objects, an array of boxes, classes and difficult for each photo."""
+    """Photo files and their objects: for each photo an array of boxes, of classes and of difficult."""
 
     labels: tuple[str, ...]  # names of the classes
     paths: tuple[Path, ...]
@@ -51,14 +51,10 @@ class AnnotatedPhotos:
 
 
 def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> AnnotatedPhotos:
-    """Photos of PASCAL VOC's layout: ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}, ROOT being VOCdevkit.
+    """Photos of PASCAL VOC's layout, ROOT/VOC2007/{JPEGImages, Annotations, ImageSets/Main}, ROOT being VOCdevkit.
 
-    Args:
-        sets: years, joined by "+".
-        part: the list in ImageSets/Main: trainval, train, val or test.
-
-    Raises:
-        UserError: files that are missing or malformed.
+    `sets` are years, joined by "+", and `part` is the list in ImageSets/Main: trainval, train, val or test. UserError
+    where files are missing or malformed.
     """
     photos = []
     for year in sets.split("+"):
@@ -97,8 +93,7 @@ def _read_voc(path: Path) -> list:
 def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
     """Those photos of COCO's instances_*.json that are in the folder `images`; crowds count as difficult.
 
-    Raises:
-        UserError: not such a file, or none of its photos is there.
+    UserError if `path` is no such file, or none of its photos is there.
     """
     labels, photos = read_instances(path)
     found = []
@@ -112,8 +107,10 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
 
 
 def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
-    """Scenes of `part` "train" or "test" that no corpus holds, drawn into `folder` unless they are there; classes are
-    colour and shape. `progress` shows a bar, on a terminal."""
+    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
+
+    `part` is "train" or "test"; `progress` shows a bar, on a terminal.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     photos, disable = [], None if progress else True
     for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):

@@ -29,8 +29,6 @@ from bssan_tf.tools.step_dataset import StepDataset
 
 logger = logging.getLogger(__name__)
 
-READERS = 2  # threads that prepare batches
-
 
 class PhotoStream:
     """Batches of photos and their objects, as a function of the step number.
@@ -51,15 +49,15 @@ class PhotoStream:
         number, place = divmod(step, self.round_steps)
         B, photos = self.training.photos_per_step, len(self.photos.paths)
         order = np.random.default_rng([self.training.seed, number]).permutation(2 * photos)
-        found = [self._one(row % photos, row >= photos) for row in order[place * B : (place + 1) * B]]
-        if len({pixels.shape for pixels, _, _ in found}) > 1:
+        pixels, own, labels = zip(*(self._one(row % photos, row >= photos) for row in order[place * B :][:B]))
+        if len({one.shape for one in pixels}) > 1:
             raise UserError(f"--photos-per-step {B}: the photos have several sizes; take 1")
-        most = max(len(classes) for _, _, classes in found)
-        boxes, kinds = np.zeros((B, most, 4), np.float32), np.zeros((B, most), np.int32)
-        for i, (_, own, classes) in enumerate(found):
-            boxes[i, : len(own)], kinds[i, : len(own)] = own, classes + 1
+        most = max(map(len, labels))
+        boxes, classes = np.zeros((B, most, 4), np.float32), np.zeros((B, most), np.int32)
+        for i, found in enumerate(own):
+            boxes[i, : len(found)], classes[i, : len(found)] = found, labels[i] + 1
         seeds = np.array([(self.training.seed, step * B + i) for i in range(B)]).astype(np.int32)
-        return {"pixels": np.stack([one[0] for one in found]), "boxes": boxes, "classes": kinds, "seed": seeds}
+        return {"pixels": np.stack(pixels), "boxes": boxes, "classes": classes, "seed": seeds}
 
     def _one(self, row: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels, boxes in their pixels, and classes of a photo."""
@@ -81,7 +79,7 @@ class PhotoStream:
             "classes": tf.TensorSpec((B, None), tf.int32),
             "seed": tf.TensorSpec((B, 2), tf.int32),
         }
-        return StepDataset(self.batch, specs, READERS)
+        return StepDataset(self.batch, specs, readers=2)
 
 
 def compile_training(model: FasterRcnn, training: DetectorTraining) -> JointTraining:
@@ -91,11 +89,9 @@ def compile_training(model: FasterRcnn, training: DetectorTraining) -> JointTrai
     graph = model.training(training)
     slow, fast = training.learning_rate / 10, training.learning_rate
     bounds = [training.warmup_steps - 1, training.decay_step - 1]  # the last steps before a change
-    optimizer = tf.keras.optimizers.SGD(
-        tf.keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [slow, fast, slow]),
-        momentum=training.momentum,
-        global_clipnorm=training.clip_norm or None,
-    )
+    rate = tf.keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [slow, fast, slow])
+    clip = training.clip_norm or None
+    optimizer = tf.keras.optimizers.SGD(rate, momentum=training.momentum, global_clipnorm=clip)
     graph.compile(optimizer=optimizer)
     optimizer.build(graph.trainable_variables)  # now, so that a saved state finds its slots
     return graph
@@ -127,21 +123,16 @@ def train(
     tf.keras.utils.set_random_seed(training.seed)
     if not tf.config.list_physical_devices("GPU"):  # there, the gradient of the crop has no deterministic form
         tf.config.experimental.enable_op_determinism()
-    model = FasterRcnn(config)
-    stream = PhotoStream(photos, config, training)
+    model, stream = FasterRcnn(config), PhotoStream(photos, config, training)
     if not done and initial is not None:
         load_initial(model, initial)
     graph = compile_training(model, training)
     save_every = training.save_every
     epochs = -(-training.steps // save_every)
     state = TrainingState(folder / "state", {})
-    callbacks = [
-        Throughput(training.photos_per_step, unit="photos"),
-        StopAtNaN(),
-        HistoryFile(folder / "history.csv"),
-        tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-        state,
-    ]
+    speed = Throughput(training.photos_per_step, unit="photos")
+    board = tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False)
+    callbacks = [speed, StopAtNaN(), HistoryFile(folder / "history.csv"), board, state]
     if progress:
         from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons
 
@@ -163,9 +154,7 @@ def train(
     return model
 
 
-def _settings(
-    photos: AnnotatedPhotos, config: DetectorConfig, training: DetectorTraining, initial: Path | None
-) -> dict:
+def _settings(photos: AnnotatedPhotos, config: DetectorConfig, how: DetectorTraining, initial: Path | None) -> dict:
     """What a training is begun with, as JSON values."""
     digest = hashlib.sha256()
     for path, *arrays in zip(photos.paths, photos.boxes, photos.classes, photos.difficult):
@@ -174,7 +163,7 @@ def _settings(
             digest.update(array.tobytes() + b"\0")
     return {
         "detector": json.loads(config.to_json()),
-        "training": json.loads(json.dumps(dataclasses.asdict(training))),  # lists for tuples
+        "training": json.loads(json.dumps(dataclasses.asdict(how))),  # lists for tuples
         "photos": f"{len(photos.paths)} with SHA-256 {digest.hexdigest()}",
         "initial": initial and file_sha256(initial),
     }

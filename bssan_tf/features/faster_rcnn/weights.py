@@ -31,7 +31,6 @@ VGG16_MD5 = "64373286793e3c8b2b4e3219cbf3544b"
 KERAS_NAMES = {"fc1": "fc6", "fc2": "fc7"}
 SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
 COUNTERS = ("Variable", "global_step", "beta1_power", "beta2_power")
-CHECKPOINT_ENDINGS = (".index", ".meta", ".data-00000-of-00001")
 
 
 def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None, flag: str = FLAG) -> FasterRcnn:
@@ -50,8 +49,8 @@ def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = N
     source = f"{flag} {path}"
     settings, arrays = _read(Path(path), source)
     if settings is None:
-        written = "a file that --train or --convert of bssan_tf.features.faster_rcnn has written"
-        raise UserError(f"{source}: holds no detector's settings; give {written}")
+        remedy = "give a file that --train or --convert of bssan_tf.features.faster_rcnn has written"
+        raise UserError(f"{source}: holds no detector's settings; {remedy}")
     model = FasterRcnn(DetectorConfig.from_json(settings, source))
     _copy(model, arrays, source)
     return model
@@ -136,15 +135,10 @@ def _misfit(array: np.ndarray, weight: tf.Variable) -> str | None:
     return None
 
 
-# ---- the public checkpoint ----
-
-
 def checkpoint_prefix(path: Path) -> str | None:
     """The prefix of a TensorFlow checkpoint that `path` names, by itself or by one of its files; else None."""
-    text = str(path)
-    for ending in CHECKPOINT_ENDINGS:
-        text = text[: -len(ending)] if text.endswith(ending) else text
-    return text if Path(f"{text}.index").is_file() else None
+    prefix = re.sub(r"\.(index|meta|data-00000-of-00001)$", "", str(path))
+    return prefix if Path(f"{prefix}.index").is_file() else None
 
 
 def checkpoint_names(model: FasterRcnn) -> dict[str, str]:
@@ -185,14 +179,10 @@ def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     _copy(model, arrays, source)
 
 
-# ---- initial weights ----
-
-
 def initial_file(initial: str | Path) -> Path:
     """The file that --initial names, "keras" being Keras' VGG-16 with fc6 and fc7, downloaded once.
 
-    Raises:
-        UserError: no such file, or the download failed.
+    UserError if there is no such file, or the download fails.
     """
     if str(initial) == "keras":
         name, remedy = Path(VGG16_URL).name, f"fetch {VGG16_URL} elsewhere and give it by --initial FILE"
@@ -208,8 +198,9 @@ def initial_file(initial: str | Path) -> Path:
 
 
 def load_initial(model: FasterRcnn, path: Path) -> None:
-    """Start from VGG-16 (.h5 or .npz, in Keras' names) or a detector's own file: from its convolutions and those of its
-    other layers that are there and fit. UserError if a convolution is missing or has another shape.
+    """Start from VGG-16 (.h5 or .npz, Keras' names) or a detector's file: its convolutions, and other layers that fit.
+
+    UserError if a convolution is missing or has another shape.
     """
     source = f"--initial {path}"
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
