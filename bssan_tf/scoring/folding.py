@@ -50,8 +50,8 @@ class FoldedNetwork:
         self.W, self.cosine = tf.constant(attention.W.numpy()), getattr(attention, "cosine", False)
         sharpness = tf.constant(attention.sharpness.numpy()) if getattr(attention, "scale", 0.0) else None
         self.softmax = (tf.constant(attention.b.numpy()), sharpness)  # as `weights_of` takes them
-        fusion = [layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))]
-        self.A, self.B = (tf.constant(layer.get_weights()[0]) for layer in fusion) if fusion else (None, None)
+        fusion = {layer.name[-1]: layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))}
+        self.A, self.B = (tf.constant(fusion[side].get_weights()[0]) if fusion else None for side in "AB")
         self.F = self.B.shape[1] if fusion else 0
         self.mlp = _folded_mlp(_layer(network, tf.keras.Model))
         bilinear = _layer(network, BilinearScore)
