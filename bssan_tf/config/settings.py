@@ -196,7 +196,7 @@ class TrainingConfig:
     cca_start: bool = setting(False, "initialise word vectors, attention and fusion from a CCA of the training split")
     glove_prior: float = setting(
         0.0,
-        "variance that words of similar GloVe vectors share in this CCA's prior, over that of a single word; 0 for none",
+        "variance that similar words (by GloVe) share in this CCA's prior, over that of a single word; 0 for none",
         rule="0 or more",
         needs={"cca_start": SET},
     )
