@@ -32,11 +32,7 @@ PAPER_TABLES = {
 }
 _TITLES = {"flickr30k": "Table II", "coco": "Table III"}
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
-_PROTOCOLS = {
-    "1k": " (the first 1,000 images)",
-    "5fold": " (mean of 5 folds of 1,000 images)",
-    "5k": " (5,000 images at once)",
-}
+_PROTOCOLS = {"1k": "the first 1,000 images", "5fold": "mean of 5 folds of 1,000 images", "5k": "5,000 images at once"}
 
 
 def paper_report(values: Sequence[float]) -> dict:
@@ -163,9 +159,8 @@ def photo_pointing_text(value: Mapping) -> str:
 
 
 def _with_error(row: Mapping, name: str) -> str:
-    error = row[f"{name}_error"]
-    sign = "+" if name == "lead" else ""
-    return f"{row[name]:{sign}.1f}" + (f" ± {error:.1f}" if error is not None else "")
+    number, error = f"{row[name]:{'+' if name == 'lead' else ''}.1f}", row[f"{name}_error"]
+    return number if error is None else f"{number} ± {error:.1f}"
 
 
 def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
@@ -182,11 +177,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
 
 
 def write_report(path: Path, value: Mapping) -> None:
-    """Write `report_json`'s value, whole or not at all.
-
-    Raises:
-        UserError: the file can't be written.
-    """
+    """Write `report_json`'s value, whole or not at all; UserError if the file can't be written."""
     try:
         write_json(Path(path), dict(value))
     except OSError as error:
@@ -194,8 +185,9 @@ def write_report(path: Path, value: Mapping) -> None:
 
 
 def _heading(value: Mapping) -> str:
-    counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
-    return f"{value['corpus']}, {value['split']}: {counts}{_PROTOCOLS.get(value.get('protocol'), '')}"
+    heading = f"{value['corpus']}, {value['split']}: {value['n_images']:,} images, {value['n_captions']:,} captions"
+    protocol = _PROTOCOLS.get(value.get("protocol"))
+    return f"{heading} ({protocol})" if protocol else heading
 
 
 def _row(name: str, report: Mapping, width: int) -> str:

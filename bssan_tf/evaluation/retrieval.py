@@ -105,11 +105,10 @@ def _part_of(data: Data, request: Request, seed: int) -> Split:
         part = part.sample_images(request.images, seed)
     if request.captions_per_image:
         part = part.captions_per_image(request.captions_per_image)
-    folds = len(protocol_folds(request.protocol, len(part.image_ids)))
-    if request.out and folds > 1:
-        raise UserError(
-            f"--out {request.out}: holds one matrix, and --protocol {request.protocol} has {folds}; leave one out"
-        )
+    out, protocol = request.out, request.protocol
+    folds = len(protocol_folds(protocol, len(part.image_ids)))
+    if out and folds > 1:
+        raise UserError(f"--out {out}: holds one matrix, and --protocol {protocol} has {folds}; leave one out")
     return part
 
 
@@ -137,15 +136,14 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str
 
 def check_fit(config: Config, data: Data) -> None:
     """UserError unless the features that the model looks at are there, in the sizes that it was trained on."""
-    for name in needed_features(config.model.variant):
-        array = getattr(data.features, name)
+    model = config.model
+    for name in needed_features(model.variant):
+        array, trained = getattr(data.features, name), (model.D, model.M) if name == "regions" else (model.P, model.Q)
         if array is None:
             raise UserError(
-                f"{name}: the run is of variant {config.model.variant}, which needs them, and none were imported; "
+                f"{name}: the run is of variant {model.variant}, which needs them, and none were imported; "
                 f"add --import-{name} FILE.npy"
             )
-        letters = "DM" if name == "regions" else "PQ"
-        trained = tuple(getattr(config.model, letter) for letter in letters)
         if array.shape[2] != trained[1]:
             raise UserError(
                 f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}; "
@@ -162,11 +160,7 @@ def _check_baseline(data: Data, tokenizer: Tokenizer) -> None:
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:
-    """What a CCA can pool: the regions, `cca`, and objects that have their context beside them, `cca_context`.
-
-    Raises:
-        UserError: no regions.
-    """
+    """What a CCA can pool: regions as `cca`, objects in their context as `cca_context`; UserError without regions."""
     if data.features.regions is None:
         raise UserError("--baseline: a CCA needs regions, and there are objects only; leave it out")
     found = {"cca": data.features.regions}
