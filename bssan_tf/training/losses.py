@@ -1,7 +1,7 @@
 """Ranking losses over the scores of a picture with its caption and with K others.
 
 Every loss takes scores float32 (B, 1 + K): column 0 is the positive pair (V_i, T_i), column k a negative one.
-With `--negative-source batch` column k holds the pair (V_i, T_{i+k}), so that the same numbers also rank pictures for
+With `--negative-source batch` column k holds the pair (V_i, T_{i+k}), so that the same scores also rank pictures for
 a caption: caption j was scored with V_j and with V_{j-k}. The targets are not looked at.
 """
 
@@ -17,21 +17,16 @@ def caption_view(scores: tf.Tensor) -> tf.Tensor:
 
 
 class _RankingLoss(tf.keras.losses.Loss):
-    """Mean of `row_loss` over the batch; over both directions if `symmetric`."""
+    """Mean of `row_loss` over the batch; if `symmetric`, the pictures of each caption are ranked, too."""
 
     def __init__(self, symmetric: bool, name: str):
         super().__init__(name=name)  # reduction AUTO: the mean over the global batch, also under a strategy
         self.symmetric = symmetric
 
-    def row_loss(self, scores: tf.Tensor) -> tf.Tensor:
-        raise NotImplementedError  # abstract
-
     def call(self, y_true, y_pred):
         del y_true
         loss = self.row_loss(y_pred)  # (B,)
-        if self.symmetric:
-            loss = 0.5 * (loss + self.row_loss(caption_view(y_pred)))
-        return loss
+        return 0.5 * (loss + self.row_loss(caption_view(y_pred))) if self.symmetric else loss
 
     def get_config(self):
         return {"symmetric": self.symmetric, "name": self.name}

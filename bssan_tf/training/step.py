@@ -1,7 +1,6 @@
-"""What a model is trained with: its losses and their weights, metrics, optimizer, and precision of the products.
+"""What a model is trained with: losses and their weights, metrics, optimizer, and precision of the products.
 
-In: a Bssan or its siamese network, and the run's Config. Out: the siamese network compiled in place, ready to fit, or
-a copy of the model that is trained in its place.
+In: a Bssan or its siamese network, and the run's Config. Out: the network compiled, or a copy that is trained instead.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
     weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
     losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
-    prefixes = {name: "" if len(names) > 1 else f"{name}_" for name in names}
+    prefix = "" if len(names) > 1 else f"{names[0]}_"  # Keras prefixes the metrics of several outputs itself
     optimizer = _optimizer(training)
     siamese.compile(
         optimizer=optimizer,
         loss=losses,
         loss_weights={name: weights[name] for name in names},
-        metrics={name: _metrics(losses[name], training.margin, prefixes[name]) for name in names},
+        metrics={name: _metrics(losses[name], training.margin, prefix) for name in names},
     )
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
-    # as are the means of what is logged: made in the first step, they would have it traced a second time
+    # means of what is logged, too: made in the first step, they would have it traced a second time
     siamese.compiled_loss.build(siamese.output)
     siamese.compiled_metrics.build(siamese.output, siamese.output)
 
@@ -64,6 +63,6 @@ def bfloat16_copy(model: Bssan) -> Bssan:
 
 
 def _metrics(loss, margin: float, prefix: str) -> list[tf.keras.metrics.Metric]:
-    """Ranking loss without the L2 term, and share of active hinges. Keras prefixes them where outputs are several."""
+    """Ranking loss without the L2 term, and share of active hinges."""
     ranking = tf.keras.metrics.MeanMetricWrapper(loss.call, name=f"{prefix}ranking")
     return [ranking, ActiveHinges(margin, name=f"{prefix}active")]
