@@ -27,8 +27,7 @@ class PairStream:
     that a batch holds little padding; the batches come in random order.
 
     Args:
-        split: pictures and captions to train on.
-        features: the store; rows are found by `split.image_rows`.
+        split: pictures and captions to train on; `image_rows` are the pictures' rows in `features`.
         tokens: int32 (N_c, L), token ids of the split's captions.
         training: size of the batches, negatives and their source, pool, and the seed.
 
@@ -102,12 +101,7 @@ class PairStream:
         return {**gather(self.features, self.split.image_rows[images]), **cut}
 
     def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str]) -> StepDataset:
-        """The batches as data for Keras.
-
-        Args:
-            inputs: the model's inputs by name, whose shapes and dtypes the batches have.
-            outputs: the model's output names; their targets are zeros, which no loss looks at.
-        """
+        """The batches for Keras: shapes and dtypes of the model's `inputs`; as targets of its `outputs` zeros (B,)."""
         B = self.training.batch_size
         specs = {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
         return StepDataset(self.batch, specs, targets={name: tf.zeros(B) for name in outputs})

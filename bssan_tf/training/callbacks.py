@@ -28,11 +28,8 @@ MOST_CHANCE = 300.0  # rsum of chance, of 600; above it the first ten hold most 
 class RetrievalValidation(tf.keras.callbacks.Callback):
     """Score the validation split as at test time after every epoch, and put the results into the epoch's logs.
 
-    Adds `val_rsum`, `val_i2t_R@1` and so on, and the mean scores of positive and of negative pairs.
-
-    Args:
-        score: returns {"score": (N_i, N_c), ...} for the validation pictures and captions.
-        image_of_caption: int (N_c,).
+    Adds `val_rsum`, `val_i2t_R@1` and so on, and the mean scores of positive and of negative pairs. `score` returns
+    {"score": (N_i, N_c), ...} for the validation pictures and captions; `image_of_caption` is int (N_c,).
     """
 
     def __init__(self, score: Callable[[], dict[str, np.ndarray]], image_of_caption: np.ndarray):
@@ -77,12 +74,9 @@ class LearningRate(tf.keras.callbacks.Callback):
 
 
 class BestScorer(tf.keras.callbacks.Callback):
-    """Save the scorer whenever rsum on the validation split is the best so far.
+    """Save the scorer in `path`, a .keras file that is replaced whole, after each epoch with the best rsum so far.
 
-    Args:
-        scorer: the graph to save.
-        path: a .keras file, replaced whole.
-        report: returns the report of the last validation; kept as `best_report`.
+    What `report` returns, the report of the last validation, is kept as `best_report`.
     """
 
     def __init__(self, scorer: tf.keras.Model, path: Path, report: Callable[[], dict]):
@@ -99,13 +93,10 @@ class BestScorer(tf.keras.callbacks.Callback):
 
 
 class CollapseWarning(tf.keras.callbacks.Callback):
-    """Warn, once, when the ranking loss is gone while retrieval is near chance.
+    """Warn, once, when a ranking loss, without the L2 term, is below `threshold` while retrieval is near chance.
 
-    Args:
-        outputs: names of the outputs; each has a metric `NAME_ranking`, its loss without the L2 term.
-        chance_rsum: what random scores would reach; above `MOST_CHANCE` nothing is said.
-        threshold: a loss below this counts as gone.
-        negative_attention: the run's, which the advice depends on.
+    Nothing is said where `chance_rsum`, what random scores would reach, is above `MOST_CHANCE`. The advice depends on
+    `negative_attention`.
     """
 
     def __init__(self, outputs: list[str], chance_rsum: float, threshold: float, negative_attention: str):
@@ -126,12 +117,10 @@ class CollapseWarning(tf.keras.callbacks.Callback):
         near_chance = logs["val_rsum"] < self.chance_rsum + 0.1 * (600 - self.chance_rsum)
         if gone and near_chance and self.chance_rsum < MOST_CHANCE and not self.announced:
             self.announced = True
-            logger.warning(
-                "COLLAPSE after epoch %d: the loss of %s is %.4f, nothing is left to learn, but rsum is %.1f where "
-                "chance is %.1f. %s",
-                epoch + 1, " and ".join(gone), max(losses[name] for name in gone), logs["val_rsum"], self.chance_rsum,
-                self.advice,
-            )  # fmt: skip
+            loss = f"the loss of {' and '.join(gone)} is {max(losses[name] for name in gone):.4f}"
+            rsum = f"rsum is {logs['val_rsum']:.1f} where chance is {self.chance_rsum:.1f}"
+            told = f"{loss}, nothing is left to learn, but {rsum}. {self.advice}"
+            logger.warning("COLLAPSE after epoch %d: %s", epoch + 1, told)
 
 
 class TimeLimit(tf.keras.callbacks.Callback):
@@ -146,11 +135,9 @@ class TimeLimit(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.minutes and self.schedule == "cosine":
-            logger.warning(
-                "--minutes %g: may end training before the rate has fallen, as --schedule cosine takes all %d --epochs;"
-                " take as few --epochs as fit into the time, or leave --minutes out",
-                self.minutes, self.params["epochs"],
-            )  # fmt: skip
+            told = "may end training before the rate has fallen, as --schedule cosine takes all %d --epochs"
+            remedy = "take as few --epochs as fit into the time, or leave --minutes out"
+            logger.warning(f"--minutes %g: {told}; {remedy}", self.minutes, self.params["epochs"])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()

@@ -27,7 +27,7 @@ SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of the word vectors, over the words of the captions
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
-_BLOCK = 64
+_BLOCK = 64  # pictures read at once
 
 
 def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
@@ -50,10 +50,9 @@ def check_cca_start(config: Config, images: int) -> None:
 
 
 def check_start(config: Config, split: Split, features: Features, tokens: np.ndarray, vocabulary_size: int) -> None:
-    """Whether the training pictures and their tokens int32 (N_c, L) suffice; called before anything is written.
+    """UserError where no training picture has an object that the initialisation needs, or a CCA cannot be had.
 
-    Raises:
-        UserError: no picture has an object, and the initialisation needs one; as `check_cca_start`; no CCA can be had.
+    `tokens` int32 (N_c, L) are the training captions'. To be called before anything is written.
     """
     from_cca, data = config.training.cca_start, config.data
     needs_object = "objects" in config.model.needed_features and (from_cca or config.model.object_norm == "centred")
@@ -67,23 +66,17 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
 
 
 def start_from_cca(
-    model: Bssan,
-    split: Split,
-    features: Features,
-    tokens: np.ndarray,
-    seed: int,
-    glove_prior: float,
-    progress: bool = True,
+    model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, glove_prior: float, progress: bool
 ) -> dict:
-    """Fit a CCA of pictures and bags of words on the training split, and let the model start from it.
+    """Let the model start from a CCA of the training split's pictures and words; returns what its selection chose.
 
-    Pictures are pooled regions, or pooled objects in context, where there are any; one without objects counts as zeros.
-    The CCA has no more dimensions than word vectors, fusion and O2W's states have room for. Its word vectors become the
-    first of the trained dimensions of each word, and the candidates of O2W's Bi-LSTM start as these.
+    Pictures are pooled regions, or pooled objects if they have context or there are no regions. The CCA has no more
+    dimensions than word vectors, fusion and O2W's states have room for. Its word vectors become the first of the
+    trained dimensions of each word, and the candidates of O2W's Bi-LSTM start as these.
 
     A ridge regression from the features, as the model sees them, to the pictures' CCA vectors gives A with v' A
-    comparable to t. Then W = A' (Eq. 2 and 10) up to scale, less the photo's part of objects in context, which is 0;
-    and the fusion (A v)∘(B t) has this A, and a B that picks t's dimensions.
+    comparable to t; pictures without objects, zeros to the CCA, are left out of it. Then W = A' (Eq. 2 and 10) up to
+    scale, but 0 for the photo's part of objects in context. The fusion (A v)∘(B t) has this A, and B picks from t.
 
     Weighted lengths of the bilinear score start as deviations: of each dimension of A v, over the captions' sums of
     words, which stand in for the Bi-LSTM states that O2W sees; of each dimension of a caption, over pictures.
@@ -92,9 +85,6 @@ def start_from_cca(
         tokens: int32 (N_c, L), token ids of the split's captions.
         seed: of the CCA's held-out pictures and of the samples.
         glove_prior: `kinship` of `fit_cca`; 0 for a CCA that knows no GloVe vectors.
-
-    Returns:
-        What the CCA's selection chose.
     """
     rng = np.random.default_rng(seed)
     visual = features.objects if features.in_context or features.regions is None else features.regions
@@ -150,10 +140,9 @@ def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
 
 def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Some regions or objects of the first of these pictures that have one: float32 (n, M)."""
-    found = []
-    for row in np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES]):
-        places = np.flatnonzero(_real(features, name, np.array([row]))[0])
-        places = np.sort(rng.permutation(places)[:SAMPLED_ROWS])
+    found, chosen = [], np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES])
+    for row, real in zip(chosen, _real(features, name, chosen)):
+        places = np.sort(rng.permutation(np.flatnonzero(real))[:SAMPLED_ROWS])
         found.append(np.asarray(getattr(features, name)[row][places], np.float32))
     return np.concatenate(found)
 
@@ -188,7 +177,4 @@ def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
 
 def _sums_of_words(tokens: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Sum of the vectors (V, d) of each caption's words: float32 (N_c, d)."""
-    sums = np.zeros((len(tokens), words.shape[1]), np.float32)
-    for place in range(tokens.shape[1]):
-        sums += words[tokens[:, place]] * (tokens[:, place, None] > 1)
-    return sums
+    return sum(words[ids] * (ids > 1)[:, None] for ids in tokens.T)  # by place: (N_c, L, d) would be large

@@ -8,7 +8,6 @@ shown (docs/reproduction.md). In: a model in training. Out: `early_signs.csv` an
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
 from bssan_tf.scoring import score_matrices
-from bssan_tf.tools.files import write_text
+from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +40,7 @@ _LITTLE = 0.1  # of the hinge
 
 
 class Probe:
-    """A fixed, seeded set of validation pairs, and what a model makes of them.
-
-    Args:
-        model: the float32 model.
-        training: margin, seed, and which pairs are under Eq. 8.
-        validation: where the pictures come from, each with its first caption.
-
-    Attributes:
-        parts: the networks that the model has, of `w2r` and `o2w`.
+    """A fixed, seeded set of validation pictures, each with its first caption, and what a model makes of them.
 
     Raises:
         UserError: as `check_probe`.
@@ -68,7 +59,7 @@ class Probe:
         learned = replace(shown, negative_attention="learned", uniform_positives=0.0)
         uniform = replace(shown, negative_attention="uniform", uniform_positives=1.0)
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
-        self.parts = tuple(graphs[0].output)
+        self.parts = tuple(graphs[0].output)  # the networks that the model has, of w2r and o2w
         self._outputs = tf.function(
             lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
         )
@@ -92,7 +83,11 @@ class Probe:
             of β as a share of the log of the number of words; `rsum` of all probe pictures and captions, or NaN.
         """
         *scores, own = self._outputs()
-        found = {"rsum": self._rsum() if rsum else np.nan}
+        found = {"rsum": np.nan}
+        if rsum:
+            pairs = SimpleNamespace(**{name: value.numpy() for name, value in self.inputs.items()})
+            matrix = score_matrices(self.model.scorer, pairs, pairs.tokens, parts=["score"])["score"]
+            found["rsum"] = retrieval_report(matrix, np.arange(len(matrix)))["rsum"]
         for part in self.parts:
             learned, uniform = (graph[part].numpy() for graph in scores)  # (B, 1 + K)
             for name, under_eq8 in self._under_eq8.items():
@@ -106,11 +101,6 @@ class Probe:
             real = np.broadcast_to(words[:, None], own["beta"].shape)[valid]
             found["o2w_entropy"] = entropy_share(own["beta"].numpy()[valid], real)
         return found
-
-    def _rsum(self) -> float:
-        inputs = SimpleNamespace(**{name: value.numpy() for name, value in self.inputs.items()})
-        scores = score_matrices(self.model.scorer, inputs, inputs.tokens, parts=["score"])["score"]
-        return retrieval_report(scores, np.arange(len(inputs.tokens)))["rsum"]
 
 
 def check_probe(validation: Split) -> None:
@@ -129,11 +119,9 @@ def compared(scores: np.ndarray, margin: float) -> dict[str, float]:
 
 
 def entropy_share(weights: np.ndarray, real: np.ndarray | None = None) -> float:
-    """Mean entropy of attention in units of the even spread's: 1 is even, 0 all on one key.
+    """Mean entropy of attention float (n, N_k), of rows with sum 1, as a share of the even spread's; 0: all on one key.
 
-    Args:
-        weights: float (n, N_k), each row's sum is 1.
-        real: bool (n, N_k), False at padded keys; rows with one key have no entropy and are left out.
+    `real` bool (n, N_k) is False at padded keys. Rows with one key have no entropy and are left out.
     """
     keys = np.full(len(weights), weights.shape[1]) if real is None else real.sum(axis=1)  # (n,)
     weights, keys = weights[keys > 1].astype(np.float64), keys[keys > 1]
@@ -142,13 +130,11 @@ def entropy_share(weights: np.ndarray, real: np.ndarray | None = None) -> float:
 
 
 class EarlySigns(tf.keras.callbacks.Callback):
-    """Look at the probe every `EVERY` steps until `last`; keep what it measures; say once what that tells.
+    """Look at the probe every `EVERY` steps of `trained`, its model or the copy that is trained; say what that tells.
 
     What was said follows from the rows of the file, so that a resumed run neither repeats nor forgets it.
 
     Args:
-        probe: the pairs, and the model that scores them.
-        trained: the probe's model, or the copy that is trained in its place.
         path: of the CSV; a row has the finished steps, the mean ranking losses since the last row or the epoch's start,
             and what the probe measured, rsum every `RSUM_EVERY` steps.
         last: steps to look at; the last look is at the next multiple of `EVERY`.
@@ -190,11 +176,10 @@ class EarlySigns(tf.keras.callbacks.Callback):
         before = collapsed(self.rows, self.probe.parts)
         losses = {f"{part}_loss": float(loss) for part, loss in zip(self.probe.parts, losses)}
         self.rows.append({"step": step, **losses, **self.probe.measure(step % RSUM_EVERY == 0)})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]))
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
         now = collapsed(self.rows, self.probe.parts)
         if now and not before:
             logger.warning(sign(self.rows[-1], now))
@@ -237,10 +222,8 @@ def no_sign(row: dict, parts: Sequence[str]) -> str:
     numbers = " and ".join(f"{part.upper()} ranks {row[f'{part}_right_learned']:.1%}" for part in parts)
     slow = [part.upper() for part in parts if row[f"{part}_right_learned"] < _NEAR_CHANCE]
     ending = f"; {' and '.join(slow)}: hardly anything learned yet" if slow else ""
-    return (
-        f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, all attended to "
-        f"as a test pair is (chance 50 %){ending}."
-    )
+    how = "all attended to as a test pair is (chance 50 %)"
+    return f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, {how}{ending}."
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -28,11 +28,7 @@ ATTENTION_PAIRS = 3
 
 @dataclass(eq=False)
 class Steering:
-    """What measures and steers a run.
-
-    Attributes:
-        best, stop, state: the callbacks that are asked when training has ended.
-    """
+    """What measures and steers a run; `best`, `stop` and `state` are asked when training has ended."""
 
     config: Config
     run: RunFolder
@@ -74,18 +70,17 @@ class Steering:
     def callbacks(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
         """All of them, in order."""
         training = self.config.training
-        throughput = Throughput(training.batch_size * (1 + training.negatives))
         signs, copy = [], []
         if training.early_signs:
             probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
             signs = [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
-        if self.trained is not self.model:  # its float32 weights are measured and saved
-            weights, scorer = self.trained.scorer.get_weights, self.model.scorer
-            copy = [tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: scorer.set_weights(weights()))]
+        if self.trained is not self.model:
+            new, scorer = self.trained.scorer.get_weights, self.model.scorer
+            copy = [tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: scorer.set_weights(new()))]
         judges = [self.plateau, self.stop] if training.schedule == "plateau" else [self.stop]
         measured = [self.rate, StopAtNaN(), *signs, *copy, self.validate, self.best, self.collapse]
         saved = [*judges, self.limit, HistoryFile(self.run.history_file), self.state]
-        return [throughput, *measured, *saved, *self._shown(progress)]
+        return [Throughput(training.batch_size * (1 + training.negatives)), *measured, *saved, *self._shown(progress)]
 
     def _shown(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
         from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons

@@ -18,15 +18,14 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     training, names = config.training, list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
     weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
+    weights = {name: weights[name] for name in names}
     losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
     prefix = "" if len(names) > 1 else f"{names[0]}_"  # Keras prefixes the metrics of several outputs itself
-    optimizer = _optimizer(training)
-    siamese.compile(
-        optimizer=optimizer,
-        loss=losses,
-        loss_weights={name: weights[name] for name in names},
-        metrics={name: _metrics(losses[name], training.margin, prefix) for name in names},
-    )
+    options = {"learning_rate": training.learning_rate, "global_clipnorm": training.clip_norm or None}
+    sgd, adam = tf.keras.optimizers.SGD, tf.keras.optimizers.Adam
+    optimizer = sgd(**options, momentum=training.momentum) if training.optimizer == "sgd" else adam(**options)
+    metrics = {name: _metrics(losses[name], training.margin, prefix) for name in names}
+    siamese.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
     # means of what is logged, too: made in the first step, they would have it traced a second time
     siamese.compiled_loss.build(siamese.output)
@@ -42,13 +41,6 @@ def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:
 def spent_loss(training: TrainingConfig) -> float:
     """A ranking loss below this leaves nothing to learn."""
     return 0.02 if training.loss == "softmax" else 0.02 * training.margin
-
-
-def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
-    options = {"learning_rate": training.learning_rate, "global_clipnorm": training.clip_norm or None}
-    if training.optimizer == "sgd":
-        return tf.keras.optimizers.SGD(**options, momentum=training.momentum)
-    return tf.keras.optimizers.Adam(**options)
 
 
 def bfloat16_copy(model: Bssan) -> Bssan:
