@@ -148,7 +148,7 @@ def store_name(extractor, boxes) -> str:
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
-    """Extract the part that `--shard` names; returns its pictures. UserError as `open_data`, or for a bad shard."""
+    """Extract the part that `--shard` names: how many pictures it has. UserError as `open_data`, or for a bad shard."""
     from bssan_tf.features.extraction import extract_shard
     from bssan_tf.features.shards import Shard
 
