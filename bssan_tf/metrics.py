@@ -1,9 +1,8 @@
 """Retrieval metrics from a score matrix, in pure NumPy: ranks, R@K, Med r and rsum in both directions.
 
 In: scores float (N_i, N_c), one row an image and one column a caption, possibly memory-mapped, and
-image_of_caption (N_c,). Out: plain dicts of floats. Nothing here knows a model. Both directions run through
-`ranks`; only the labels swap. The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores
-need no copy.
+image_of_caption (N_c,). Out: plain dicts of floats. Both directions run through `ranks`; only the labels swap.
+The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores need no copy.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
 
     Args:
         scores: float (N_q, N_k), higher is better.
-        query_labels: int (N_q,).
-        candidate_labels: int (N_k,).
+        query_labels, candidate_labels: int (N_q,) and (N_k,).
 
     Returns:
         int64 (N_q,).
@@ -39,10 +37,8 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
     """
     query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
     if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
-        raise ValueError(
-            f"scores: shape {scores.shape} does not fit {len(query_labels)} queries and "
-            f"{len(candidate_labels)} candidates"
-        )
+        wanted = f"{len(query_labels)} queries and {len(candidate_labels)} candidates"
+        raise ValueError(f"scores: shape {scores.shape} does not fit {wanted}")
     found = np.empty(len(query_labels), np.int64)
     step = max(1, _BLOCK_SCORES // len(candidate_labels))
     for start in range(0, len(query_labels), step):
@@ -50,8 +46,7 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
         if not np.isfinite(block).all():
             raise ValueError("scores: NaN or infinite values")
         correct = query_labels[start : start + step, None] == candidate_labels  # (b, N_k)
-        lonely = np.flatnonzero(~correct.any(axis=1))
-        if lonely.size:
+        if len(lonely := np.flatnonzero(~correct.any(axis=1))):
             raise ValueError(f"query {start + lonely[0]} has no correct candidate")
         best = np.max(block, axis=1, where=correct, initial=-np.inf, keepdims=True)  # (b, 1)
         found[start : start + step] = 1 + np.count_nonzero((block >= best) & ~correct, axis=1)
@@ -75,16 +70,14 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
 
     Args:
         scores: float (N_i, N_c), the matching score of image i and caption c; may be a memory map.
-        image_of_caption: int (N_c,), the row of the image that caption c describes. Any number of captions an
-            image, in any order, but at least one.
+        image_of_caption: int (N_c,), the row of the image that caption c describes; in any order, one or more an image.
 
     Returns:
         {"i2t": {"R@1", "R@5", "R@10", "MedR"}, "t2i": {the same}, "rsum", "n_images", "n_captions"};
         recalls in percent, rsum their sum over both directions (at most 600).
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or a caption
-            without an image.
+        ValueError: shapes that do not fit, NaN or infinite scores, an image without caption or a caption without image.
     """
     i2t, t2i = (summarise(rank) for rank in retrieval_ranks(scores, image_of_caption))
     n_images, n_captions = scores.shape
@@ -99,24 +92,14 @@ def both_ways(i2t: Mapping[str, float], t2i: Mapping[str, float]) -> dict:
 def chance_rsum(images: int, captions: int) -> float:
     """rsum that random scores reach on average, in percent points."""
     per_image = captions / images
-    return sum(100 * (min(1.0, k / images) + 1 - max(0.0, 1 - k / captions) ** per_image) for k in (1, 5, 10))
+    return sum(100 * (min(1.0, k / images) + 1 - max(0.0, 1 - k / captions) ** per_image) for k in RECALLS)
 
 
 def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
-    """The mean of the reports in which each image has its k-th caption alone, for every k that all images have.
+    """The mean over k of the reports in which each image has its k-th caption alone, for every k that all images have.
 
-    Pairs of one image and one caption, as the first captions alone make them, but steadier: each k is another draw.
-
-    Args:
-        scores: float (N_i, N_c), one row an image and one column a caption; may be a memory map.
-        image_of_caption: int (N_c,), as `retrieval_report` takes it. The k-th caption of an image is its k-th
-            column; captions beyond the fewest that an image has are not looked at.
-
-    Returns:
-        What `retrieval_report` returns, each number the mean over k; "n_captions" counts those of all k.
-
-    Raises:
-        ValueError: as `retrieval_report`.
+    Arguments, result and errors as of `retrieval_report`. The k-th caption of an image is its k-th column;
+    "n_captions" counts the captions of all k.
     """
     owner = np.asarray(image_of_caption)
     n_images, n_columns = scores.shape
@@ -124,7 +107,7 @@ def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> d
         raise ValueError(f"scores: shape {scores.shape} does not fit {len(owner)} owners of captions")
     if owner.max() >= n_images:
         raise ValueError(f"image_of_caption: there is no image {owner.max()}")
-    captions = np.bincount(owner, minlength=n_images)  # (N_i,) of each image
+    captions = np.bincount(owner, minlength=n_images)  # (N_i,) how many each image has
     if not captions.all():
         raise ValueError(f"image {np.argmin(captions)} has no caption")
     order = np.argsort(owner, kind="stable")  # (N_c,) grouped by image, in the order of the columns
@@ -136,8 +119,7 @@ def single_caption_report(scores: np.ndarray, image_of_caption: np.ndarray) -> d
 def protocol_folds(protocol: str, n_images: int) -> list[tuple[int, int]]:
     """Which images one of COCO's protocols ranks against each other: (first, last + 1) of each fold.
 
-    "full": every image. "1k": the first 1,000. "5k": the first 5,000. "5fold": the first 5,000 in five disjoint
-    folds of 1,000.
+    "full": every image. "1k": the first 1,000. "5k": the first 5,000. "5fold": the first 5,000 in folds of 1,000.
 
     Raises:
         UserError: fewer images than the protocol needs.
@@ -147,29 +129,21 @@ def protocol_folds(protocol: str, n_images: int) -> list[tuple[int, int]]:
         raise ValueError(f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
     needed = {"full": n_images, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
     if n_images < needed:
-        raise UserError(
-            f"--protocol {protocol}: needs {needed:,} images, the split has {n_images:,}; use --protocol full"
-        )
+        counts = f"needs {needed:,} images, the split has {n_images:,}"
+        raise UserError(f"--protocol {protocol}: {counts}; use --protocol full")
     size = _FOLD if protocol == "5fold" else needed
     return [(start, start + size) for start in range(0, needed, size)]
 
 
 def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
-    """The report of a protocol from the `retrieval_report` of each of its folds.
+    """The report of a protocol: `retrieval_report` of its only fold, or the mean over the folds; and "protocol".
 
-    Returns:
-        The only report, or the mean of each number over the folds, with "protocol" added; several folds add
-        "folds", the reports themselves, and counts of the images and captions of all of them.
+    Of several folds, "n_images" and "n_captions" are sums, and "folds" holds the reports themselves.
     """
     if len(folds) == 1:
         return {**folds[0], "protocol": protocol}
-    return {
-        **_means(folds),
-        "n_images": sum(fold["n_images"] for fold in folds),
-        "n_captions": sum(fold["n_captions"] for fold in folds),
-        "protocol": protocol,
-        "folds": list(folds),
-    }
+    counts = {name: sum(fold[name] for fold in folds) for name in ("n_images", "n_captions")}
+    return {**_means(folds), **counts, "protocol": protocol, "folds": list(folds)}
 
 
 def _means(reports: Sequence[Mapping]) -> dict:
