@@ -20,7 +20,7 @@ _FOLD, _FOLDS = 1000, 5  # the COCO protocols: 1K folds of the 5K test images
 
 
 def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
-    """Rank of each query's best correct candidate, from 1; a tie with a wrong candidate counts against us.
+    """Rank of each query's best correct candidate, int64 (N_q,), from 1; ties with a wrong one count against us.
 
     A candidate is correct where its label equals the query's. The rank is 1 + the number of wrong candidates
     that score at least as high as the best correct one.
@@ -28,9 +28,6 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
     Args:
         scores: float (N_q, N_k), higher is better.
         query_labels, candidate_labels: int (N_q,) and (N_k,).
-
-    Returns:
-        int64 (N_q,).
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite scores, a query without a correct candidate.

@@ -71,16 +71,13 @@ _IMPROVED_SCENES = {
 
 
 def preset(name: str = "improved", size: str = "paper", variant: str = "full", data: str = DataConfig.data) -> Config:
-    """The config of a named preset.
+    """The config of a named preset; UserError for an unknown preset or size.
 
     Args:
         name: `paper`, the printed text to the letter, or `improved`, what was measured to work best.
         size: `paper`, the layers of Table I, `small`, a quarter of their width, or `tiny`, an eighth.
         variant: `full`, `w2r`, `o2w` or `no_reg` (section V-A).
         data: the data set; scenes need other settings than photos.
-
-    Raises:
-        UserError: for a preset or a size that does not exist.
     """
     for flag, value, names in (("--preset", name, PRESETS), ("--size", size, SIZES)):
         if value not in names:

@@ -36,11 +36,7 @@ SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run.
-
-    Attributes:
-        dropped: what a config of an earlier version had and this one has not, as `name value`; never saved.
-    """
+    """A whole run. `dropped`, never saved, is what a config of an earlier version had besides, as `name value`."""
 
     preset: str = "paper"
     size: str = "paper"
@@ -69,8 +65,7 @@ class Config:
     def resolved(self) -> Config:
         """A copy that names the backbone and the source of the objects, which the data set decides where no flag does.
 
-        Raises:
-            UserError: a source of objects without its file, or a file that the source does not use.
+        UserError: a source of objects without its file, or a file that the source does not use.
         """
         data, scenes = self.data, self.data.data == "scenes"
         detected = "faster_rcnn" if data.detector_weights or scenes else "grid"
@@ -145,8 +140,7 @@ class Config:
     def from_json(cls, text: str, source: str = "config.json") -> Config:
         """Read back what `to_json` wrote. Of an earlier version, what is gone is dropped, with a word.
 
-        Raises:
-            UserError: if the text is not such a config, or one of a later version (names `source`).
+        UserError, which names `source`, if the text is not such a config, or one of a later version.
         """
         try:
             raw, dropped, sections = json.loads(text), [], {}

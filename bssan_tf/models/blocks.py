@@ -17,10 +17,8 @@ register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 def mlp(units: tuple[int, ...], l2: float, name: str, inputs: int, silent: bool = False) -> tf.keras.Model:
     """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, inputs) -> (R, 1). Table I.
 
-    BatchNorm's statistics are those of the global batch on several devices.
-
-    Args:
-        silent: the last layer starts at zero, so that at first another score beside it rules alone.
+    BatchNorm's statistics are those of the global batch on several devices. A `silent` MLP starts with its last layer
+    at zero, so that at first another score beside it rules alone.
     """
     features = rows = tf.keras.Input((inputs,))
     for i, n in enumerate(units, 1):
@@ -84,7 +82,7 @@ class Network:
         """Let the weighted lengths of the bilinear score begin as deviations of scores.
 
         Args:
-            pooled: float32 (N_i, M), pictures as the attention sees their regions or objects, pooled.
+            pooled: float32 (N_i, M), the regions or objects of pictures as the attention sees them, pooled.
             captions: float32 (N_c, d), the captions' sums of words.
         """
         pictures = self.fusion.project(pooled)  # (N_i, F)

@@ -66,11 +66,7 @@ class RepeatForCaptions(tf.keras.layers.Layer):
 
 @register
 class MatchingScore(tf.keras.layers.Layer):
-    """MS = Y + λ Y' (Eq. 19).
-
-    Args:
-        weight: λ.
-    """
+    """MS = Y + λ Y' (Eq. 19); `weight` is λ."""
 
     def __init__(self, weight: float = 0.6, **kwargs):
         super().__init__(**kwargs)
