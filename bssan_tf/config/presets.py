@@ -24,6 +24,7 @@ _IMPROVED = {
     "all_pairs": 1.0,
     "optimizer": "adam",
     "learning_rate": 0.0003,
+    "o2w_rate": 0.3,
     "l2": 1e-6,
     "clip_norm": 2.0,
     "warmup_steps": 100,
@@ -52,6 +53,7 @@ _SCENES = {"epochs": 16, "validation_images": 100}
 _IMPROVED_SCENES = {
     "negatives": 8,
     "learning_rate": 0.003,
+    "o2w_rate": 1.0,
     "warmup_steps": 20,
     "schedule": "plateau",
     "dropout": 0.1,

@@ -183,6 +183,12 @@ class TrainingConfig:
     )
     optimizer: str = setting("sgd", "optimiser; sgd is the paper's", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "learning rate after the warm-up", rule="above 0")
+    o2w_rate: float = setting(
+        1.0,
+        "share of the learning rate that O2W's own weights take",
+        rule="above 0",
+        needs={"variant": ("full", "o2w", "no_reg")},
+    )
     momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
     clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", rule="0 or more")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", rule="0 or more")

@@ -11,6 +11,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
+from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
@@ -21,9 +22,10 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     weights = {name: weights[name] for name in names}
     losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
     prefix = "" if len(names) > 1 else f"{names[0]}_"  # Keras prefixes the metrics of several outputs itself
-    options = {"learning_rate": training.learning_rate, "global_clipnorm": training.clip_norm or None}
-    sgd, adam = tf.keras.optimizers.SGD, tf.keras.optimizers.Adam
-    optimizer = sgd(**options, momentum=training.momentum) if training.optimizer == "sgd" else adam(**options)
+    options = {"o2w_rate": training.o2w_rate, "learning_rate": training.learning_rate}
+    options["global_clipnorm"] = training.clip_norm or None
+    sgd = training.optimizer == "sgd"
+    optimizer = TwoRateSGD(**options, momentum=training.momentum) if sgd else TwoRateAdam(**options)
     metrics = {name: _metrics(losses[name], training.margin, prefix) for name in names}
     siamese.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
