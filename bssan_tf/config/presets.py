@@ -1,7 +1,6 @@
 """The named presets: which value every setting has before flags replace single ones.
 
-What a preset does not name is as in settings.py, the printed text. No TensorFlow here either, so that `--help` answers
-at once.
+What a preset does not name is as in settings.py, the printed text. No TensorFlow here either, for a quick `--help`.
 """
 
 from __future__ import annotations

@@ -13,19 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bssan_tf.config.settings import (
-    DATASETS,
-    RULES,
-    SECTIONS,
-    SET,
-    UNSET,
-    DataConfig,
-    ModelConfig,
-    TrainingConfig,
-    fields_of,
-    flag_of,
-    off_value,
-)
+from bssan_tf.config import settings
+from bssan_tf.config.settings import DataConfig, ModelConfig, TrainingConfig, fields_of, flag_of, off_value
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,9 +29,9 @@ class Config:
 
     preset: str = "paper"
     size: str = "paper"
-    data: DataConfig = field(default_factory=lambda: SECTIONS["data"]())
-    model: ModelConfig = field(default_factory=lambda: SECTIONS["model"]())
-    training: TrainingConfig = field(default_factory=lambda: SECTIONS["training"]())
+    data: DataConfig = field(default_factory=lambda: settings.SECTIONS["data"]())
+    model: ModelConfig = field(default_factory=lambda: settings.SECTIONS["model"]())
+    training: TrainingConfig = field(default_factory=lambda: settings.SECTIONS["training"]())
     dropped: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str):
@@ -55,7 +44,7 @@ class Config:
     def replace(self, **values) -> Config:
         """A copy in which each named field, of whichever section, is replaced; TypeError for an unknown name."""
         changed = {}
-        for key, section in zip(SECTIONS, self.sections()):
+        for key, section in zip(settings.SECTIONS, self.sections()):
             own = {f.name: values.pop(f.name) for f in dataclasses.fields(section) if f.name in values}
             changed[key] = dataclasses.replace(section, **own)
         if values:
@@ -85,7 +74,7 @@ class Config:
     def moved(self, flags: Mapping[str, str] | None) -> Config:
         """A copy, `resolved`, with the given fields of DataConfig; `root` also moves a folder that --data named."""
         flags = dict(flags or {})
-        if "root" in flags and self.data.data not in DATASETS:
+        if "root" in flags and self.data.data not in settings.DATASETS:
             flags["data"] = flags.pop("root")
         return self.replace(**flags).resolved()
 
@@ -95,7 +84,7 @@ class Config:
             value, choices, rule = self[name], told.metadata.get("choices"), told.metadata.get("rule")
             if choices and value is not None and value not in choices:
                 raise UserError(f"{flag_of(name)} {value}: must be one of {', '.join(choices)}")
-            if rule and value is not None and not RULES[rule](value):
+            if rule and value is not None and not settings.RULES[rule](value):
                 raise UserError(f"{flag_of(name)} {value}: must be {rule}")
             if value != off_value(told):
                 self.require_effect(name, value)
@@ -114,11 +103,11 @@ class Config:
         """Why a field has no effect beside the others, and the remedy; None if it has one."""
         for name, wanted in told.metadata.get("needs", {}).items():
             value, flag = self[name], flag_of(name)
-            if wanted == UNSET and value:
+            if wanted == settings.UNSET and value:
                 return f"with {flag}; leave that out"
-            if wanted == SET and not value:
+            if wanted == settings.SET and not value:
                 return f"without {flag}{SHOWN_VALUES[fields_of()[name].type]}; add that"
-            if wanted not in (SET, UNSET) and value not in wanted:
+            if wanted not in (settings.SET, settings.UNSET) and value not in wanted:
                 return f"without {flag} {' or '.join(wanted)}; add that"
         return None
 
@@ -146,7 +135,7 @@ class Config:
             raw, dropped, sections = json.loads(text), [], {}
             if raw.get("format", 1) > FORMAT:
                 raise ValueError(f"its format is {raw['format']}, this version knows {FORMAT}")
-            for key, section in SECTIONS.items():
+            for key, section in settings.SECTIONS.items():
                 known = fields_of(key)
                 own = {name: tuple(v) if isinstance(v, list) else v for name, v in raw[key].items() if name in known}
                 dropped += [f"{name} {v}" for name, v in raw[key].items() if name not in known]

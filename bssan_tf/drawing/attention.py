@@ -24,12 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None) -> dict[str, float]:
-    """Draw what the run's best model looks at, and write the picture to `out`.
+    """Draw what the run's best model looks at, and write the picture to `out`, a PNG file.
 
     Args:
         photo: any picture file that Pillow reads.
         caption: any text; words that the run has not seen count as unknown.
-        out: PNG file.
         data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo.
             Without it, the run's own boxes where they list the photo, else ten fixed boxes.
 

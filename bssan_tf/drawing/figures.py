@@ -48,12 +48,10 @@ def attention_figure(
 
     Args:
         picture: uint8 (H, W, 3), the photo as the model saw it; 224 x 224.
-        words: the n words of the caption.
-        score: MS of Eq. 19.
+        words, score: the n words of the caption, and MS of Eq. 19.
         alpha: float (L, D), L >= n; D = rows x columns of `grid`. None leaves the maps out.
         beta, boxes: float (P, L), and (P, 4), x1, y1, x2, y2 in [0, 1]. None leaves boxes and lines out.
-        object_scores: float (P,), the detector's; its top three are shown. None: the first three.
-        valid: bool (P,), False where there is no object.
+        object_scores, valid: float and bool (P,), the detector's; the top three valid objects are shown, or the first.
         object_names: P short names, e.g. the detector's classes.
         parts: further numbers for the title, e.g. {"W2R": 1.2, "O2W": 0.4}.
         grid: rows and columns of the regions.
@@ -154,7 +152,8 @@ def _title(figure: Figure, words: Sequence[str], score: float, parts: Mapping[st
     numbers = f"matching score {score:.3f}"
     if parts:
         numbers += "   (" + ",  ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
-    figure.suptitle(f"{quoted(' '.join(words), 100)}\n{numbers}", fontsize=14, parse_math=False)
+    caption = "\n".join(textwrap.wrap(f"“{' '.join(words)}”", 100))
+    figure.suptitle(f"{caption}\n{numbers}", fontsize=14, parse_math=False)
 
 
 def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
@@ -173,13 +172,12 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     chart.axhline(1 / len(words), color="grey", linestyle=":", linewidth=1.2, label="even")
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(words) > 8 else {}
     chart.set_xticks(place, words, **slanted)
-    for label in chart.get_xticklabels():
-        label.set_parse_math(False)
     chart.set_ylim(bottom=0)
     chart.set_ylabel("attention β over the words", fontsize=11)
     light(chart)
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.2}
-    for label in chart.legend(frameon=False, fontsize=11, **above).get_texts():
+    legend = chart.legend(frameon=False, fontsize=11, **above)
+    for label in (*chart.get_xticklabels(), *legend.get_texts()):
         label.set_parse_math(False)
 
 
@@ -196,11 +194,6 @@ def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
     bar.ax.set_yticklabels(["none", "most"])
     bar.set_label("attention α", fontsize=11, labelpad=-16)  # short enough for one row
     bar.outline.set_visible(False)
-
-
-def quoted(text: str, width: int) -> str:
-    """The text in quotation marks, in lines of at most `width` letters."""
-    return "\n".join(textwrap.wrap(f"“{text}”", width)) or "“”"
 
 
 def bare(axes) -> None:

@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """What the objects of a run have room for."""
+    """What the objects of a run have room for; Q is the size of an object in its context."""
 
-    Q: int  # size of an object in its context
+    Q: int
     labels: Sequence[str] | None = None  # of the classes that have a place; None where nameless, or in an older run
 
 
@@ -63,7 +63,7 @@ def in_context(
         classes: int (n, P), -1 where unknown; one that Q has no place for is left out.
         scores: float (n, P), how sure the detector is of the class.
         valid: bool (n, P), False at padding, which stays zero.
-        means: float32 (n, M), of `photo_means`.
+        means: float32 (n, M), as of `photo_means`.
         Q: size of the result, which says how many classes there are.
     """
     named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)

@@ -42,13 +42,11 @@ def extract_features(
     Args:
         corpus: its image_ids and image_paths are used.
         folder: the store, `<cache>/<dataset>/<extractor>`.
-        extractor: the backbone.
         boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, a Faster R-CNN, whose fc7 then describes the objects,
             or None for regions only.
         objects: P, objects of an image.
         batch_size: pictures described at once; a store that was begun goes on with its own.
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
-        progress: show a bar with images per second.
         commit_seconds: at most this much work is lost by a kill.
 
     Raises:
@@ -58,7 +56,7 @@ def extract_features(
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
-            _extract(missing, describer, writer, progress, commit_seconds)
+            _extract(missing, writer, commit_seconds)
             for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
                 path.unlink(missing_ok=True)
     features = open_store(folder)
@@ -92,7 +90,7 @@ def extract_shard(
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
     with ShardWriter(folder, describer.plan, shard, describer.batch_size) as writer:
         missing = MissingRows(folder, describer, range(writer.first, writer.stop), progress)
-        _extract(missing, describer, writer, progress, commit_seconds)
+        _extract(missing, writer, commit_seconds)
     return len(missing.rows)
 
 
@@ -152,17 +150,15 @@ class MissingRows:
         return wanted
 
 
-def _extract(
-    missing: MissingRows, describer: Describer, writer: StoreWriter, progress: bool, commit_seconds: float
-) -> None:
+def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -> None:
     """Extract what is missing, now that no other process writes."""
-    wanted, bad, finished = missing.find(), set(missing.bad), writer.finished_rows
+    describer, wanted, bad, finished = missing.describer, missing.find(), set(missing.bad), writer.finished_rows
     total, count = len(missing.rows), int(wanted.sum())
     if not count and finished == missing.rows.stop and bad == writer.bad:
         return
     began = committed = time.monotonic()
     title = f"features {describer.plan.made_with['dataset']}"
-    bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not progress)
+    bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not missing.progress)
     with bar, contextlib.closing(describer.batches(wanted)) as batches:
         try:
             for rows, pictures in batches:

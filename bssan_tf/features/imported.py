@@ -17,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.store import Features, map_array
 
-SAMPLED_ROWS = 256
+SAMPLED_ROWS = 256  # evenly spaced, that are checked for values that are not finite
 BLOCK_BYTES = 32 << 20
 WHOLE_BYTES = 256 << 20  # larger files are hashed in part
 HASHED_BLOCKS, HASHED_BYTES = 64, 1 << 20
@@ -46,12 +46,9 @@ def import_features(
 ) -> Features:
     """Open a user's own arrays as `Features` whose row i is image i of the corpus.
 
-    Only `SAMPLED_ROWS` evenly spaced rows are checked for values that are not finite.
-
     Args:
         image_ids: the corpus' ids, N of them.
-        regions: .npy, float16 or float32 (n, D, M).
-        objects: .npy, float16 or float32 (n, P, Q).
+        regions, objects: .npy, float16 or float32 (n, D, M) and (n, P, Q).
         ids: text file with the image id of each of the n rows; None where rows are in the corpus' order (n = N).
 
     Raises:

@@ -15,10 +15,8 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 
-MANIFEST = "manifest.json"
-IDS = "ids.txt"
-# Arrays that a reader gets; the writer may keep more beside them.
-FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")
+MANIFEST, IDS = "manifest.json", "ids.txt"
+FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")  # a writer may keep more beside them
 REMEDY = "give another --cache or delete this folder"
 
 

@@ -40,23 +40,15 @@ def regularizer(l2: float):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """W2R or O2W: its functional model, and the layers that a start sets.
+    """W2R or O2W: its functional model, and the layers that a start sets; None where `improved` alone has them."""
 
-    Attributes:
-        model: named inputs and outputs, as of `build_w2r` and `build_o2w`.
-        attention: its attention layer.
-        norm, fusion, bilinear: what `improved` adds (models/improved), or None.
-        pair_scores: the same inputs -> the bilinear score alone, without LSTM and MLP; or None.
-        words_ask: whether words are the queries (W2R), or objects are (O2W).
-    """
-
-    model: tf.keras.Model
+    model: tf.keras.Model  # named inputs and outputs, as of `build_w2r` and `build_o2w`
     attention: tf.keras.layers.Layer
     norm: tf.keras.layers.Layer | None = None
     fusion: Fusion | None = None
     bilinear: tf.keras.layers.Layer | None = None
-    pair_scores: tf.keras.Model | None = None
-    words_ask: bool = True
+    pair_scores: tf.keras.Model | None = None  # the same inputs -> the bilinear score alone, without LSTM and MLP
+    words_ask: bool = True  # whether words are the queries (W2R), or objects are (O2W)
 
     def scaled(self, features: np.ndarray) -> np.ndarray:
         """Regions or objects float (..., M) as the attention sees them: float32."""

@@ -29,14 +29,12 @@ class Bssan:
         config: sizes and parts.
         vocabulary_size: number of token ids, padding and unknown included.
         l2: δ of Eq. 18, on the kernels of attention, LSTM and Dense layers.
-        glove: float32 (V, E_glove) pre-trained word vectors, or None to leave the rows as initialised; ValueError where
-            the shape is another.
+        glove: float32 (V, E_glove), else ValueError: pre-trained word vectors. None leaves the rows as initialised.
 
     Attributes:
         embeddings: one layer for GloVe's vectors, one for the learned dimensions, as far as there are any.
         networks: `w2r` and `o2w`, as the variant has them.
         o2w_text: O2W's text side, or None.
-        scorer: see above.
 
     Example:
         >>> model = Bssan(preset("paper", "small").model, vocabulary_size=1000)

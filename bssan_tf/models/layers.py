@@ -1,7 +1,4 @@
-"""Small layers that the networks are put together from: masking, objects beside captions, the sum of Eq. 19.
-
-Shapes use the legend; C counts the captions that each picture of the batch is paired with.
-"""
+"""Small layers of the networks: masking, objects beside the C captions of each picture, the sum of Eq. 19."""
 
 from __future__ import annotations
 

@@ -24,32 +24,22 @@ def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     """
     words = tf.keras.Input((None, config.E), name="words")
     mask = tf.keras.Input((None,), dtype="bool", name="mask")
+    penalty = regularizer(l2)
     lstm = tf.keras.layers.LSTM(
-        config.S,
-        return_sequences=True,
-        kernel_regularizer=regularizer(l2),
-        recurrent_regularizer=regularizer(l2),
-        name="o2w_lstm",
+        config.S, return_sequences=True, kernel_regularizer=penalty, recurrent_regularizer=penalty, name="o2w_lstm"
     )
     states = tf.keras.layers.Bidirectional(lstm, merge_mode="ave", name="o2w_bilstm")(words, mask=mask)
     return tf.keras.Model({"words": words, "mask": mask}, states, name="o2w_text")
 
 
 def o2w_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
-    """Inputs of O2W behind its text side, for C captions beside each picture.
-
-    objects: float32 (B, P, Q).
-    valid: bool (B, P), False at padded objects, which count nowhere.
-    states: float32 (B, C, L, S), the words' states.
-    mask: bool (B, C, L), False at padding.
-    uniform: bool (B, C), True where β is the same for every word (Eq. 8).
-    """
+    """Inputs of O2W behind its text side, for C captions beside each picture."""
     return {
-        "objects": tf.keras.Input((None, config.Q), name="objects"),
-        "valid": tf.keras.Input((None,), dtype="bool", name="valid"),
-        "states": tf.keras.Input((None, None, config.S), name="states"),
-        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),
-        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),
+        "objects": tf.keras.Input((None, config.Q), name="objects"),  # float32 (B, P, Q)
+        "valid": tf.keras.Input((None,), dtype="bool", name="valid"),  # (B, P), False at padding, counted nowhere
+        "states": tf.keras.Input((None, None, config.S), name="states"),  # float32 (B, C, L, S), the words' states
+        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),  # (B, C, L), False at padding
+        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),  # (B, C), True where β is even (Eq. 8)
     }
 
 

@@ -15,18 +15,12 @@ from bssan_tf.models.pairing import MergePairs, SplitPairs
 
 
 def w2r_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
-    """Inputs of W2R, for C captions beside each picture.
-
-    regions: float32 (B, D, M).
-    words: float32 (B, C, L, E), the words' vectors.
-    mask: bool (B, C, L), False at padding.
-    uniform: bool (B, C), True where α = 1/D (Eq. 8).
-    """
+    """Inputs of W2R, for C captions beside each picture."""
     return {
-        "regions": tf.keras.Input((None, config.M), name="regions"),
-        "words": tf.keras.Input((None, None, config.E), name="words"),
-        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),
-        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),
+        "regions": tf.keras.Input((None, config.M), name="regions"),  # float32 (B, D, M)
+        "words": tf.keras.Input((None, None, config.E), name="words"),  # float32 (B, C, L, E), the words' vectors
+        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),  # (B, C, L), False at padding
+        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),  # (B, C), True where α = 1/D (Eq. 8)
     }
 
 

@@ -55,10 +55,8 @@ class HistoryFile(tf.keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+        saved = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        rows = [row for row in csv.DictReader(io.StringIO(saved)) if int(row["epoch"]) <= epoch]
         rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[-1]))

@@ -15,12 +15,9 @@ LEAST_GAIN = 0.1  # of a dimension that does not vary, in units of the root mean
 
 
 class Fusion:
-    """A visual and B textual, float (..., Q) and (..., S) to (..., F) each.
+    """A visual and B textual: float (..., Q) and (..., S) to (..., F) each.
 
-    Args:
-        size: F.
-        l2: δ of Eq. 18.
-        name: of its two layers.
+    `size` is F and `l2` is δ of Eq. 18; the two layers are `name`_A and `name`_B.
     """
 
     def __init__(self, size: int, l2: float, name: str):
@@ -52,10 +49,7 @@ class Fusion:
 class AttendedProjections(tf.keras.layers.Layer):
     """A u of each word from the projected regions, as Σ_i α_i A v_i: cheaper where a picture has several captions.
 
-    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F).
-
-    Returns:
-        float (B, C, L, F).
+    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F). Returns float (B, C, L, F).
     """
 
     def call(self, inputs):
@@ -71,9 +65,8 @@ class BilinearScore(tf.keras.layers.Layer):
     projections, the CCA's score. Compare the word-region similarity of SCAN (Lee et al., ECCV 2018).
 
     With weighted lengths |x| is √Σ_f (g_f x_f)². Where g holds the deviations of the other side's dimensions, a length
-    is the deviation of a caption's scores over pictures, or of a picture's over captions. Otherwise captions whose
-    scores spread wide are found for every picture. This is score normalisation, as in speaker verification
-    (Auckenthaler et al., Digital Signal Processing 2000).
+    is the deviation of a caption's scores over pictures, or of a picture's over captions. Without this normalisation,
+    captions of widely spread scores win for every picture (Auckenthaler et al., Digital Signal Processing 2000).
 
     Args:
         scale: start of s, which is learned.
