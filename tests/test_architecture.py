@@ -120,7 +120,7 @@ def test_the_page_names_every_room_and_only_rooms():
 
 def test_the_figure_shows_every_room_above_those_that_it_imports():
     drawn = [line for line in architecture().split("```")[1].splitlines() if line.startswith("│")]
-    floor = {room: next(i for i, line in enumerate(drawn) if re.search(rf"\b{room}\b", line)) for room in FLOORS}
+    floor = {room: next(i for i, line in enumerate(drawn) if re.search(rf"[│,] {room}\b", line)) for room in FLOORS}
     for path in FILES:
         room = room_of(path)
         for other in rooms_used(path.read_text(encoding="utf-8")) - {room}:
