@@ -1,7 +1,7 @@
 """A whole run's settings: which values are taken together, their JSON, and configs of earlier versions.
 
-A preset of presets.py fills every field, flags replace single ones, and the result is saved as `config.json` in the
-run folder and read back to an equal object. No TensorFlow here, so that `--help` answers at once.
+The result is saved as `config.json` in the run folder and read back to an equal object. No TensorFlow here, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -31,16 +31,12 @@ from bssan_tf.errors import UserError
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of config.json; 1 had no number
-SHOWN_VALUES = {"bool": "", "int": "N", "float": "N", "str | None": "FILE"}  # behind a flag that must be set
+SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  # behind a flag that must be set
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run.
-
-    Attributes:
-        dropped: what a config of an earlier version had and this one has not, as `name value`; never saved.
-    """
+    """A whole run. `dropped`, never saved, is what a config of an earlier version had besides, as `name value`."""
 
     preset: str = "paper"
     size: str = "paper"
@@ -57,11 +53,7 @@ class Config:
         return self.data, self.model, self.training
 
     def replace(self, **values) -> Config:
-        """A copy in which each named field, of whichever section, has the given value.
-
-        Raises:
-            TypeError: if no section has a field of that name.
-        """
+        """A copy in which each named field, of whichever section, is replaced; TypeError for an unknown name."""
         changed = {}
         for key, section in zip(SECTIONS, self.sections()):
             own = {f.name: values.pop(f.name) for f in dataclasses.fields(section) if f.name in values}
@@ -73,8 +65,7 @@ class Config:
     def resolved(self) -> Config:
         """A copy that names the backbone and the source of the objects, which the data set decides where no flag does.
 
-        Raises:
-            UserError: a source of objects without its file, or a file that the source does not use.
+        UserError: a source of objects without its file, or a file that the source does not use.
         """
         data, scenes = self.data, self.data.data == "scenes"
         detected = "faster_rcnn" if data.detector_weights or scenes else "grid"
@@ -92,11 +83,7 @@ class Config:
         return self.replace(backbone=data.backbone or ("slim" if scenes else "vgg19"), objects=objects)
 
     def moved(self, flags: Mapping[str, str] | None) -> Config:
-        """A resolved copy with the given fields of DataConfig; `root` also moves a folder that --data named.
-
-        Raises:
-            UserError: as `resolved`.
-        """
+        """A copy, `resolved`, with the given fields of DataConfig; `root` also moves a folder that --data named."""
         flags = dict(flags or {})
         if "root" in flags and self.data.data not in DATASETS:
             flags["data"] = flags.pop("root")
@@ -130,12 +117,9 @@ class Config:
             if wanted == UNSET and value:
                 return f"with {flag}; leave that out"
             if wanted == SET and not value:
-                needed = f"{flag} {SHOWN_VALUES[fields_of()[name].type]}".strip()
-            elif wanted not in (SET, UNSET) and value not in wanted:
-                needed = f"{flag} {' or '.join(wanted)}"
-            else:
-                continue
-            return f"without {needed}; add that"
+                return f"without {flag}{SHOWN_VALUES[fields_of()[name].type]}; add that"
+            if wanted not in (SET, UNSET) and value not in wanted:
+                return f"without {flag} {' or '.join(wanted)}; add that"
         return None
 
     def settled(self, given: Collection[str]) -> Config:
@@ -156,8 +140,7 @@ class Config:
     def from_json(cls, text: str, source: str = "config.json") -> Config:
         """Read back what `to_json` wrote. Of an earlier version, what is gone is dropped, with a word.
 
-        Raises:
-            UserError: if the text is not such a config, or one of a later version (names `source`).
+        UserError, which names `source`, if the text is not such a config, or one of a later version.
         """
         try:
             raw, dropped, sections = json.loads(text), [], {}
@@ -174,9 +157,8 @@ class Config:
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{source}: not a config of this version of bssan_tf ({error}); train the run anew"
-            ) from None
+            problem = f"not a config of this version of bssan_tf ({error})"
+            raise UserError(f"{source}: {problem}; train the run anew") from None
         if dropped:
             logger.info("%s: of an earlier version; dropped %s", source, ", ".join(dropped))
         return config

@@ -1,7 +1,7 @@
 """The settings of data, model and training, each told once: default, help, which values make sense, what it needs.
 
-The defaults are the printed text. flags.py makes the flags of train.py and the table of docs/training.md from what
-is told here, and schema.py checks a whole run by it. So a new setting is one field.
+The defaults are the printed text. flags.py makes the flags of train.py and the table of docs/training.md from these
+fields, and schema.py checks a whole run by them. So a new setting is one field.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def setting(default, help: str, **told):
         default: the printed text's value, or what is off.
         help: a full phrase; flags.py adds the default.
         told: of
-            rule: a key of RULES.
-            choices: the values that are allowed.
+            rule, choices: a key of RULES; the allowed values.
             needs: {field: SET, UNSET, or the allowed values}, without which the setting has no effect.
             off: its value where what it needs is missing (`default`).
             flag: its name, where it is not the field's.

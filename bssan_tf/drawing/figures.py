@@ -1,8 +1,7 @@
 """Pictures of what the model sees: attention over a photo and over the words of a caption.
 
-In: arrays and words, no model and no files. Out: matplotlib figures, drawn by Agg through the object API, so
-that nothing global changes; `save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
-Figures 7 and 8 of the paper are one figure here, with the words' maps below and the objects' lines above.
+In: arrays and words. Out: matplotlib figures, drawn by Agg through the object API, so that nothing global changes;
+`save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def attention_figure(
         words: the n words of the caption.
         score: MS of Eq. 19.
         alpha: float (L, D), L >= n; D = rows x columns of `grid`. None leaves the maps out.
-        beta: float (P, L). None leaves boxes and lines out.
-        boxes: float (P, 4), x1, y1, x2, y2 in [0, 1]; needed with beta.
+        beta, boxes: float (P, L), and (P, 4), x1, y1, x2, y2 in [0, 1]. None leaves boxes and lines out.
         object_scores: float (P,), the detector's; its top three are shown. None: the first three.
         valid: bool (P,), False where there is no object.
         object_names: P short names, e.g. the detector's classes.
@@ -89,13 +87,12 @@ def attention_figure(
 def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Attention as heat: up-sampled to the photo, Gaussian-filtered, 0 = none, 1 = the word's strongest.
 
-    A word that spreads its attention almost evenly has no strongest place: its map is scaled by four times
-    the even share instead and stays cool everywhere.
+    A word with almost even attention has no strongest place: four times the even share is its 1, so it stays cool.
 
     Args:
         alpha: float (n, D), rows that sum to 1.
         grid: rows and columns, D = rows x columns.
-        size: height and width of the photo in pixels; 224 x 224 is the grid of 14 x 14 times 16.
+        size: height and width of the photo in pixels.
 
     Returns:
         float32 (n, height, width) in [0, 1].
@@ -128,11 +125,7 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, whole or not at all.
-
-    Raises:
-        UserError: the file can't be written.
-    """
+    """Write the figure as PNG, whole or not at all; UserError where the file can't be written."""
     try:
         with replacing(path) as part:
             FigureCanvasAgg(figure).print_png(part)
@@ -173,8 +166,7 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     # The best box has the widest line, below the others, so that boxes in one place stay visible.
     scaled = boxes * (width, height, width, height) - 0.5
     for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (6.5, 4.2, 2.2), scaled):
-        box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line)
-        photo.add_patch(box)
+        photo.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
     place = np.arange(len(words))
     for colour, line, name in zip(COLOURS, beta, names):
         chart.plot(place, line, color=colour, marker="o", linewidth=2.5, label=name)
@@ -186,11 +178,9 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     chart.set_ylim(bottom=0)
     chart.set_ylabel("attention β over the words", fontsize=11)
     light(chart)
-    legend = chart.legend(
-        frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.2}
+    for label in chart.legend(frameon=False, fontsize=11, **above).get_texts():
+        label.set_parse_math(False)
 
 
 def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
@@ -216,11 +206,9 @@ def quoted(text: str, width: int) -> str:
 def bare(axes) -> None:
     """Take the ticks off axes with a picture, and everything off those without."""
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        if axis.get_images():
-            continue
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
+        if not axis.get_images():
+            axis.axis("off")
 
 
 def light(axis) -> None:

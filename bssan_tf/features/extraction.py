@@ -1,7 +1,7 @@
 """All pictures of a corpus -> a feature store, resumable and in bounded memory.
 
 Batches depend on the row numbers alone, so that an interrupted and an uninterrupted extraction give the same bytes. A
-picture that can't be read is named at the end; it never stops the others, and once mended the next call extracts it.
+picture that can't be read is named at the end, and extracted by the next call once it is mended.
 """
 
 from __future__ import annotations
@@ -86,10 +86,8 @@ def extract_shard(
 ) -> int:
     """Extract one part of a store, while other processes extract theirs, and return the number of its rows.
 
-    `extract_features` then finds all rows done, and tells of pictures that can't be read.
-
-    Raises:
-        UserError: the store was made with something else, or another process extracts all of it or the same shard.
+    Arguments as of `extract_features`, which then finds all rows done, and tells of pictures that can't be read.
+    UserError: the store was made with something else, or another process extracts all of it or the same shard.
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
     with ShardWriter(folder, describer.plan, shard, describer.batch_size) as writer:
@@ -99,9 +97,8 @@ def extract_shard(
 
 
 def _describer(corpus, folder, extractor, boxes, objects: int, batch_size: int) -> Describer:
-    """With the batches that the store was begun with: others could round differently."""
-    batch_size = (read_manifest(folder) or {}).get("batch_size", batch_size)
-    return Describer(corpus, extractor, boxes, objects, batch_size)
+    begun = read_manifest(folder) or {}  # batches of another size could round differently
+    return Describer(corpus, extractor, boxes, objects, begun.get("batch_size", batch_size))
 
 
 class MissingRows:
@@ -148,10 +145,9 @@ class MissingRows:
                 doubtful.append(row)
             else:
                 wanted[row] = file_size(self.describer.paths[row]) not in (size, None)
-        bar = {"desc": "bad pictures, again", "unit": "img", "leave": False}
+        bar = {"desc": "bad pictures, again", "unit": "img", "leave": False, "total": len(doubtful)}
         with decoding_pool() as pool:
-            found = pool.map(self.describer.read, doubtful)
-            found = tqdm(found, **bar, total=len(doubtful), disable=not (self.progress and doubtful))
+            found = tqdm(pool.map(self.describer.read, doubtful), **bar, disable=not (self.progress and doubtful))
             wanted[doubtful] = [picture is not None for picture in found]
         return wanted
 

@@ -65,7 +65,8 @@ def import_features(
         raise ValueError("neither regions nor objects given")
     arrays = {name: _open_rows(name, files, image_ids, order) for name in given}
     D = arrays["regions"].shape[1] if "regions" in given else 0
-    grid = (math.isqrt(D), math.isqrt(D)) if D and math.isqrt(D) ** 2 == D else None
+    side = math.isqrt(D)
+    grid = (side, side) if D and side**2 == D else None
     valid = _not_padding(arrays["objects"]) if "objects" in given else None
     manifest = {
         "extractor": "imported",
@@ -76,11 +77,7 @@ def import_features(
 
 
 def content_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content.
-
-    Of a file over `WHOLE_BYTES` only its size and `HASHED_BLOCKS` evenly spaced blocks of `HASHED_BYTES`, the first and
-    the last among them, count.
-    """
+    """SHA-256 of a file's content; over `WHOLE_BYTES`, of its size and `HASHED_BLOCKS` evenly spaced blocks of it."""
     size = Path(path).stat().st_size
     if size <= WHOLE_BYTES:
         return file_sha256(path)
@@ -133,8 +130,7 @@ def _open_rows(name: str, files: dict, image_ids: tuple[str, ...], order) -> np.
 
 
 def _not_padding(objects: np.ndarray | Reordered) -> np.ndarray:
-    """bool (N, P): True where an object's features (N, P, Q) are not all zeros; read block by block, first only the
-    first dimensions."""
+    """bool (N, P): True where an object's features (N, P, Q) are not all zeros."""
     count, P, Q = objects.shape
     valid = np.empty((count, P), bool)
     block = max(1, BLOCK_BYTES // (P * Q * objects.dtype.itemsize))

@@ -1,8 +1,7 @@
 """Objects of a picture: which boxes, and what the backbone's map says about each.
 
 In: the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes`. Out: the best P boxes of a photo, as fractions
-of it, with class, score and validity; and `roi_means`, the mean feature of each box on a feature map. The paper's own
-objects come from Faster R-CNN.
+of it, with class, score and validity; and `roi_means`, the mean feature of each box on a feature map.
 """
 
 from __future__ import annotations
@@ -99,10 +98,8 @@ class BoxesFile:
     """Boxes of any detector, read from an .npz.
 
     Its arrays: `names` str (N,), photo file names; `boxes` float (N, n, 6), x1, y1, x2, y2 in pixels of the upright
-    photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str (C,).
-
-    Attributes:
-        labels: the classes' names, tuple of str, or None.
+    photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str (C,), the classes'
+    names, here a tuple or None.
     """
 
     def __init__(self, path: str | Path):

@@ -79,11 +79,7 @@ def read_ids(folder: str | Path) -> tuple[str, ...]:
 
 
 def open_store(folder: str | Path) -> Features:
-    """Open a finished store; nothing is loaded but ids and manifest.
-
-    Raises:
-        UserError: no store, an unfinished one, or one whose files don't fit its manifest.
-    """
+    """Open a finished store; UserError: there is none, it is unfinished, or its files don't fit its manifest."""
     folder, manifest = Path(folder), read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")

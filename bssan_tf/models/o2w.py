@@ -54,14 +54,11 @@ def o2w_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
 
 
 def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
-    """The O2W network behind its text side, inputs as `o2w_inputs`.
+    """The O2W network behind its text side, inputs as `o2w_inputs`; `l2` is δ of Eq. 18.
 
     Outputs:
         o2w: float32 (B, C), Y' of Eq. 16.
         beta: float32 (B, C, P, L), Eq. 9; zero for padding.
-
-    Args:
-        l2: δ of Eq. 18.
     """
     inputs = o2w_inputs(config)
     objects, valid, states, mask, uniform = inputs.values()
@@ -76,9 +73,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
 def score_objects(config: ModelConfig, l2: float, c: tf.Tensor, valid: tf.Tensor, drop=None, silent: bool = False):
     """The MLP over c (B, C, P, F), and its mean over the objects of valid (B, P): Y', float32 (B, C) (Eq. 13-16).
 
-    Args:
-        drop: a layer before the MLP, or None.
-        silent: see `mlp`.
+    `drop` is a layer before the MLP, or None; `silent` as of `mlp`.
     """
     rows = KeepValidObjects(name="o2w_rows")([c, valid])  # (R, F)
     rows = drop(rows) if drop else rows

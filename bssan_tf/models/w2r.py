@@ -31,14 +31,11 @@ def w2r_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
 
 
 def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
-    """The W2R network, inputs as `w2r_inputs`.
+    """The W2R network, inputs as `w2r_inputs`; `l2` is δ of Eq. 18.
 
     Outputs:
         w2r: float32 (B, C), Y of Eq. 6.
         alpha: float32 (B, C, L, D), Eq. 1; zero for padding.
-
-    Args:
-        l2: δ of Eq. 18.
     """
     inputs = w2r_inputs(config)
     regions, words, mask, uniform = inputs.values()
@@ -52,9 +49,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
 def score_words(config: ModelConfig, l2: float, c: tf.Tensor, mask: tf.Tensor, drop=None, silent: bool = False):
     """LSTM and MLP over c (B, C, L, F), masked by (B, C, L): Y, float32 (B, C) (Eq. 5, 6).
 
-    Args:
-        drop: a layer before the LSTM, or None.
-        silent: see `mlp`.
+    `drop` is a layer before the LSTM, or None; `silent` as of `mlp`.
     """
     rows = MergePairs(name="w2r_pairs")(c)  # (B C, L, F)
     rows = drop(rows) if drop else rows
