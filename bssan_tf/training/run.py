@@ -87,8 +87,6 @@ def resume(
         UserError: no run, trained by another process, its data have changed, or more epochs done than the new limit.
     """
     config = run.load_config().moved(data_flags).replace(**limits).check()
-    if config.dropped:
-        raise UserError(f"{run.path}: was begun by an earlier version, with {config.dropped[0]}; train the run anew")
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
