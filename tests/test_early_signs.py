@@ -20,7 +20,7 @@ from bssan_tf.training import early_signs as es
 from bssan_tf.training import run as training
 from bssan_tf.training.batches import PairStream
 from bssan_tf.training.losses import PairwiseHinge
-from bssan_tf.training.step import compile_siamese, trained_copy
+from bssan_tf.training.step import bfloat16_copy, compile_siamese
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -158,7 +158,7 @@ def fitted(corpus, path, watched):
     """Weights of a bfloat16 twin after 21 steps."""
     probe, config = probe_of(corpus, variant="o2w", learning_rate=1e-4)
     training._be_deterministic(0)
-    twin = trained_copy(probe.model, in_bfloat16=True)
+    twin = bfloat16_copy(probe.model)
     siamese = twin.siamese(config.training)
     compile_siamese(siamese, config)
     data = open_data(config.data, progress=False)
