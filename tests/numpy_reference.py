@@ -66,14 +66,12 @@ def word_vectors(tokens, weights):
 
 
 def normed(features, mode, weights, name):
-    if mode in ("standard", "centred"):
-        roots = normed(features, {"standard": "sqrt_l2", "centred": "sqrt"}[mode], weights, name)
-        return (roots - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
-    if "sqrt" in mode:
-        features = np.sign(features) * np.sqrt(np.abs(features))
-    if "l2" in mode:
-        features = features / np.linalg.norm(features, axis=-1, keepdims=True)
-    return features
+    if mode == "none":
+        return features
+    features = np.sign(features) * np.sqrt(np.abs(features))
+    if mode == "centred":
+        return (features - weights[f"{name}/mean"]) / np.sqrt(weights[f"{name}/variance"])
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)  # sqrt_l2
 
 
 def fused(visual, textual, weights, name):
