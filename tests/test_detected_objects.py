@@ -29,7 +29,7 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs import photo as photos
+from bssan_tf.runs import photo as photo_module
 from bssan_tf.runs.data import fit_config, open_data, store_name
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, extractors_of, folder_features, photo_inputs
@@ -263,7 +263,7 @@ def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
 def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, objects):
     used = {"faster_rcnn": run, "grid": grid_run}[objects]
     networks, model = extractors_of(used, used.load_config().data), used.load_model()
-    monkeypatch.setattr(photos, "extractors_of", lambda *_: networks)  # once is enough here, too
+    monkeypatch.setattr(photo_module, "extractors_of", lambda *_: networks)  # once is enough here, too
     monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
     photo = tmp_path / "photo.jpg"
     shutil.copy(run.path.parent / "photos" / "005.png", photo)

@@ -42,6 +42,11 @@ def make_config(corpus, name="improved", **values):
     return preset(name, "small").replace(**settings)
 
 
+def leave_export_out(monkeypatch):
+    """Runs without their SavedModel, as the fixture `no_export`, for fixtures of a wider scope."""
+    monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
+
+
 def killed_in_the_last_epoch(run, folder):
     """A copy of a run as a kill during its last epoch would have left it."""
     copy, last = RunFolder(folder), run.load_config().training.epochs
