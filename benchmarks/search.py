@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bssan_tf import cli
+from bssan_tf.config.flags import moving_fields
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import ranks, summarise
 from bssan_tf.runs.data import data_of_run
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rerank", type=cli.count, nargs="+", default=[50, 100, 200, 400], metavar="N")
     parser.add_argument("--queries", type=cli.count, default=20, metavar="N", help="timed, a seeded choice (20)")
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the numbers there, too")
-    cli.add_data_flags(parser, moved_only=True)
+    cli.add_moved_flags(parser, *(name for name in moving_fields() if name != "glove"))  # of training only
     options = parser.parse_args(arguments)
     result = measure(find_run(options.run), options)
     for way in ("text_to_image", "image_to_text"):
@@ -61,7 +62,7 @@ def measure(run: RunFolder, options: argparse.Namespace) -> dict:
     Raises:
         UserError: the variant has one part, so that there is nothing to choose by; data that are gone or differ.
     """
-    config = run.load_config().replace(**cli.given_data_flags(options))
+    config = run.load_config().moved(cli.moved_files(options))
     model, tokenizer = run.load_model()
     fast = FastScorer(model.scorer)
     if len(fast.parts) < 3:

@@ -23,20 +23,19 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     for name in ("tensorflow", "absl"):  # their export and tracing notices are not for users
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if os.name == "nt":  # file locks, and writing into the middle of an open file
-        print("error: Windows: bssan_tf needs Linux or macOS; use it in WSL 2", file=sys.stderr)
-        sys.exit(2)
     try:
+        if os.name == "nt":  # file locks, and writing into the middle of an open file
+            raise UserError("Windows: bssan_tf needs Linux or macOS; use it in WSL 2")
         sys.exit(main(None) or 0)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         sys.exit(130)
+    except UserError as error:
+        problem = str(error)
+    except OSError as error:  # a full disk, a folder that may not be written
+        problem = f"{error.filename or 'file'}: {error.strerror or error}"
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 class Parser(argparse.ArgumentParser):

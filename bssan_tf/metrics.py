@@ -1,9 +1,8 @@
 """Retrieval metrics from a score matrix, in pure NumPy: ranks, R@K, Med r and rsum in both directions.
 
-In: scores float (N_i, N_c), one row an image and one column a caption, possibly memory-mapped, and
-image_of_caption (N_c,). Out: plain dicts of floats. Nothing here knows a model. Both directions run through
-`ranks`; only the labels swap. The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores
-need no copy.
+In: scores float (N_i, N_c), one row an image and one column a caption, possibly memory-mapped, and image_of_caption
+(N_c,). Out: plain dicts of floats. Nothing here knows a model. Both directions run through `ranks`; only the labels
+swap. The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores need no copy.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _FOLD, _FOLDS = 1000, 5  # the COCO protocols: 1K folds of the 5K test images
 
 
 def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
-    """Rank of each query's best correct candidate, from 1; a tie with a wrong candidate counts against us.
+    """Ranks int64 (N_q,) of each query's best correct candidate, from 1; ties with a wrong one count against us.
 
     A candidate is correct where its label equals the query's. The rank is 1 + the number of wrong candidates
     that score at least as high as the best correct one.
@@ -31,18 +30,13 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
         query_labels: int (N_q,).
         candidate_labels: int (N_k,).
 
-    Returns:
-        int64 (N_q,).
-
     Raises:
         ValueError: shapes that do not fit, NaN or infinite scores, a query without a correct candidate.
     """
     query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
     if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
-        raise ValueError(
-            f"scores: shape {scores.shape} does not fit {len(query_labels)} queries and "
-            f"{len(candidate_labels)} candidates"
-        )
+        sizes = f"{len(query_labels)} queries and {len(candidate_labels)} candidates"
+        raise ValueError(f"scores: shape {scores.shape} does not fit {sizes}")
     found = np.empty(len(query_labels), np.int64)
     step = max(1, _BLOCK_SCORES // len(candidate_labels))
     for start in range(0, len(query_labels), step):
@@ -83,8 +77,7 @@ def retrieval_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
         recalls in percent, rsum their sum over both directions (at most 600).
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or a caption
-            without an image.
+        ValueError: shapes that do not fit, NaN or infinite scores, an image without a caption or the reverse.
     """
     i2t, t2i = (summarise(rank) for rank in retrieval_ranks(scores, image_of_caption))
     n_images, n_captions = scores.shape
@@ -147,9 +140,8 @@ def protocol_folds(protocol: str, n_images: int) -> list[tuple[int, int]]:
         raise ValueError(f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
     needed = {"full": n_images, "1k": _FOLD}.get(protocol, _FOLD * _FOLDS)
     if n_images < needed:
-        raise UserError(
-            f"--protocol {protocol}: needs {needed:,} images, the split has {n_images:,}; use --protocol full"
-        )
+        few = f"needs {needed:,} images, the split has {n_images:,}"
+        raise UserError(f"--protocol {protocol}: {few}; use --protocol full")
     size = _FOLD if protocol == "5fold" else needed
     return [(start, start + size) for start in range(0, needed, size)]
 
@@ -163,13 +155,8 @@ def mean_report(folds: Sequence[Mapping], protocol: str) -> dict:
     """
     if len(folds) == 1:
         return {**folds[0], "protocol": protocol}
-    return {
-        **_means(folds),
-        "n_images": sum(fold["n_images"] for fold in folds),
-        "n_captions": sum(fold["n_captions"] for fold in folds),
-        "protocol": protocol,
-        "folds": list(folds),
-    }
+    counts = {name: sum(fold[name] for fold in folds) for name in ("n_images", "n_captions")}
+    return {**_means(folds), **counts, "protocol": protocol, "folds": list(folds)}
 
 
 def _means(reports: Sequence[Mapping]) -> dict:

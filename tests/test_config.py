@@ -101,10 +101,10 @@ def as_before(**training):
 
 def test_a_config_of_the_version_before_is_loaded_with_a_word(caplog):
     caplog.set_level("INFO")
-    config = Config.from_json(as_before(group=4, o2w_rate=0.3), "runs/a/config.json")
+    config = Config.from_json(as_before(group=4, pooled_pairs=0.0), "runs/a/config.json")
     assert config == preset("improved", data="flickr8k")
-    assert config.dropped == ("group 4", "o2w_rate 0.3")
-    assert "runs/a/config.json: of an earlier version; dropped group 4, o2w_rate 0.3" in caplog.text
+    assert config.dropped == ("group 4", "pooled_pairs 0.0")
+    assert "runs/a/config.json: of an earlier version; dropped group 4, pooled_pairs 0.0" in caplog.text
     assert "group" not in config.to_json()
 
 

@@ -22,18 +22,8 @@ from bssan_tf.features.faster_rcnn.training import compile_training, train
 from bssan_tf.features.faster_rcnn.weights import load_detector
 
 TRAIN = [
-    "--train",
-    "--scenes",
-    "--count",
-    "6",
-    "--steps",
-    "6",
-    "--save-every",
-    "2",
-    "--photos-per-step",
-    "2",
-    "--quiet",
-]
+    "--train", "--scenes", "--count", "6", "--steps", "6", "--save-every", "2", "--photos-per-step", "2", "--quiet",
+]  # fmt: skip
 
 
 def test_one_step_is_sgd_with_decay_of_kernels_and_double_rate_of_biases():
@@ -66,12 +56,12 @@ def test_one_step_is_sgd_with_decay_of_kernels_and_double_rate_of_biases():
 
 
 def test_the_rate_falls_to_a_tenth_and_starts_there_with_a_warm_up():
-    config = DetectorConfig(labels=("cat",), width=1 / 16, hidden=8)
+    model = FasterRcnn(DetectorConfig(labels=("cat",), width=1 / 16, hidden=8))
     training = DetectorTraining(learning_rate=0.5, warmup_steps=10, decay_step=20)
-    rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
+    rate = compile_training(model, training).optimizer._learning_rate
     assert [round(float(rate(step)), 6) for step in (0, 9, 10, 19, 20, 999)] == [0.05, 0.05, 0.5, 0.5, 0.05, 0.05]
     training = dataclasses.replace(training, warmup_steps=20)  # as far as it may go
-    rate = compile_training(FasterRcnn(config), training).optimizer._learning_rate
+    rate = compile_training(model, training).optimizer._learning_rate
     assert {round(float(rate(step)), 6) for step in (0, 19, 20, 999)} == {0.05}
 
 
@@ -118,8 +108,9 @@ def test_kill_9_and_resume_gives_the_same_numbers(whole, project, tmp_path):
     assert not (tmp_path / "run" / "weights.npz").exists()
     command.main(arguments)
     assert history(tmp_path / "run") == history(whole / "run")
+    resumed = weights(tmp_path / "run")
     for name, array in weights(whole / "run").items():
-        np.testing.assert_array_equal(weights(tmp_path / "run")[name], array, err_msg=name)
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
 def test_a_finished_training_is_only_written_out_again(whole, capsys):
@@ -151,6 +142,13 @@ def test_weights_are_converted(whole, tmp_path, capsys):
     assert (tmp_path / "a.h5").stat().st_size < 0.6 * (whole / "run" / "weights.npz").stat().st_size
 
 
+def test_the_help_names_the_default_of_each_setting_and_that_of_scenes():
+    text = " ".join(command.build_parser().format_help().split())
+    for said in ("(1.0; 0.125 with --scenes)", "(4096; 256 with --scenes)", "(80000; 2000 with --scenes)"):
+        assert said in text
+    assert "all random choices (0)" in text  # the same for both
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -161,6 +159,10 @@ def test_weights_are_converted(whole, tmp_path, capsys):
         (
             ["--train", "--scenes", "--count", "2", "--out", "x", "--steps", "0"],
             "--steps 0: must be a finite number above 0",
+        ),
+        (
+            ["--train", "--scenes", "--count", "2", "--out", "x", "--seed", "-1"],
+            "--seed -1: must be a finite number of 0 or more",
         ),
         (["--train", "--scenes", "--count", "4", "--out", "x", "--initial", "no.npz"], r"--initial no\.npz: no such"),
         (

@@ -60,15 +60,15 @@ def test_columns_stand_below_each_other():
     assert len(lines[2]) == ends.pop()
 
 
-@pytest.mark.parametrize("name", ["W2R", "CCA", "CCA CONTEXT WEIGHTED", "run"])
+@pytest.mark.parametrize("name", ["W2R", "CCA", "CCA+ (objects in context)", "run"])
 def test_a_run_of_any_name_keeps_its_row_and_its_parts_stand_below_it(name):
     keys = ("w2r", "o2w", "cca", "cca_weighted", "cca_context", "cca_context_weighted")
     others = [(key, {**OURS, "rsum": value}) for value, key in enumerate(keys, 1)]
     parts, baselines = dict(others[:2]), dict(others[2:])
     rows = table_of(name, "flickr8k", "val", baselines=baselines, parts=parts).splitlines()[4:]
-    assert [(row[:24].strip(), numbers(row)[-1]) for row in rows] == [
+    assert [(row[:27].strip(), numbers(row)[-1]) for row in rows] == [
         *((name, 566.7), ("W2R", 1), ("O2W", 2)),
-        *(("CCA", 3), ("CCA WEIGHTED", 4), ("CCA CONTEXT", 5), ("CCA CONTEXT WEIGHTED", 6)),
+        *(("CCA", 3), ("CCA+", 4), ("CCA (objects in context)", 5), ("CCA+ (objects in context)", 6)),
     ]
 
 

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 import bssan_tf.features
+from benchmarks.train_slim import add_batch_norm, batches, draw_cells, fold_batch_norm, main
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES, SIZES, draw_scene, plan_scene
 from bssan_tf.features.backbones import build_vgg, load_weights, preprocess
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import SCENES
 from bssan_tf.features.faster_rcnn.weights import load_initial
-from bssan_tf.features.train_slim import add_batch_norm, batches, draw_cells, fold_batch_norm, main
 
 SHIPPED = Path(bssan_tf.features.__file__).with_name("slim_vgg19.npz")
 FILTERS, CONVOLUTIONS = (8, 16, 32, 64, 64), (2, 2, 4, 4, 4)  # VGG-19's, at an eighth of its width
@@ -167,7 +167,7 @@ def test_folding_the_batch_norm_changes_nothing():
 
 def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project):
     out = tmp_path / "new" / "slim.npz"
-    command = [sys.executable, "-m", "bssan_tf.features.train_slim", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.train_slim", "--out", str(out)]
     command += ["--steps", "3", "--batch", "2", "--scenes", "4", "--held-out", "3"]
     run = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stderr

@@ -1,9 +1,8 @@
-"""An honest yardstick: regularised CCA of mean-pooled regions and bag-of-words, in NumPy.
+"""The baseline: regularised CCA of mean-pooled regions and bags of words, in NumPy.
 
-In: the same regions (N, D, M) and token ids (N_c, L) that BSSAN sees. Out: a score matrix (N_i, N_c).
-Regularisation, dimension and the power of the correlations (Gong et al., IJCV 2014) are chosen on images
-held back from those given to `fit_cca`, which are the training split; then all of them make the final fit.
-Regions are pooled by blocks from the memory map: memory grows with N_i x M, not with D.
+In: the same regions (N, D, M) and token ids (N_c, L) that BSSAN sees. Out: a score matrix (N_i, N_c). Ridges, dimension
+and the power of the correlations (Gong et al., IJCV 2014) are chosen on held-out images of the training split; then all
+of its images make the final fit.
 """
 
 from __future__ import annotations
@@ -28,28 +27,17 @@ _UNKNOWN = 1  # ids 0 and 1 are padding and the unknown word
 
 @dataclass(frozen=True, eq=False)
 class Cca:
-    """A fitted CCA.
+    """A fitted CCA of d dimensions; V is the whole vocabulary."""
 
-    Attributes:
-        image_mean, image_map: float (M,), (M, d); pooled regions to the common space.
-        text_mean, text_map: float (V,), (V, d); bags of words to the common space; V is the whole vocabulary.
-        weights: float (V,), the weight of each word in a bag; 0 where a word is too rare, or in every caption.
-        scale: float (d,), correlation ** power of each dimension.
-        image_deviations, text_deviations: float32 (d,), of each number of the pictures' and the captions' vectors over
-            the training samples.
-        chosen: what selection found: "image_ridge", "text_ridge", "dimension", "power", "held_images",
-            "held_rsum".
-    """
-
-    image_mean: np.ndarray
-    image_map: np.ndarray
-    text_mean: np.ndarray
-    text_map: np.ndarray
-    weights: np.ndarray
-    scale: np.ndarray
-    image_deviations: np.ndarray
-    text_deviations: np.ndarray
-    chosen: dict = field(default_factory=dict)
+    image_mean: np.ndarray  # float32 (M,), of the pooled regions
+    image_map: np.ndarray  # float32 (M, d), pooled regions to the common space
+    text_mean: np.ndarray  # float32 (V,), of the bags of words
+    text_map: np.ndarray  # float32 (V, d), bags of words to the common space
+    weights: np.ndarray  # float32 (V,), of each word in a bag; 0 where a word is too rare, or in every caption
+    scale: np.ndarray  # float32 (d,), correlation ** power of each dimension
+    image_deviations: np.ndarray  # float32 (d,), of each dimension of the training images' vectors over the samples
+    text_deviations: np.ndarray  # float32 (d,), the same of the training captions' vectors
+    chosen: dict = field(default_factory=dict)  # the `Setting` that was selected, "held_images" and "held_rsum"
 
     def project_images(self, regions: np.ndarray, image_rows: np.ndarray) -> np.ndarray:
         """Vectors float32 (N_i, d) of the images in `image_rows` (N_i,) of `regions` (N, D, M)."""
@@ -62,8 +50,8 @@ class Cca:
     def score_matrix(
         self, regions: np.ndarray, image_rows: np.ndarray, tokens: np.ndarray, weighted: bool = False
     ) -> np.ndarray:
-        """Scores of every image and every caption, float32 (N_i, N_c): cosines in the common space or, `weighted`,
-        products by the deviations of a caption's scores over pictures and a picture's over captions (`BilinearScore`).
+        """Scores of every image and every caption, float32 (N_i, N_c): cosines or, `weighted`, products divided by the
+        deviations of a caption's scores over images and of an image's over captions (`BilinearScore`).
         """
         images, captions = self.project_images(regions, image_rows), self.project_captions(tokens)
         return compare(images, captions, *(self.text_deviations, self.image_deviations) if weighted else ())
@@ -90,31 +78,30 @@ def fit_cca(
         tokens: int (N_c, L) token ids; 0 is padding, 1 the unknown word.
         image_of_caption: int (N_c,), index into `image_rows`.
         vocabulary_size: V, above every id in `tokens`.
-        seed: chooses the images that are held back for the selection.
-        progress: show bars.
-        word_vectors: float (V, E), GloVe's for example; words of similar vectors then have similar maps, and words that
-            are too rare (of one caption, or past the 4,000 most frequent) the maps that their vectors tell, which no
-            score of the CCA looks at. Words without a vector of their own share one in GloVe's table, and so one map.
-            None for the yardstick.
+        seed: of the images that are held out for the selection.
+        word_vectors: float (V, E), e.g. of GloVe; words of similar vectors then have similar maps. Words that are too
+            rare (of one caption, or past the 4,000 most frequent) get the maps that their vectors tell, which no score
+            of the CCA looks at; words without a vector of their own share one. None for the plain baseline.
         kinship: variance of what the weights of such words have in common, in units of a word's own: their prior
             covariance is I + kinship G G'. With 0 word vectors tell nothing.
-        weighted: select by scores with weighted lengths, which want less ridge than cosines; for those who use these.
-        most: numbers that a vector may have; for those who have no place for more.
+        weighted: select by scores with weighted lengths, which want less ridge than cosines.
+        most: dimensions that a vector may have.
 
     Raises:
         UserError: fewer than ten images, or no word occurs in two captions.
         ValueError: ids and rows out of range.
     """
     tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
-    _check_samples(len(image_rows), tokens, owner, vocabulary_size)
+    if problem := why_no_cca(len(image_rows), tokens, vocabulary_size):
+        raise UserError(f"--baseline cca: {problem}; leave it out")
+    if owner.max(initial=0) >= len(image_rows):
+        raise ValueError("image_of_caption: index out of range")
     weights = _word_weights(tokens, vocabulary_size)
     used = np.flatnonzero(weights)
     vectors = None if word_vectors is None or not kinship else _centred(word_vectors, tokens, used)
     kin = None if vectors is None else vectors[used]
     samples = Samples(pool_regions(regions, image_rows, progress), tokens, owner, weights, used)
-
-    part_of = held_back(len(image_rows), seed)
-    chosen, sums = select(samples, part_of, kin, kinship, weighted, most)
+    chosen, sums = select(samples, held_back(len(image_rows), seed), kin, kinship, weighted, most)
     logger.info("CCA: chosen on %d held-back training images: %s", chosen["held_images"], chosen)
 
     solver = Solver(sums, chosen["text_ridge"], kin, kinship)
@@ -123,7 +110,8 @@ def fit_cca(
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:
-        rare = _rare_words(tokens, vocabulary_size)
+        unused = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)
+        rare = unused[unused > _UNKNOWN]  # a word of every caption has no weight either, but is not rare
         full_map[rare] = maps_of_kin(kin, text_map, vectors[rare], kinship)
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
@@ -139,13 +127,6 @@ def fit_cca(
     )
 
 
-def _check_samples(images: int, tokens: np.ndarray, owner: np.ndarray, vocabulary_size: int) -> None:
-    if problem := why_no_cca(images, tokens, vocabulary_size):
-        raise UserError(f"--baseline cca: {problem}; leave it out")
-    if owner.max(initial=0) >= images:
-        raise ValueError("image_of_caption: index out of range")
-
-
 def why_too_few(images: int) -> str | None:
     """Why so many training images are too few for a CCA; None if they are not."""
     return None if images >= _MIN_IMAGES else f"needs at least {_MIN_IMAGES} training images, there are {images}"
@@ -157,9 +138,7 @@ def why_no_cca(images: int, tokens: np.ndarray, vocabulary_size: int) -> str | N
         return problem
     if tokens.max(initial=0) >= vocabulary_size:
         raise ValueError("tokens: index out of range")
-    if not _word_weights(tokens, vocabulary_size).any():
-        return "no word occurs in two training captions"
-    return None
+    return None if _word_weights(tokens, vocabulary_size).any() else "no word occurs in two training captions"
 
 
 def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
@@ -174,14 +153,8 @@ def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     return captions
 
 
-def _rare_words(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
-    """Ids int (K,) of the words that are too rare to be used; one of every caption has no weight either, but is not."""
-    rare = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)
-    return rare[rare > _UNKNOWN]
-
-
 def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
-    """Inverse document frequency float32 (V,); 0 for words too rare or of every caption, and for no words."""
+    """Inverse document frequency float32 (V,); 0 for words too rare or of every caption, and for ids of no word."""
     captions = _captions_of(tokens, vocabulary_size)
     return np.where(captions > 0, np.log(len(tokens) / np.maximum(captions, 1)), 0).astype(np.float32)
 
@@ -194,6 +167,6 @@ def _centred(vectors: np.ndarray, tokens: np.ndarray, used: np.ndarray) -> np.nd
 
 
 def _deviations(products: np.ndarray, mean: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Of each number of z @ maps (K, d), from the means of z z' (K, K) and z (K,): float32 (d,)."""
+    """Deviation of each dimension of z @ maps (K, d), from the means of z z' (K, K) and z (K,): float32 (d,)."""
     variances = np.sum(products @ maps * maps, axis=0) - (mean @ maps) ** 2
     return np.sqrt(np.maximum(variances, 0)).astype(np.float32)  # rounding may go below 0

@@ -1,4 +1,4 @@
-"""Which ridges, dimension and power a CCA takes: those with the best retrieval on images held back from its samples.
+"""Which ridges, dimension and power a CCA takes: those with the best retrieval on held-out images.
 
 In: pooled images and token ids of a training split. Out: the settings, and the sums of all samples for the final fit.
 """
@@ -20,7 +20,7 @@ IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a 
 TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
 DIMENSIONS = (32, 64, 128, 256, 512)
 POWERS = (0.0, 1.0, 2.0)
-PARTS = 3  # held back in turns
+PARTS = 3  # held out in turns
 _HELD_SHARE, _MAX_HELD = 0.2, 1000  # of each part
 _CLOSE = 0.02  # share of rsum that one part tells nothing about
 
@@ -51,15 +51,14 @@ class Setting(NamedTuple):
 def select(
     samples: Samples, part_of: np.ndarray, kin: np.ndarray | None, kinship: float, weighted: bool, most: int
 ) -> tuple[dict, Sums]:
-    """The setting with the highest mean rsum over the held-back parts, and the sums of all samples.
+    """The setting with the highest mean rsum over the held-out parts, and the sums of all samples.
 
-    All settings are tried on the first part, on the others those that come close to its best: which ridge wins on one
-    part alone hangs on its images.
+    All settings are tried on the first part, those that come close to its best on the others as well: which ridge wins
+    on one part alone depends on its images.
 
     Args:
         part_of: int (N_i,), from `held_back`.
-        kin, kinship: see `Solver`.
-        weighted, most: see `fit.fit_cca`.
+        kin, kinship, weighted, most: see `Solver` and `fit.fit_cca`.
 
     Returns:
         The fields of `Setting`, "held_rsum" and "held_images"; the sums.
@@ -81,7 +80,7 @@ def select(
 
 
 def _held_rsums(samples: Samples, sums: Sums, held, settings, kin, kinship, weighted) -> dict[Setting, float]:
-    """rsum of held-back captions int (K,) and their images by CCAs of `sums`, for settings grouped by their ridges."""
+    """rsum of held-out captions int (K,) and their images by CCAs of `sums`, for settings grouped by their ridges."""
     held_images, owner = np.unique(samples.owner[held], return_inverse=True)
     found = {}
     for text_ridge, alike in groupby(settings, key=lambda setting: setting.text_ridge):
@@ -102,7 +101,7 @@ def _held_rsums(samples: Samples, sums: Sums, held, settings, kin, kinship, weig
 
 
 def held_back(images: int, seed: int) -> np.ndarray:
-    """Which of the PARTS each image is in that are held back in turns for the selection, or -1: int (N_i,)."""
+    """Which of the PARTS that are held out in turns each image is in, or -1: int (N_i,)."""
     part_of, order = np.full(images, -1), np.random.default_rng(seed).permutation(images)
     size = min(_MAX_HELD, max(2, int(_HELD_SHARE * images)))
     for part in range(PARTS):

@@ -1,7 +1,7 @@
 """The algebra of a regularised CCA of pictures and bags of words: sums over samples, and their solution.
 
-In: pooled pictures (N_i, M) and token ids. Out: maps of both sides to the common space, for any ridges, without ever
-holding the bags of all captions.
+In: pooled pictures (N_i, M) and token ids. Out: maps of both sides to the common space, for any ridges. The bags of all
+captions are never held.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def project_bags(tokens: np.ndarray, weights: np.ndarray, text_map: np.ndarray) 
 def compare(x: np.ndarray, y: np.ndarray, x_gain=1.0, y_gain=1.0) -> np.ndarray:
     """Scores of rows (N, d) and (K, d), float32 (N, K): cosines, or products by weighted lengths, gains float (d,).
 
-    With the deviations of the other side's numbers as gains, and uncorrelated numbers, which a ridged CCA's nearly are,
-    lengths are the deviations of a row's scores.
+    If gains are the deviations of the other side's dimensions, and these nearly uncorrelated, as a CCA's are, lengths
+    are the deviations of a row's scores.
     """
     return unit_rows(x, x_gain) @ unit_rows(y, y_gain).T
 
@@ -56,9 +56,7 @@ class Sums:
     def of(cls, images, tokens, owner, weights, used) -> Sums:
         n_words, slot = len(used), np.zeros(len(weights), np.int64)
         slot[used] = np.arange(n_words)
-        captions_of = np.bincount(owner, minlength=len(images)).astype(np.float64)  # (N_i,)
-        yx, yy = np.zeros((n_words, images.shape[1])), np.zeros(n_words * n_words)
-        y = np.zeros(n_words)
+        y, yx, yy = np.zeros(n_words), np.zeros((n_words, images.shape[1])), np.zeros(n_words * n_words)
         for start in range(0, len(tokens), 1024):
             part = tokens[start : start + 1024]
             values, slots = token_values(part, weights), slot[part]  # (b, L)
@@ -71,6 +69,7 @@ class Sums:
             pairs = values[:, :, None] * values[:, None, :]  # (b, L, L)
             kept = np.nonzero(pairs)
             np.add.at(yy, slots[kept[0], kept[1]] * n_words + slots[kept[0], kept[2]], pairs[kept])
+        captions_of = np.bincount(owner, minlength=len(images)).astype(np.float64)  # (N_i,)
         weighted = images * captions_of[:, None]
         return cls(len(tokens), weighted.sum(axis=0), y, weighted.T @ images, yx, yy.reshape(n_words, n_words))
 
@@ -90,9 +89,8 @@ class Solver:
     """CCA of one text ridge; the M x M problem for each image ridge is then cheap.
 
     Args:
-        sums: of the samples.
         text_ridge: in units of the mean variance of a word.
-        kin: float (W, E), vectors of the words, or None. With them, G, the prior covariance of the words' weights is
+        kin: float (W, E), vectors G of the words, or None. With them the prior covariance of the words' weights is
             I + kinship G G' in place of I, so that words of similar vectors have similar weights.
         kinship: above 0 with `kin`.
     """

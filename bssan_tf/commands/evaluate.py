@@ -62,9 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         from bssan_tf.evaluation.retrieval import Request, evaluate
 
-        names = {name: name for name in RETRIEVAL_ONLY if name != "sample"}
-        names |= {"images": "sample", "memory_mb": "memory"}
-        asked = {field: value for field, name in names.items() if (value := getattr(options, name)) is not None}
+        fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}
+        asked = {field: value for name, field in fields.items() if (value := getattr(options, name)) is not None}
         value, text = evaluate(run, Request(**asked), flags, progress)
     print(text)
     if options.json:

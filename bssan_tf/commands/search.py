@@ -39,15 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     run = find_run(options.run)
     from bssan_tf.evaluation.search import search, text_of
 
+    split, flags, progress = options.split or "test", cli.moved_files(options), not options.quiet
     found = search(
-        run,
-        options.query,
-        options.images,
-        options.split or "test",
-        options.top,
-        options.rerank,
-        cli.moved_files(options),
-        options.memory,
-        progress=not options.quiet,
+        run, options.query, options.images, split, options.top, options.rerank, flags, options.memory, progress
     )
     print(text_of(found))

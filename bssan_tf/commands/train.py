@@ -59,8 +59,7 @@ def given_settings(options: argparse.Namespace) -> dict:
 def config_of(options: argparse.Namespace) -> Config:
     """The preset with the settings that were given; what they leave without effect is off.
 
-    Raises:
-        UserError: a value makes no sense, or a given setting has no effect beside the others.
+    UserError where a value makes no sense, or a given setting has no effect beside the others.
     """
     given = given_settings(options)
     data = given.get("data", "scenes")
@@ -78,21 +77,12 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     others = {name for name in ("name", "preset", "size") if getattr(options, name)}
     others |= given.keys() - moving_fields().keys() - set(RESUME_LIMITS)
     if others:
-        raise UserError(
-            f"--resume {options.resume}: goes on with the run's own settings; leave out {flag_of(min(others))}"
-        )
+        what = "goes on with the run's own settings"
+        raise UserError(f"--resume {options.resume}: {what}; leave out {flag_of(min(others))}")
     from bssan_tf.training import run as training
 
     limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
     return training.resume(run, options.devices, not options.quiet, given, **limits)
-
-
-def extract(options: argparse.Namespace) -> None:
-    """Extract a part of the features of a data set, and say what to do next."""
-    from bssan_tf.runs.data import extract_part
-
-    rows = extract_part(config_of(options).data, options.shard, not options.quiet)
-    print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
 
 
 def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
@@ -111,7 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.shard:
         if options.resume:
             raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
-        extract(options)
+        from bssan_tf.runs.data import extract_part
+
+        rows = extract_part(config_of(options).data, options.shard, not options.quiet)
+        print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
         return
     if options.resume:
         run = find_run(options.resume)

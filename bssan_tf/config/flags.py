@@ -2,8 +2,7 @@
 
     python -m bssan_tf.config.flags     prints the table
 
-In: the fields of settings.py. Out: arguments of argparse, each None unless it is given, with the presets' values as
-the shown default.
+Each argument is None unless it is given; the shown default is the presets' value.
 """
 
 from __future__ import annotations
@@ -19,11 +18,7 @@ _TYPES = {"int": int, "float": float}
 
 
 def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field], defaults: bool = True) -> None:
-    """A flag for each field that has a help.
-
-    Args:
-        defaults: show what a new run takes without the flag.
-    """
+    """A flag for each field that has a help; `defaults` shows what a new run takes without the flag."""
     for told in fields:
         if "help" not in told.metadata:
             continue
@@ -33,12 +28,11 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
         if told.type == "bool":
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["type"] = _TYPES.get(told.type.split(" | ")[0])
+            number = _TYPES.get(told.type.split(" | ")[0])
+            options |= {"type": number, "metavar": "N" if number else None}
             options |= {name: told.metadata[name] for name in ("choices", "metavar", "const") if name in told.metadata}
             if "const" in told.metadata:
                 options["nargs"] = "?"
-        if "metavar" not in options and "choices" not in options and told.type != "bool":
-            options["metavar"] = "N" if options["type"] else told.name.upper()
         parser.add_argument(flag_of(told.name), **options)
 
 

@@ -1,7 +1,6 @@
 """The named presets: which value every setting has before flags replace single ones.
 
-In: the names of a preset, a size, a variant and a data set. Out: the Config of that run; what a preset does not
-name is as in settings.py, the printed text. No TensorFlow here either, so that `--help` answers at once.
+What a preset does not name is as in settings.py, the printed text. No TensorFlow here either, for a quick `--help`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ _IMPROVED = {
     "all_pairs": 1.0,
     "optimizer": "adam",
     "learning_rate": 0.0003,
+    "o2w_rate": 0.3,
     "l2": 1e-6,
     "clip_norm": 2.0,
     "warmup_steps": 100,
@@ -45,8 +45,6 @@ _IMPROVED = {
     "E_trained": 250,
     "o2w_weight": 1.0,
 }
-
-
 _IMPROVED_TINY = {"fusion": 128, "E_trained": 64}
 
 # scenes are simple and few: so much is enough, and takes minutes
@@ -54,6 +52,7 @@ _SCENES = {"epochs": 16, "validation_images": 100}
 _IMPROVED_SCENES = {
     "negatives": 8,
     "learning_rate": 0.003,
+    "o2w_rate": 1.0,
     "warmup_steps": 20,
     "schedule": "plateau",
     "dropout": 0.1,
@@ -73,29 +72,21 @@ _IMPROVED_SCENES = {
 
 
 def preset(name: str = "improved", size: str = "paper", variant: str = "full", data: str = DataConfig.data) -> Config:
-    """The config of a named preset.
+    """The config of a named preset; UserError for an unknown preset or size.
 
     Args:
         name: `paper`, the printed text to the letter, or `improved`, what was measured to work best.
         size: `paper`, the layers of Table I, `small`, a quarter of their width, or `tiny`, an eighth.
         variant: `full`, `w2r`, `o2w` or `no_reg` (section V-A).
         data: the data set; scenes need other settings than photos.
-
-    Raises:
-        UserError: for a preset or a size that does not exist.
     """
     for flag, value, names in (("--preset", name, PRESETS), ("--size", size, SIZES)):
         if value not in names:
             raise UserError(f"{flag} {value}: must be one of {', '.join(names)}")
-    config = Config(preset=name, size=size).replace(variant=variant, data=data)
-    config = config.replace(**{"small": _SMALL, "tiny": _TINY}.get(size, {}))
-    improved, tiny, scenes = name == "improved", size == "tiny", data == "scenes"
-    for applies, values in (
-        (improved, _IMPROVED),
-        (improved and tiny, _IMPROVED_TINY),
-        (scenes, _SCENES),
-        (improved and scenes, _IMPROVED_SCENES),
-    ):
-        if applies:
-            config = config.replace(**values)
-    return config.settled(())
+    improved, scenes = name == "improved", data == "scenes"
+    values = {"variant": variant, "data": data, **{"small": _SMALL, "tiny": _TINY}.get(size, {})}
+    values |= _IMPROVED if improved else {}
+    values |= _IMPROVED_TINY if improved and size == "tiny" else {}
+    values |= _SCENES if scenes else {}
+    values |= _IMPROVED_SCENES if improved and scenes else {}
+    return Config(preset=name, size=size).replace(**values).settled(())

@@ -1,7 +1,7 @@
 """A whole run's settings: which values are taken together, their JSON, and configs of earlier versions.
 
-A preset of presets.py fills every field, flags replace single ones, and the result is saved as `config.json` in the
-run folder and read back to an equal object. No TensorFlow here, so that `--help` answers at once.
+The result is saved as `config.json` in the run folder and read back to an equal object. No TensorFlow here, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,40 +13,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bssan_tf.config.settings import (
-    DATASETS,
-    RULES,
-    SECTIONS,
-    SET,
-    UNSET,
-    DataConfig,
-    ModelConfig,
-    TrainingConfig,
-    fields_of,
-    flag_of,
-    off_value,
-)
+from bssan_tf.config import settings
+from bssan_tf.config.settings import DataConfig, ModelConfig, TrainingConfig, fields_of, flag_of, off_value
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of config.json; 1 had no number
-SHOWN_VALUES = {"bool": "", "int": "N", "float": "N", "str | None": "FILE"}  # behind a flag that must be set
+SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  # behind a flag that must be set
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run.
-
-    Attributes:
-        dropped: what a config of an earlier version had and this one has not, as `name value`; never saved.
-    """
+    """A whole run. `dropped`, never saved, is what a config of an earlier version had besides, as `name value`."""
 
     preset: str = "paper"
     size: str = "paper"
-    data: DataConfig = field(default_factory=lambda: SECTIONS["data"]())
-    model: ModelConfig = field(default_factory=lambda: SECTIONS["model"]())
-    training: TrainingConfig = field(default_factory=lambda: SECTIONS["training"]())
+    data: DataConfig = field(default_factory=lambda: settings.SECTIONS["data"]())
+    model: ModelConfig = field(default_factory=lambda: settings.SECTIONS["model"]())
+    training: TrainingConfig = field(default_factory=lambda: settings.SECTIONS["training"]())
     dropped: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str):
@@ -57,13 +42,9 @@ class Config:
         return self.data, self.model, self.training
 
     def replace(self, **values) -> Config:
-        """A copy in which each named field, of whichever section, has the given value.
-
-        Raises:
-            TypeError: if no section has a field of that name.
-        """
+        """A copy in which each named field, of whichever section, is replaced; TypeError for an unknown name."""
         changed = {}
-        for key, section in zip(SECTIONS, self.sections()):
+        for key, section in zip(settings.SECTIONS, self.sections()):
             own = {f.name: values.pop(f.name) for f in dataclasses.fields(section) if f.name in values}
             changed[key] = dataclasses.replace(section, **own)
         if values:
@@ -73,8 +54,7 @@ class Config:
     def resolved(self) -> Config:
         """A copy that names the backbone and the source of the objects, which the data set decides where no flag does.
 
-        Raises:
-            UserError: a source of objects without its file, or a file that the source does not use.
+        UserError: a source of objects without its file, or a file that the source does not use.
         """
         data, scenes = self.data, self.data.data == "scenes"
         detected = "faster_rcnn" if data.detector_weights or scenes else "grid"
@@ -92,13 +72,9 @@ class Config:
         return self.replace(backbone=data.backbone or ("slim" if scenes else "vgg19"), objects=objects)
 
     def moved(self, flags: Mapping[str, str] | None) -> Config:
-        """A resolved copy with the given fields of DataConfig; `root` also moves a folder that --data named.
-
-        Raises:
-            UserError: as `resolved`.
-        """
+        """A copy, `resolved`, with the given fields of DataConfig; `root` also moves a folder that --data named."""
         flags = dict(flags or {})
-        if "root" in flags and self.data.data not in DATASETS:
+        if "root" in flags and self.data.data not in settings.DATASETS:
             flags["data"] = flags.pop("root")
         return self.replace(**flags).resolved()
 
@@ -108,7 +84,7 @@ class Config:
             value, choices, rule = self[name], told.metadata.get("choices"), told.metadata.get("rule")
             if choices and value is not None and value not in choices:
                 raise UserError(f"{flag_of(name)} {value}: must be one of {', '.join(choices)}")
-            if rule and value is not None and not RULES[rule](value):
+            if rule and value is not None and not settings.RULES[rule](value):
                 raise UserError(f"{flag_of(name)} {value}: must be {rule}")
             if value != off_value(told):
                 self.require_effect(name, value)
@@ -127,15 +103,12 @@ class Config:
         """Why a field has no effect beside the others, and the remedy; None if it has one."""
         for name, wanted in told.metadata.get("needs", {}).items():
             value, flag = self[name], flag_of(name)
-            if wanted == UNSET and value:
+            if wanted == settings.UNSET and value:
                 return f"with {flag}; leave that out"
-            if wanted == SET and not value:
-                needed = f"{flag} {SHOWN_VALUES[fields_of()[name].type]}".strip()
-            elif wanted not in (SET, UNSET) and value not in wanted:
-                needed = f"{flag} {' or '.join(wanted)}"
-            else:
-                continue
-            return f"without {needed}; add that"
+            if wanted == settings.SET and not value:
+                return f"without {flag}{SHOWN_VALUES[fields_of()[name].type]}; add that"
+            if wanted not in (settings.SET, settings.UNSET) and value not in wanted:
+                return f"without {flag} {' or '.join(wanted)}; add that"
         return None
 
     def settled(self, given: Collection[str]) -> Config:
@@ -156,14 +129,13 @@ class Config:
     def from_json(cls, text: str, source: str = "config.json") -> Config:
         """Read back what `to_json` wrote. Of an earlier version, what is gone is dropped, with a word.
 
-        Raises:
-            UserError: if the text is not such a config, or one of a later version (names `source`).
+        UserError, which names `source`, if the text is not such a config, or one of a later version.
         """
         try:
             raw, dropped, sections = json.loads(text), [], {}
             if raw.get("format", 1) > FORMAT:
                 raise ValueError(f"its format is {raw['format']}, this version knows {FORMAT}")
-            for key, section in SECTIONS.items():
+            for key, section in settings.SECTIONS.items():
                 known = fields_of(key)
                 own = {name: tuple(v) if isinstance(v, list) else v for name, v in raw[key].items() if name in known}
                 dropped += [f"{name} {v}" for name, v in raw[key].items() if name not in known]
@@ -174,9 +146,8 @@ class Config:
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{source}: not a config of this version of bssan_tf ({error}); train the run anew"
-            ) from None
+            problem = f"not a config of this version of bssan_tf ({error})"
+            raise UserError(f"{source}: {problem}; train the run anew") from None
         if dropped:
             logger.info("%s: of an earlier version; dropped %s", source, ", ".join(dropped))
         return config

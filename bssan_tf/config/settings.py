@@ -1,7 +1,7 @@
 """The settings of data, model and training, each told once: default, help, which values make sense, what it needs.
 
-The defaults are the printed text. flags.py makes the flags of train.py and the table of docs/training.md from what
-is told here, and schema.py checks a whole run by it. So a new setting is one field.
+The defaults are the printed text. flags.py makes the flags of train.py and the table of docs/training.md from these
+fields, and schema.py checks a whole run by them. So a new setting is one field.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def setting(default, help: str, **told):
         default: the printed text's value, or what is off.
         help: a full phrase; flags.py adds the default.
         told: of
-            rule: a key of RULES.
-            choices: the values that are allowed.
+            rule, choices: a key of RULES; the allowed values.
             needs: {field: SET, UNSET, or the allowed values}, without which the setting has no effect.
             off: its value where what it needs is missing (`default`).
             flag: its name, where it is not the field's.
@@ -38,6 +37,11 @@ def setting(default, help: str, **told):
             moves: True for a file or folder that may lie elsewhere when the run is used again.
     """
     return field(default=default, metadata={"help": help, **told})
+
+
+def _file(help: str):
+    """A file of the user's, which may lie elsewhere when the run is used again; none by default."""
+    return setting(None, help, metavar="FILE", moves=True)
 
 
 @dataclass(frozen=True)
@@ -58,31 +62,25 @@ class DataConfig:
         "network that makes the regions; without it, slim for scenes and vgg19 for photos",
         choices=("vgg19", "vgg16", "slim"),
     )
-    backbone_weights: str | None = setting(
-        None, "weights of the backbone, .h5 or .npz; without a file Keras downloads them", metavar="FILE", moves=True
-    )
+    backbone_weights: str | None = _file("weights of the backbone, .h5 or .npz; without a file Keras downloads them")
     objects: str | None = setting(
         None,
         "source of the objects: detections of a Faster R-CNN with their fc7, the boxes of --boxes, or ten fixed boxes;"
         " without it, the first of these that the other flags allow",
         choices=("faster_rcnn", "boxes", "grid"),
     )
-    detector_weights: str | None = setting(
-        None, "weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint", metavar="FILE", moves=True
-    )
-    boxes: str | None = setting(None, "boxes of any detector, .npz; see docs/data.md", metavar="FILE", moves=True)
-    import_regions: str | None = setting(None, "your own regions, .npy (N, D, M)", metavar="FILE", moves=True)
-    import_objects: str | None = setting(None, "your own objects, .npy (N, P, Q)", metavar="FILE", moves=True)
-    import_ids: str | None = setting(
-        None, "text file with the image id of each imported row, one a line", metavar="FILE", moves=True
-    )
+    detector_weights: str | None = _file("weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint")
+    boxes: str | None = _file("boxes of any detector, .npz; see docs/data.md")
+    import_regions: str | None = _file("your own regions, .npy (N, D, M)")
+    import_objects: str | None = _file("your own objects, .npy (N, P, Q)")
+    import_ids: str | None = _file("text file with the image id of each imported row, one a line")
     skip_bad_images: bool = setting(False, "leave out pictures that cannot be read")
     object_context: bool = setting(
         False,
         "for O2W, append to each object its class and the mean of the photo's regions",
         needs={"variant": ("full", "o2w", "no_reg"), "import_regions": UNSET, "import_objects": UNSET},
     )
-    glove: str | None = setting(None, "pre-trained word vectors in GloVe's text format", metavar="FILE", moves=True)
+    glove: str | None = _file("pre-trained word vectors in GloVe's text format")
     caption_length: int = field(default=30, metadata={"rule": "above 0"})  # L
 
 
@@ -184,6 +182,12 @@ class TrainingConfig:
     )
     optimizer: str = setting("sgd", "optimiser; sgd is the paper's", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "learning rate after the warm-up", rule="above 0")
+    o2w_rate: float = setting(
+        1.0,
+        "share of the learning rate that O2W's own weights take",
+        rule="above 0",
+        needs={"variant": ("full", "o2w", "no_reg")},
+    )
     momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
     clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", rule="0 or more")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", rule="0 or more")

@@ -45,25 +45,18 @@ def assemble(
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         published: split -> number of images, asserted where given.
         problems: what the reader has found missing.
-        allow_partial: take a subset, with warnings; the corpus is then not official.
+        allow_partial: take a subset, with warnings; the corpus is then not official. If off, and something is missing,
+            UserError; in any case if nothing is left, or an image is in two splits.
         need_images: False leaves out the check of the photo files, for work on the text alone.
         official, split_lists, place: see `Corpus`.
-
-    Raises:
-        UserError: something is missing and `allow_partial` is off, nothing is left, or an image is in two splits.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
-    problems = list(problems)
-    for split, count in (published or {}).items():
-        if split in splits and len(splits[split]) != count:
-            problems.append(f"{split} lists {len(splits[split]):,} images, published are {count:,}")
-
     listed = [image for images in splits.values() for image in images]
-    kept = [image for image in listed if captions.get(image)]
-    problems += _missing("have no caption", listed, kept)
+    kept = with_captions = [image for image in listed if captions.get(image)]
+    problems = [*problems, *_other_sizes(splits, published or {}), *_missing("have no caption", listed, kept)]
     if need_images:
-        with_captions, kept = kept, [image for image in kept if image in photos]
+        kept = [image for image in with_captions if image in photos]
         problems += _missing(f"have no photo file {photo_place}", with_captions, kept)
     if problems and not allow_partial:
         raise UserError(f"{name}: {'; '.join(problems)}; complete {root}, or use what is there by --allow-partial")
@@ -86,6 +79,12 @@ def assemble(
         split_lists=split_lists,
         place=place,
     )
+
+
+def _other_sizes(splits: Mapping[str, Sequence[str]], published: Mapping[str, int]) -> list[str]:
+    """One sentence about each split that has not its published size."""
+    sizes = {split: (len(splits[split]), count) for split, count in published.items() if split in splits}
+    return [f"{split} lists {n:,} images, published are {count:,}" for split, (n, count) in sizes.items() if n != count]
 
 
 def _missing(what: str, before: Sequence[str], after: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """From a trained model and a photo to the attention pictures of Figures 7 and 8.
 
-`explain` takes any photo file and caption through the extractor of a run; `draw_pairs` shows pairs of a corpus
-whose features are in the store, for TensorBoard.
+`explain` takes any photo file and caption through the extractor of a run. `draw_pairs` draws pairs of a corpus, whose
+features are in the store, for TensorBoard.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: dict | None = None) -> dict[str, float]:
-    """Draw what the run's best model looks at, and write the picture to `out`.
+    """Draw what the run's best model looks at, and write the picture to `out`, a PNG file.
 
     Args:
         photo: any picture file that Pillow reads.
         caption: any text; words that the run has not seen count as unknown.
-        out: PNG file.
-        data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo. Without it, the
-            run's own boxes where they list the photo, else ten fixed boxes.
+        data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo.
+            Without it, the run's own boxes where they list the photo, else ten fixed boxes.
 
     Returns:
         `score`, and `w2r` and `o2w` where the variant has them.
@@ -47,9 +46,8 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
     features, objects = photo_inputs(run, config, picture, boxes and Path(boxes))
     inputs = {**vars(features), "tokens": tokens}
-    outputs = {name: value[0] for name, value in _score(model.scorer, inputs).items()}
-    # the numbers are evaluate.py's; the graph is asked for α and β
-    matrices = score_matrices(model.scorer, features, tokens)
+    outputs = {name: value[0] for name, value in _score(model.scorer, inputs).items()}  # for α and β
+    matrices = score_matrices(model.scorer, features, tokens)  # the scores of evaluate.py
     scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
     _draw(picture.pixels, known, {**outputs, **scores}, objects, out)
@@ -67,11 +65,8 @@ def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str,
         drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
         if not words or not drawable:
             continue
-        objects = {
-            name: getattr(features, name)[rows[i]]
-            for name in ("boxes", "classes", "scores", "valid")
-            if getattr(features, name) is not None
-        }
+        stored = {name: getattr(features, name) for name in ("boxes", "classes", "scores", "valid")}
+        objects = {name: array[rows[i]] for name, array in stored.items() if array is not None}
         objects["labels"] = features.manifest.get("labels")
         try:
             picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
@@ -96,8 +91,6 @@ def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(
         if labels := objects.get("labels"):
             shown["object_names"] = [labels[c] if 0 <= c < len(labels) else "" for c in objects["classes"]]
     parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
-    if len(parts) < 2:
-        parts = None  # the only part is the score itself
-    return attention_figure(
-        picture, words, float(outputs["score"]), parts=parts, grid=grid or (14, 14), out=out, **shown
-    )
+    parts = parts if len(parts) > 1 else None  # the only part is the score itself
+    score, grid = float(outputs["score"]), grid or (14, 14)
+    return attention_figure(picture, words, score, parts=parts, grid=grid, out=out, **shown)

@@ -1,8 +1,7 @@
 """Pictures of what the model sees: attention over a photo and over the words of a caption.
 
-In: arrays and words, no model and no files. Out: matplotlib figures, drawn by Agg through the object API, so
-that nothing global changes; `save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
-Figures 7 and 8 of the paper are one figure here, with the words' maps below and the objects' lines above.
+In: arrays and words. Out: matplotlib figures, drawn by Agg through the object API, so that nothing global changes;
+`save` writes a PNG and `figure_to_array` makes an image for TensorBoard.
 """
 
 from __future__ import annotations
@@ -49,13 +48,10 @@ def attention_figure(
 
     Args:
         picture: uint8 (H, W, 3), the photo as the model saw it; 224 x 224.
-        words: the n words of the caption.
-        score: MS of Eq. 19.
+        words, score: the n words of the caption, and MS of Eq. 19.
         alpha: float (L, D), L >= n; D = rows x columns of `grid`. None leaves the maps out.
-        beta: float (P, L). None leaves boxes and lines out.
-        boxes: float (P, 4), x1, y1, x2, y2 in [0, 1]; needed with beta.
-        object_scores: float (P,), the detector's; its top three are shown. None: the first three.
-        valid: bool (P,), False where there is no object.
+        beta, boxes: float (P, L), and (P, 4), x1, y1, x2, y2 in [0, 1]. None leaves boxes and lines out.
+        object_scores, valid: float and bool (P,), the detector's; the top three valid objects are shown, or the first.
         object_names: P short names, e.g. the detector's classes.
         parts: further numbers for the title, e.g. {"W2R": 1.2, "O2W": 0.4}.
         grid: rows and columns of the regions.
@@ -89,13 +85,12 @@ def attention_figure(
 def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Attention as heat: up-sampled to the photo, Gaussian-filtered, 0 = none, 1 = the word's strongest.
 
-    A word that spreads its attention almost evenly has no strongest place: its map is scaled by four times
-    the even share instead and stays cool everywhere.
+    A word with almost even attention has no strongest place: four times the even share is its 1, so it stays cool.
 
     Args:
         alpha: float (n, D), rows that sum to 1.
         grid: rows and columns, D = rows x columns.
-        size: height and width of the photo in pixels; 224 x 224 is the grid of 14 x 14 times 16.
+        size: height and width of the photo in pixels.
 
     Returns:
         float32 (n, height, width) in [0, 1].
@@ -128,11 +123,7 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, whole or not at all.
-
-    Raises:
-        UserError: the file can't be written.
-    """
+    """Write the figure as PNG, whole or not at all; UserError where the file can't be written."""
     try:
         with replacing(path) as part:
             FigureCanvasAgg(figure).print_png(part)
@@ -161,7 +152,8 @@ def _title(figure: Figure, words: Sequence[str], score: float, parts: Mapping[st
     numbers = f"matching score {score:.3f}"
     if parts:
         numbers += "   (" + ",  ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
-    figure.suptitle(f"{quoted(' '.join(words), 100)}\n{numbers}", fontsize=14, parse_math=False)
+    caption = "\n".join(textwrap.wrap(f"“{' '.join(words)}”", 100))
+    figure.suptitle(f"{caption}\n{numbers}", fontsize=14, parse_math=False)
 
 
 def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
@@ -173,24 +165,20 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
     # The best box has the widest line, below the others, so that boxes in one place stay visible.
     scaled = boxes * (width, height, width, height) - 0.5
     for colour, line, (x1, y1, x2, y2) in zip(COLOURS, (6.5, 4.2, 2.2), scaled):
-        box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line)
-        photo.add_patch(box)
+        photo.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
     place = np.arange(len(words))
     for colour, line, name in zip(COLOURS, beta, names):
         chart.plot(place, line, color=colour, marker="o", linewidth=2.5, label=name)
     chart.axhline(1 / len(words), color="grey", linestyle=":", linewidth=1.2, label="even")
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(words) > 8 else {}
     chart.set_xticks(place, words, **slanted)
-    for label in chart.get_xticklabels():
-        label.set_parse_math(False)
     chart.set_ylim(bottom=0)
     chart.set_ylabel("attention β over the words", fontsize=11)
     light(chart)
-    legend = chart.legend(
-        frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.2}
+    legend = chart.legend(frameon=False, fontsize=11, **above)
+    for label in (*chart.get_xticklabels(), *legend.get_texts()):
+        label.set_parse_math(False)
 
 
 def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
@@ -208,19 +196,12 @@ def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
     bar.outline.set_visible(False)
 
 
-def quoted(text: str, width: int) -> str:
-    """The text in quotation marks, in lines of at most `width` letters."""
-    return "\n".join(textwrap.wrap(f"“{text}”", width)) or "“”"
-
-
 def bare(axes) -> None:
     """Take the ticks off axes with a picture, and everything off those without."""
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        if axis.get_images():
-            continue
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
+        if not axis.get_images():
+            axis.axis("off")
 
 
 def light(axis) -> None:

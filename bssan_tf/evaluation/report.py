@@ -32,11 +32,15 @@ PAPER_TABLES = {
 }
 _TITLES = {"flickr30k": "Table II", "coco": "Table III"}
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
-_PROTOCOLS = {
-    "1k": " (the first 1,000 images)",
-    "5fold": " (mean of 5 folds of 1,000 images)",
-    "5k": " (5,000 images at once)",
+ROW_NAMES = {  # of parts and baselines, by their keys in the JSON value
+    "w2r": "W2R",
+    "o2w": "O2W",
+    "cca": "CCA",
+    "cca_weighted": "CCA+",
+    "cca_context": "CCA (objects in context)",
+    "cca_context_weighted": "CCA+ (objects in context)",
 }
+_PROTOCOLS = {"1k": "the first 1,000 images", "5fold": "mean of 5 folds of 1,000 images", "5k": "5,000 images at once"}
 
 
 def paper_report(values: Sequence[float]) -> dict:
@@ -99,7 +103,7 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
         beside_paper: False leaves the paper's rows out.
     """
     others = {**value.get("parts", {}), **value.get("baselines", {})}
-    rows = [(value["run"], value), *((key.replace("_", " ").upper(), row) for key, row in others.items())]
+    rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
     width = max(24, *(len(key) + 2 for key, _ in rows))
     ours = [_row(key, row, width) for key, row in rows]
@@ -163,9 +167,8 @@ def photo_pointing_text(value: Mapping) -> str:
 
 
 def _with_error(row: Mapping, name: str) -> str:
-    error = row[f"{name}_error"]
-    sign = "+" if name == "lead" else ""
-    return f"{row[name]:{sign}.1f}" + (f" ± {error:.1f}" if error is not None else "")
+    number, error = f"{row[name]:{'+' if name == 'lead' else ''}.1f}", row[f"{name}_error"]
+    return number if error is None else f"{number} ± {error:.1f}"
 
 
 def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
@@ -182,11 +185,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
 
 
 def write_report(path: Path, value: Mapping) -> None:
-    """Write `report_json`'s value, whole or not at all.
-
-    Raises:
-        UserError: the file can't be written.
-    """
+    """Write `report_json`'s value, whole or not at all; UserError if the file can't be written."""
     try:
         write_json(Path(path), dict(value))
     except OSError as error:
@@ -194,8 +193,9 @@ def write_report(path: Path, value: Mapping) -> None:
 
 
 def _heading(value: Mapping) -> str:
-    counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
-    return f"{value['corpus']}, {value['split']}: {counts}{_PROTOCOLS.get(value.get('protocol'), '')}"
+    heading = f"{value['corpus']}, {value['split']}: {value['n_images']:,} images, {value['n_captions']:,} captions"
+    protocol = _PROTOCOLS.get(value.get("protocol"))
+    return f"{heading} ({protocol})" if protocol else heading
 
 
 def _row(name: str, report: Mapping, width: int) -> str:

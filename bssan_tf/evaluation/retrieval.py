@@ -100,11 +100,10 @@ def _part_of(data: Data, request: Request, seed: int) -> Split:
         part = part.sample_images(request.images, seed)
     if request.captions_per_image:
         part = part.captions_per_image(request.captions_per_image)
-    folds = len(protocol_folds(request.protocol, len(part.image_ids)))
-    if request.out and folds > 1:
-        raise UserError(
-            f"--out {request.out}: holds one matrix, and --protocol {request.protocol} has {folds}; leave one out"
-        )
+    out, protocol = request.out, request.protocol
+    folds = len(protocol_folds(protocol, len(part.image_ids)))
+    if out and folds > 1:
+        raise UserError(f"--out {out}: holds one matrix, and --protocol {protocol} has {folds}; leave one out")
     return part
 
 
@@ -139,11 +138,7 @@ def _check_baseline(data: Data, tokenizer: Tokenizer) -> None:
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:
-    """What a CCA can pool: the regions, `cca`, and objects that have their context beside them, `cca_context`.
-
-    Raises:
-        UserError: no regions.
-    """
+    """What a CCA can pool: regions as `cca`, objects in their context as `cca_context`; UserError without regions."""
     if data.features.regions is None:
         raise UserError("--baseline: a CCA needs regions, and there are objects only; leave it out")
     found = {"cca": data.features.regions}

@@ -41,7 +41,7 @@ def search(
         rerank: candidates that are scored in full, the best by O2W; 0 for all.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they list them, else the ten fixed ones.
-        memory_mb: what scoring may take, see `score_matrix`.
+        memory_mb: what scoring may take, see `score_matrices`.
 
     Returns:
         Scores and the paths or sentences, best first.

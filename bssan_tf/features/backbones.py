@@ -1,8 +1,7 @@
 """The convolutions that describe a picture: VGG-19 (the paper's), VGG-16, and a slim VGG-19 of ours.
 
 Out: a Keras model that maps pre-processed pixels (B, 224, 224, 3) to the last convolution's map (B, 14, 14, M). Weights
-come from a local .h5 (Keras' own) or .npz, or from Keras' download; they are copied only after the names and shapes of
-all layers were found right.
+come from a local .h5 (Keras' own) or .npz, or from Keras' download.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ def build_vgg(layers: str = "vgg19", width: float = 1.0, side: int | None = SIDE
         side: of the pictures; None for any height and width.
 
     Returns:
-        model: float32 (B, 224, 224, 3) of `preprocess` -> float32 (B, 14, 14, M), after the ReLU: a cell for each 16
-            pixels begun.
+        model: float32 (B, 224, 224, 3) of `preprocess` -> float32 (B, 14, 14, M), after the ReLU; a cell is 16 pixels.
     """
     if layers not in CONVOLUTIONS:
         raise ValueError(f"layers must be one of {sorted(CONVOLUTIONS)}, not {layers!r}")
@@ -94,14 +92,10 @@ def _filters(width: float) -> list[int]:
 
 
 def load_weights(model: tf.keras.Model, path: str | Path) -> None:
-    """Copy the weights of a file into a model of `build_vgg`.
+    """Copy the weights of a file into a model of `build_vgg`: .h5 as Keras writes it, its classifier left out, or .npz
+    with "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type.
 
-    Args:
-        path: .npz with keys "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type, or .h5 as Keras
-            writes it, its classifier left out.
-
-    Raises:
-        UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
+    UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
     """
     found = read_arrays(path, "--backbone-weights", skip=CLASSIFIER_LAYERS)
     layers = [layer for layer in model.layers if layer.weights]
@@ -123,12 +117,9 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
 
 
 def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a weights file by name, "layer/kernel" and "layer/bias"; UserError where it is absent, unreadable,
-    or neither .npz nor .h5.
+    """The arrays of a .npz or .h5 by name, "layer/kernel" and "layer/bias"; of a .h5 without the layers in `skip`.
 
-    Args:
-        flag: the flag that named the file, for errors.
-        skip: layers of a .h5 that are not read.
+    UserError, which names `flag`, where the file is absent, unreadable or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -161,8 +152,7 @@ def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
-    """The weights file to use: `path`, else the packaged one, else Keras' published file, downloaded once; UserError
-    where it is absent or the download fails."""
+    """The weights file: `path`, else the packaged one, else Keras', downloaded once; UserError where there is none."""
     if path is not None:
         if not Path(path).is_file():
             raise UserError(f"--backbone-weights {path}: no such file; name a .h5 or .npz of {backbone.layers}")

@@ -2,8 +2,8 @@
 
 In: a picture's object features (P, Q'), the detector's classes and scores (P,), its regions (D, M). Out: for each
 object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of own and photo sum
-to their share below, whatever the extractor's units; the class's number is its share times the score. So the shares
-are the parts' squared lengths after √ (`FeatureNorm`), before `centred` takes off the mean.
+to their share below; the dimension of the class is its share times the score. So the shares are the parts' squared
+lengths after √ (`FeatureNorm`), before `centred` takes off the mean.
 """
 
 from __future__ import annotations
@@ -30,26 +30,24 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """What the objects of a run have room for."""
+    """What the objects of a run have room for; Q is the size of an object in its context."""
 
-    Q: int  # size of an object in its context
+    Q: int
     labels: Sequence[str] | None = None  # of the classes that have a place; None where nameless, or in an older run
 
 
 def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
-    """Classes of any boxes as the numbers that a run has for their names, -1 where it does not know the name.
+    """Classes of any boxes, int with names `labels`, as a run numbers these names; -1 where unknown to either.
 
     Args:
-        classes: int, -1 where unknown.
-        labels: their names; None where they have none, so that the run knows none of them.
+        labels: None where the classes have no names, so that the run knows none of them.
         known: the run's names; None leaves the numbers as they are.
     """
     if known is None or list(labels or ()) == list(known):
         return classes
     numbers = {label: number for number, label in enumerate(known)}
-    table = np.array([*(numbers.get(label, -1) for label in labels or ()), -1], np.int32)
-    nameless, classified = len(table) - 1, classes >= 0
-    found = table[np.where(classified & (classes < nameless), classes, nameless)]
+    table = np.array([*(numbers.get(label, -1) for label in labels or ()), -1], np.int32)  # last: the nameless
+    found, classified = table[np.clip(classes, -1, len(table) - 1)], classes >= 0
     if lost := int((classified & (found < 0)).sum()):
         logger.warning("boxes: the run does not know the class of %d of %d objects", lost, int(classified.sum()))
     return found
@@ -65,7 +63,7 @@ def in_context(
         classes: int (n, P), -1 where unknown; one that Q has no place for is left out.
         scores: float (n, P), how sure the detector is of the class.
         valid: bool (n, P), False at padding, which stays zero.
-        means: float32 (n, M), of `photo_means`.
+        means: float32 (n, M), as of `photo_means`.
         Q: size of the result, which says how many classes there are.
     """
     named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
@@ -89,8 +87,8 @@ def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
 class ObjectsInContext:
     """An array float32 (N, P, Q) over a feature store, whose rows are computed when they are read.
 
-    The photos' means are kept once computed, N x M x 4 bytes in all (COCO: 250 MB), as the regions behind them are most
-    of what a row reads. Threads may read at the same time: a mean that two of them compute is the same.
+    The photos' means, most of the reading, are kept once computed: N x M x 4 bytes in all (COCO: 250 MB). Threads may
+    read at the same time: a mean that two of them compute is the same.
     """
 
     dtype = np.dtype(np.float32)
@@ -125,8 +123,7 @@ class ObjectsInContext:
 def with_context(features: Features, run: RunContext | None = None) -> Features:
     """The features with each object in its context; UserError without regions or objects with classes.
 
-    Args:
-        run: what the features are for; None makes room for the classes that the store's boxes can name.
+    Without a `run` that they are for, there is room for the classes that the store's boxes can name.
     """
     if any(getattr(features, name) is None for name in ("regions", *_PER_OBJECT)):
         raise UserError(NO_CONTEXT)

@@ -35,9 +35,7 @@ class Picture(NamedTuple):
 
 
 class Describer:
-    """Reads the pictures of a corpus and describes them for a store.
-
-    Args: as of `extract_features`.
+    """Reads the pictures of a corpus and describes them for a store; arguments as of `extract_features`.
 
     Attributes:
         plan: what the store is to hold and is made with.

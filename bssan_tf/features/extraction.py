@@ -1,7 +1,7 @@
 """All pictures of a corpus -> a feature store, resumable and in bounded memory.
 
 Batches depend on the row numbers alone, so that an interrupted and an uninterrupted extraction give the same bytes. A
-picture that can't be read is named at the end; it never stops the others, and once mended the next call extracts it.
+picture that can't be read is named at the end, and extracted by the next call once it is mended.
 """
 
 from __future__ import annotations
@@ -42,13 +42,11 @@ def extract_features(
     Args:
         corpus: its image_ids and image_paths are used.
         folder: the store, `<cache>/<dataset>/<extractor>`.
-        extractor: the backbone.
         boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, a Faster R-CNN, whose fc7 then describes the objects,
             or None for regions only.
         objects: P, objects of an image.
         batch_size: pictures described at once; a store that was begun goes on with its own.
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
-        progress: show a bar with images per second.
         commit_seconds: at most this much work is lost by a kill.
 
     Raises:
@@ -58,7 +56,7 @@ def extract_features(
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
-            _extract(missing, describer, writer, progress, commit_seconds)
+            _extract(missing, writer, commit_seconds)
             for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
                 path.unlink(missing_ok=True)
     features = open_store(folder)
@@ -86,22 +84,19 @@ def extract_shard(
 ) -> int:
     """Extract one part of a store, while other processes extract theirs, and return the number of its rows.
 
-    `extract_features` then finds all rows done, and tells of pictures that can't be read.
-
-    Raises:
-        UserError: the store was made with something else, or another process extracts all of it or the same shard.
+    Arguments as of `extract_features`, which then finds all rows done, and tells of pictures that can't be read.
+    UserError: the store was made with something else, or another process extracts all of it or the same shard.
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
     with ShardWriter(folder, describer.plan, shard, describer.batch_size) as writer:
         missing = MissingRows(folder, describer, range(writer.first, writer.stop), progress)
-        _extract(missing, describer, writer, progress, commit_seconds)
+        _extract(missing, writer, commit_seconds)
     return len(missing.rows)
 
 
 def _describer(corpus, folder, extractor, boxes, objects: int, batch_size: int) -> Describer:
-    """With the batches that the store was begun with: others could round differently."""
-    batch_size = (read_manifest(folder) or {}).get("batch_size", batch_size)
-    return Describer(corpus, extractor, boxes, objects, batch_size)
+    begun = read_manifest(folder) or {}  # batches of another size could round differently
+    return Describer(corpus, extractor, boxes, objects, begun.get("batch_size", batch_size))
 
 
 class MissingRows:
@@ -148,25 +143,22 @@ class MissingRows:
                 doubtful.append(row)
             else:
                 wanted[row] = file_size(self.describer.paths[row]) not in (size, None)
-        bar = {"desc": "bad pictures, again", "unit": "img", "leave": False}
+        bar = {"desc": "bad pictures, again", "unit": "img", "leave": False, "total": len(doubtful)}
         with decoding_pool() as pool:
-            found = pool.map(self.describer.read, doubtful)
-            found = tqdm(found, **bar, total=len(doubtful), disable=not (self.progress and doubtful))
+            found = tqdm(pool.map(self.describer.read, doubtful), **bar, disable=not (self.progress and doubtful))
             wanted[doubtful] = [picture is not None for picture in found]
         return wanted
 
 
-def _extract(
-    missing: MissingRows, describer: Describer, writer: StoreWriter, progress: bool, commit_seconds: float
-) -> None:
+def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -> None:
     """Extract what is missing, now that no other process writes."""
-    wanted, bad, finished = missing.find(), set(missing.bad), writer.finished_rows
+    describer, wanted, bad, finished = missing.describer, missing.find(), set(missing.bad), writer.finished_rows
     total, count = len(missing.rows), int(wanted.sum())
     if not count and finished == missing.rows.stop and bad == writer.bad:
         return
     began = committed = time.monotonic()
     title = f"features {describer.plan.made_with['dataset']}"
-    bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not progress)
+    bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not missing.progress)
     with bar, contextlib.closing(describer.batches(wanted)) as batches:
         try:
             for rows, pictures in batches:

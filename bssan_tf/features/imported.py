@@ -17,7 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.store import Features, map_array
 
-SAMPLED_ROWS = 256
+SAMPLED_ROWS = 256  # evenly spaced, that are checked for values that are not finite
 BLOCK_BYTES = 32 << 20
 WHOLE_BYTES = 256 << 20  # larger files are hashed in part
 HASHED_BLOCKS, HASHED_BYTES = 64, 1 << 20
@@ -46,12 +46,9 @@ def import_features(
 ) -> Features:
     """Open a user's own arrays as `Features` whose row i is image i of the corpus.
 
-    Only `SAMPLED_ROWS` evenly spaced rows are checked for values that are not finite.
-
     Args:
         image_ids: the corpus' ids, N of them.
-        regions: .npy, float16 or float32 (n, D, M).
-        objects: .npy, float16 or float32 (n, P, Q).
+        regions, objects: .npy, float16 or float32 (n, D, M) and (n, P, Q).
         ids: text file with the image id of each of the n rows; None where rows are in the corpus' order (n = N).
 
     Raises:
@@ -65,7 +62,8 @@ def import_features(
         raise ValueError("neither regions nor objects given")
     arrays = {name: _open_rows(name, files, image_ids, order) for name in given}
     D = arrays["regions"].shape[1] if "regions" in given else 0
-    grid = (math.isqrt(D), math.isqrt(D)) if D and math.isqrt(D) ** 2 == D else None
+    side = math.isqrt(D)
+    grid = (side, side) if D and side**2 == D else None
     valid = _not_padding(arrays["objects"]) if "objects" in given else None
     manifest = {
         "extractor": "imported",
@@ -76,11 +74,7 @@ def import_features(
 
 
 def content_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content.
-
-    Of a file over `WHOLE_BYTES` only its size and `HASHED_BLOCKS` evenly spaced blocks of `HASHED_BYTES`, the first and
-    the last among them, count.
-    """
+    """SHA-256 of a file's content; over `WHOLE_BYTES`, of its size and `HASHED_BLOCKS` evenly spaced blocks of it."""
     size = Path(path).stat().st_size
     if size <= WHOLE_BYTES:
         return file_sha256(path)
@@ -133,8 +127,7 @@ def _open_rows(name: str, files: dict, image_ids: tuple[str, ...], order) -> np.
 
 
 def _not_padding(objects: np.ndarray | Reordered) -> np.ndarray:
-    """bool (N, P): True where an object's features (N, P, Q) are not all zeros; read block by block, first only the
-    first dimensions."""
+    """bool (N, P): True where an object's features (N, P, Q) are not all zeros."""
     count, P, Q = objects.shape
     valid = np.empty((count, P), bool)
     block = max(1, BLOCK_BYTES // (P * Q * objects.dtype.itemsize))

@@ -1,8 +1,7 @@
 """Objects of a picture: which boxes, and what the backbone's map says about each.
 
 In: the boxes of any detector (`BoxesFile`), or the fixed `grid_boxes`. Out: the best P boxes of a photo, as fractions
-of it, with class, score and validity; and `roi_means`, the mean feature of each box on a feature map. The paper's own
-objects come from Faster R-CNN.
+of it, with class, score and validity; and `roi_means`, the mean feature of each box on a feature map.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ NO_CLASS = -1
 def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     """Mean feature of each box (RoI Align), float32 (B, P, M): bilinear samples at the centres of its 7x7 division.
 
-    Cell i of n covers the fractions i/n to (i+1)/n of the picture, so that its value stands at (i+0.5)/n. Beyond the
-    outermost cells' centres the map goes on unchanged.
+    The value of cell i of n stands at the fraction (i+0.5)/n of the picture; beyond the outermost it goes on unchanged.
 
     Args:
         maps: float32 (B, h, w, M).
@@ -88,8 +86,7 @@ def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) 
 
 
 def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:
-    """Ten fixed boxes (or the first `count`) for a photo without detections: the whole photo, then its 3x3 cells row by
-    row. A dict as `empty_objects`, scores 1, classes -1."""
+    """The first `count` of the whole photo and its 3x3 cells, row by row; as `empty_objects`, scores 1, classes -1."""
     thirds = np.arange(3) / 3
     cells = [(x, y, x + 1 / 3, y + 1 / 3) for y in thirds for x in thirds]
     return _filled(count, np.clip([(0, 0, 1, 1), *cells], 0, 1)[:count], NO_CLASS, 1.0)
@@ -99,10 +96,8 @@ class BoxesFile:
     """Boxes of any detector, read from an .npz.
 
     Its arrays: `names` str (N,), photo file names; `boxes` float (N, n, 6), x1, y1, x2, y2 in pixels of the upright
-    photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str (C,).
-
-    Attributes:
-        labels: the classes' names, tuple of str, or None.
+    photo, score, class; rows with score <= 0 or without area are "no box". Optional `labels` str (C,), the classes'
+    names, here a tuple or None.
     """
 
     def __init__(self, path: str | Path):

@@ -1,8 +1,7 @@
 """A picture file -> the pixels that the backbone sees.
 
-Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: any file that Pillow reads, in any
-colour mode. Out: uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's size, for boxes given in
-its pixels.
+Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: any file that Pillow reads. Out:
+uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's size, for boxes given in its pixels.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from PIL import Image
 from bssan_tf.errors import UserError
 
 SIDE = 224
-# Decoding takes up to 12 bytes a pixel, beside the backbone in 2 GB. (Large baseline JPEGs are decoded smaller; for
-# them Pillow's own limit of 179 million pixels holds.)
-MAX_PIXELS = 40_000_000
+# Decoding takes up to 12 bytes a pixel, beside the backbone in 2 GB; Pillow's own limit is 179 million pixels.
+MAX_PIXELS = 40_000_000  # as decoded: large baseline JPEGs are decoded smaller
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
 
 ORIENTATION_TAG = 0x0112
@@ -32,10 +30,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ou
 
 
 def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode a picture file, upright by its EXIF orientation, and resize it bilinearly to 224x224.
-
-    Args:
-        side: another size than 224; None leaves the photo at its own.
+    """Decode a picture file, upright by its EXIF orientation, and resize it bilinearly to `side`, unless that is None.
 
     Returns:
         pixels: uint8 (side, side, 3) or (height, width, 3), RGB; transparent parts are white.

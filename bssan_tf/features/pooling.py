@@ -23,6 +23,6 @@ def pool_regions(regions: np.ndarray, image_rows: np.ndarray, progress: bool = F
 
 
 def unit_rows(rows: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """Rows (N, d) divided by their length, of numbers times `weights` (d,); float32; a zero row stays zero."""
+    """Rows (N, d) divided by their length, of dimensions times `weights` (d,); float32; a zero row stays zero."""
     lengths = np.linalg.norm(rows * weights, axis=1, keepdims=True)
     return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)

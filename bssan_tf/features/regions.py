@@ -1,7 +1,7 @@
 """Pictures -> region and object features, through one run of the backbone.
 
 Out: regions (B, D, M), the last convolution's map read row by row (D = 14 x 14), and objects (B, P, Q), the mean of
-each RoI on the same map (Q = M). Whole corpora and single new photos both go through `Extractor.describe`.
+each RoI on the same map (Q = M).
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class Extractor:
 
     Attributes:
         name, layer: of the backbone and of the convolution that is read.
-        grid: (14, 14), rows and columns of the region grid.
-        region_shape: (D, M).
+        grid, region_shape: (14, 14), rows and columns of the region grid, and (D, M).
         weights_file, weights_sha256: what the network is loaded from.
     """
 
@@ -65,8 +64,7 @@ class Extractor:
             valid: bool (B, P), False where there is no object; None for all True.
 
         Returns:
-            dict with "regions" float16 (B, D, M) and, where boxes are given, "objects" float16 (B, P, M), zeros where
-            not valid.
+            "regions" float16 (B, D, M) and, with boxes, "objects" float16 (B, P, M), zeros where not valid.
         """
         given = boxes is not None
         boxes = boxes if given else np.zeros((len(pictures), 0, 4), np.float32)

@@ -1,8 +1,7 @@
 """Several processes extract one store together, each a part of its rows: `--shard 2/4` is the second of four.
 
 A shard is a run of whole batches, so that the bytes are those of one process. All write into the same arrays, each with
-its progress in a file of its own, `shard-2-of-4.json`. The next extraction without a shard finds all rows done, writes
-the manifest and removes these files.
+its progress in a file of its own, `shard-2-of-4.json`. The next extraction without a shard removes these files.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ class Progress:
 
 def read_progress(folder: str | Path) -> list[Progress]:
     """The progress of all shards of a store; UserError where a file is damaged."""
-    found = [_read(path) for path in sorted(Path(folder).glob(PROGRESS))]
-    return [progress for progress in found if progress]
+    return [progress for path in sorted(Path(folder).glob(PROGRESS)) if (progress := _read(path))]
 
 
 def _read(path: Path) -> Progress | None:
@@ -68,17 +66,10 @@ def _read(path: Path) -> Progress | None:
 
 
 class ShardWriter(StoreWriter):
-    """Writes the rows of one shard, while other processes write theirs.
+    """Writes the rows [first, stop) of one shard, of which [first, finished_rows) are on disk; else as `StoreWriter`.
 
     All shards share the store's lock, so that no writer of the whole store comes between; each has one of its own.
-
-    Attributes:
-        first, stop: its rows are [first, stop).
-        finished_rows: rows [first, finished_rows) are on disk.
-        bad: rows of the shard whose pictures could not be read.
-
-    Raises:
-        UserError: as `StoreWriter`, or another process writes this shard.
+    UserError also where another process writes this shard.
     """
 
     def __init__(self, folder: str | Path, plan: StorePlan, shard: Shard, batch_size: int):

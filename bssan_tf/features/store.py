@@ -15,10 +15,8 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 
-MANIFEST = "manifest.json"
-IDS = "ids.txt"
-# Arrays that a reader gets; the writer may keep more beside them.
-FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")
+MANIFEST, IDS = "manifest.json", "ids.txt"
+FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")  # a writer may keep more beside them
 REMEDY = "give another --cache or delete this folder"
 
 
@@ -79,11 +77,7 @@ def read_ids(folder: str | Path) -> tuple[str, ...]:
 
 
 def open_store(folder: str | Path) -> Features:
-    """Open a finished store; nothing is loaded but ids and manifest.
-
-    Raises:
-        UserError: no store, an unfinished one, or one whose files don't fit its manifest.
-    """
+    """Open a finished store; UserError: there is none, it is unfinished, or its files don't fit its manifest."""
     folder, manifest = Path(folder), read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")

@@ -1,7 +1,7 @@
 """Writes a feature store so that a kill at any point costs little and spoils nothing.
 
 `StoreWriter` preallocates one .npy per array, writes blocks of rows by ordinary file I/O (so that memory stays small),
-and then replaces manifest.json, whose `finished_rows` says where to go on. `StorePlan` says what a store is to hold.
+and then replaces manifest.json, whose `finished_rows` says where to go on.
 """
 
 from __future__ import annotations
@@ -79,11 +79,7 @@ def _short(value) -> str:
 
 
 class StoreWriter(contextlib.AbstractContextManager):
-    """Writes a store, or goes on with one; holds the folder's lock from its making until `__exit__`.
-
-    Args:
-        folder: made where absent.
-        plan: what the store is to hold; an existing store must have been made for the same.
+    """Writes a store, or goes on with one of the same plan; holds the folder's lock from its making until `__exit__`.
 
     Attributes:
         finished_rows: rows [0, finished_rows) are on disk.

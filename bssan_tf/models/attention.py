@@ -43,11 +43,7 @@ def attended(alpha, regions):
 
 
 class Attention(tf.keras.layers.Layer):
-    """What both attentions share: W, b, the softmax and Eq. 8.
-
-    Args:
-        l2: weight δ of the L2 term on W (Eq. 18).
-    """
+    """What both attentions share: W, b, the softmax and Eq. 8; `l2` is δ of the L2 term on W (Eq. 18)."""
 
     def __init__(self, l2: float = 0.0, **kwargs):
         super().__init__(**kwargs)

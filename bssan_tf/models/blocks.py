@@ -17,10 +17,8 @@ register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 def mlp(units: tuple[int, ...], l2: float, name: str, inputs: int, silent: bool = False) -> tf.keras.Model:
     """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, inputs) -> (R, 1). Table I.
 
-    BatchNorm's statistics are those of the global batch on several devices.
-
-    Args:
-        silent: the last layer starts at zero, so that at first another score beside it rules alone.
+    BatchNorm's statistics are those of the global batch on several devices. A `silent` MLP starts with its last layer
+    at zero, so that at first another score beside it rules alone.
     """
     features = rows = tf.keras.Input((inputs,))
     for i, n in enumerate(units, 1):
@@ -28,12 +26,9 @@ def mlp(units: tuple[int, ...], l2: float, name: str, inputs: int, silent: bool 
         # momentum 0.9: an epoch on small corpora is too short for Keras' 0.99 to forget its start
         norm = tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"{name}_norm{i}")
         features = tf.keras.layers.Activation("tanh", name=f"{name}_tanh{i}")(norm(features))
+    start = "zeros" if silent else "glorot_uniform"
     out = tf.keras.layers.Dense(
-        1,
-        kernel_initializer="zeros" if silent else "glorot_uniform",
-        kernel_regularizer=regularizer(l2),
-        dtype="float32",
-        name=f"{name}_out",
+        1, kernel_initializer=start, kernel_regularizer=regularizer(l2), dtype="float32", name=f"{name}_out"
     )
     return tf.keras.Model(rows, out(features), name=name)
 
@@ -45,23 +40,15 @@ def regularizer(l2: float):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """W2R or O2W: its functional model, and the layers that a start sets.
+    """W2R or O2W: its functional model, and the layers that a start sets; None where `improved` alone has them."""
 
-    Attributes:
-        model: named inputs and outputs, as of `build_w2r` and `build_o2w`.
-        attention: its attention layer.
-        norm, fusion, bilinear: what `improved` adds (models/improved), or None.
-        pair_scores: the same inputs -> the bilinear score alone, without LSTM and MLP; or None.
-        words_ask: whether words are the queries (W2R), or objects are (O2W).
-    """
-
-    model: tf.keras.Model
+    model: tf.keras.Model  # named inputs and outputs, as of `build_w2r` and `build_o2w`
     attention: tf.keras.layers.Layer
     norm: tf.keras.layers.Layer | None = None
     fusion: Fusion | None = None
     bilinear: tf.keras.layers.Layer | None = None
-    pair_scores: tf.keras.Model | None = None
-    words_ask: bool = True
+    pair_scores: tf.keras.Model | None = None  # the same inputs -> the bilinear score alone, without LSTM and MLP
+    words_ask: bool = True  # whether words are the queries (W2R), or objects are (O2W)
 
     def scaled(self, features: np.ndarray) -> np.ndarray:
         """Regions or objects float (..., M) as the attention sees them: float32."""
@@ -71,17 +58,15 @@ class Network:
     def start_from(
         self, maps: np.ndarray, look: np.ndarray, sample: np.ndarray, text: np.ndarray, first: int = 0
     ) -> None:
-        """Let attention and fusion begin with what is known of regions or objects and d dimensions of the text.
+        """Let attention and fusion begin with maps from regions or objects to d dimensions of the text.
 
         Args:
-            maps: float32 (M, d), to the text's dimensions, for the fusion.
-            look: float32 (M, d), the same for the attention.
+            maps, look: float32 (M, d), for the fusion and for the attention.
             sample, text: float32 (n, M) and (k, d), regions or objects as the attention sees them, and words.
             first: place of these dimensions in the text.
         """
         count = min(len(sample), len(text))
-        products = ((sample[:count] @ look) * text[:count]).sum(axis=1)
-        self.attention.start_from(look, products, first)
+        self.attention.start_from(look, ((sample[:count] @ look) * text[:count]).sum(axis=1), first)
         if self.fusion:
             self.fusion.start_from(maps, first)
 
@@ -89,7 +74,7 @@ class Network:
         """Let the weighted lengths of the bilinear score begin as deviations of scores.
 
         Args:
-            pooled: float32 (N_i, M), pictures as the attention sees their regions or objects, pooled.
+            pooled: float32 (N_i, M), the regions or objects of pictures as the attention sees them, pooled.
             captions: float32 (N_c, d), the captions' sums of words.
         """
         pictures = self.fusion.project(pooled)  # (N_i, F)

@@ -29,16 +29,12 @@ class Bssan:
         config: sizes and parts.
         vocabulary_size: number of token ids, padding and unknown included.
         l2: δ of Eq. 18, on the kernels of attention, LSTM and Dense layers.
-        glove: float32 (V, E_glove) pre-trained word vectors, or None to leave the rows as initialised.
+        glove: float32 (V, E_glove), else ValueError: pre-trained word vectors. None leaves the rows as initialised.
 
     Attributes:
         embeddings: one layer for GloVe's vectors, one for the learned dimensions, as far as there are any.
         networks: `w2r` and `o2w`, as the variant has them.
         o2w_text: O2W's text side, or None.
-        scorer: see above.
-
-    Raises:
-        ValueError: if `glove` has another shape.
 
     Example:
         >>> model = Bssan(preset("paper", "small").model, vocabulary_size=1000)
@@ -66,19 +62,17 @@ class Bssan:
         self.scorer = self._build_scorer()
 
     def _build_embeddings(self) -> list[tf.keras.layers.Layer]:
-        config, layers = self.config, []
+        config, V, layers = self.config, self.vocabulary_size, []
         if config.E_glove:
-            layer = tf.keras.layers.Embedding(
-                self.vocabulary_size, config.E_glove, trainable=config.train_embeddings, name="glove"
-            )
+            layer = tf.keras.layers.Embedding(V, config.E_glove, trainable=config.train_embeddings, name="glove")
             layer.build((None, None))
             if self.glove is not None:
-                if self.glove.shape != (self.vocabulary_size, config.E_glove):
-                    raise ValueError(f"glove {self.glove.shape}: expected ({self.vocabulary_size}, {config.E_glove})")
+                if self.glove.shape != (V, config.E_glove):
+                    raise ValueError(f"glove {self.glove.shape}: expected ({V}, {config.E_glove})")
                 layer.set_weights([self.glove])
             layers.append(layer)
         if config.E_trained:
-            layers.append(tf.keras.layers.Embedding(self.vocabulary_size, config.E_trained, name="embedding"))
+            layers.append(tf.keras.layers.Embedding(V, config.E_trained, name="embedding"))
         return layers
 
     def _inputs(self) -> dict[str, tf.Tensor]:
@@ -91,14 +85,11 @@ class Bssan:
         return {**inputs, "tokens": tf.keras.Input((None,), dtype="int32", name="tokens")}
 
     def _read(self, captions) -> dict[str, tf.Tensor]:
-        """What the networks take of captions (N, L), whatever pictures they are compared with."""
+        """Words, mask and O2W's states of captions (N, L), whatever pictures they are compared with."""
         vectors = [embedding(captions) for embedding in self.embeddings]
         words = vectors[0] if len(vectors) == 1 else tf.keras.layers.Concatenate()(vectors)  # (N, L, E)
-        mask = WordMask(name="word_mask")(captions)
-        text = {"words": words, "mask": mask}
-        if self.o2w_text:
-            text["states"] = self.o2w_text({"words": words, "mask": mask})
-        return text
+        text = {"words": words, "mask": WordMask(name="word_mask")(captions)}
+        return {**text, "states": self.o2w_text(text)} if self.o2w_text else text
 
     def _paired(self, inputs: dict, text: dict, pair: Callable, attention: UniformPairs) -> dict[str, dict]:
         """Inputs of the networks, by name, for pictures and the captions of `_read` that `pair` lays beside them."""
@@ -114,10 +105,8 @@ class Bssan:
 
     def _scores(self, given: dict[str, dict]) -> dict[str, tf.Tensor]:
         """Outputs of the networks for what `_paired` gave."""
-        outputs = {}
-        for name, network in self.networks.items():
-            outputs |= network.model(given[name])
-        return outputs
+        each = (network.model(given[name]) for name, network in self.networks.items())
+        return {name: output for outputs in each for name, output in outputs.items()}
 
     def _build_scorer(self) -> tf.keras.Model:
         inputs = self._inputs()
@@ -140,10 +129,9 @@ class Bssan:
         inputs = self._inputs()
         captions = inputs["tokens"]
         if training.negative_source == "random":
-            inputs["negative_tokens"] = tf.keras.Input(
-                (training.negatives, None), dtype="int32", name="negative_tokens"
-            )
-            captions = JoinNegatives(name="captions")([captions, inputs["negative_tokens"]])
+            negatives = tf.keras.Input((training.negatives, None), dtype="int32", name="negative_tokens")
+            inputs["negative_tokens"] = negatives
+            captions = JoinNegatives(name="captions")([captions, negatives])
         text = self._read(captions)
         pair = PairCaptions(training.negative_source, training.negatives, name="pair")
         attention = UniformPairs(training.negative_attention, training.uniform_positives, name="attention")
@@ -154,9 +142,9 @@ class Bssan:
         return tf.keras.Model(inputs, outputs, name="siamese")
 
     def _scores_of_all(self, inputs: dict, text: dict) -> dict[str, tf.Tensor]:
-        """The bilinear scores, without LSTM and MLP, which are the costly part, of all pairs of a batch."""
-        learned = UniformPairs("learned", name="attend_all")
-        given = self._paired(inputs, text, PairCaptions("all", name="pair_all"), learned)
+        """The bilinear scores of all pairs of a batch, without the costly LSTM and MLP."""
+        pair, attention = PairCaptions("all", name="pair_all"), UniformPairs("learned", name="attend_all")
+        given = self._paired(inputs, text, pair, attention)
         return {
             f"{name}_all": PositiveFirst(name=f"{name}_all")(network.pair_scores(given[name]))
             for name, network in self.networks.items()

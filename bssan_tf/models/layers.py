@@ -1,7 +1,4 @@
-"""Small layers that the networks are put together from: masking, objects beside captions, the sum of Eq. 19.
-
-Shapes use the legend; C counts the captions that each picture of the batch is paired with.
-"""
+"""Small layers of the networks: masking, objects beside the C captions of each picture, the sum of Eq. 19."""
 
 from __future__ import annotations
 
@@ -20,10 +17,7 @@ class WordMask(tf.keras.layers.Layer):
 
 @register
 class KeepValidObjects(tf.keras.layers.Layer):
-    """Rows of real objects only: (B, C, P, F) and valid (B, P) -> (R, F).
-
-    So BatchNorm never sees a padded object.
-    """
+    """Rows of real objects only, so that BatchNorm sees no padding: (B, C, P, F) and valid (B, P) -> (R, F)."""
 
     def call(self, inputs):
         features, valid = inputs
@@ -69,11 +63,7 @@ class RepeatForCaptions(tf.keras.layers.Layer):
 
 @register
 class MatchingScore(tf.keras.layers.Layer):
-    """MS = Y + λ Y' (Eq. 19).
-
-    Args:
-        weight: λ.
-    """
+    """MS = Y + λ Y' (Eq. 19); `weight` is λ."""
 
     def __init__(self, weight: float = 0.6, **kwargs):
         super().__init__(**kwargs)

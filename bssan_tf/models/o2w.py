@@ -24,44 +24,31 @@ def build_o2w_text(config: ModelConfig, l2: float = 0.0) -> tf.keras.Model:
     """
     words = tf.keras.Input((None, config.E), name="words")
     mask = tf.keras.Input((None,), dtype="bool", name="mask")
+    penalty = regularizer(l2)
     lstm = tf.keras.layers.LSTM(
-        config.S,
-        return_sequences=True,
-        kernel_regularizer=regularizer(l2),
-        recurrent_regularizer=regularizer(l2),
-        name="o2w_lstm",
+        config.S, return_sequences=True, kernel_regularizer=penalty, recurrent_regularizer=penalty, name="o2w_lstm"
     )
     states = tf.keras.layers.Bidirectional(lstm, merge_mode="ave", name="o2w_bilstm")(words, mask=mask)
     return tf.keras.Model({"words": words, "mask": mask}, states, name="o2w_text")
 
 
 def o2w_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
-    """Inputs of O2W behind its text side, for C captions beside each picture.
-
-    objects: float32 (B, P, Q).
-    valid: bool (B, P), False at padded objects, which count nowhere.
-    states: float32 (B, C, L, S), the words' states.
-    mask: bool (B, C, L), False at padding.
-    uniform: bool (B, C), True where β is the same for every word (Eq. 8).
-    """
+    """Inputs of O2W behind its text side, for C captions beside each picture."""
     return {
-        "objects": tf.keras.Input((None, config.Q), name="objects"),
-        "valid": tf.keras.Input((None,), dtype="bool", name="valid"),
-        "states": tf.keras.Input((None, None, config.S), name="states"),
-        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),
-        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),
+        "objects": tf.keras.Input((None, config.Q), name="objects"),  # float32 (B, P, Q)
+        "valid": tf.keras.Input((None,), dtype="bool", name="valid"),  # (B, P), False at padding, counted nowhere
+        "states": tf.keras.Input((None, None, config.S), name="states"),  # float32 (B, C, L, S), the words' states
+        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),  # (B, C, L), False at padding
+        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),  # (B, C), True where β is even (Eq. 8)
     }
 
 
 def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
-    """The O2W network behind its text side, inputs as `o2w_inputs`.
+    """The O2W network behind its text side, inputs as `o2w_inputs`; `l2` is δ of Eq. 18.
 
     Outputs:
         o2w: float32 (B, C), Y' of Eq. 16.
         beta: float32 (B, C, P, L), Eq. 9; zero for padding.
-
-    Args:
-        l2: δ of Eq. 18.
     """
     inputs = o2w_inputs(config)
     objects, valid, states, mask, uniform = inputs.values()
@@ -76,9 +63,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
 def score_objects(config: ModelConfig, l2: float, c: tf.Tensor, valid: tf.Tensor, drop=None, silent: bool = False):
     """The MLP over c (B, C, P, F), and its mean over the objects of valid (B, P): Y', float32 (B, C) (Eq. 13-16).
 
-    Args:
-        drop: a layer before the MLP, or None.
-        silent: see `mlp`.
+    `drop` is a layer before the MLP, or None; `silent` as of `mlp`.
     """
     rows = KeepValidObjects(name="o2w_rows")([c, valid])  # (R, F)
     rows = drop(rows) if drop else rows

@@ -1,7 +1,4 @@
-"""Layers that lay captions beside the pictures of a batch, and what comes of the pairs: the siamese part.
-
-Shapes use the legend; C counts the captions that each picture of the batch is paired with.
-"""
+"""The siamese part: layers that lay C captions beside each picture of a batch, and what comes of the pairs."""
 
 from __future__ import annotations
 

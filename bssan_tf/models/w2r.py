@@ -15,30 +15,21 @@ from bssan_tf.models.pairing import MergePairs, SplitPairs
 
 
 def w2r_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
-    """Inputs of W2R, for C captions beside each picture.
-
-    regions: float32 (B, D, M).
-    words: float32 (B, C, L, E), the words' vectors.
-    mask: bool (B, C, L), False at padding.
-    uniform: bool (B, C), True where α = 1/D (Eq. 8).
-    """
+    """Inputs of W2R, for C captions beside each picture."""
     return {
-        "regions": tf.keras.Input((None, config.M), name="regions"),
-        "words": tf.keras.Input((None, None, config.E), name="words"),
-        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),
-        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),
+        "regions": tf.keras.Input((None, config.M), name="regions"),  # float32 (B, D, M)
+        "words": tf.keras.Input((None, None, config.E), name="words"),  # float32 (B, C, L, E), the words' vectors
+        "mask": tf.keras.Input((None, None), dtype="bool", name="mask"),  # (B, C, L), False at padding
+        "uniform": tf.keras.Input((None,), dtype="bool", name="uniform"),  # (B, C), True where α = 1/D (Eq. 8)
     }
 
 
 def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
-    """The W2R network, inputs as `w2r_inputs`.
+    """The W2R network, inputs as `w2r_inputs`; `l2` is δ of Eq. 18.
 
     Outputs:
         w2r: float32 (B, C), Y of Eq. 6.
         alpha: float32 (B, C, L, D), Eq. 1; zero for padding.
-
-    Args:
-        l2: δ of Eq. 18.
     """
     inputs = w2r_inputs(config)
     regions, words, mask, uniform = inputs.values()
@@ -52,9 +43,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
 def score_words(config: ModelConfig, l2: float, c: tf.Tensor, mask: tf.Tensor, drop=None, silent: bool = False):
     """LSTM and MLP over c (B, C, L, F), masked by (B, C, L): Y, float32 (B, C) (Eq. 5, 6).
 
-    Args:
-        drop: a layer before the LSTM, or None.
-        silent: see `mlp`.
+    `drop` is a layer before the LSTM, or None; `silent` as of `mlp`.
     """
     rows = MergePairs(name="w2r_pairs")(c)  # (B C, L, F)
     rows = drop(rows) if drop else rows

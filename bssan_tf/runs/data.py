@@ -23,6 +23,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.runs.folder import RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
+SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class Data:
 
     @functools.cached_property
     def fingerprint(self) -> dict:
-        """What a run's numbers depend on: captions, splits and features, as JSON values; not where they lie."""
+        """What a run's results depend on: captions, splits and features, as JSON values; not where they lie."""
         from bssan_tf.features.imported import content_sha256
 
         corpus, features = self.corpus, self.features
         said = "\n".join(f"{corpus.image_ids[i]}\t{text}" for i, text in zip(corpus.image_of_caption, corpus.captions))
         splits = {name: [corpus.image_ids[i] for i in rows] for name, rows in corpus.splits.items()}
-        arrays = {name: getattr(features, name) for name in ("regions", "objects")}
+        arrays = {name: getattr(features, name) for name in SIZES}
         files = features.manifest.get("files", {})
         return {
             "captions_sha256": hashlib.sha256(said.encode()).hexdigest(),
@@ -58,10 +59,7 @@ class Data:
 
 
 def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus], None] | None = None) -> Data:
-    """Load the corpus, and extract or open its features.
-
-    Args:
-        check: called with the corpus before the features, which may take hours.
+    """Load the corpus, `check` it, and extract its features, which may take hours, or open them.
 
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
@@ -74,40 +72,34 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
 
         if data.object_context:
             raise UserError(NO_CONTEXT)
-        features = import_features(
-            corpus.image_ids,
-            regions=data.import_regions and Path(data.import_regions),
-            objects=data.import_objects and Path(data.import_objects),
-            ids=data.import_ids and Path(data.import_ids),
-        )
-        return Data(corpus, features)
-    features = _extracted(corpus, data, progress)
+        given = {name: getattr(data, f"import_{name}") for name in ("regions", "objects", "ids")}
+        files = {name: Path(path) for name, path in given.items() if path}
+        return Data(corpus, import_features(corpus.image_ids, **files))
+    from bssan_tf.features.extraction import extract_features
+
+    extractor, boxes, folder = _sources(corpus, data)
+    features = extract_features(
+        corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress
+    )
     return Data(corpus, with_context(features) if data.object_context else features)
 
 
 def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
-    """The data that a run was trained on.
-
-    Args:
-        config: the run's, its files where they are now.
+    """The data that a run was trained on; `config` is the run's, its files where they are now.
 
     Raises:
-        UserError: as `open_data`; features that the model looks at lack or have other sizes; data have changed.
+        UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed.
     """
     data = open_data(config.data, progress)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
         if array is None:
-            raise UserError(
-                f"{name}: the run is of variant {config.model.variant}, which needs them, and none were imported; "
-                f"add --import-{name} FILE.npy"
-            )
-        trained = tuple(getattr(config.model, letter) for letter in ("DM" if name == "regions" else "PQ"))
+            needed = f"the run is of variant {config.model.variant}, which needs them, and none were imported"
+            raise UserError(f"{name}: {needed}; add --import-{name} FILE.npy")
+        trained = tuple(getattr(config.model, letter) for letter in SIZES[name])
         if array.shape[2] != trained[1]:
-            raise UserError(
-                f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}; "
-                "give the features that it was trained with"
-            )
+            differ = f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}"
+            raise UserError(f"{differ}; give the features that it was trained with")
     run.require_same_data(data.fingerprint)
     return data
 
@@ -139,19 +131,11 @@ def build_detector(data: DataConfig):
 
 
 def objects_from(data: DataConfig, scenes_boxes: Path | None = None):
-    """Where objects come from: a Detector, a file of boxes, or "grid", which is said.
-
-    Args:
-        scenes_boxes: the boxes that scenes bring along.
-    """
-    boxes = build_detector(data)
-    if boxes is None and data.objects == "boxes":
-        boxes = data.boxes or scenes_boxes
+    """Where objects come from: a Detector, a file of boxes (scenes bring theirs along), or "grid", which is said."""
+    boxes = build_detector(data) or (data.boxes or scenes_boxes if data.objects == "boxes" else None)
     if boxes is None:
-        logger.info(
-            "objects: ten fixed boxes, a stand-in for a detector's; --detector-weights FILE or --boxes FILE.npz gives"
-            " real ones"
-        )
+        real = "--detector-weights FILE or --boxes FILE.npz gives real ones"
+        logger.info("objects: ten fixed boxes, a stand-in for a detector's; %s", real)
     return boxes or "grid"
 
 
@@ -164,14 +148,7 @@ def store_name(extractor, boxes) -> str:
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
-    """Extract the part of the features that `--shard` names, while other processes extract theirs.
-
-    Returns:
-        Pictures of the part.
-
-    Raises:
-        UserError: as `open_data`, or a shard that cannot be.
-    """
+    """Extract the part that `--shard` names: how many pictures it has. UserError as `open_data`, or for a bad shard."""
     from bssan_tf.features.extraction import extract_shard
     from bssan_tf.features.shards import Shard
 
@@ -183,15 +160,6 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)
 
 
-def _extracted(corpus: Corpus, data: DataConfig, progress: bool) -> Features:
-    from bssan_tf.features.extraction import extract_features
-
-    extractor, boxes, folder = _sources(corpus, data)
-    return extract_features(
-        corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress
-    )
-
-
 def _sources(corpus: Corpus, data: DataConfig):
     """Extractor, source of objects and store of a corpus."""
     extractor, boxes = build_extractor(data), objects_from(data, corpus.boxes_file)
@@ -201,19 +169,15 @@ def _sources(corpus: Corpus, data: DataConfig):
 def fit_config(config: Config, features: Features, glove_size: int) -> Config:
     """The config with the sizes that data decide: D, M, P, Q and the word vectors'.
 
-    Without a GloVe file the words' vectors are learned: `E_trained` numbers each, 300 if the preset has none.
+    Without a GloVe file the words' vectors are learned: of `E_trained` dimensions, 300 if the preset has none.
     """
     values = {"E_glove": glove_size}
     if not glove_size and not config.model.E_trained:
         values["E_trained"] = 300
-    needed = config.model.needed_features
-    for name, sizes in (("regions", ("D", "M")), ("objects", ("P", "Q"))):
-        array = getattr(features, name)
-        if array is not None:
+    for name, sizes in SIZES.items():
+        if (array := getattr(features, name)) is not None:
             values |= dict(zip(sizes, array.shape[1:]))
-        elif name in needed:
-            raise UserError(
-                f"--variant {config.model.variant}: needs {name}, and none were imported; "
-                f"add --import-{name} FILE.npy or choose another variant"
-            )
+        elif name in config.model.needed_features:
+            needed = f"--variant {config.model.variant}: needs {name}, and none were imported"
+            raise UserError(f"{needed}; add --import-{name} FILE.npy or choose another variant")
     return config.replace(**values)

@@ -21,13 +21,9 @@ def export_saved_model(
 ) -> None:
     """Write the scorer as a SavedModel; an older one in `folder` is replaced only when the new one is whole.
 
-    Both signatures give all outputs of the scorer: "score" (B,), and of "w2r" (B,), "o2w" (B,), "alpha" (B,
-    L, D) and "beta" (B, P, L) those that the variant has. B and L are free. Batch normalisation uses its
-    running means.
-
-    serving_default: the scorer's inputs by name, "tokens" int32 (B, L) among them.
-    captions: the same with "captions" string (B,) in place of "tokens"; L is then the longest caption of
-        the batch.
+    `serving_default` takes the scorer's inputs by name, "tokens" int32 (B, L) among them; `captions` takes "captions"
+    string (B,) in place of "tokens", and L is the longest of them. Both give all outputs of the scorer: "score" (B,),
+    and of "w2r" (B,), "o2w" (B,), "alpha" (B, L, D) and "beta" (B, P, L) those that the variant has. B and L are free.
 
     Args:
         scorer: dict in, dict out, with an input "tokens" int32 (B, L), padded by 0.
@@ -37,11 +33,8 @@ def export_saved_model(
     Raises:
         UserError: the folder can't be written.
     """
-    features = {
-        name: tf.TensorSpec((None, *value.shape[1:]), value.dtype, name)
-        for name, value in scorer.input.items()
-        if name != "tokens"
-    }
+    inputs = {name: value for name, value in scorer.input.items() if name != "tokens"}
+    features = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype, name) for name, value in inputs.items()}
 
     def score_tokens(inputs: dict) -> dict:
         return scorer(inputs, training=False)
@@ -79,6 +72,5 @@ def _write(archive: tf.keras.export.ExportArchive, folder: Path) -> None:
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(part, ignore_errors=True)
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{folder}: SavedModel can't be written ({reason}); free some room or choose another folder"
-        ) from error
+        told = f"{folder}: SavedModel can't be written ({reason}); free some room or choose another folder"
+        raise UserError(told) from error

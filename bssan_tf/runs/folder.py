@@ -6,7 +6,7 @@ runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  be
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import logging
 import os
@@ -14,7 +14,8 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
@@ -26,29 +27,19 @@ from bssan_tf.tools.files import locked, write_json, write_text
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")  # for versions.json
 
 
 class RunFolder:
-    """Paths of a run.
-
-    Args:
-        path: the folder, which need not be there yet.
-    """
+    """Paths of a run; its folder need not be there yet."""
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.name
-        self.config_file = path / "config.json"
-        self.data_file = path / "data.json"
-        self.vocabulary_file = path / "vocabulary.txt"
-        self.command_file = path / "command.txt"
-        self.best = path / "best.keras"
-        self.metrics_file = path / "metrics.json"
-        self.history_file = path / "history.csv"
-        self.early_signs_file = path / "early_signs.csv"
-        self.state = path / "state"
-        self.logs = path / "logs"
-        self.export = path / "export" / "1"
+        self.config_file, self.data_file = path / "config.json", path / "data.json"
+        self.vocabulary_file, self.command_file = path / "vocabulary.txt", path / "command.txt"
+        self.history_file, self.early_signs_file = path / "history.csv", path / "early_signs.csv"
+        self.best, self.metrics_file = path / "best.keras", path / "metrics.json"
+        self.state, self.logs, self.export = path / "state", path / "logs", path / "export" / "1"
 
     def require_new(self) -> None:
         """UserError if the folder holds a run already, or other files."""
@@ -60,12 +51,7 @@ class RunFolder:
     def create(self, config: Config, arguments: list[str], data: dict, save_vocabulary: Callable[[Path], None]) -> None:
         """Make the folder with config, vocabulary, data, command line and versions, all at once or not at all.
 
-        Args:
-            data: what `Data.fingerprint` says of the data.
-            save_vocabulary: writes the file that it is given.
-
-        Raises:
-            UserError: the folder holds something, perhaps since a moment.
+        `data` is a `Data.fingerprint`; `save_vocabulary` writes the file that it is given. UserError as `require_new`.
         """
         self.require_new()
         part = RunFolder(self.path.with_name(f".{self.name}.{os.getpid()}.part"))
@@ -74,7 +60,8 @@ class RunFolder:
             save_vocabulary(part.vocabulary_file)
             write_json(part.data_file, data)
             write_text(part.command_file, shlex.join(arguments) + "\n")
-            write_json(part.path / "versions.json", versions())
+            python = {"python": platform.python_version(), "platform": platform.platform()}
+            write_json(part.path / "versions.json", {**python, **{name: version(name) for name in _PACKAGES}})
             write_text(part.config_file, config.to_json() + "\n")
             part.path.rename(self.path)  # replaces an empty folder only
         except OSError:
@@ -83,11 +70,9 @@ class RunFolder:
         finally:
             shutil.rmtree(part.path, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training the run; UserError if one does. A kill opens the lock, too."""
-        with locked(self.path / "lock", f"{self.path}: is being trained by another process; wait for it or stop it"):
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from training the run; UserError if one does."""
+        return locked(self.path / "lock", f"{self.path}: is being trained by another process; wait for it or stop it")
 
     def trained_data(self) -> dict:
         """What `Data.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
@@ -97,24 +82,17 @@ class RunFolder:
             raise UserError(f"{self.data_file}: cannot be read ({error}); train the run anew") from None
 
     def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
-        """UserError that names what differs between `data` and those that the run was trained on.
-
-        Args:
-            data: what `Data.fingerprint` says of the data now.
-            keys: compare only these; else all that the run has kept.
-        """
+        """UserError if `data`, what `Data.fingerprint` says now, differ from the run's in one of `keys`, or in any."""
         trained = self.trained_data()
         for key in keys or trained:
-            if data.get(key) != trained.get(key):
-                raise UserError(
-                    f"{self.path}: the data have changed since training: {key} is {data.get(key)}, was "
-                    f"{trained.get(key)}; give those that it was trained with"
-                )
+            if (now := data.get(key)) != (then := trained.get(key)):
+                changed = f"the data have changed since training: {key} is {now}, was {then}"
+                raise UserError(f"{self.path}: {changed}; give those that it was trained with")
 
     def note_resume(self, config: Config, arguments: list[str]) -> None:
         """Add the command to command.txt, and save the config with its new limits."""
-        before = self.command_file.read_text(encoding="utf-8")
-        write_text(self.command_file, before + shlex.join(arguments) + "\n")
+        commands = self.command_file.read_text(encoding="utf-8") + shlex.join(arguments) + "\n"
+        write_text(self.command_file, commands)
         write_text(self.config_file, config.to_json() + "\n")
 
     def load_config(self) -> Config:
@@ -124,11 +102,7 @@ class RunFolder:
         return Config.load(self.config_file)
 
     def load_model(self):
-        """The best model of the run and its tokenizer: (Bssan, Tokenizer).
-
-        Raises:
-            UserError: if the run has no finished epoch, or a file of it is damaged.
-        """
+        """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""
         from bssan_tf.datasets.text import Tokenizer
         from bssan_tf.models.bssan import Bssan
         from bssan_tf.runs.before import load_weights_of_before
@@ -152,42 +126,23 @@ class RunFolder:
 
 
 def find_run(name: str | None) -> RunFolder:
-    """The run that a user names by its folder or by its name in runs/; without a name the latest, which is then said.
-
-    Raises:
-        UserError: no such run.
-    """
+    """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none."""
     if name is None:
-        run = latest_run()
-        logger.info("the latest run: %s", run.path)
-        return run
+        found = sorted(RUNS.glob("*/best.keras"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
+        logger.info("the latest run: %s", found[-1].parent)
+        return RunFolder(found[-1].parent)
     given, named = Path(name), RUNS / name
     run = RunFolder(named if not given.exists() and named.is_dir() else given)
     run.load_config()  # before TensorFlow loads: a wrong name is told at once
     return run
 
 
-def latest_run(runs: Path = RUNS) -> RunFolder:
-    """The run whose best model is the newest; UserError if there is none."""
-    found = sorted(runs.glob("*/best.keras"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(f"{runs}/: no trained run there; `python train.py` makes one, or name a run")
-    return RunFolder(found[-1].parent)
-
-
-def free_name(stem: str, runs: Path = RUNS) -> str:
-    """`stem`, or `stem-2`, `stem-3`, ... if that is taken."""
-    name, n = stem, 1
-    while (runs / name).exists():
-        n += 1
-        name = f"{stem}-{n}"
-    return name
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    found = {package: version(package) for package in _PACKAGES}
-    return {"python": platform.python_version(), "platform": platform.platform(), **found}
+def free_name(stem: str) -> str:
+    """`stem`, or `stem-2`, `stem-3`, ... if that is taken in runs/."""
+    names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
+    return next(name for name in names if not (RUNS / name).exists())
 
 
 def command_line() -> list[str]:

@@ -1,7 +1,7 @@
 """Photos of no corpus, described as a run's own pictures were: one photo, or the photos of a folder.
 
-In: a run and picture files. Out: regions, objects and valid as the model takes them, and the boxes behind the objects.
-One photo is decoded once; a folder's features are kept in the cache.
+In: a run, its config with its files where they are now, and picture files. Out: regions, objects and valid as the model
+takes them, and the boxes behind the objects. One photo is decoded once; a folder's features are kept in the cache.
 """
 
 from __future__ import annotations
@@ -32,19 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded picture file.
-
-    Attributes:
-        path: the file.
-        pixels: uint8 (224, 224, 3), RGB, as the backbone sees it.
-        size: height and width of the upright photo in pixels.
-        whole: uint8 (height, width, 3) where a detector looks at it, else None.
-    """
+    """A decoded picture file."""
 
     path: Path
-    pixels: np.ndarray
-    size: tuple[int, int]
-    whole: np.ndarray | None = None
+    pixels: np.ndarray  # uint8 (224, 224, 3), RGB, as the backbone sees it
+    size: tuple[int, int]  # height and width of the upright photo in pixels
+    whole: np.ndarray | None = None  # uint8 (height, width, 3) where a detector looks at it
 
     @classmethod
     def read(cls, path: str | Path, data: DataConfig) -> Photo:
@@ -61,8 +54,7 @@ def photo_inputs(
     """What the run's model takes of one photo, and its objects.
 
     Args:
-        config: the run's, its files where they are now.
-        boxes: a boxes file that must list the photo, or None for the run's own where it does, else ten fixed boxes.
+        boxes: a boxes file that must list the photo, or None for the run's own if it does, else ten fixed boxes.
 
     Returns:
         regions float32 (1, D, M), objects float32 (1, P, Q) and valid bool (1, P), as attributes; and boxes float32
@@ -72,9 +64,9 @@ def photo_inputs(
         UserError: as `extractors_of`; `boxes` does not list the photo, or cannot stand in for a detector's fc7.
     """
     extractor, detector = extractors_of(run, config.data)
+    if detector and boxes is not None:
+        raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
     if detector:
-        if boxes is not None:
-            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
         objects = {**detector.objects(photo.whole, config.model.P), "labels": detector.labels}
     else:
         objects = _boxed_objects(config, photo, boxes)
@@ -107,11 +99,7 @@ def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
-    """The extractor that a run was trained with, for new photos, and its Faster R-CNN or None.
-
-    Raises:
-        UserError: their weights are others now, or the run was trained on imported arrays.
-    """
+    """A run's extractor, and its Faster R-CNN or None; UserError if weights are others now, or arrays were imported."""
     if data.import_regions or data.import_objects:
         raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
     extractor, detector = build_extractor(data), build_detector(data)
@@ -123,38 +111,30 @@ def extractors_of(run: RunFolder, data: DataConfig):
 
 
 def run_context(run: RunFolder, config: Config) -> RunContext | None:
-    """How photos of no corpus get the context that a run's objects have beside them; None where they have none."""
+    """How objects of new photos get the context that a run's objects have; None if they have none."""
     return RunContext(config.model.Q, run.trained_data().get("labels")) if config.data.object_context else None
 
 
 def folder_features(
-    run: RunFolder,
-    config: Config,
-    folder: Path,
-    paths: Sequence[Path],
-    flags: Mapping[str, str] | None = None,
-    progress: bool = True,
+    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], flags: Mapping[str, str] | None, progress: bool
 ) -> Features:
     """Features of the photos of a folder, kept in the cache; unreadable ones are left out with a warning.
 
     Args:
-        config: the run's, its files where they are now.
         folder: names the store.
         paths: the photos, row by row; their names differ.
-        flags: what was given; a boxes file among them must list all of these photos. Of the run's own, the ten fixed
-            boxes take the place if it does not, which is said.
+        flags: what was given; `boxes` among them must list all photos, the run's own gives way to ten fixed boxes.
 
     Raises:
-        UserError: as `extractors_of`, or a boxes file that does not list all of the photos and must.
+        UserError: as `extractors_of`, or given boxes that do not list all of the photos.
     """
     from bssan_tf.features.extraction import extract_features
 
     ids, data = tuple(path.name for path in paths), config.data
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
-    must_list = "boxes" in (flags or {})
-    boxes = detector or (objects_from(data) if must_list or _lists(data, ids) else "grid")
-    # other pictures, another store: a picture that came or went would shift its rows
+    boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
+    # a store of its own for these pictures: one that came or went would shift the rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
     features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
@@ -163,11 +143,9 @@ def folder_features(
 
 
 def _lists(data: DataConfig, names: Sequence[str]) -> bool:
-    """Whether the boxes file, if there is to be one, is there and lists all photos of these names; a word if not."""
-    if data.objects != "boxes" or not data.boxes:
-        return True
-    path = Path(data.boxes)
-    if path.exists() and set(names) <= BoxesFile(path).row_of_name.keys():
+    """Whether the run's boxes file, if it has one, lists all photos of these names; said if not."""
+    path = Path(data.boxes) if data.objects == "boxes" and data.boxes else None
+    if path is None or (path.exists() and set(names) <= BoxesFile(path).row_of_name.keys()):
         return True
     said = "objects: ten fixed boxes, as %s is not there or lacks some of these photos; --boxes FILE.npz gives theirs"
     logger.info(said, path)

@@ -116,10 +116,8 @@ class Pictures:
         """What tells these features from others: shapes, rows, and `IDENTITY_PICTURES` evenly spaced pictures."""
         count = len(self.rows)
         some = self.rows[np.linspace(0, count - 1, min(count, IDENTITY_PICTURES)).astype(int)]
-        found = [self.rows]
-        for array in self.arrays.values():
-            found += [str(array.shape), np.asarray(array[some])]
-        return found
+        seen = [(str(array.shape), np.asarray(array[some])) for array in self.arrays.values()]
+        return [self.rows, *(value for pair in seen for value in pair)]
 
 
 def _fill(

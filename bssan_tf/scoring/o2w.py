@@ -52,12 +52,7 @@ class PairWeights(NamedTuple):
 
 
 class FastO2W(FoldedNetwork):
-    """The O2W network of a scorer, for inference.
-
-    Args:
-        text_network: the model `o2w_text` of a scorer; called for the text side.
-        network: its model `o2w`; the weights are read now.
-    """
+    """The O2W network of a scorer, for inference; its `o2w_text` is called for the text side."""
 
     arrays = ("objects", "valid")
 

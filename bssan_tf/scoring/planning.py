@@ -12,13 +12,9 @@ from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
 MEMORY_MB = 2048
-# With fewer pictures at once, deep levels of the tree have too few rows for fast products.
-MIN_PICTURES = 4
-# Features of a block at most: the allocator maps larger arrays afresh at every step, which takes longer than scoring
-# one caption.
-BLOCK_BYTES = 2**25
-# Share of the budget that is planned for; the rest is what the allocator keeps of freed arrays (measured: a quarter).
-PLANNED_SHARE = 0.75
+MIN_PICTURES = 4  # with fewer at once, deep levels of the tree have too few rows for fast products
+BLOCK_BYTES = 2**25  # of features; larger arrays are mapped afresh at every step, longer than one caption's scoring
+PLANNED_SHARE = 0.75  # of the budget; the rest is what the allocator keeps of freed arrays (measured: a quarter)
 
 Sized = tuple[FoldedNetwork, tuple[int, int]]  # a network, and (D, M) or (P, Q) of a picture
 

@@ -52,14 +52,9 @@ class PrefixTree:
             opens = (shared < depth) & (self.lengths >= depth)  # captions that are the first to reach a new node
             node = np.cumsum(opens) - 1
             ends = np.flatnonzero(self.lengths == depth)
-            levels.append(
-                Level(
-                    parents=node_above[opens].astype(np.int32),
-                    words=np.searchsorted(self.words, self.captions[opens, depth - 1]).astype(np.int32),
-                    end_nodes=node[ends].astype(np.int32),
-                    end_captions=ends.astype(np.int32),
-                )
-            )
+            words = np.searchsorted(self.words, self.captions[opens, depth - 1])
+            places = (node_above[opens], words, node[ends], ends)
+            levels.append(Level(*(place.astype(np.int32) for place in places)))
             node_above = node
         return levels
 

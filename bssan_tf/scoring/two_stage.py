@@ -44,13 +44,9 @@ class PictureSearch:
             self._sides = [fast.o2w.prepare_pictures(pictures.block(start, step)) for start in starts]
 
     def rank(self, tokens: np.ndarray, rerank: int = RERANK) -> Ranking:
-        """Places in `image_rows` for a sentence int32 (1, L).
+        """Places in `image_rows` for a sentence int32 (1, L); UserError where the memory is too little for the model.
 
-        Args:
-            rerank: how many of the first stage are scored in full; 0: all.
-
-        Raises:
-            UserError: too little memory for the model.
+        The best `rerank` of the first stage are scored in full; 0: all.
         """
 
         def score(part: str, places: np.ndarray) -> np.ndarray:
@@ -69,9 +65,8 @@ class CaptionSearch:
 
     Args:
         tokens: int32 (N_c, L), the candidates.
-        memory_mb: what a query may take, as for `score_matrices`; candidates are computed page by page.
-        keep_mb: what the text side of O2W may take from query to query, S + H1 + F numbers a word; where it takes more,
-            each query computes it anew.
+        memory_mb: as of `PictureSearch`; candidates are computed page by page.
+        keep_mb: the same for the text side of O2W, S + H1 + F numbers a word.
     """
 
     def __init__(self, fast: FastScorer, tokens: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0):

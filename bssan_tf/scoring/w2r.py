@@ -39,11 +39,7 @@ class RegionWeights(NamedTuple):
 
 
 class FastW2R(FoldedNetwork):
-    """The W2R network of a scorer, for inference.
-
-    Args:
-        network: the model `w2r` of a scorer; its weights are read now.
-    """
+    """The W2R network of a scorer, for inference."""
 
     arrays = ("regions",)
 

@@ -1,7 +1,4 @@
-"""Overlap of boxes; NumPy only, for data sets and for measures alike.
-
-In: boxes x1, y1, x2, y2 in any one unit. Out: their intersection over union.
-"""
+"""Overlap of boxes in any one unit; NumPy only, for data sets and for measures alike."""
 
 from __future__ import annotations
 

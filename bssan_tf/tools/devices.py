@@ -11,30 +11,23 @@ from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
 
 def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
-    """The distribution strategy for `--devices`.
+    """The strategy for `--devices`: MirroredStrategy over several devices, for one the default strategy.
 
     Args:
         devices: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, or with a number of devices: `gpu:2`, `cpu:2`
-            (two logical devices on one CPU, for tests).
-
-    Returns:
-        MirroredStrategy over several devices; for one, the default strategy.
-
-    Raises:
-        UserError: for a word that is none of these, or more devices than there are.
+            (two logical devices on one CPU, for tests). UserError for another word, or more devices than there are.
     """
     match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d*))?", devices)
     if not match or (match[1] == "auto" and match[2]):
         raise UserError(f"--devices {devices}: must be auto, cpu, gpu, cpu:N or gpu:N")
     gpus = tf.config.list_physical_devices("GPU")
     kind = match[1] if match[1] != "auto" else ("gpu" if gpus else "cpu")
+    count = int(match[2] or (len(gpus) if kind == "gpu" else 1))
     if kind == "gpu":
-        count = int(match[2]) if match[2] else len(gpus)
         if not 0 < count <= len(gpus):
             raise UserError(f"--devices {devices}: this machine has {len(gpus)} GPUs; use --devices cpu or auto")
     else:
         tf.config.set_visible_devices([], "GPU")
-        count = int(match[2] or 1)
         if count > 1:
             _split_cpu(count)
     trace_needed_kernels()

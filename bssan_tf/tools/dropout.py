@@ -7,8 +7,7 @@ import tensorflow as tf
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class ReplayableDropout(tf.keras.layers.Layer):
-    """Dropout whose masks depend on seed and step alone, so that a resumed run draws the masks it would have drawn.
-    Each replica has masks of its own.
+    """Dropout whose masks depend on seed, step and replica alone, so that a resumed run draws the masks it would have.
 
     Keras' own Dropout keeps the state of its generator outside checkpoints; here the step is a weight.
 
@@ -25,14 +24,8 @@ class ReplayableDropout(tf.keras.layers.Layer):
         self.shared = tuple(shared)
 
     def build(self, input_shape):
-        self.step = self.add_weight(
-            name="step",
-            shape=(),
-            dtype="int32",
-            initializer="zeros",
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        counted_once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        self.step = self.add_weight(name="step", shape=(), dtype="int32", initializer="zeros", **counted_once)
         super().build(input_shape)
 
     def call(self, features, training=None):

@@ -18,13 +18,9 @@ from bssan_tf.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
-    """Give a part path to write to; after the block it replaces `path`.
+    """Give a part path to write to; after the block it replaces `path`, whose folder exists, unless the block raises.
 
-    Where the block raises, `path` stays as it was and the part is removed.
-
-    Args:
-        path: the file, in a folder that exists.
-        durable: wait until content and name are on the disk, so that the file survives a power cut, too.
+    Where `durable`, wait until content and name are on the disk, so that the file survives a power cut, too.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")  # by process: two may write the same file
@@ -57,15 +53,11 @@ def write_json(path: str | Path, value: object, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on a file, which is made where absent; a kill opens the lock, too.
+    """Hold an advisory lock on a file, which is made where absent (or OSError); a kill opens the lock, too.
 
     Args:
         refusal: what a UserError says if another process holds the lock; None waits for it.
         shared: together with others who hold it shared.
-
-    Raises:
-        UserError: `refusal`.
-        OSError: the file can't be opened.
     """
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if refusal is None else fcntl.LOCK_NB)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,7 +1,6 @@
 """Keras callbacks that every training has, of the matcher and of the detector alike: speed, history, resume.
 
-In: the logs of steps and epochs. Out: a CSV of the epochs, the state that a resumed training goes on from, and one
-clear error where a loss is no number.
+Out: a CSV of the epochs, the state that a resumed training goes on from, and one clear error where a loss is no number.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ from bssan_tf.tools.files import write_json, write_text
 
 class Throughput(tf.keras.callbacks.Callback):
     """Adds `pairs_per_s`, positive and negative pairs trained on per second, to the logs of batches and epochs.
-    Of another unit, its own name: `photos_per_s`.
 
     The first step of an epoch is not counted: it may build the graph, or wait for the first batch.
 
     Args:
         per_step: how many a step has; of pairs B (1 + K).
-        unit: what is counted.
+        unit: what is counted; of photos the name is `photos_per_s`.
     """
 
     def __init__(self, per_step: int, unit: str = "pairs"):
@@ -57,10 +55,8 @@ class HistoryFile(tf.keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+        saved = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        rows = [row for row in csv.DictReader(io.StringIO(saved)) if int(row["epoch"]) <= epoch]
         rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[-1]))
@@ -71,10 +67,8 @@ class HistoryFile(tf.keras.callbacks.Callback):
 
 def not_finite(where: str) -> str:
     """What to tell a user whose training produced NaN or infinity."""
-    return (
-        f"{where}: not a number; training has diverged. What earlier epochs saved is kept. "
-        "Lower --learning-rate, or set --clip-norm 1"
-    )
+    remedy = "Lower --learning-rate, or set --clip-norm 1"
+    return f"{where}: not a number; training has diverged. What earlier epochs saved is kept. {remedy}"
 
 
 class StopAtNaN(tf.keras.callbacks.Callback):
@@ -88,7 +82,7 @@ class StopAtNaN(tf.keras.callbacks.Callback):
 class TrainingState(tf.keras.callbacks.Callback):
     """Save after every epoch all that a resumed run needs: weights, optimizer, and what the callbacks remember.
 
-    Keras' BackupAndRestore keeps only the first two, so the best score so far would be forgotten.
+    Keras' BackupAndRestore would forget the last, so also the best score so far.
 
     Args:
         folder: holds the TensorFlow checkpoint and `callbacks-N.json`.
@@ -135,11 +129,9 @@ class TrainingState(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.stopped = self.model.stop_training
-        state = {
-            type(callback).__name__: {name: _plain(getattr(callback, name)) for name in names}
-            for callback, names in self.remembered.items()
-        }
-        state |= {"stopped": self.stopped, "weights": self._weights()}
+        state = {"stopped": self.stopped, "weights": self._weights()}
+        for callback, names in self.remembered.items():
+            state[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
         self._manager().save(checkpoint_number=epoch + 1)

@@ -1,7 +1,7 @@
 """Which kernels of Keras' LSTM a graph holds: both where there is a GPU, else the CPU's alone.
 
-Keras traces the plain kernel and cuDNN's, with the gradients of both, for every LSTM of every graph, and TensorFlow
-picks one when it runs. Without a GPU that only makes the start of a run, and its export, several times as long.
+Keras traces the plain kernel and cuDNN's, with the gradients of both, for every LSTM of every graph. Without a GPU
+that only makes the start of a run, and its export, several times as long.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Batches that are a function of the step number, as a tf.data.Dataset: so a resumed training goes on with the
-batches of an uninterrupted one.
+"""Batches that are a function of the step number, as a prefetching tf.data.Dataset.
 
-In: a Python function from a step to NumPy arrays by name. Out: a prefetching data set; an error of that function is
-raised as itself, where TensorFlow would wrap it into one of its own.
+So a resumed training goes on with the batches of an uninterrupted one. An error of that function is raised as itself,
+where TensorFlow would wrap it into one of its own.
 """
 
 from __future__ import annotations
@@ -41,9 +40,8 @@ class StepDataset:
         options = tf.data.Options()
         options.autotune.enabled = False  # nothing to tune, and its thread lets a run's end wait for up to a minute
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        dataset = tf.data.Dataset.range(start, stop).map(
-            self._tensors, self.readers, deterministic=None if self.readers is None else True
-        )
+        in_order = None if self.readers is None else True
+        dataset = tf.data.Dataset.range(start, stop).map(self._tensors, self.readers, deterministic=in_order)
         return dataset.prefetch(2).with_options(options)
 
     def _tensors(self, step):

@@ -30,8 +30,7 @@ def gaussian_filter(maps: np.ndarray, size: int, sigma: float) -> np.ndarray:
 class ProgressBar(tfa.callbacks.TQDMProgressBar):
     """One bar an epoch on stderr: epoch, steps, time left, pairs (or another unit) per second and the losses.
 
-    Needs a known number of steps: a dataset with a cardinality, or `steps_per_epoch`. Use with `verbose=0`, behind
-    `Throughput` of the same unit, which puts its rate into the logs of each batch.
+    Needs a known number of steps, `verbose=0`, and before it `Throughput` of the same unit, which logs the rate.
 
     Args:
         shown: what to show of the logs; a name shows every entry that equals or ends in it.
@@ -62,15 +61,8 @@ class ProgressBar(tfa.callbacks.TQDMProgressBar):
 
     def format_metrics(self, logs=None, factor=1):
         """Title, losses and rates, as the text in front of the bar."""
-        logs = logs or {}
-        text = super().format_metrics(
-            {
-                name: value
-                for name, value in logs.items()
-                if any(name == end or name.endswith("_" + end) for end in self.shown)
-            },
-            factor,
-        )
+        logs, ends = logs or {}, tuple(f"_{end}" for end in self.shown)
+        shown = {name: value for name, value in logs.items() if f"_{name}".endswith(ends)}
         name = f"{self.unit}_per_s"
         rate = f"{logs[name] / factor:.0f} {self.unit}/s" if name in logs else ""
-        return f"{self.title} {rate}  {text}"
+        return f"{self.title} {rate}  {super().format_metrics(shown, factor)}"

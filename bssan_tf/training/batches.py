@@ -1,7 +1,7 @@
 """Training batches: pictures' features, one caption each, and the negatives, as a function of the step number.
 
-Step s of a run is always the same batch, whatever came before it in this process: so a resumed run goes on with
-the very batches of an uninterrupted one. Features are read from the memory map, row by row, and never held.
+Step s of a run is always the same batch, so that a resumed run goes on with the batches of an uninterrupted one.
+Features are read from the memory map, row by row, and never held.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from bssan_tf.tools.step_dataset import StepDataset
 class PairStream:
     """Positive pairs and their negatives, batch by batch.
 
-    A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption
-    of each. Batches never cross rounds, so a picture is at most once in a batch; the N_i mod B pictures at the end of
-    a round wait for the next. Within a pool of `length_pool` batches, pairs are sorted by the length of their captions
-    before they are cut into batches, so that a batch holds little padding; the batches come in random order.
+    A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption.
+    Batches never cross rounds, so a picture is at most once in a batch; the last N_i mod B pictures of a round are left
+    out. Within a pool of `length_pool` batches, pairs are sorted by caption length before they are cut into batches, so
+    that a batch holds little padding; the batches come in random order.
 
     Args:
-        split: pictures and captions to train on.
-        features: the store; rows are found by `split.image_rows`.
+        split: pictures and captions to train on; `image_rows` are the pictures' rows in `features`.
         tokens: int32 (N_c, L), token ids of the split's captions.
-        training: how batches are made up is used: their size, negatives and their source, pool, and the seed.
+        training: size of the batches, negatives and their source, pool, and the seed.
 
     Raises:
         UserError: as `check_pictures`.
@@ -41,15 +40,14 @@ class PairStream:
         check_pictures(split, training)
         self.images = len(split.image_ids)
         self.round_steps = self.images // training.batch_size
+        self._random = training.negative_source == "random"
         self._lengths = (tokens != 0).sum(axis=1)
         counts = np.bincount(split.image_of_caption, minlength=self.images)
         by_image = np.argsort(split.image_of_caption, kind="stable")
         first = np.cumsum(counts) - counts
-        # pictures with the same number n of captions: (their indices, their captions (images, n))
-        self._groups = []
-        for n in np.unique(counts):
-            images = np.flatnonzero(counts == n)
-            self._groups.append((images, by_image[first[images][:, None] + np.arange(n)]))
+        # of pictures with the same number n of captions: their indices, and their captions (images, n)
+        alike = {n: np.flatnonzero(counts == n) for n in np.unique(counts)}
+        self._groups = [(images, by_image[first[images][:, None] + np.arange(n)]) for n, images in alike.items()]
         self._round = -1
 
     def _start_round(self, number: int) -> None:
@@ -66,32 +64,28 @@ class PairStream:
             chosen = np.argsort(keys, axis=1)[:, place]
             self._caption[images] = captions[np.arange(len(images)), chosen]
         B, K = self.training.batch_size, self.training.negatives
-        if self.training.negative_source == "random":
+        if self._random:
             self._negatives = rng.integers(len(self.tokens), size=(self.images, K))  # decision 15
         if self.training.length_pool > 1:
-            for start in range(0, self.round_steps * B, self.training.length_pool * B):
-                self._sort_pool(slice(start, min(start + self.training.length_pool * B, self.round_steps * B)), rng)
-        if self.training.negative_source == "random":
-            self._replace_own(rng)
+            pool, end = self.training.length_pool * B, self.round_steps * B
+            for start in range(0, end, pool):
+                self._sort_pool(slice(start, min(start + pool, end)), rng)
+        if self._random:  # draw anew where a negative is a caption of the picture itself
+            own = np.arange(self.images)[:, None]
+            while (wrong := self.split.image_of_caption[self._negatives] == own).any():
+                self._negatives[wrong] = rng.integers(len(self.tokens), size=int(wrong.sum()))
         self._round = number
 
     def _sort_pool(self, pool: slice, rng: np.random.Generator) -> None:
         """Sort pairs and negatives of a part of the round by length, and shuffle its batches."""
-        B = self.training.batch_size
         images = self._order[pool]
         images = images[np.argsort(self._lengths[self._caption[images]], kind="stable")]
-        if self.training.negative_source == "random":
+        if self._random:
             # the same draw, dealt out by length: the i-th shortest negatives go to the i-th shortest pair
             drawn = self._negatives[images].ravel()
             drawn = drawn[np.argsort(self._lengths[drawn], kind="stable")]
             self._negatives[images] = drawn.reshape(len(images), -1)
-        self._order[pool] = rng.permutation(images.reshape(-1, B)).ravel()
-
-    def _replace_own(self, rng: np.random.Generator) -> None:
-        """Draw anew where a negative is a caption of the picture itself."""
-        own = np.arange(self.images)[:, None]
-        while (wrong := self.split.image_of_caption[self._negatives] == own).any():
-            self._negatives[wrong] = rng.integers(len(self.tokens), size=int(wrong.sum()))
+        self._order[pool] = rng.permutation(images.reshape(-1, self.training.batch_size)).ravel()
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Inputs of the siamese graph at a step (0-based), captions cut to the longest of the batch."""
@@ -99,24 +93,15 @@ class PairStream:
         self._start_round(number)
         B = self.training.batch_size
         images = self._order[place * B : (place + 1) * B]
-        tokens = self.tokens[self._caption[images]]  # (B, L)
-        inputs = gather(self.features, self.split.image_rows[images])
-        if self.training.negative_source == "random":
-            negatives = self.tokens[self._negatives[images]]  # (B, K, L)
-            length = max(longest(tokens), longest(negatives.reshape(-1, negatives.shape[-1])))
-            inputs["negative_tokens"] = negatives[:, :, :length]
-        else:
-            length = longest(tokens)
-        inputs["tokens"] = tokens[:, :length]
-        return inputs
+        captions = {"tokens": self.tokens[self._caption[images]]}  # (B, L)
+        if self._random:
+            captions["negative_tokens"] = self.tokens[self._negatives[images]]  # (B, K, L)
+        length = max(longest(ids.reshape(-1, ids.shape[-1])) for ids in captions.values())
+        cut = {name: ids[..., :length] for name, ids in captions.items()}
+        return {**gather(self.features, self.split.image_rows[images]), **cut}
 
     def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str]) -> StepDataset:
-        """The batches as data for Keras.
-
-        Args:
-            inputs: the model's inputs by name, whose shapes and types the batches have.
-            outputs: the model's output names; their targets are zeros, which no loss looks at.
-        """
+        """The batches for Keras: shapes and dtypes of the model's `inputs`; as targets of its `outputs` zeros (B,)."""
         B = self.training.batch_size
         specs = {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
         return StepDataset(self.batch, specs, targets={name: tf.zeros(B) for name in outputs})
@@ -126,10 +111,8 @@ def check_pictures(split: Split, training: TrainingConfig) -> None:
     """UserError where a split cannot be trained on: fewer pictures than a batch, one alone, one without a caption."""
     images = len(split.image_ids)
     if images < training.batch_size:
-        raise UserError(
-            f"--batch-size {training.batch_size}: the {split.name} split has only {images} pictures; "
-            "take a smaller batch"
-        )
+        flag = f"--batch-size {training.batch_size}"
+        raise UserError(f"{flag}: the {split.name} split has only {images} pictures; take a smaller batch")
     if images < 2:
         raise UserError(f"{split.corpus_name}: the {split.name} split has one picture; negatives need another")
     if len(lacking := np.setdiff1d(np.arange(images), split.image_of_caption)):

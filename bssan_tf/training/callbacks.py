@@ -1,16 +1,15 @@
 """Keras callbacks of a training run: validation by retrieval, the best model, resume, warnings.
 
-Their order matters and is set in steering.py: RetrievalValidation puts rsum into the epoch's logs, the others
-read it there, TrainingState comes behind them and saves what all of them remember.
+Their order is set in steering.py: RetrievalValidation puts rsum into the epoch's logs, where the others read it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +22,19 @@ from bssan_tf.tools.keras_callbacks import not_finite
 
 logger = logging.getLogger(__name__)
 
-MOST_CHANCE = 300.0  # rsum of chance, of 600, above which retrieval near chance says little
+MOST_CHANCE = 300.0  # rsum of chance, of 600; above it the first ten hold most pictures anyway, and rsum tells nothing
 
 
 class RetrievalValidation(tf.keras.callbacks.Callback):
     """Score the validation split as at test time after every epoch, and put the results into the epoch's logs.
 
-    Adds `val_rsum`, `val_i2t_R@1` and so on, and the mean score of positive and of negative pairs, each under
-    learned attention.
-
-    Args:
-        score: returns {"score": (N_i, N_c), ...} for the validation pictures and captions.
-        image_of_caption: int (N_c,).
+    Adds `val_rsum`, `val_i2t_R@1` and so on, and the mean scores of positive and of negative pairs. `score` returns
+    {"score": (N_i, N_c), ...} for the validation pictures and captions; `image_of_caption` is int (N_c,).
     """
 
     def __init__(self, score: Callable[[], dict[str, np.ndarray]], image_of_caption: np.ndarray):
         super().__init__()
-        self.score = score
-        self.image_of_caption = image_of_caption
+        self.score, self.image_of_caption = score, image_of_caption
 
     def on_epoch_end(self, epoch, logs=None):
         scores = self.score()
@@ -49,8 +43,7 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
         self.report = retrieval_report(scores["score"], self.image_of_caption)
         logs["val_rsum"] = self.report["rsum"]
         for direction in ("i2t", "t2i"):
-            for name, value in self.report[direction].items():
-                logs[f"val_{direction}_{name}"] = value
+            logs.update({f"val_{direction}_{name}": value for name, value in self.report[direction].items()})
         positive = np.arange(self.report["n_images"])[:, None] == self.image_of_caption
         for name, value in scores.items():
             logs[f"val_{name}_positive"] = float(value[positive].mean())
@@ -58,21 +51,14 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
 
 
 class LearningRate(tf.keras.callbacks.Callback):
-    """Raise the learning rate linearly from 0 over the first steps; then leave it, or let it fall to 0 as a cosine.
+    """Raise the learning rate linearly from 0 over `warmup_steps`, and let it fall to 0 as a cosine over `total_steps`.
 
-    Each epoch's log has the rate of its last step, as `lr`.
-
-    Args:
-        warmup_steps: over which it rises.
-        learning_rate: after the rise.
-        total_steps: of the run, over which the cosine falls; 0: it does not fall here.
+    With `total_steps` 0 it is left alone after the rise. Each epoch's logs have the rate of its last step, as `lr`.
     """
 
     def __init__(self, warmup_steps: int, learning_rate: float, total_steps: int = 0):
         super().__init__()
-        self.warmup_steps = warmup_steps
-        self.learning_rate = learning_rate
-        self.total_steps = total_steps
+        self.warmup_steps, self.learning_rate, self.total_steps = warmup_steps, learning_rate, total_steps
 
     def on_train_batch_begin(self, batch, logs=None):
         step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))  # of any replica
@@ -87,24 +73,10 @@ class LearningRate(tf.keras.callbacks.Callback):
         logs["lr"] = float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
 
 
-class CopyWeights(tf.keras.callbacks.Callback):
-    """Give the weights of the model that is trained in bfloat16 to the float32 one that is measured and saved."""
-
-    def __init__(self, trained: tf.keras.Model, measured: tf.keras.Model):
-        super().__init__()
-        self.trained, self.measured = trained, measured
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.measured.set_weights(self.trained.get_weights())
-
-
 class BestScorer(tf.keras.callbacks.Callback):
-    """Save the scorer whenever rsum on the validation split is the best so far.
+    """Save the scorer in `path`, a .keras file that is replaced whole, after each epoch with the best rsum so far.
 
-    Args:
-        scorer: the graph to save.
-        path: a .keras file, replaced whole.
-        report: returns the report of the last validation; kept as `best_report`.
+    What `report` returns, the report of the last validation, is kept as `best_report`.
     """
 
     def __init__(self, scorer: tf.keras.Model, path: Path, report: Callable[[], dict]):
@@ -121,15 +93,10 @@ class BestScorer(tf.keras.callbacks.Callback):
 
 
 class CollapseWarning(tf.keras.callbacks.Callback):
-    """Say so in plain words when the ranking loss is gone while retrieval is near chance.
+    """Warn, once, when a ranking loss, without the L2 term, is below `threshold` while retrieval is near chance.
 
-    Where validation pictures are so few that chance puts most into the first ten, no rsum would tell: nothing is said.
-
-    Args:
-        outputs: names of the outputs; each has a metric `NAME_ranking`, its loss without the L2 term.
-        chance_rsum: what a random matrix of the validation's shape would reach.
-        threshold: a loss below this counts as gone.
-        negative_attention: the run's, which the advice depends on.
+    Nothing is said where `chance_rsum`, what random scores would reach, is above `MOST_CHANCE`. The advice depends on
+    `negative_attention`.
     """
 
     def __init__(self, outputs: list[str], chance_rsum: float, threshold: float, negative_attention: str):
@@ -150,20 +117,16 @@ class CollapseWarning(tf.keras.callbacks.Callback):
         near_chance = logs["val_rsum"] < self.chance_rsum + 0.1 * (600 - self.chance_rsum)
         if gone and near_chance and self.chance_rsum < MOST_CHANCE and not self.announced:
             self.announced = True
-            logger.warning(
-                "COLLAPSE after epoch %d: the loss of %s is %.4f, nothing is left to learn, but rsum is %.1f where "
-                "chance is %.1f. %s",
-                epoch + 1, " and ".join(gone), max(losses[name] for name in gone), logs["val_rsum"], self.chance_rsum,
-                self.advice,
-            )  # fmt: skip
+            loss = f"the loss of {' and '.join(gone)} is {max(losses[name] for name in gone):.4f}"
+            rsum = f"rsum is {logs['val_rsum']:.1f} where chance is {self.chance_rsum:.1f}"
+            told = f"{loss}, nothing is left to learn, but {rsum}. {self.advice}"
+            logger.warning("COLLAPSE after epoch %d: %s", epoch + 1, told)
 
 
 class TimeLimit(tf.keras.callbacks.Callback):
-    """Stop at the end of the epoch in which the training time of the whole run passes a limit.
+    """Stop after the epoch in which the training time of the whole run passes a limit of `minutes`; 0 for none.
 
-    Args:
-        minutes: the limit; 0 for none.
-        schedule: of the learning rate; that the limit may cut off a cosine is said before the first step.
+    That the limit may cut off a cosine `schedule` of the learning rate is said before the first step.
     """
 
     def __init__(self, minutes: float, schedule: str = "plateau"):
@@ -172,11 +135,9 @@ class TimeLimit(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.minutes and self.schedule == "cosine":
-            logger.warning(
-                "--minutes %g: may end training before the rate has fallen, as --schedule cosine takes all %d --epochs;"
-                " take as few --epochs as fit into the time, or leave --minutes out",
-                self.minutes, self.params["epochs"],
-            )  # fmt: skip
+            told = "may end training before the rate has fallen, as --schedule cosine takes all %d --epochs"
+            remedy = "take as few --epochs as fit into the time, or leave --minutes out"
+            logger.warning(f"--minutes %g: {told}; {remedy}", self.minutes, self.params["epochs"])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -190,12 +151,7 @@ class TimeLimit(tf.keras.callbacks.Callback):
 
 
 class AttentionImages(tf.keras.callbacks.Callback):
-    """Write the attention pictures of a few fixed pairs to TensorBoard after every `every` epochs.
-
-    Args:
-        logs: TensorBoard's folder.
-        draw: returns {title: uint8 (H, W, 3)}.
-    """
+    """Write what `draw` returns, {title: uint8 (H, W, 3)}, to TensorBoard's folder after every `every` epochs."""
 
     def __init__(self, logs: Path, draw: Callable[[], dict[str, np.ndarray]], every: int = 1):
         super().__init__()
@@ -211,12 +167,7 @@ class AttentionImages(tf.keras.callbacks.Callback):
 
 
 class RunHparams(tf.keras.callbacks.Callback):
-    """Show the run's settings in TensorBoard's HParams tab, beside its rsum.
-
-    Args:
-        logs: TensorBoard's folder.
-        config: the run's config.
-    """
+    """Show the run's settings in TensorBoard's HParams tab, beside its rsum."""
 
     def __init__(self, logs: Path, config: Config):
         super().__init__()
@@ -225,13 +176,9 @@ class RunHparams(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         from tensorboard.plugins.hparams import api as hp
 
-        values = {"preset": self.config.preset, "size": self.config.size}
-        for section in (self.config.model, self.config.training):
-            values |= {name: _shown(value) for name, value in dataclasses.asdict(section).items()}
+        config = self.config
+        values = {"preset": config.preset, "size": config.size, **asdict(config.model), **asdict(config.training)}
+        shown = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in values.items()}
         # TensorBoard takes a session's metrics from its folder and those below: train/ and validation/
         with tf.summary.create_file_writer(str(self.logs)).as_default():
-            hp.hparams(values, trial_id=self.logs.parent.name)
-
-
-def _shown(value):
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+            hp.hparams(shown, trial_id=self.logs.parent.name)

@@ -1,7 +1,7 @@
-"""Weights before the first step: statistics of the features, and a start from what a CCA knows of words and pictures.
+"""Initialisation from the data: statistics of the features, and what a CCA knows of words and pictures.
 
-In: a fresh model and its training split. Out: the same model, whose norms with statistics fit the features and, with
-`cca_start`, whose word vectors, attention W and fusion already say which words go with which regions.
+In: a fresh model and its training split. Out: the same model, whose norms fit the features and, with `cca_start`,
+whose word vectors, attention W and fusion already say which words go with which regions.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 FEATURES = {"w2r": "regions", "o2w": "objects"}  # what each network looks at
 SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
-WORD_SIZE = 0.3  # root mean square of a word's CCA numbers, over the words of the captions
+WORD_SIZE = 0.3  # root mean square of the word vectors, over the words of the captions
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
-_BLOCK = 64
+_BLOCK = 64  # pictures read at once
 
 
 def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
@@ -40,7 +40,7 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
 
 
 def check_cca_start(config: Config, images: int) -> None:
-    """UserError where the flags ask for a start from a CCA that so many training images, or the flags, cannot give."""
+    """UserError where a start from a CCA is asked for that the flags, or so few training images, cannot give."""
     if not config.training.cca_start:
         return
     if not config.model.E_trained and (config.data.glove or config.model.E_glove):
@@ -50,20 +50,13 @@ def check_cca_start(config: Config, images: int) -> None:
 
 
 def check_start(config: Config, split: Split, features: Features, tokens: np.ndarray, vocabulary_size: int) -> None:
-    """UserError where a training cannot start from its data as it should; to be called before anything is written.
+    """UserError where no training picture has an object that the initialisation needs, or a CCA cannot be had.
 
-    Args:
-        split: the training pictures.
-        tokens: int32 (N_c, L), token ids of their captions.
-
-    Raises:
-        UserError: no picture has an object, and there is something to be learned from objects before the first step;
-            a start from a CCA is asked for and cannot be had.
+    `tokens` int32 (N_c, L) are the training captions'. To be called before anything is written.
     """
     from_cca, data = config.training.cca_start, config.data
-    has_objects = "objects" in config.model.needed_features
-    needs_one = has_objects and (from_cca or config.model.object_norm == "centred")
-    if needs_one and not _real(features, "objects", split.image_rows).any():
+    needs_object = "objects" in config.model.needed_features and (from_cca or config.model.object_norm == "centred")
+    if needs_object and not _real(features, "objects", split.image_rows).any():
         given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
         source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
         raise UserError(f"objects: no picture of the training split has one; check {source}")
@@ -73,36 +66,25 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
 
 
 def start_from_cca(
-    model: Bssan,
-    split: Split,
-    features: Features,
-    tokens: np.ndarray,
-    seed: int,
-    glove_prior: float,
-    progress: bool = True,
+    model: Bssan, split: Split, features: Features, tokens: np.ndarray, seed: int, glove_prior: float, progress: bool
 ) -> dict:
-    """Fit a CCA of pooled regions, or of pooled objects in their context where they have one, and bags of words on the
-    training split, which `check_start` has passed, and let the model start from it. Where words have GloVe vectors, and
-    `glove_prior` is above 0, the CCA gives words of similar ones similar maps, which helps the rare.
+    """Let the model start from a CCA of the training split's pictures and words; returns what its selection chose.
 
-    The CCA has no more numbers than word vectors, fusion and O2W's states have a place for. Its word vectors become the
-    first of the trained numbers of each word. A ridge regression from the pictures' features, as the model sees them,
-    to their CCA vectors gives A with v' A comparable to t; then W = A' (Eq. 2 and 10) up to scale, of objects in
-    context less the photo's part, which is 0; and the fusion (A v)∘(B t) has this A and picks t's numbers by B. The
-    Bi-LSTM's candidates start as the word vectors, so that its states are comparable, too. Pictures without objects are
-    left out of the regression from objects; a CCA of objects in context counts them as zeros.
+    Pictures are pooled regions, or pooled objects if they have context or there are no regions. The CCA has no more
+    dimensions than word vectors, fusion and O2W's states have room for. Its word vectors become the first of the
+    trained dimensions of each word, and the candidates of O2W's Bi-LSTM start as these.
 
-    Where the bilinear score's lengths are weighted, the CCA is selected by such scores, and the weight of each number
-    of a picture's vector A v becomes the deviation of this number over the captions' sums of words; that of each number
-    of a caption, the one over pictures. Sums of words stand in for the means of Bi-LSTM states that O2W sees.
+    A ridge regression from the features, as the model sees them, to the pictures' CCA vectors gives A with v' A
+    comparable to t; pictures without objects, zeros to the CCA, are left out of it. Then W = A' (Eq. 2 and 10) up to
+    scale, but 0 for the photo's part of objects in context. The fusion (A v)∘(B t) has this A, and B picks from t.
+
+    Weighted lengths of the bilinear score start as deviations: of each dimension of A v, over the captions' sums of
+    words, which stand in for the Bi-LSTM states that O2W sees; of each dimension of a caption, over pictures.
 
     Args:
         tokens: int32 (N_c, L), token ids of the split's captions.
-        seed: of the CCA's held-back pictures and of the samples.
+        seed: of the CCA's held-out pictures and of the samples.
         glove_prior: `kinship` of `fit_cca`; 0 for a CCA that knows no GloVe vectors.
-
-    Returns:
-        What the CCA's selection chose.
     """
     rng = np.random.default_rng(seed)
     visual = features.objects if features.in_context or features.regions is None else features.regions
@@ -117,8 +99,10 @@ def start_from_cca(
         weighted=config.weighted_lengths,
         most=_most_numbers(config),
     )
-    words = _word_vectors(cca, tokens)  # (V, d)
-    _start_words(model.embeddings[-1], words, cca.text_map.any(axis=1, keepdims=True))
+    words, known = _word_vectors(cca, tokens), cca.text_map.any(axis=1, keepdims=True)  # (V, d), (V, 1)
+    table = model.embeddings[-1].get_weights()[0]
+    table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
+    model.embeddings[-1].set_weights([table])
     pictures = cca.project_images(visual, rows)  # (N_i, d)
     for part, network in model.networks.items():
         name = FEATURES[part]
@@ -142,13 +126,9 @@ def start_from_cca(
 
 
 def _most_numbers(config: ModelConfig) -> int:
-    """How many of a CCA's numbers every part of the model has a place for: word vectors, fusion, states of O2W."""
-    places = [config.E_trained]
-    if config.fusion:
-        places.append(config.fusion)
-    if config.variant != "w2r":
-        places.append(config.S)
-    return min(places)
+    """For how many dimensions of a CCA every part of the model has room: word vectors, fusion, states of O2W."""
+    places = (config.E_trained, config.fusion, 0 if config.variant == "w2r" else config.S)
+    return min(place for place in places if place)  # 0: there is no such part
 
 
 def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
@@ -160,10 +140,9 @@ def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
 
 def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Some regions or objects of the first of these pictures that have one: float32 (n, M)."""
-    found = []
-    for row in np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES]):
-        places = np.flatnonzero(_real(features, name, np.array([row]))[0])
-        places = np.sort(rng.permutation(places)[:SAMPLED_ROWS])
+    found, chosen = [], np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES])
+    for row, real in zip(chosen, _real(features, name, chosen)):
+        places = np.sort(rng.permutation(np.flatnonzero(real))[:SAMPLED_ROWS])
         found.append(np.asarray(getattr(features, name)[row][places], np.float32))
     return np.concatenate(found)
 
@@ -179,23 +158,13 @@ def _pooled(network: Network, features: Features, name: str, rows: np.ndarray) -
 
 
 def _word_vectors(cca: Cca, tokens: np.ndarray) -> np.ndarray:
-    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, d).
-
-    A word that the CCA did not use weighs as much as the rarest that it did.
-    """
-    weights = np.where(cca.weights > 0, cca.weights, cca.weights.max())
+    """The CCA's vector of each word, its weight included, less the words' mean: float32 (V, d)."""
+    weights = np.where(cca.weights > 0, cca.weights, cca.weights.max())  # unused: as much as the rarest that was used
     words = weights[:, None] * cca.text_map * cca.scale
     counts = np.bincount(tokens[tokens > 1], minlength=len(words))
     words = words - counts @ words / max(1, counts.sum())
     rms = np.sqrt((counts[:, None] * words**2).sum() / max(1, counts.sum()) / words.shape[1])
     return (words * WORD_SIZE / max(rms, 1e-12)).astype(np.float32)
-
-
-def _start_words(embedding, words: np.ndarray, known: np.ndarray) -> None:
-    """The first numbers of the words that the CCA knows, bool (V, 1), from its vectors (V, d)."""
-    table = embedding.get_weights()[0]
-    table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])
-    embedding.set_weights([table])
 
 
 def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
@@ -208,7 +177,4 @@ def _regression(pictures: np.ndarray, projected: np.ndarray) -> np.ndarray:
 
 def _sums_of_words(tokens: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Sum of the vectors (V, d) of each caption's words: float32 (N_c, d)."""
-    sums = np.zeros((len(tokens), words.shape[1]), np.float32)
-    for place in range(tokens.shape[1]):
-        sums += words[tokens[:, place]] * (tokens[:, place, None] > 1)
-    return sums
+    return sum(words[ids] * (ids > 1)[:, None] for ids in tokens.T)  # by place: (N_c, L, d) would be large

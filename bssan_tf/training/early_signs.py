@@ -1,17 +1,16 @@
-"""Early signs of collapse: a small fixed set of validation pairs, looked at every few steps of a run's beginning.
+"""Early signs of collapse: a fixed set of validation pairs, looked at every few steps of a run's beginning.
 
-The same pairs are scored under learned attention and under Eq. 8. Where positives and negatives are told apart as
-they are trained, but not when all are attended to as a test pair is, the network looks at whose attention is even,
-not at what is shown (docs/reproduction.md). In: a model in training. Out: `early_signs.csv` and one line of the log.
+The same pairs are scored under learned attention and under Eq. 8. Where positives and negatives are told apart under
+the attention of training, but not under that of a test, the network looks at whose attention is even, not at what is
+shown (docs/reproduction.md). In: a model in training. Out: `early_signs.csv` and one line of the log.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,12 +26,12 @@ from bssan_tf.metrics import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
 from bssan_tf.scoring import score_matrices
-from bssan_tf.tools.files import write_text
+from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
 
 EVERY = 20  # steps from one look to the next
-RSUM_EVERY = 100  # steps; rsum scores all pictures with all captions, which takes as long as several steps
+RSUM_EVERY = 100  # steps; all pictures with all captions take as long as several steps
 PICTURES = 64  # of the probe
 NEGATIVES = 4  # of each picture: the captions of the next ones
 _LEAST = 8  # pictures; with fewer, chance alone may rank most pairs right
@@ -41,19 +40,10 @@ _LITTLE = 0.1  # of the hinge
 
 
 class Probe:
-    """A fixed, seeded set of validation pairs, and what a model makes of them.
-
-    Args:
-        model: the float32 model; its layers are used as they are.
-        training: margin, seed, and which pairs are under Eq. 8.
-        validation: where the pictures come from, each with its first caption.
-        features, tokenizer: of the run.
-
-    Attributes:
-        parts: the networks that the model has, of `w2r` and `o2w`.
+    """A fixed, seeded set of validation pictures, each with its first caption, and what a model makes of them.
 
     Raises:
-        UserError: if there are too few pictures.
+        UserError: as `check_probe`.
     """
 
     def __init__(
@@ -65,17 +55,17 @@ class Probe:
         inputs = {**gather(features, part.image_rows), "tokens": tokens[:, : longest(tokens)]}
         self.model, self.margin = model, training.margin
         self.inputs = {name: tf.constant(inputs[name]) for name in model.scorer.input}
-        shown = dataclasses.replace(training, negative_source="batch", negatives=NEGATIVES, all_pairs=0.0)
-        learned = dataclasses.replace(shown, negative_attention="learned", uniform_positives=0.0)
-        uniform = dataclasses.replace(shown, negative_attention="uniform", uniform_positives=1.0)
+        shown = replace(training, negative_source="batch", negatives=NEGATIVES, all_pairs=0.0)
+        learned = replace(shown, negative_attention="learned", uniform_positives=0.0)
+        uniform = replace(shown, negative_attention="uniform", uniform_positives=1.0)
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
-        self.parts = tuple(graphs[0].output)
+        self.parts = tuple(graphs[0].output)  # the networks that the model has, of w2r and o2w
         self._outputs = tf.function(
             lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
         )
         pairs = tf.ones((len(part.image_ids), 1 + NEGATIVES, 1), tf.bool)
         flags = {
-            "training": UniformPairs(shown.negative_attention, shown.uniform_positives),
+            "training": UniformPairs(training.negative_attention, training.uniform_positives),
             "learned": UniformPairs("learned"),
             "eq8": UniformPairs("uniform"),
             "uniform": UniformPairs("uniform", positives=1.0),
@@ -90,11 +80,14 @@ class Probe:
 
         Returns:
             `w2r_hinge_training` and so on; `w2r_entropy`, of α on positives as a share of log D, and `o2w_entropy`,
-            of β as a share of the log of the number of words; `rsum` of all probe pictures and captions,
-            NaN if it is not asked for.
+            of β as a share of the log of the number of words; `rsum` of all probe pictures and captions, or NaN.
         """
         *scores, own = self._outputs()
-        found = {"rsum": self._rsum() if rsum else np.nan}
+        found = {"rsum": np.nan}
+        if rsum:
+            pairs = SimpleNamespace(**{name: value.numpy() for name, value in self.inputs.items()})
+            matrix = score_matrices(self.model.scorer, pairs, pairs.tokens, parts=["score"])["score"]
+            found["rsum"] = retrieval_report(matrix, np.arange(len(matrix)))["rsum"]
         for part in self.parts:
             learned, uniform = (graph[part].numpy() for graph in scores)  # (B, 1 + K)
             for name, under_eq8 in self._under_eq8.items():
@@ -104,62 +97,46 @@ class Probe:
         if "w2r" in self.parts:
             found["w2r_entropy"] = entropy_share(own["alpha"].numpy()[words])
         if "o2w" in self.parts:
-            real = np.broadcast_to(words[:, None], own["beta"].shape)[self.inputs["valid"].numpy()]
-            found["o2w_entropy"] = entropy_share(own["beta"].numpy()[self.inputs["valid"].numpy()], real)
+            valid = self.inputs["valid"].numpy()
+            real = np.broadcast_to(words[:, None], own["beta"].shape)[valid]
+            found["o2w_entropy"] = entropy_share(own["beta"].numpy()[valid], real)
         return found
-
-    def _rsum(self) -> float:
-        inputs = SimpleNamespace(**{name: value.numpy() for name, value in self.inputs.items()})
-        scores = score_matrices(self.model.scorer, inputs, inputs.tokens, parts=["score"])["score"]
-        return retrieval_report(scores, np.arange(len(inputs.tokens)))["rsum"]
 
 
 def check_probe(validation: Split) -> None:
     """UserError if a validation split has too few pictures to see anything."""
-    if len(validation.image_ids) < _LEAST:
-        raise UserError(
-            f"--early-signs: needs {_LEAST} validation pictures, there are {len(validation.image_ids)}; "
-            "leave it out, or raise --validation-images"
-        )
+    if (images := len(validation.image_ids)) < _LEAST:
+        needs = f"needs {_LEAST} validation pictures, there are {images}"
+        raise UserError(f"--early-signs: {needs}; leave it out, or raise --validation-images")
 
 
 def compared(scores: np.ndarray, margin: float) -> dict[str, float]:
-    """Positives against their negatives, scores float (B, 1 + K): `hinge`, `gap` and share ranked `right`.
-
-    A tie counts half, so that a network that says the same of all pairs is at chance, 0.5.
-    """
+    """Positives against their negatives, scores float (B, 1 + K): `hinge` (Eq. 7, 17), `gap`, share ranked `right`."""
     gaps = scores[:, :1].astype(np.float64) - scores[:, 1:]  # (B, K)
-    right = (gaps > 0) + 0.5 * (gaps == 0)
-    return {
-        "hinge": float(np.maximum(0, margin - gaps).mean()),  # Eq. 7, 17
-        "gap": float(gaps.mean()),
-        "right": float(right.mean()),
-    }
+    hinges = np.maximum(0, margin - gaps)
+    right = (gaps > 0) + 0.5 * (gaps == 0)  # a tie counts half: a network that says the same of all pairs is at chance
+    return {"hinge": float(hinges.mean()), "gap": float(gaps.mean()), "right": float(right.mean())}
 
 
 def entropy_share(weights: np.ndarray, real: np.ndarray | None = None) -> float:
-    """Mean entropy of attention in units of the even spread's: 1 is even, 0 all on one key.
+    """Mean entropy of attention float (n, N_k), of rows with sum 1, as a share of the even spread's; 0: all on one key.
 
-    Args:
-        weights: float (n, N_k), each row's sum is 1.
-        real: bool (n, N_k), False at padded keys; rows with one key have no entropy and are left out.
+    `real` bool (n, N_k) is False at padded keys. Rows with one key have no entropy and are left out.
     """
-    keys = np.full(len(weights), weights.shape[1]) if real is None else real.sum(axis=1)
+    keys = np.full(len(weights), weights.shape[1]) if real is None else real.sum(axis=1)  # (n,)
     weights, keys = weights[keys > 1].astype(np.float64), keys[keys > 1]
     entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(axis=1)
     return float((entropy / np.log(keys)).mean()) if len(keys) else 1.0
 
 
 class EarlySigns(tf.keras.callbacks.Callback):
-    """Look at the probe every `EVERY` steps until `last`; keep the numbers; say once what they tell.
+    """Look at the probe every `EVERY` steps of `trained`, its model or the copy that is trained; say what that tells.
 
-    What it has said follows from the rows of the file, so that a resumed run neither repeats nor forgets it.
+    What was said follows from the rows of the file, so that a resumed run neither repeats nor forgets it.
 
     Args:
-        probe: the pairs; `probe.measure` is called with the weights of `trained` in its model.
-        trained: the model in training; the probe's own, or the copy that is trained in its place.
-        path: of the CSV; a row is the number of finished steps, the mean ranking loss of the latest ones (since
-            the last row or the epoch's start) and what the probe measured, rsum every `RSUM_EVERY` steps.
+        path: of the CSV; a row has the finished steps, the mean ranking losses since the last row or the epoch's start,
+            and what the probe measured, rsum every `RSUM_EVERY` steps.
         last: steps to look at; the last look is at the next multiple of `EVERY`.
     """
 
@@ -168,10 +145,6 @@ class EarlySigns(tf.keras.callbacks.Callback):
         self.probe, self.trained, self.path = probe, trained, path
         self.last = -(-last // EVERY) * EVERY
         self.rows: list[dict] | None = None
-
-    def _ranking(self, logs: dict, batch: int) -> np.ndarray:
-        """Sum over the epoch's steps of each network's ranking loss; Keras reports the mean."""
-        return (batch + 1) * np.array([float(logs[f"{part}_ranking"]) for part in self.probe.parts])
 
     def on_epoch_begin(self, epoch, logs=None):
         self._since, self._before = 0, np.zeros(len(self.probe.parts))
@@ -186,17 +159,16 @@ class EarlySigns(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))
         if step % EVERY == 0 and step <= self.last:
-            total = self._ranking(logs, batch)
+            means = np.array([float(logs[f"{part}_ranking"]) for part in self.probe.parts])  # since the epoch's start
+            total = (batch + 1) * means
             self._look(step, (total - self._before) / (batch + 1 - self._since))
             self._since, self._before = batch + 1, total
 
     def on_train_end(self, logs=None):
         if not self.rows or self.rows[-1]["step"] >= self.last or collapsed(self.rows, self.probe.parts):
             return
-        if self.rows[-1]["step"] < 2 * EVERY:
-            logger.info("--early-signs: training was too short to tell; a sign takes two looks, %d steps", 2 * EVERY)
-        else:
-            logger.info(no_sign(self.rows[-1], self.probe.parts))
+        short = f"--early-signs: training was too short to tell; a sign takes two looks, {2 * EVERY} steps"
+        logger.info(short if self.rows[-1]["step"] < 2 * EVERY else no_sign(self.rows[-1], self.probe.parts))
 
     def _look(self, step: int, losses: np.ndarray) -> None:
         if self.trained is not self.probe.model:
@@ -204,7 +176,10 @@ class EarlySigns(tf.keras.callbacks.Callback):
         before = collapsed(self.rows, self.probe.parts)
         losses = {f"{part}_loss": float(loss) for part, loss in zip(self.probe.parts, losses)}
         self.rows.append({"step": step, **losses, **self.probe.measure(step % RSUM_EVERY == 0)})
-        write_text(self.path, as_csv(self.rows))
+        with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
         now = collapsed(self.rows, self.probe.parts)
         if now and not before:
             logger.warning(sign(self.rows[-1], now))
@@ -215,9 +190,9 @@ class EarlySigns(tf.keras.callbacks.Callback):
 def collapsed(rows: Sequence[dict], parts: Sequence[str]) -> list[str]:
     """The networks that showed the sign of collapse in two looks, one after the other.
 
-    The sign: of the probe's pairs, 90 % or more are ranked right as they are trained. Where all are attended to as a
-    test pair is, under 60 % are; or under 90 %, and of the hinge that is left there, training sees less than a tenth.
-    (Where training has no pair under Eq. 8, both are the same, and there is no sign.)
+    The sign: 90 % or more of the probe's pairs are ranked right under the attention of training. Under that of a test,
+    less than 60 % are; or less than 90 %, and training sees less than a tenth of the hinge that is left there.
+    Without pairs under Eq. 8 both attentions are the same, and there is no sign.
     """
 
     def shows(row: dict, part: str) -> bool:
@@ -247,19 +222,8 @@ def no_sign(row: dict, parts: Sequence[str]) -> str:
     numbers = " and ".join(f"{part.upper()} ranks {row[f'{part}_right_learned']:.1%}" for part in parts)
     slow = [part.upper() for part in parts if row[f"{part}_right_learned"] < _NEAR_CHANCE]
     ending = f"; {' and '.join(slow)}: hardly anything learned yet" if slow else ""
-    return (
-        f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, all attended to "
-        f"as a test pair is (chance 50 %){ending}."
-    )
-
-
-def as_csv(rows: Sequence[dict]) -> str:
-    """Rows with the same columns as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    how = "all attended to as a test pair is (chance 50 %)"
+    return f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, {how}{ending}."
 
 
 def read_rows(path: Path) -> list[dict]:

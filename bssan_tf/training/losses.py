@@ -1,8 +1,8 @@
 """Ranking losses over the scores of a picture with its caption and with K others.
 
 Every loss takes scores float32 (B, 1 + K): column 0 is the positive pair (V_i, T_i), column k a negative one.
-With `--negative-source batch` column k holds the pair (V_i, T_{i+k}), so that the same numbers also rank pictures for
-a caption: caption j was scored with V_j and with V_{j-k}. The targets are not looked at.
+With `--negative-source batch` column k holds the pair (V_i, T_{i+k}); caption j was scored with V_j and V_{j-k}, too.
+A `symmetric` loss then ranks the pictures of each caption as well. The targets are not looked at.
 """
 
 from __future__ import annotations
@@ -17,21 +17,16 @@ def caption_view(scores: tf.Tensor) -> tf.Tensor:
 
 
 class _RankingLoss(tf.keras.losses.Loss):
-    """Mean of `row_loss` over the batch; over both directions if `symmetric`."""
+    """Mean of `row_loss`, (B, 1 + K) -> (B,), over the batch; over both directions if `symmetric`."""
 
     def __init__(self, symmetric: bool, name: str):
         super().__init__(name=name)  # reduction AUTO: the mean over the global batch, also under a strategy
         self.symmetric = symmetric
 
-    def row_loss(self, scores: tf.Tensor) -> tf.Tensor:
-        raise NotImplementedError  # abstract
-
     def call(self, y_true, y_pred):
         del y_true
         loss = self.row_loss(y_pred)  # (B,)
-        if self.symmetric:
-            loss = 0.5 * (loss + self.row_loss(caption_view(y_pred)))
-        return loss
+        return 0.5 * (loss + self.row_loss(caption_view(y_pred))) if self.symmetric else loss
 
     def get_config(self):
         return {"symmetric": self.symmetric, "name": self.name}
@@ -39,12 +34,7 @@ class _RankingLoss(tf.keras.losses.Loss):
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class PairwiseHinge(_RankingLoss):
-    """max[0, margin - Y + Y⁻] (Eq. 7 and 17), averaged over the negatives and the batch.
-
-    Args:
-        margin: the M of Eq. 7, above 0.
-        symmetric: also rank the pictures of each caption (needs `--negative-source batch`).
-    """
+    """max[0, margin - Y + Y⁻] (Eq. 7 and 17; margin is their M, above 0), averaged over the negatives and the batch."""
 
     def __init__(self, margin: float = 0.2, symmetric: bool = False, name: str = "pairwise_hinge"):
         super().__init__(symmetric, name)
@@ -59,11 +49,7 @@ class PairwiseHinge(_RankingLoss):
 
 @tf.keras.saving.register_keras_serializable(package="bssan_tf")
 class RankingSoftmax(_RankingLoss):
-    """-log softmax of the positive among its K negatives: InfoNCE (van den Oord et al., 2018), no temperature.
-
-    Args:
-        symmetric: also rank the pictures of each caption (needs `--negative-source batch`).
-    """
+    """-log softmax of the positive among its K negatives: InfoNCE (van den Oord et al., 2018), no temperature."""
 
     def __init__(self, symmetric: bool = False, name: str = "ranking_softmax"):
         super().__init__(symmetric, name)

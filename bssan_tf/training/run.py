@@ -1,7 +1,7 @@
 """A training run from config to run folder: data, model, strategy, callbacks, fit, resume, export.
 
-In: a Config, or a run folder to go on with. Out: the run folder of runs/folder.py, with the best scorer by rsum on the
-validation split under test-time scoring, its metrics, TensorBoard logs and SavedModel.
+In: a Config, or a run folder to go on with. Out: the run folder of runs/folder.py, with the scorer of the best rsum on
+the validation split, its metrics, TensorBoard logs and SavedModel.
 """
 
 from __future__ import annotations
@@ -38,13 +38,11 @@ logger = logging.getLogger(__name__)
 def train(
     config: Config, run: RunFolder, devices: str = "auto", progress: bool = True, data: Data | None = None
 ) -> dict:
-    """Train a new run.
+    """Train a new run in a folder that holds none yet; sizes that data decide are filled into its config.
 
     Args:
-        config: the run's config; sizes that data decide are filled in and saved.
-        run: its folder, which must not hold a run yet.
         devices: see `make_strategy`.
-        data: what to train on, where it is not what `config.data` names, for studies.
+        data: for studies, other data than `config.data` names.
 
     Returns:
         What `metrics.json` holds: the best epoch and its report on the validation split.
@@ -54,8 +52,7 @@ def train(
     """
     config = config.check().resolved()
     run.require_new()
-    strategy = make_strategy(devices)
-    _check_replicas(config.training, strategy)
+    strategy = _strategy(devices, config.training)
     if data:
         _check_corpus(data.corpus, config)
     else:
@@ -77,18 +74,17 @@ def resume(
     data: Data | None = None,
     **limits,
 ) -> dict:
-    """Go on with a run where its last finished epoch left it; same numbers as without the interruption.
+    """Go on with a run after its last finished epoch; same results as without the interruption.
 
     A run that had stopped by itself is only finished (metrics, export), unless a limit is new.
 
     Args:
+        devices, data: as for `train`.
         data_flags: fields of DataConfig to replace, where the data have moved.
-        data: as for `train`.
         limits: new values of `epochs`, `minutes` or `stop_patience`; they are saved in the run's config.
 
     Raises:
-        UserError: if the folder is no run, another process trains it, its data have changed, or it has more epochs than
-            the new limit.
+        UserError: no run, trained by another process, its data have changed, or more epochs done than the new limit.
     """
     config = run.load_config().moved(data_flags).replace(**limits).check()
     if config.dropped:
@@ -99,19 +95,15 @@ def resume(
         saved = latest_epoch(run.state)
         if limits.get("epochs", saved) < saved:
             raise UserError(f"--epochs {limits['epochs']}: {run.path} has {saved} epochs already; give more, or none")
-        strategy = make_strategy(devices)
-        _check_replicas(config.training, strategy)
+        strategy = _strategy(devices, config.training)
         data = data or open_data(config.data, progress)
         run.require_same_data(data.fingerprint)
         tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
-        # before the first epoch is saved, the words' vectors are needed again
-        glove = None if saved else glove_vectors(config, data, tokenizer, progress)
+        glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
-            raise UserError(
-                f"--glove {config.data.glove}: its vectors have {glove.shape[1]} numbers, the run was begun with "
-                f"{config.model.E_glove}; give the file that it was begun with"
-            )
+            differ = f"its vectors have {glove.shape[1]} numbers, the run was begun with {config.model.E_glove}"
+            raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
         run.note_resume(config, command_line())
         return job.run_on(glove, new_limits=bool(limits))
 
@@ -140,16 +132,17 @@ def _be_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _check_replicas(training: TrainingConfig, strategy: tf.distribute.Strategy) -> None:
-    replicas = strategy.num_replicas_in_sync
+def _strategy(devices: str, training: TrainingConfig) -> tf.distribute.Strategy:
+    """Of these devices; UserError if batches cannot be divided among them."""
+    strategy = make_strategy(devices)
+    flag, replicas = f"--batch-size {training.batch_size}", strategy.num_replicas_in_sync
     if training.batch_size % replicas:
-        raise UserError(f"--batch-size {training.batch_size}: must be a multiple of the {replicas} devices")
+        raise UserError(f"{flag}: must be a multiple of the {replicas} devices")
     share = training.batch_size // replicas
     if training.negative_source != "random" and share <= training.negatives:
-        raise UserError(
-            f"--batch-size {training.batch_size}: {share} pairs on each of {replicas} devices leave no "
-            f"{training.negatives} others as negatives; take a larger batch or fewer --negatives"
-        )
+        lack = f"{share} pairs on each of {replicas} devices leave no {training.negatives} others as negatives"
+        raise UserError(f"{flag}: {lack}; take a larger batch or fewer --negatives")
+    return strategy
 
 
 def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
@@ -164,17 +157,7 @@ def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
 
 @dataclass
 class Trainer:
-    """One call of train or resume: what it works on, and the way from a fresh model to the finished folder.
-
-    Attributes:
-        tokens: int32 (N_c, L), of the training captions.
-        stream: the training batches.
-        validation: pictures and captions that choose the best model.
-        steps: of an epoch.
-
-    Raises:
-        UserError: data that cannot be trained on; nothing is written then.
-    """
+    """One call of train or resume; UserError, before anything is written, where the data cannot be trained on."""
 
     config: Config
     run: RunFolder
@@ -184,27 +167,30 @@ class Trainer:
     progress: bool
 
     def __post_init__(self):
-        split = self.data.split("train")
-        self.tokens = self.tokenizer(split.captions)
-        self.stream = PairStream(split, self.data.features, self.tokens, self.config.training)
-        check_start(self.config, split, self.data.features, self.tokens, len(self.tokenizer.words))
+        self.split = self.data.split("train")
+        self.tokens = self.tokenizer(self.split.captions)  # int32 (N_c, L)
+        self.stream = PairStream(self.split, self.data.features, self.tokens, self.config.training)
+        check_start(self.config, self.split, self.data.features, self.tokens, len(self.tokenizer.words))
         self.validation = validation_split(self.data.corpus, self.config.training)
-        self.steps = self.config.training.steps_per_epoch or self.stream.round_steps
+        self.steps = self.config.training.steps_per_epoch or self.stream.round_steps  # of an epoch
 
     def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
         """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
         training, done = self.config.training, latest_epoch(self.run.state)
+        split, features = self.split, self.data.features
         _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
         with self.strategy.scope():
             model = Bssan(self.config.model, len(self.tokenizer.words), training.l2, glove)
-        if not done:
-            self._start(model)
+        if not done:  # weights that come from the data
+            adapt_norms(model, features, split.image_rows, training.seed)
+            if training.cca_start:
+                start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
         with self.strategy.scope():
             trained = bfloat16_copy(model) if training.mixed_precision else model
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
-                self.config, self.run, model, trained, self.validation, self.data.features, self.tokenizer, self.steps
+                self.config, self.run, model, trained, self.validation, features, self.tokenizer, self.steps
             )
             callbacks = steering.callbacks(self.progress)
         if done:
@@ -219,35 +205,18 @@ class Trainer:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
         return self._finish(model, steering.best)
 
-    def _start(self, model: Bssan) -> None:
-        """Weights before the first step, where they come from the data."""
-        split, features, training = self.data.split("train"), self.data.features, self.config.training
-        adapt_norms(model, features, split.image_rows, training.seed)
-        if training.cca_start:
-            start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
-
     def _fit(self, siamese: tf.keras.Model, callbacks: list, done: int) -> None:
         epochs, batches = self.config.training.epochs, self.stream.dataset(siamese.input, list(siamese.output))
+        steps = batches.steps(done * self.steps, epochs * self.steps)
         with batches.own_errors():
             siamese.fit(
-                batches.steps(done * self.steps, epochs * self.steps),
-                epochs=epochs,
-                initial_epoch=done,
-                steps_per_epoch=self.steps,
-                callbacks=callbacks,
-                verbose=0,
+                steps, epochs=epochs, initial_epoch=done, steps_per_epoch=self.steps, callbacks=callbacks, verbose=0
             )
 
     def _finish(self, model: Bssan, best: BestScorer) -> dict:
         """Write metrics.json and the SavedModel of the best epoch."""
-        metrics = {
-            "run": self.run.name,
-            "corpus": self.data.corpus.name,
-            "split": "val",
-            "epochs": latest_epoch(self.run.state),
-            "best_epoch": best.best_epoch,
-            **best.best_report,
-        }
+        metrics = {"run": self.run.name, "corpus": self.data.corpus.name, "split": "val"}
+        metrics |= {"epochs": latest_epoch(self.run.state), "best_epoch": best.best_epoch, **best.best_report}
         write_json(self.run.metrics_file, metrics)
         model.scorer.load_weights(self.run.best)
         export_saved_model(model.scorer, self.tokenizer.layer, self.run.export)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -25,46 +26,37 @@ logger = logging.getLogger(__name__)
 ATTENTION_PAIRS = 3
 
 
+@dataclass(eq=False)
 class Steering:
-    """What measures and steers a run.
+    """What measures and steers a run; `best`, `stop` and `state` are asked when training has ended."""
 
-    Args:
-        config, run: the run's.
-        model: the float32 model, which is measured and saved.
-        trained: the model that is trained; `model` or its bfloat16 copy.
-        validation: pictures and captions that choose the best model.
-        features, tokenizer: of the run.
-        steps: of an epoch.
+    config: Config
+    run: RunFolder
+    model: Bssan  # in float32; it is measured and saved
+    trained: Bssan  # `model` or its bfloat16 copy
+    validation: Split  # pictures and captions that choose the best model
+    features: Features
+    tokenizer: Tokenizer
+    steps: int  # of an epoch
 
-    Attributes:
-        best, stop, state: the callbacks that are asked when training has ended.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        run: RunFolder,
-        model: Bssan,
-        trained: Bssan,
-        validation: Split,
-        features: Features,
-        tokenizer: Tokenizer,
-        steps: int,
-    ):
-        self.config, self.run, self.model, self.trained = config, run, model, trained
-        self.validation, self.features, self.tokenizer = validation, features, tokenizer
-        training = config.training
-        self.validate = cb.RetrievalValidation(self._validation_scores(), validation.image_of_caption)
-        self.best = cb.BestScorer(model.scorer, run.best, lambda: self.validate.report)
+    def __post_init__(self):
+        training, owner = self.config.training, self.validation.image_of_caption
+        tokens, rows = self.tokenizer(self.validation.captions), self.validation.image_rows
+        chance = chance_rsum(len(rows), len(tokens))
+        logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", len(rows), len(tokens), chance)
+        self.validate = cb.RetrievalValidation(
+            lambda: score_matrices(self.model.scorer, self.features, tokens, image_rows=rows), owner
+        )
+        self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: self.validate.report)
         self.plateau = tf.keras.callbacks.ReduceLROnPlateau(
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )
         self.stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
         self.collapse = cb.CollapseWarning(
-            list(model.networks), self._chance(), spent_loss(training), training.negative_attention
+            list(self.model.networks), chance, spent_loss(training), training.negative_attention
         )
         self.limit = cb.TimeLimit(training.minutes, training.schedule)
-        falls_over = training.epochs * steps if training.schedule == "cosine" else 0
+        falls_over = training.epochs * self.steps if training.schedule == "cosine" else 0
         self.rate = cb.LearningRate(training.warmup_steps, training.learning_rate, falls_over)
         remembered = {
             self.best: ("best", "best_epoch", "best_report"),
@@ -73,35 +65,22 @@ class Steering:
             self.collapse: ("announced",),
             self.limit: ("spent",),
         }
-        self.state = TrainingState(run.state, remembered)
+        self.state = TrainingState(self.run.state, remembered)
 
     def callbacks(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
         """All of them, in order."""
         training = self.config.training
-        throughput = Throughput(training.batch_size * (1 + training.negatives))
-        copy = [] if self.trained is self.model else [cb.CopyWeights(self.trained.scorer, self.model.scorer)]
+        signs, copy = [], []
+        if training.early_signs:
+            probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
+            signs = [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
+        if self.trained is not self.model:
+            new, scorer = self.trained.scorer.get_weights, self.model.scorer
+            copy = [tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: scorer.set_weights(new()))]
         judges = [self.plateau, self.stop] if training.schedule == "plateau" else [self.stop]
-        measured = [self.rate, StopAtNaN(), *self._early_signs(), *copy, self.validate, self.best, self.collapse]
+        measured = [self.rate, StopAtNaN(), *signs, *copy, self.validate, self.best, self.collapse]
         saved = [*judges, self.limit, HistoryFile(self.run.history_file), self.state]
-        return [throughput, *measured, *saved, *self._shown(progress)]
-
-    def _validation_scores(self):
-        """A function that scores the validation split as it is at test time."""
-        tokens, rows = self.tokenizer(self.validation.captions), self.validation.image_rows
-        return lambda: score_matrices(self.model.scorer, self.features, tokens, image_rows=rows)
-
-    def _chance(self) -> float:
-        images, captions = len(self.validation.image_ids), len(self.validation.captions)
-        chance = chance_rsum(images, captions)
-        logger.info("validation: %d pictures, %d captions; rsum of chance %.1f", images, captions, chance)
-        return chance
-
-    def _early_signs(self) -> list[EarlySigns]:
-        training = self.config.training
-        if not training.early_signs:
-            return []
-        probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
-        return [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
+        return [Throughput(training.batch_size * (1 + training.negatives)), *measured, *saved, *self._shown(progress)]
 
     def _shown(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
         from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons

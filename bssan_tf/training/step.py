@@ -1,7 +1,6 @@
-"""What a model is trained with: its losses and their weights, metrics, optimizer, and precision of the products.
+"""What a model is trained with: losses and their weights, metrics, optimizer, and precision of the products.
 
-In: a Bssan or its siamese network, and the run's Config. Out: the siamese network compiled in place, ready to fit, or
-a copy of the model that is trained in its place.
+In: a Bssan or its siamese network, and the run's Config. Out: the network compiled, or a copy that is trained instead.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
+from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
@@ -19,17 +19,17 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     training, names = config.training, list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
     weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
+    weights = {name: weights[name] for name in names}
     losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
-    prefixes = {name: "" if len(names) > 1 else f"{name}_" for name in names}
-    optimizer = _optimizer(training)
-    siamese.compile(
-        optimizer=optimizer,
-        loss=losses,
-        loss_weights={name: weights[name] for name in names},
-        metrics={name: _metrics(losses[name], training.margin, prefixes[name]) for name in names},
-    )
+    prefix = "" if len(names) > 1 else f"{names[0]}_"  # Keras prefixes the metrics of several outputs itself
+    options = {"o2w_rate": training.o2w_rate, "learning_rate": training.learning_rate}
+    options["global_clipnorm"] = training.clip_norm or None
+    sgd = training.optimizer == "sgd"
+    optimizer = TwoRateSGD(**options, momentum=training.momentum) if sgd else TwoRateAdam(**options)
+    metrics = {name: _metrics(losses[name], training.margin, prefix) for name in names}
+    siamese.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
-    # as are the means of what is logged: made in the first step, they would have it traced a second time
+    # means of what is logged, too: made in the first step, they would have it traced a second time
     siamese.compiled_loss.build(siamese.output)
     siamese.compiled_metrics.build(siamese.output, siamese.output)
 
@@ -45,13 +45,6 @@ def spent_loss(training: TrainingConfig) -> float:
     return 0.02 if training.loss == "softmax" else 0.02 * training.margin
 
 
-def _optimizer(training: TrainingConfig) -> tf.keras.optimizers.Optimizer:
-    options = {"learning_rate": training.learning_rate, "global_clipnorm": training.clip_norm or None}
-    if training.optimizer == "sgd":
-        return tf.keras.optimizers.SGD(**options, momentum=training.momentum)
-    return tf.keras.optimizers.Adam(**options)
-
-
 def bfloat16_copy(model: Bssan) -> Bssan:
     """A model with the same weights that trains with products in bfloat16; weights and scores are float32."""
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -64,6 +57,6 @@ def bfloat16_copy(model: Bssan) -> Bssan:
 
 
 def _metrics(loss, margin: float, prefix: str) -> list[tf.keras.metrics.Metric]:
-    """Ranking loss without the L2 term, and share of active hinges. Keras prefixes them where outputs are several."""
+    """Ranking loss without the L2 term, and share of active hinges."""
     ranking = tf.keras.metrics.MeanMetricWrapper(loss.call, name=f"{prefix}ranking")
     return [ranking, ActiveHinges(margin, name=f"{prefix}active")]

@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("photos: give one of --voc, --coco and --scenes")
     if options.coco and not options.images:
         raise UserError(f"--coco {options.coco}: give the folder of its photos by --images")
+    for section in (DetectorConfig(), DetectorTraining()):
+        given_settings(options, section)  # a wrong value is refused before photos are read or drawn
     train(options) if options.train else evaluate(options)
 
 

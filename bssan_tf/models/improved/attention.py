@@ -17,9 +17,8 @@ COSINE_SCALE = 4.0  # the products' largest size with cosine attention; tanh(4) 
 class _Sharpened:
     """Mixed into an attention of the paper.
 
-    Args:
-        scale: start value of a learned factor on e; 0 leaves e as Eq. 1 and 9 have it.
-        cosine: products of unit vectors, times COSINE_SCALE, in place of those of Eq. 2 and 10.
+    `scale`: start value of a learned factor on e; 0 leaves e as Eq. 1 and 9 have it.
+    `cosine`: products of unit vectors, times COSINE_SCALE, in place of those of Eq. 2 and 10.
     """
 
     def __init__(self, l2: float = 0.0, scale: float = 0.0, cosine: bool = False, **kwargs):

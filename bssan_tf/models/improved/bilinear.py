@@ -15,27 +15,19 @@ LEAST_GAIN = 0.1  # of a dimension that does not vary, in units of the root mean
 
 
 class Fusion:
-    """A visual and B textual, float (..., Q) and (..., S) to (..., F) each.
+    """A visual and B textual: float (..., Q) and (..., S) to (..., F) each.
 
-    Args:
-        size: F.
-        l2: δ of Eq. 18.
-        name: of its two layers.
+    `size` is F and `l2` is δ of Eq. 18; the two layers are `name`_A and `name`_B.
     """
 
     def __init__(self, size: int, l2: float, name: str):
-        self.size, self.l2, self.name = size, l2, name
+        self.A, self.B = (
+            tf.keras.layers.Dense(size, use_bias=False, kernel_regularizer=regularizer(l2), name=f"{name}_{side}")
+            for side in "AB"
+        )
 
     def __call__(self, visual: tf.Tensor, textual: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        self.A, projected = self._project("A", visual)
-        self.B, picked = self._project("B", textual)
-        return projected, picked
-
-    def _project(self, side: str, part: tf.Tensor) -> tuple[tf.keras.layers.Layer, tf.Tensor]:
-        layer = tf.keras.layers.Dense(
-            self.size, use_bias=False, kernel_regularizer=regularizer(self.l2), name=f"{self.name}_{side}"
-        )
-        return layer, layer(part)
+        return self.A(visual), self.B(textual)
 
     def project(self, visual: np.ndarray) -> np.ndarray:
         """A visual, outside of the graph: float32 (n, Q) to (n, F)."""
@@ -55,13 +47,9 @@ class Fusion:
 
 @register
 class AttendedProjections(tf.keras.layers.Layer):
-    """A u of each word from the projected regions, as Σ_i α_i A v_i: the same; cheaper where a
-    picture has many captions beside it, dearer where it has one.
+    """A u of each word from the projected regions, as Σ_i α_i A v_i: cheaper where a picture has several captions.
 
-    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F).
-
-    Returns:
-        float (B, C, L, F).
+    Call arguments (a list): alpha float (B, C, L, D), projections A v float (B, D, F). Returns float (B, C, L, F).
     """
 
     def call(self, inputs):
@@ -73,13 +61,12 @@ class AttendedProjections(tf.keras.layers.Layer):
 class BilinearScore(tf.keras.layers.Layer):
     """s Σ_k <q_k, a_k / |a_k|> / |Σ_k q_k|: how well queries fit what they attend to; the length of q_k is its weight.
 
-    Under the same attention for every query it is s times the cosine of the queries' sum with what is attended to, so
-    that from a CCA's projections the score is the CCA's. As the word-region similarity of SCAN (Lee et al., ECCV 2018).
+    Where all queries attend alike, it is s times the cosine of their sum with what is attended to: from a CCA's
+    projections, the CCA's score. Compare the word-region similarity of SCAN (Lee et al., ECCV 2018).
 
-    With weighted lengths |x| is √Σ_f (g_f x_f)². Where g of one side is what the numbers of the other vary by, a length
-    is the deviation of a caption's scores over pictures, or of a picture's over captions, as in the score normalisation
-    of speaker verification (Auckenthaler et al., Digital Signal Processing 2000): otherwise captions whose scores
-    spread wide are found for every picture.
+    With weighted lengths |x| is √Σ_f (g_f x_f)². Where g holds the deviations of the other side's dimensions, a length
+    is the deviation of a caption's scores over pictures, or of a picture's over captions. Without this normalisation,
+    captions of widely spread scores win for every picture (Auckenthaler et al., Digital Signal Processing 2000).
 
     Args:
         scale: start of s, which is learned.

@@ -39,9 +39,8 @@ def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
     regions, words, mask, uniform = inputs.values()
     norm = FeatureNorm(config.region_norm, dtype="float32", name="region_norm")
     scaled = norm(regions)
-    attention = SharpenedWordToRegionAttention(
-        l2, config.attention_scale, config.cosine_attention, name="w2r_attention"
-    )
+    scale, cosine = config.attention_scale, config.cosine_attention
+    attention = SharpenedWordToRegionAttention(l2, scale, cosine, name="w2r_attention")
     u, alpha = attention([words, scaled, mask, uniform])
     parts, fusion = [u, words], None
     if config.fusion:
@@ -51,12 +50,11 @@ def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
         parts.append(tf.keras.layers.Multiply(name="w2r_fusion_product")([Au, Bt]))
     c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # [u ; t ; (A u)∘(B t)], (B, C, L, M + E + F)
     y = score_words(config, l2, c, mask, _dropout(config, "w2r_dropout", 1), silent=config.bilinear)
-    beside = pair_scores = None
+    bilinear = pair_scores = None
     if config.bilinear:
-        beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="w2r_bilinear")
-        y, pair_scores = _beside(y, beside, [Bt, Au, mask], inputs, "w2r")
+        y, bilinear, pair_scores = _add_bilinear(config, y, [Bt, Au, mask], inputs, "w2r")
     model = tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")
-    return Network(model, attention, norm, fusion, beside, pair_scores)
+    return Network(model, attention, norm, fusion, bilinear, pair_scores)
 
 
 def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
@@ -76,20 +74,20 @@ def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
         parts.append(tf.keras.layers.Multiply(name="o2w_fusion_product")([Ao, Bu]))
     c = tf.keras.layers.Concatenate(name="o2w_concat")(parts)  # [o ; u ; (A o)∘(B u)], (B, C, P, Q + S + F)
     y = score_objects(config, l2, c, valid, _dropout(config, "o2w_dropout", 2), silent=config.bilinear)
-    beside = pair_scores = None
+    bilinear = pair_scores = None
     if config.bilinear:
-        beside = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name="o2w_bilinear")
         real = PairCaptions("own", name="o2w_real")(valid)
-        y, pair_scores = _beside(y, beside, [Ao, Bu, real], inputs, "o2w")
+        y, bilinear, pair_scores = _add_bilinear(config, y, [Ao, Bu, real], inputs, "o2w")
     model = tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")
-    return Network(model, attention, norm, fusion, beside, pair_scores, words_ask=False)
+    return Network(model, attention, norm, fusion, bilinear, pair_scores, words_ask=False)
 
 
-def _beside(y, layer: BilinearScore, parts: list, inputs: dict, name: str):
-    """Y and the bilinear score as their sum, and the latter as a model of its own."""
+def _add_bilinear(config: ModelConfig, y: tf.Tensor, parts: list, inputs: dict, name: str):
+    """Y plus the bilinear score, its layer, and a model of that score alone."""
+    layer = BilinearScore(weighted=config.weighted_lengths, dtype="float32", name=f"{name}_bilinear")
     score = layer(parts)
     total = tf.keras.layers.Add(dtype="float32", name=f"{name}_sum")([y, score])
-    return total, tf.keras.Model(inputs, score, name=f"{name}_pair_scores")
+    return total, layer, tf.keras.Model(inputs, score, name=f"{name}_pair_scores")
 
 
 def _dropout(config: ModelConfig, name: str, seed: int) -> ReplayableDropout | None:
@@ -97,7 +95,7 @@ def _dropout(config: ModelConfig, name: str, seed: int) -> ReplayableDropout | N
 
 
 def _dropped_alike(config: ModelConfig, name: str, seed: int, visual: tf.Tensor) -> tf.Tensor:
-    """Dropout of what the bilinear score sees of a picture (B, ..., Q), which does not pass that before LSTM and MLP.
+    """Dropout of what the bilinear score sees of a picture (B, ..., Q): the dropout before LSTM and MLP misses it.
 
     A dimension is dropped for all regions or objects of the picture: their sum would bring back what only some lack.
     """

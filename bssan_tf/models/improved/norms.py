@@ -10,14 +10,12 @@ from bssan_tf.models.blocks import register
 
 @register
 class FeatureNorm(tf.keras.layers.Layer):
-    """Scale of the visual features (..., M).
-
-    Raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2; the paper's text has `none`.
+    """Scale of the visual features (..., M); raw conv5_4 activations reach 390 and saturate the tanh of Eq. 2.
 
     Args:
-        mode: `none`; `sqrt_l2`, the signed root, then rows of unit length; or `centred`, the signed root, less the mean
-            of each dimension, divided by one deviation for all, so that what is strong in the map stays strong. The
-            statistics of the last come from `adapt`.
+        mode: `none`, the paper's; `sqrt_l2`, the signed root, then rows of unit length; or `centred`, the signed root,
+            less the mean of each dimension, divided by one deviation for all, so that what is strong in the map stays
+            strong. The statistics of the last come from `adapt`.
     """
 
     def __init__(self, mode: str = "none", **kwargs):

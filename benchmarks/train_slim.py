@@ -1,4 +1,4 @@
-"""Trains the slim VGG-19 that ships with the package: `python -m bssan_tf.features.train_slim --out FILE`.
+"""Train the slim VGG-19 that ships with the package: `python -m benchmarks.train_slim --out FILE`.
 
 In: scenes drawn on the fly, none of which a `scenes` corpus can hold. A linear layer on each of the 14 x 14 cells of
 the last convolution must tell colour, shape and size of the object at its centre, so that regions are local and easy to
@@ -122,7 +122,7 @@ def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: draw, train, measure, fold and save."""
-    parser = argparse.ArgumentParser("python -m bssan_tf.features.train_slim", description=__doc__.split(":")[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.train_slim", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weights to write, .npz")
     parser.add_argument("--layers", choices=sorted(CONVOLUTIONS), default="vgg19", help="whose layout (%(default)s)")
     parser.add_argument("--steps", type=count, default=1400, help="training steps (%(default)s)")

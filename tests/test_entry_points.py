@@ -1,0 +1,87 @@
+"""The ways in: scripts, `python -m bssan_tf`, the installed `bssan`, and what an installation brings along."""
+
+import fnmatch
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+import setuptools
+
+from bssan_tf.commands import NAMES
+
+SLOW = ("tensorflow", "keras", "matplotlib", "h5py")
+# what a shell does with --help, and then what it has loaded
+HELP = """
+import sys
+from bssan_tf.commands import {name}
+try:
+    {name}.main(["--help"])
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+    print("loaded:", *[name for name in {slow} if name in sys.modules])
+"""
+
+
+def python(project, *arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=project, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_script_and_module_give_the_same_help(project, name):
+    script, module = python(project, f"{name}.py", "--help"), python(project, "-m", "bssan_tf", name, "--help")
+    assert script.returncode == module.returncode == 0, script.stderr + module.stderr
+    assert script.stdout == module.stdout
+    assert script.stdout.startswith("usage: ")
+    assert not script.stderr + module.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_loads_nothing_slow(project, name):
+    done = python(project, "-c", HELP.format(name=name, slow=SLOW))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], []])
+def test_an_unknown_command_is_refused_in_one_line(project, arguments):
+    done = python(project, "-m", "bssan_tf", *arguments)
+    assert done.returncode == 2
+    assert not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(name in line for name in NAMES)
+
+
+def section(project, title: str) -> dict[str, str]:
+    """`key = value` of a table of pyproject.toml; Python 3.9 and 3.10 have no reader of their own."""
+    text = (project / "pyproject.toml").read_text(encoding="utf-8").split(f"[{title}]\n")[1].split("\n[")[0]
+    return {key.strip('"'): value for key, value in re.findall(r"^(\S+) = (.*)$", text, re.M)}
+
+
+def test_the_installed_command_is_a_function(project):
+    scripts = section(project, "project.scripts")
+    assert scripts.keys() == {"bssan"}
+    module, name = scripts["bssan"].strip('"').split(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def listed(value: str) -> list[str]:
+    return re.findall(r'"(.*?)"', value)
+
+
+def test_an_installation_has_every_room_and_its_files(project):
+    include = listed(section(project, "tool.setuptools.packages.find")["include"])
+    found = set(setuptools.find_packages(str(project), include=include))
+    rooms = {path.parent for path in (project / "bssan_tf").rglob("*.py")}
+    assert found == {".".join(path.relative_to(project).parts) for path in rooms}
+
+    data = {package: listed(value) for package, value in section(project, "tool.setuptools.package-data").items()}
+    files = [path for path in (project / "bssan_tf").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    others = [path for path in files if path.suffix != ".py"]
+    assert {path.name for path in others} == {"slim_vgg19.npz", "slim_scenes.npz"}
+    for path in others:
+        patterns = data[".".join(path.parent.relative_to(project).parts)]
+        assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
