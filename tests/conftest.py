@@ -53,7 +53,9 @@ def shared_data() -> Path:
 @pytest.fixture
 def no_export(monkeypatch):
     """Runs without their SavedModel, a third of the time that a tiny training takes."""
-    monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
+    from training_fixtures import leave_export_out
+
+    leave_export_out(monkeypatch)
 
 
 @pytest.fixture

@@ -7,9 +7,13 @@ from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
-from bssan_tf.models.attention import COSINE_SCALE, ObjectToWordAttention, WordToRegionAttention
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.models.layers import BilinearScore
+from bssan_tf.models.improved.attention import (
+    COSINE_SCALE,
+    SharpenedObjectToWordAttention,
+    SharpenedWordToRegionAttention,
+)
+from bssan_tf.models.improved.bilinear import BilinearScore
 from bssan_tf.training.step import compile_siamese
 
 
@@ -70,21 +74,46 @@ def test_nothing_to_score_is_zero_and_its_gradient_finite(weighted):
     assert all(np.isfinite(g).all() for g in tape.gradient(zero, [q, a]))
 
 
-def test_at_the_start_the_mlps_are_silent_and_then_learn():
-    config = tiny_config("improved", dropout=0.0)
-    model = Bssan(config.model, 12)
+@pytest.fixture(scope="module")
+def improved():
+    """Config and model; its MLPs are silent, so that the bilinear score is the whole."""
+    config = tiny_config("improved", dropout=0.0, negatives=7, all_pairs=1.0)
+    return config, Bssan(config.model, VOCABULARY)
+
+
+def test_at_the_start_the_mlps_are_silent_and_then_learn(improved):
+    config, model = improved
     siamese, inputs = model.siamese(config.training), random_pairs(config, 8)
-    names = ("w2r_mlp_out", "o2w_mlp_out")
-    networks = dict(zip(names, (model.w2r, model.o2w)))
-    with tf.GradientTape() as tape:
+    mlps = {name: network.model.get_layer(f"{name}_mlp") for name, network in model.networks.items()}
+    kernels = [mlp.get_layer(f"{name}_mlp_out").kernel for name, mlp in mlps.items()]
+    with tf.GradientTape(persistent=True) as tape:
         outputs = siamese(inputs, training=True)
-        loss = tf.add_n([tf.reduce_sum(scores[:, 0] - scores[:, 1]) for scores in outputs.values()])
-    kernels = [networks[name].get_layer(name).kernel for name in names]
+        loss = tf.add_n([tf.reduce_sum(outputs[part][:, 0] - outputs[part][:, 1]) for part in mlps])
+        of_all = tf.add_n([tf.reduce_sum(outputs[f"{part}_all"][:, 0]) for part in mlps])
     assert not any(kernel.numpy().any() for kernel in kernels)
     assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, kernels))
+    # scores of all pairs are the bilinear ones, and so the whole
+    for part in mlps:
+        assert outputs[part].shape == outputs[f"{part}_all"].shape == (8, 8)
+        np.testing.assert_allclose(outputs[part], outputs[f"{part}_all"], atol=1e-5)
+    # they teach attention and fusion, but no MLP
+    weights = siamese.trainable_variables
+    taught = {w.name for w, g in zip(weights, tape.gradient(of_all, weights)) if g is not None}
+    assert {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_fusion_A/kernel:0", "o2w_fusion_B/kernel:0"} <= taught
+    assert {"w2r_bilinear/query_gain:0", "o2w_bilinear/attended_gain:0"} <= taught
+    assert not any("mlp" in name or "w2r_lstm" in name for name in taught)
 
 
-@pytest.mark.parametrize("layer", [WordToRegionAttention, ObjectToWordAttention])
+def test_scores_of_all_pairs_are_the_same_with_fewer_negatives(improved):
+    config, model = improved
+    inputs = random_pairs(config, 8)
+    whole, fewer = (model.siamese(config.replace(negatives=K).training)(inputs, training=False) for K in (7, 2))
+    assert fewer["w2r"].shape == (8, 3)
+    np.testing.assert_allclose(fewer["w2r"], whole["w2r"][:, :3], atol=1e-5)
+    np.testing.assert_allclose(fewer["w2r_all"], whole["w2r_all"], atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [SharpenedWordToRegionAttention, SharpenedObjectToWordAttention])
 def test_cosines_do_not_depend_on_lengths_and_never_saturate(layer):
     rng = np.random.default_rng(0)
     words = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
@@ -94,7 +123,7 @@ def test_cosines_do_not_depend_on_lengths_and_never_saturate(layer):
 
     def weights(factor):
         pair = [factor * words, factor * seen]
-        if layer is ObjectToWordAttention:
+        if layer is SharpenedObjectToWordAttention:
             pair.reverse()
         return attention([*pair, mask, uniform])[1].numpy()
 
@@ -105,16 +134,6 @@ def test_cosines_do_not_depend_on_lengths_and_never_saturate(layer):
     assert np.tanh(np.float32(COSINE_SCALE)) < 1
 
 
-def test_a_bilinear_score_needs_a_fusion():
-    with pytest.raises(UserError, match="--fusion 0: must be above 0 with --bilinear"):
-        preset("paper").replace(bilinear=True).check()
-
-
-def test_weighted_lengths_need_a_bilinear_score():
-    with pytest.raises(UserError, match="--weighted-lengths True: must be off without --bilinear"):
-        preset("paper").replace(weighted_lengths=True).check()
-
-
 def test_they_are_off_in_paper_and_on_for_photos():
     paper, photos = preset("paper"), preset("improved", data="flickr8k")
     for config, on in ((paper, False), (photos, True)):
@@ -123,122 +142,18 @@ def test_they_are_off_in_paper_and_on_for_photos():
         assert (config.training.all_pairs > 0) == on
 
 
-def test_scores_of_all_pairs_are_the_bilinear_ones():
-    config = tiny_config("improved", dropout=0.0, negatives=7, all_pairs=0.5)
-    model = Bssan(config.model, 12)  # its MLPs are silent, so that the whole score is the bilinear one
-    outputs = model.siamese(config.training)(random_pairs(config, 8), training=True)
-    for part in ("w2r", "o2w"):
-        assert outputs[part].shape == outputs[f"{part}_all"].shape == (8, 8)
-        np.testing.assert_allclose(outputs[part], outputs[f"{part}_all"], atol=1e-5)
-    fewer = model.siamese(config.replace(negatives=2).training)(random_pairs(config, 8), training=True)
-    assert fewer["w2r"].shape == (8, 3)
-    np.testing.assert_allclose(fewer["w2r_all"], outputs["w2r_all"], atol=1e-5)
-
-
-def test_all_pairs_teach_attention_and_fusion_but_no_mlp():
-    config = tiny_config("improved", dropout=0.0, all_pairs=1.0)
-    model = Bssan(config.model, 12)
-    siamese = model.siamese(config.training)
-    with tf.GradientTape() as tape:
-        outputs = siamese(random_pairs(config, 8), training=True)
-        loss = tf.add_n([tf.reduce_sum(outputs[f"{part}_all"][:, 0]) for part in ("w2r", "o2w")])
-    kernels = siamese.trainable_variables
-    taught = {w.name for w, g in zip(kernels, tape.gradient(loss, kernels)) if g is not None}
-    assert {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_fusion_A/kernel:0", "o2w_fusion_B/kernel:0"} <= taught
-    assert {"w2r_bilinear/query_gain:0", "o2w_bilinear/attended_gain:0"} <= taught
-    assert not any("mlp" in name or "w2r_lstm" in name for name in taught)
-
-
-@pytest.mark.parametrize("values", [{"bilinear": False}, {"negative_source": "random"}, {"all_pairs": -1.0}])
+@pytest.mark.parametrize(
+    "values", [{"bilinear": False, "weighted_lengths": False}, {"negative_source": "random"}, {"all_pairs": -1.0}]
+)
 def test_all_pairs_need_a_bilinear_score_and_a_batch(values):
     with pytest.raises(UserError, match="--all-pairs"):
         tiny_config("improved", **{"all_pairs": 1.0, **values}).check()
 
 
-def test_scores_of_pooled_pairs_are_cosines_of_pooled_words_and_pictures():
-    config = tiny_config("improved", dropout=0.0, all_pairs=0.5, pooled_pairs=0.5, weighted_lengths=False).check()
-    model = Bssan(config.model, VOCABULARY)
-    siamese, inputs = model.siamese(config.training), random_pairs(config, 8)
-    outputs = siamese(inputs, training=False)
-    assert set(outputs) == {f"{part}{kind}" for part in ("w2r", "o2w") for kind in ("", "_all", "_pooled")}
-    A, B = (model.w2r.get_layer(f"w2r_fusion_{side}").get_weights()[0] for side in "AB")
-    words = model.scorer.get_layer("embedding").get_weights()[0][inputs["tokens"]] * (inputs["tokens"] > 0)[..., None]
-    pictures, captions = (
-        model.w2r.get_layer("region_norm")(inputs["regions"]).numpy().mean(axis=1) @ A,
-        words.sum(1) @ B,
-    )
-    cosines = pictures @ captions.T / np.outer(*(np.linalg.norm(side, axis=1) for side in (pictures, captions)))
-    column = (np.arange(8)[:, None] + np.arange(8)) % 8  # the positive first
-    expected = 14 * np.take_along_axis(cosines, column, axis=1)
-    np.testing.assert_allclose(outputs["w2r_pooled"], expected, atol=1e-3)
-    assert not np.allclose(outputs["w2r_all"], expected, atol=1e-2)
-
-
-def test_pooled_pairs_teach_no_attention():
-    config = tiny_config("improved", dropout=0.0, all_pairs=0.0, pooled_pairs=1.0)
+@pytest.mark.parametrize(("source", "both"), [("batch", True), ("random", False)])
+def test_only_the_next_captions_rank_pictures_for_a_caption(source, both):
+    config = tiny_config("improved", variant="w2r", negative_source=source, all_pairs=float(both))
     siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
-    with tf.GradientTape() as tape:
-        outputs = siamese(random_pairs(config, 8), training=True)
-        loss = tf.add_n([tf.reduce_sum(outputs[f"{part}_pooled"][:, 0]) for part in ("w2r", "o2w")])
-    gradients = tape.gradient(loss, siamese.trainable_variables, unconnected_gradients="zero")
-    taught = {v.name for v, g in zip(siamese.trainable_variables, gradients) if tf.convert_to_tensor(g).numpy().any()}
-    assert {
-        "w2r_fusion_A/kernel:0",
-        "w2r_fusion_B/kernel:0",
-        "o2w_fusion_A/kernel:0",
-        "embedding/embeddings:0",
-    } <= taught
-    assert not {"w2r_attention/W:0", "o2w_attention/W:0", "w2r_mlp_dense1/kernel:0"} & taught
-
-
-def test_the_hardest_negatives_are_those_of_the_highest_o2w_score():
-    config = tiny_config("improved", dropout=0.0, negatives=3, all_pairs=1.0, negative_source="hardest").check()
-    model = Bssan(config.model, VOCABULARY)
-    inputs = random_pairs(config, 8)
-    outputs = model.siamese(config.replace(negative_attention="learned").training)(inputs, training=False)
-    pairs = {name: np.repeat(inputs[name], 8, axis=0) for name in ("regions", "objects", "valid")}
-    scores = model.scorer(pairs | {"tokens": np.tile(inputs["tokens"], (8, 1))})
-    whole = {part: scores[part].numpy().reshape(8, 8) for part in ("w2r", "o2w")}  # (V_i, T_j)
-    for i in range(8):
-        steps = 1 + np.sort(np.argsort(-outputs["o2w_all"].numpy()[i, 1:])[:3])  # in the batch's order
-        for part in whole:
-            np.testing.assert_allclose(outputs[part][i], whole[part][i, [i, *(i + steps) % 8]], atol=1e-5)
-
-
-def test_the_choice_of_the_hardest_gets_no_gradient():
-    config = tiny_config(
-        "improved", dropout=0.0, all_pairs=0.0, negative_source="hardest", negative_attention="uniform"
-    )
-    siamese = Bssan(config.model, VOCABULARY).siamese(config.training)
-    assert set(siamese.output) == {"w2r", "o2w"}
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(siamese(random_pairs(config, 8), training=True)["w2r"])
-    weights = [v for v in siamese.trainable_variables if v.name.startswith("o2w")]
-    assert weights
-    assert tape.gradient(loss, weights) == [None] * len(weights)
-
-
-@pytest.mark.parametrize(
-    "values", [{"variant": "w2r"}, {"bilinear": False, "weighted_lengths": False, "all_pairs": 0.0}]
-)
-def test_the_hardest_need_a_score_that_chooses_them(values):
-    with pytest.raises(
-        UserError, match="--negative-source hardest: must be batch or random without --bilinear and O2W"
-    ):
-        tiny_config("improved", **{"negative_source": "hardest", **values}).check()
-
-
-def test_only_the_next_captions_rank_pictures_for_a_caption(monkeypatch):
-    seen, compile_model = {}, tf.keras.Model.compile
-
-    def spy(self, **options):
-        seen.update(options["loss"])
-        compile_model(self, **options)
-
-    monkeypatch.setattr(tf.keras.Model, "compile", spy)
-    for source, both in (("batch", True), ("hardest", False)):
-        config = tiny_config("improved", negative_source=source, all_pairs=1.0, pooled_pairs=1.0)
-        compile_siamese(Bssan(config.model, VOCABULARY).siamese(config.training), config)
-        assert {name: loss.symmetric for name, loss in seen.items()} == {
-            name: both or "_" in name for name in ("w2r", "o2w", "w2r_all", "o2w_all", "w2r_pooled", "o2w_pooled")
-        }
+    compile_siamese(siamese, config)
+    assert {loss.symmetric for loss in siamese.loss.values()} == {both}
+    assert set(siamese.loss) == {"w2r", *(["w2r_all"] if both else [])}

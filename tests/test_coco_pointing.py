@@ -1,13 +1,14 @@
 """evaluate.py --pointing: an untrained run on tiny photos, recomputed by hand; and the table's numbers."""
 
 import json
-import runpy
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from coco_fixtures import HEIGHT, WIDTH, write_coco
 
+from bssan_tf.commands import evaluate as command
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
@@ -34,13 +35,21 @@ SEED = 1  # of weights with which some words point right, and some do not
 WORDS = ("a", "the", "dog", "by", "man", "car", "people", "men")
 
 
-def make_run(folder, **changes):
+def make_run(folder):
     """A run of untrained weights that says it was trained on regions of the slim VGG-19 and fixed boxes."""
     extractor = Extractor("slim")
     channels = extractor.region_shape[1]
     sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
-    sizes |= {"D": 196, "M": channels, "P": 10, "Q": channels, "E_glove": 0, "region_norm": "l2", "object_norm": "l2"}
-    values = {"data": "gone", "backbone": "slim", "cache": str(folder / "cache"), **sizes, **changes}
+    sizes |= {
+        "D": 196,
+        "M": channels,
+        "P": 10,
+        "Q": channels,
+        "E_glove": 0,
+        "region_norm": "sqrt_l2",
+        "object_norm": "sqrt_l2",
+    }
+    values = {"data": "gone", "backbone": "slim", "cache": str(folder / "cache"), **sizes}
     config = preset("improved", "small").replace(**values)
     run = RunFolder(folder / "run")
     made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256, "boxes": "grid"}
@@ -48,6 +57,14 @@ def make_run(folder, **changes):
     tf.keras.utils.set_random_seed(SEED)
     Bssan(config.model, len(WORDS) + 2).scorer.save(run.best)
     return run
+
+
+def copy_of(run, folder, **changes):
+    """The same run with other settings, which its weights do not depend on."""
+    copy = RunFolder(folder)
+    shutil.copytree(run.path, copy.path)
+    copy.config_file.write_text(run.load_config().replace(**changes).to_json())
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +85,9 @@ def inside(photo, label, x, y):
     return any(bx <= x * WIDTH <= bx + w and by <= y * HEIGHT <= by + h for bx, by, w, h in boxes)
 
 
-def test_the_whole_command_by_hand(run, photos, project, tmp_path, capsys):
+def test_the_whole_command_by_hand(run, photos, tmp_path, capsys):
     report = tmp_path / "report.json"
-    main = runpy.run_path(str(project / "evaluate.py"))["main"]
-    main([str(run.path), "--pointing", str(photos), "--quiet", "--json", str(report)])
+    command.main([str(run.path), "--pointing", str(photos), "--quiet", "--json", str(report)])
     value = json.loads(report.read_text())
     printed = capsys.readouterr().out
 
@@ -102,7 +118,7 @@ def test_the_whole_command_by_hand(run, photos, project, tmp_path, capsys):
     assert "O2W is not measured: the objects are ten fixed boxes" in printed
 
 
-def test_objects_of_a_boxes_file(photos, tmp_path, caplog):
+def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
     """O2W is measured on the boxes of --boxes, and a run's own boxes of other photos give way to the fixed ones."""
     caplog.set_level("INFO")
     own = tmp_path / "own.npz"
@@ -110,7 +126,7 @@ def test_objects_of_a_boxes_file(photos, tmp_path, caplog):
     np.savez(own, names=np.array(["other.jpg"]), boxes=row[None])
     theirs = tmp_path / "theirs.npz"
     np.savez(theirs, names=np.array(list(PHOTOS)), boxes=np.stack([row, 0 * row, 0 * row]))
-    run = make_run(tmp_path, objects="boxes", boxes=str(own))
+    run = copy_of(run, tmp_path / "run", objects="boxes", boxes=str(own))
     value, _ = point_at_photos(run, photos, progress=False)
     assert (value["objects"], value["o2w"]) == ("grid", None)
     assert "own.npz is not there or lacks some of these photos" in caplog.text
@@ -123,10 +139,10 @@ def test_objects_of_a_boxes_file(photos, tmp_path, caplog):
     assert "not measured" not in text
 
 
-def test_runs_that_cannot_be_measured(photos, tmp_path):
+def test_runs_that_cannot_be_measured(run, photos, tmp_path):
     with pytest.raises(UserError, match=r"--pointing .*: the run is of variant o2w, which has no W2R"):
-        point_at_photos(make_run(tmp_path / "o2w", variant="o2w"), photos)
-    deaf = make_run(tmp_path / "deaf")
+        point_at_photos(copy_of(run, tmp_path / "o2w", variant="o2w"), photos)
+    deaf = copy_of(run, tmp_path / "deaf")
     Tokenizer([f"word{i}" for i in range(len(WORDS))]).save(deaf.vocabulary_file)
     with pytest.raises(UserError, match="none of the words that name a class is in the run's vocabulary"):
         point_at_photos(deaf, photos, progress=False)

@@ -8,7 +8,6 @@ from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.config.presets import preset
 from bssan_tf.config.settings import DataConfig
-from bssan_tf.drawing.attention import describe_photo
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import (
     CLASS_SHARE,
@@ -21,9 +20,8 @@ from bssan_tf.features.context import (
     with_context,
 )
 from bssan_tf.features.extraction import extract_features
-from bssan_tf.features.objects import BoxesFile, top_objects
-from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features
+from bssan_tf.runs import photo
 from bssan_tf.runs.data import open_data
 
 
@@ -151,16 +149,18 @@ def test_imported_arrays_have_no_context():
         with_context(Features(tuple("abc"), regions=given["regions"], objects=given["objects"]))
 
 
-def test_a_new_photo_is_described_as_the_corpus_was(tmp_path):
+def test_a_new_photo_is_described_as_the_corpus_was(tmp_path, monkeypatch):
     corpus, boxes = write_pictures(tmp_path / "photos", 3), tmp_path / "boxes.npz"
     write_boxes(boxes, corpus)
-    extractor, file = tiny_extractor(tmp_path), BoxesFile(boxes)
+    extractor = tiny_extractor(tmp_path)
     stored = extract_features(corpus, tmp_path / "store", extractor, boxes=boxes, progress=False)
     features = with_context(stored)
-    picture, size = read_picture(corpus.image_paths[1])
-    objects = top_objects(file.boxes[file.row_of_name[corpus.image_ids[1]]], size, 10)
-    found = describe_photo(extractor, picture, objects, RunContext(features.objects.shape[2]))
-    np.testing.assert_allclose(found["objects"][0], features.objects[1], atol=2e-4)
+    Q, run = features.objects.shape[2], SimpleNamespace(trained_data=dict)
+    config = preset("improved", data="flickr8k").replace(boxes=str(boxes), objects="boxes", Q=Q)
+    monkeypatch.setattr(photo, "extractors_of", lambda *_: (extractor, None))
+    found, _ = photo.photo_inputs(run, config, photo.Photo.read(corpus.image_paths[1], config.data))
+    np.testing.assert_allclose(found.objects[0], features.objects[1], atol=2e-4)
+    np.testing.assert_array_equal(found.regions[0], features.regions[1])
 
 
 def test_off_in_paper_on_scenes_and_on_for_photos():

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from feature_fixtures import write_pictures
-from training_fixtures import SIZES
+from training_fixtures import SIZES, leave_export_out
 
 from bssan_tf.config.presets import preset
 from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
-from bssan_tf.features.context import ObjectsInContext
+from bssan_tf.features.regions import Extractor
+from bssan_tf.runs import photo
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
@@ -28,11 +29,13 @@ CAPTIONS = ("a {} near a {}", "the {} beside the {}")
 
 @dataclass
 class Trained:
-    """A run, its photos and the scores of its test split: {(name of the photo, caption): score}."""
+    """A run, its photos, and the scores of its test split: {(name of the photo, caption): score}."""
 
     run: RunFolder
     photos: Path
     scores: dict
+    model: tuple
+    extractor: Extractor
 
 
 def write_boxes(path, names, rng):
@@ -67,7 +70,9 @@ def trained(tmp_path_factory):
     )  # fmt: skip
     assert config.data.object_context
     run = RunFolder(folder / "run")
-    train(config, run, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_export_out(patch)
+        train(config, run, progress=False)
     value, text = evaluate(run, Request(out=folder / "scores.npy"), progress=False)
     assert (value["n_images"], value["n_captions"]) == (TEST, 2 * TEST)
     assert "rsum" in text
@@ -77,13 +82,20 @@ def trained(tmp_path_factory):
     scores = {
         (name, caption): matrix[i, j] for i, name in enumerate(names[-TEST:]) for j, caption in enumerate(captions)
     }
-    return Trained(run, photos, scores)
+    return Trained(run, photos, scores, run.load_model(), Extractor("slim"))
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(trained, monkeypatch):
+    """Model and extractor, which are the same in all tests."""
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: trained.model)
+    monkeypatch.setattr(photo, "build_extractor", lambda _: trained.extractor)
 
 
 def test_the_model_was_made_for_own_class_and_photo(trained):
     config = trained.run.load_config()
     data = open_data(config.data, progress=False)
-    assert isinstance(data.features.objects, ObjectsInContext)
+    assert data.features.in_context
     size = 2 * config.model.M + len(LABELS)
     assert size == config.model.Q
     assert data.features.objects[:].shape == (COUNT, 10, size)

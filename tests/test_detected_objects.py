@@ -1,7 +1,6 @@
 """Detections as the objects of a corpus and of a new photo: the store, what flags mean, and a run from end to end."""
 
 import dataclasses
-import runpy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +12,14 @@ import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
 
+from bssan_tf.commands import train as command
 from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets.text import Tokenizer
-from bssan_tf.drawing.attention import describe_photo, photo_objects
+from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation import search
+from bssan_tf.evaluation.search import search
 from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
@@ -28,8 +29,10 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.data import extractors_of, fit_config, open_data, resolve, store_name
+from bssan_tf.runs import photo as photo_module
+from bssan_tf.runs.data import fit_config, open_data, store_name
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import Photo, extractors_of, folder_features, photo_inputs
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,10 @@ def test_a_jpeg_that_is_too_large_only_as_a_whole_is_a_bad_picture(tmp_path, det
     assert not features.regions[1].any()
 
 
+def resolve(data):
+    return Config(data=data).resolved().data
+
+
 @pytest.mark.parametrize(
     ("data", "objects"),
     [
@@ -178,29 +185,40 @@ def test_flags_that_do_not_fit(data, words):
 # ---- a run on detected objects ----
 
 
+def make_run(folder, **sources):
+    """An untrained run on the tiny pictures of a folder."""
+    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
+    where = {"data": str(folder / "photos"), "cache": str(folder / "cache"), "backbone": "slim"}
+    config = preset("improved", "small").replace(**where, **sizes, **sources).resolved()
+    data = open_data(config.data, progress=False)
+    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    config = fit_config(config, data.features, 0)
+    found = RunFolder(folder / config.data.objects)
+    found.create(config, ["test"], data.fingerprint, tokenizer.save)
+    Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
+    return found
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, project):
-    """An untrained run on a folder of tiny pictures whose features two shards have extracted."""
+def folder(tmp_path_factory):
+    """A folder of tiny pictures whose features two shards have extracted."""
     folder = tmp_path_factory.mktemp("run")
     tiny_corpus.write_corpus(folder / "photos")
     flags = ["--data", str(folder / "photos"), "--cache", str(folder / "cache"), "--backbone", "slim"]
     flags += ["--detector-weights", str(PACKAGED)]
-    main = runpy.run_path(str(project / "train.py"))["main"]
     for number in (2, 1):
-        main(["--shard", f"{number}/2", *flags, "--quiet"])
-    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
-    config = preset("improved", "small").replace(
-        data=str(folder / "photos"), cache=str(folder / "cache"), backbone="slim", detector_weights=str(PACKAGED),
-        **sizes,
-    )  # fmt: skip
-    data = open_data(config.data, progress=False)
-    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    config = fit_config(config, data.features, 0)
-    found = RunFolder(folder / "one")
-    found.create(config, ["test"], data.fingerprint, lambda path: None)
-    tokenizer.save(found.vocabulary_file)
-    Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
-    return found
+        command.main(["--shard", f"{number}/2", *flags, "--quiet"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return make_run(folder, detector_weights=str(PACKAGED))
+
+
+@pytest.fixture(scope="module")
+def grid_run(folder):
+    return make_run(folder)
 
 
 def test_shards_have_extracted_what_the_run_was_made_for(run):
@@ -211,36 +229,55 @@ def test_shards_have_extracted_what_the_run_was_made_for(run):
     assert not list(store.glob("shard-*"))
 
 
-def test_a_photo_is_described_as_in_training(run, tmp_path):
+@pytest.fixture
+def opened(monkeypatch):
+    """The picture files that are opened to be decoded, one after the other."""
+    found, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *rest: found.append(Path(path).name) or original(path, *rest))
+    return found
+
+
+def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
     config = run.load_config()
     data = open_data(config.data, progress=False)
-    photo = data.corpus.image_paths[5]
-    extractor, detector = extractors_of(run, config.data)
-    picture, size = read_picture(photo)
-    objects = photo_objects(config.data, photo, size, None, 10, detector)
+    path = data.corpus.image_paths[5]
+    photo = Photo.read(path, config.data)
+    inputs, objects = photo_inputs(run, config, photo)
+    assert opened == [path.name]
     assert objects["labels"] == SCENE_LABELS
-    inputs = describe_photo(extractor, picture, objects)
-    np.testing.assert_array_equal(inputs["objects"][0], data.features.objects[5])
-    np.testing.assert_allclose(inputs["regions"][0], data.features.regions[5], rtol=2e-3, atol=2e-3)
-    np.testing.assert_array_equal(inputs["valid"][0], data.features.valid[5])
+    np.testing.assert_array_equal(inputs.objects[0], data.features.objects[5])
+    np.testing.assert_allclose(inputs.regions[0], data.features.regions[5], rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(inputs.valid[0], data.features.valid[5])
     with pytest.raises(UserError, match=r"--boxes a\.npz: the run's objects are Faster R-CNN's fc7"):
-        photo_objects(config.data, photo, size, Path("a.npz"), 10, detector)
+        photo_inputs(run, config, photo, Path("a.npz"))
 
     for name in ("one.png", "two.png"):
-        shutil.copy(photo, tmp_path / name)
-    found = [
-        search._photo_features(run, config, photo),
-        search._folder_features(run, config, tmp_path, progress=False)[1],
-    ]
-    for features in found:
-        np.testing.assert_array_equal(features.objects[0], data.features.objects[5])
+        shutil.copy(path, tmp_path / name)
+    paths = [tmp_path / name for name in ("one.png", "two.png")]
+    features = folder_features(run, config, tmp_path, paths, progress=False)
+    for row in features.objects:
+        np.testing.assert_array_equal(row, data.features.objects[5])
+
+
+@pytest.mark.parametrize("objects", ["faster_rcnn", "grid"])
+def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, objects):
+    used = {"faster_rcnn": run, "grid": grid_run}[objects]
+    networks, model = extractors_of(used, used.load_config().data), used.load_model()
+    monkeypatch.setattr(photo_module, "extractors_of", lambda *_: networks)  # once is enough here, too
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
+    photo = tmp_path / "photo.jpg"
+    shutil.copy(run.path.parent / "photos" / "005.png", photo)
+    explain(used, photo, "a dog", tmp_path / "out.png")
+    assert opened.count("photo.jpg") == 1
+    assert search(used, str(photo), progress=False)
+    assert opened.count("photo.jpg") == 2
 
 
 def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):
     shutil.copy(run.path.parent / "photos" / "000.png", tmp_path)
     made, init = [], Detector.__init__
     monkeypatch.setattr(Detector, "__init__", lambda self, *given: made.append(1) or init(self, *given))
-    search._folder_features(run, run.load_config(), tmp_path, progress=False)
+    assert search(run, "a dog", folder=tmp_path, progress=False)
     assert len(made) == 1
 
 

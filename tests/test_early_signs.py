@@ -12,7 +12,6 @@ from model_fixtures import randomise
 from training_fixtures import killed_in_the_last_epoch, make_config, write_features
 
 from bssan_tf.datasets.text import Tokenizer
-from bssan_tf.errors import UserError
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import fit_config, open_data
 from bssan_tf.runs.folder import RunFolder
@@ -20,7 +19,7 @@ from bssan_tf.training import early_signs as es
 from bssan_tf.training import run as training
 from bssan_tf.training.batches import PairStream
 from bssan_tf.training.losses import PairwiseHinge
-from bssan_tf.training.step import compile_siamese, trained_copy
+from bssan_tf.training.step import bfloat16_copy, compile_siamese
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -97,8 +96,7 @@ def test_the_probe_scores_as_the_trained_graph_does(corpus):
     assert np.abs(gap[::2, 0]).max() < 1e-4 < np.abs(gap[1::2, 0]).min()
 
 
-@pytest.mark.parametrize("variant", ["w2r", "o2w"])
-@pytest.mark.parametrize(("attention", "same"), [("uniform", "eq8"), ("learned", "learned")])
+@pytest.mark.parametrize(("variant", "attention", "same"), [("w2r", "uniform", "eq8"), ("o2w", "learned", "learned")])
 def test_training_is_one_of_the_attentions(corpus, variant, attention, same):
     found = probe_of(corpus, variant=variant, negative_attention=attention, negative_source="random")[0].measure()
     for what in ("hinge", "gap", "right"):
@@ -154,32 +152,35 @@ def test_a_resumed_run_continues_the_file(collapsing, tmp_path):
     assert again == logged  # row 20 alone is older than the resumed epoch, so the sign is seen in it
 
 
-def fitted(corpus, path, watched):
-    """Weights of a bfloat16 twin after 21 steps."""
+def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     probe, config = probe_of(corpus, variant="o2w", learning_rate=1e-4)
-    training._be_deterministic(0)
-    twin = trained_copy(probe.model, in_bfloat16=True)
+    twin = bfloat16_copy(probe.model)
     siamese = twin.siamese(config.training)
     compile_siamese(siamese, config)
+    variables = [*siamese.variables, *siamese.optimizer.variables]
+    start = [variable.numpy() for variable in variables]
     data = open_data(config.data, progress=False)
     split = data.split("train")
     tokens = Tokenizer.fit(split.captions)(split.captions)
     stream = PairStream(split, data.features, tokens, config.training)
-    batches = stream.dataset(siamese.input, list(siamese.output)).steps(0, 21)
-    callbacks = [es.EarlySigns(probe, twin, path, last=300)] if watched else []
-    siamese.fit(batches, steps_per_epoch=21, callbacks=callbacks, verbose=0)
-    return twin.scorer.get_weights()
+    batches = stream.dataset(siamese.input, list(siamese.output))
 
+    def fitted(callbacks):
+        """Weights after 21 steps."""
+        training._be_deterministic(0)
+        for variable, value in zip(variables, start):
+            variable.assign(value)
+        siamese.fit(batches.steps(0, 21), steps_per_epoch=21, callbacks=callbacks, verbose=0)
+        return twin.scorer.get_weights()
 
-def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     with lines() as logged:
-        weights = fitted(corpus, tmp_path / "signs.csv", watched=True)
+        weights = fitted([es.EarlySigns(probe, twin, tmp_path / "signs.csv", last=300)])
     rows = es.read_rows(tmp_path / "signs.csv")
     assert [row["step"] for row in rows] == [0, 20]
     assert rows[0]["o2w_entropy"] != rows[1]["o2w_entropy"]
     assert len(logged) == 1  # at the end of training
     assert "training was too short to tell; a sign takes two looks, 40 steps" in logged[0]
-    for a, b in zip(weights, fitted(corpus, tmp_path / "none.csv", watched=False)):
+    for a, b in zip(weights, fitted([])):
         np.testing.assert_array_equal(a, b)
 
 
@@ -219,10 +220,3 @@ def test_what_is_hardly_learned_is_said_to_be():
     assert "W2R ranks 83.0% and O2W ranks 52.0%" in line
     assert line.endswith("O2W: hardly anything learned yet.")
     assert "hardly" not in es.no_sign(both, ["w2r"])
-
-
-def test_too_few_pictures_leave_no_run(corpus, tmp_path):
-    run = RunFolder(tmp_path / "few")
-    with pytest.raises(UserError, match="--early-signs: needs 8 validation pictures, there are 7"):
-        training.train(make_config(corpus, early_signs=300, validation_images=7), run, progress=False)
-    assert not run.path.exists()

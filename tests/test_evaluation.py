@@ -10,10 +10,12 @@ import pytest
 from model_fixtures import TINY, tiny_config
 
 from bssan_tf import metrics
+from bssan_tf.config.settings import ModelConfig
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import retrieval as evaluation
-from bssan_tf.features.store import Features, needed_features
+from bssan_tf.features.store import Features
+from bssan_tf.runs import data as data_module
 from bssan_tf.runs.data import Data
 
 TRAIN, TEST, CAPTIONS = 12, 10, 2
@@ -85,7 +87,7 @@ def measure(monkeypatch):
             require_same_data=compared.append,
         )
         measure.data = Data(corpus or make_corpus(), features or make_features())
-        monkeypatch.setattr(evaluation, "open_data", lambda *_: measure.data)
+        monkeypatch.setattr(data_module, "open_data", lambda *_: measure.data)
         return evaluation.evaluate(run, evaluation.Request(**asked), progress=progress)
 
     monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: scorer)
@@ -326,9 +328,9 @@ def test_features_that_the_variant_needs(measure, variant, absent, refused):
 
 
 def test_needed_features():
-    assert needed_features("w2r") == ("regions",)
-    assert needed_features("o2w") == ("objects",)
-    assert needed_features("full") == needed_features("no_reg") == ("regions", "objects")
+    needed = {name: ModelConfig(variant=name).needed_features for name in ("w2r", "o2w", "full", "no_reg")}
+    both = ("regions", "objects")
+    assert needed == {"w2r": ("regions",), "o2w": ("objects",), "full": both, "no_reg": both}
 
 
 def test_features_of_another_size(measure):

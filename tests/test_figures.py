@@ -171,34 +171,6 @@ def test_thirty_words_fit():
     assert array.shape[1:] == (1320, 3)
 
 
-def test_retrieval_lists(tmp_path):
-    captions = ["one of zero $x$", "two of zero", "one of one", "one of two"]
-    owner = np.array([0, 0, 1, 2])
-    scores = np.array([[0.1, 0.9, 0.5, 0.0], [0.2, 0.3, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0]])
-    figure = charts.retrieval_figure(
-        scores,
-        captions,
-        owner,
-        lambda image: np.full((20, 30, 3), 100 + image, np.uint8),
-        images=[0],
-        queries=[2],
-        top=3,
-        out=tmp_path / "lists.png",
-    )
-    listed = [t for t in figure.findobj(Text) if t.get_text()[:2] in ("1.", "2.", "3.")]
-    assert [t.get_text().split(" ", 1)[1].strip() for t in listed] == [captions[1], captions[2], captions[0]]
-    assert [t.get_color() for t in listed] == [charts.RIGHT, charts.WRONG, charts.RIGHT]
-    photos = figure.subfigs[1].axes
-    assert [axis.get_images()[0].get_array()[0, 0, 0] for axis in photos] == [100, 101, 102]  # 0.5, 0.4, 0
-    frames = [axis.spines["left"].get_edgecolor()[:3] for axis in photos]
-    assert frames == [to_rgb(charts.WRONG), to_rgb(charts.RIGHT), to_rgb(charts.WRONG)]
-    pixels = read(tmp_path / "lists.png")
-    assert share_of(pixels, charts.RIGHT) > 1e-3
-    assert share_of(pixels, charts.WRONG) > 1e-3
-    with pytest.raises(ValueError, match="neither"):
-        charts.retrieval_figure(scores, captions, owner, lambda image: GREY)
-
-
 def test_curves(tmp_path):
     figure = charts.curves_figure(
         {"improved": ([1, 2, 3], [10, 20, 15]), "paper": ([1, 2], [5, 6])},

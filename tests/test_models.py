@@ -6,9 +6,11 @@ import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
 from numpy_reference import Weights, o2w, w2r
 
+from bssan_tf.config.presets import preset
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.pairing import UniformPairs
 
-IMPROVED = {"region_norm": "sqrt_l2", "object_norm": "l2", "attention_scale": 3.0, "fusion": 4, "E_glove": 3}
+IMPROVED = {"region_norm": "sqrt_l2", "object_norm": "centred", "attention_scale": 3.0, "fusion": 4, "E_glove": 3}
 
 
 def build(**values):
@@ -16,6 +18,20 @@ def build(**values):
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     randomise(model.scorer)
     return config, model
+
+
+@pytest.fixture(scope="module")
+def built():
+    return build()
+
+
+@pytest.fixture
+def paper(built):
+    """The paper's config and a model of it, as random after the test as before."""
+    config, model = built
+    before = model.scorer.get_weights()
+    yield config, model
+    model.scorer.set_weights(before)
 
 
 def siamese_inputs(config, pairs=8, seed=1):
@@ -34,9 +50,9 @@ def siamese_inputs(config, pairs=8, seed=1):
         IMPROVED,
         {**IMPROVED, "bilinear": True, "cosine_attention": True},
         {**IMPROVED, "bilinear": True, "weighted_lengths": True},
-        {"region_norm": "standard", "object_norm": "centred", "o2w_attention_scale": 2.0},
+        {"region_norm": "centred", "object_norm": "sqrt_l2", "o2w_attention_scale": 2.0},
     ],
-    ids=["paper", "with all extras", "bilinear", "weighted lengths", "standard"],
+    ids=["paper", "with all extras", "bilinear", "weighted lengths", "centred"],
 )
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)
@@ -58,9 +74,10 @@ def test_scorer_is_the_papers_equations(values):
 
 @pytest.mark.parametrize("source", ["random", "batch"])
 @pytest.mark.parametrize("attention", ["uniform", "learned"])
-def test_siamese_scores_are_those_of_the_pairs(source, attention):
+def test_siamese_scores_are_those_of_the_pairs(paper, source, attention):
     """Column 0: (V_i, T_i), learned; column k: (V_i, its k-th negative), under Eq. 8 or learned."""
-    config, model = build(negative_source=source, negative_attention=attention, negatives=2)
+    config, model = paper
+    config = config.replace(negative_source=source, negative_attention=attention, negatives=2)
     siamese = model.siamese(config.training)
     inputs = siamese_inputs(config)
     outputs = siamese(inputs, training=False)
@@ -83,73 +100,67 @@ def test_siamese_scores_are_those_of_the_pairs(source, attention):
             )
 
 
-def test_mixed_gives_a_share_of_the_negatives_equation_8():
-    from bssan_tf.models.pairing import UniformPairs
-
+def test_mixed_gives_every_second_negative_equation_8():
     mask = tf.ones((8, 5, 3), tf.bool)  # 8 pictures, 4 negatives each
-    flags = UniformPairs("mixed", 0.25)(mask).numpy()
+    flags = UniformPairs("mixed")(mask).numpy()
     assert not flags[:, 0].any()
-    assert flags[:, 1:].sum(axis=1).tolist() == [1] * 8
-    one = UniformPairs("mixed", 0.5)(tf.ones((6, 2, 3), tf.bool)).numpy()
+    assert flags[:, 1:].sum(axis=1).tolist() == [2] * 8
+    one = UniformPairs("mixed")(tf.ones((6, 2, 3), tf.bool)).numpy()
     assert one[:, 1].sum() == 3
     assert UniformPairs("uniform")(mask).numpy()[:, 1:].all()
     assert not UniformPairs("learned")(mask).numpy().any()
 
 
 def test_a_share_of_the_positives_may_have_equation_8_too():
-    from bssan_tf.models.pairing import UniformPairs
-
     flags = UniformPairs("uniform", positives=0.25)(tf.ones((8, 3, 2), tf.bool)).numpy()
     assert flags[:, 0].tolist() == [False, False, False, True] * 2
     assert flags[:, 1:].all()
     # with one share for both signs, Eq. 8 says nothing about a pair's sign: over the rows, and in each of them
-    mixed = UniformPairs("mixed", 0.5, positives=0.5)(tf.ones((8, 5, 2), tf.bool)).numpy()
+    mixed = UniformPairs("mixed", positives=0.5)(tf.ones((8, 5, 2), tf.bool)).numpy()
     assert mixed[:, 0].mean() == 0.5
     assert mixed[:, 1:].mean(axis=1).tolist() == [0.5] * 8
 
 
-@pytest.mark.parametrize("variant", ["w2r", "o2w"])
 @pytest.mark.parametrize("attention", ["uniform", "learned"])
-def test_negatives_send_no_gradient_to_the_attention_under_equation_8(variant, attention):
-    config, model = build(variant=variant, negative_attention=attention, negatives=2)
-    siamese = model.siamese(config.training)
-    inputs = {k: v for k, v in siamese_inputs(config).items() if k in siamese.input}
-    W = getattr(model, variant).get_layer(f"{variant}_attention").W
+def test_negatives_send_no_gradient_to_the_attention_under_equation_8(paper, attention):
+    config, model = paper
+    siamese = model.siamese(config.replace(negative_attention=attention, negatives=2).training)
+    inputs = siamese_inputs(config)
     with tf.GradientTape(persistent=True) as tape:
-        scores = siamese(inputs, training=False)[variant]
-        positive, negative = tf.reduce_sum(scores[:, 0]), tf.reduce_sum(scores[:, 1:])
-    assert np.abs(tape.gradient(positive, W)).max() > 0
-    gradient = np.abs(tape.gradient(negative, W)).max()
-    assert gradient == 0 if attention == "uniform" else gradient > 0
+        scores = siamese(inputs, training=False)
+        sides = {name: (value[:, 0], value[:, 1:]) for name, value in scores.items()}
+    assert set(sides) == {"w2r", "o2w"}
+    for name, (positive, negative) in sides.items():
+        W = model.networks[name].attention.W
+        assert np.abs(tape.gradient(positive, W)).max() > 0
+        gradient = np.abs(tape.gradient(negative, W)).max()
+        assert gradient == 0 if attention == "uniform" else gradient > 0
 
 
-def test_batch_norm_sees_positives_and_negatives_together():
-    config, model = build(variant="w2r", negative_source="batch", negatives=2, l2=0.0)
-    siamese = model.siamese(config.training)
-    inputs = {k: v for k, v in siamese_inputs(config).items() if k in siamese.input}
-    first = tf.keras.Model(model.w2r.input, model.w2r.get_layer("w2r_mlp_dense1").output)
-    words = model.embeddings[0](inputs["tokens"])
-    mask = inputs["tokens"] > 0
+def test_batch_norm_sees_positives_and_negatives_together(paper):
+    config, model = paper
+    config = config.replace(negative_source="batch", negatives=2)
+    inputs, network = siamese_inputs(config), model.networks["w2r"].model
+    mlp, last = network.get_layer("w2r_mlp"), tf.keras.Model(network.input, network.get_layer("w2r_lstm").output)
+    words, mask = model.embeddings[0](inputs["tokens"]), inputs["tokens"] > 0
     rows = []
     for k in range(3):  # the inputs of the first BatchNorm, block by block
-        rolled, rolled_mask = tf.roll(words, -k, 0), np.roll(mask, -k, 0)
-        uniform = np.full((8, 1), k > 0)
         feed = {
             "regions": inputs["regions"],
-            "words": rolled[:, None],
-            "mask": rolled_mask[:, None],
-            "uniform": uniform,
+            "words": tf.roll(words, -k, 0)[:, None],
+            "mask": np.roll(mask, -k, 0)[:, None],
+            "uniform": np.full((8, 1), k > 0),
         }
-        rows.append(first(feed).numpy())
-    norm = model.w2r.get_layer("w2r_mlp_norm1")
+        rows.append(mlp.get_layer("w2r_mlp_dense1")(last(feed)).numpy())
+    norm = mlp.get_layer("w2r_mlp_norm1")
     before = norm.moving_mean.numpy()
-    siamese(inputs, training=True)
+    model.siamese(config.training)(inputs, training=True)
     seen = (norm.moving_mean.numpy() - 0.9 * before) / 0.1
     np.testing.assert_allclose(seen, np.concatenate(rows).mean(axis=0), atol=1e-4)
 
 
-def test_scores_do_not_depend_on_padding():
-    config, model = build()
+def test_scores_do_not_depend_on_padding(paper):
+    config, model = paper
     inputs = random_pairs(config)
     longer = dict(inputs)
     longer["tokens"] = np.pad(inputs["tokens"], ((0, 0), (0, 9)))
@@ -163,8 +174,8 @@ def test_scores_do_not_depend_on_padding():
             np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"{name} {training}")
 
 
-def test_pictures_without_objects_and_captions_without_words_give_finite_scores():
-    config, model = build()
+def test_pictures_without_objects_and_captions_without_words_give_finite_scores(paper):
+    config, model = paper
     inputs = random_pairs(config)
     inputs["valid"][0] = False
     inputs["tokens"][1] = 0
@@ -175,8 +186,8 @@ def test_pictures_without_objects_and_captions_without_words_give_finite_scores(
     assert not outputs["beta"][1].numpy().any()
 
 
-def test_a_training_batch_without_any_object_leaves_the_statistics_finite():
-    config, model = build()
+def test_a_training_batch_without_any_object_leaves_the_statistics_finite(paper):
+    config, model = paper
     inputs = random_pairs(config)
     inputs["valid"][:] = False
     outputs = model.scorer(inputs, training=True)
@@ -218,8 +229,8 @@ def test_saved_scorer_gives_the_same_scores(tmp_path, values):
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_l2_counts_kernels_only():
-    config, model = build(l2=0.01)
+def test_l2_counts_kernels_only(paper):
+    config, model = paper
     siamese = model.siamese(config.training)
     kernels = [
         w
@@ -245,17 +256,12 @@ def test_frozen_word_vectors_stay():
 
 
 def test_table_1_sizes():
-    from bssan_tf.config.presets import preset
-
     model = Bssan(preset("paper").model, 100)
-    units = {
-        layer.name: layer.units for part in (model.w2r, model.o2w) for layer in part.layers if "dense" in layer.name
-    }
-    assert units == {
-        "w2r_mlp_dense1": 1024, "w2r_mlp_dense2": 512, "w2r_mlp_dense3": 128,
-        "o2w_mlp_dense1": 512, "o2w_mlp_dense2": 256, "o2w_mlp_dense3": 64,
-    }  # fmt: skip
-    assert model.w2r.get_layer("w2r_lstm").units == 1024
+    w2r, o2w = model.networks["w2r"], model.networks["o2w"]
+    mlps = [network.model.get_layer(f"{name}_mlp") for name, network in model.networks.items()]
+    units = [[layer.units for layer in mlp.layers if isinstance(layer, tf.keras.layers.Dense)] for mlp in mlps]
+    assert units == [[1024, 512, 128, 1], [512, 256, 64, 1]]
+    assert w2r.model.get_layer("w2r_lstm").units == 1024
     assert model.o2w_text.get_layer("o2w_bilstm").forward_layer.units == 512
-    assert model.w2r.get_layer("w2r_attention").W.shape == (300, 512)
-    assert model.o2w.get_layer("o2w_attention").W.shape == (4096, 512)
+    assert (w2r.attention.W.shape, o2w.attention.W.shape) == ((300, 512), (4096, 512))
+    assert (w2r.norm, w2r.fusion, w2r.bilinear, o2w.norm, o2w.fusion, o2w.bilinear) == (None,) * 6  # as printed

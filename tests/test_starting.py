@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
 from bssan_tf.metrics import chance_rsum, retrieval_report
+from bssan_tf.models.attention import LOGIT_SIZE
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.improved import bilinear
 from bssan_tf.runs.data import fit_config, open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
@@ -23,7 +26,8 @@ from bssan_tf.training import run as training
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
-CCA = {"region_norm": "standard", "object_norm": "standard", "cca_start": True, "group": 2}
+CCA = {"region_norm": "centred", "object_norm": "centred", "cca_start": True}
+EVEN = {**CCA, "bilinear": True, "weighted_lengths": True, "fusion": 8, "attention_scale": 1e-6}
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +47,32 @@ def build(corpus, data, **values):
     return Bssan(config.model, len(tokenizer.words)), split, tokenizer(split.captions)
 
 
-def test_standard_norms_have_mean_0_and_deviation_1_over_the_sample(corpus, data):
-    model, split, _ = build(corpus, data, **CCA)
+def start(corpus, data, **values):
+    """A model that has started from a CCA of these data, with what it has started from."""
+    model, split, tokens = build(corpus, data, **values)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    for network, name, array in ((model.w2r, "region_norm", "regions"), (model.o2w, "object_norm", "objects")):
-        rows = np.asarray(getattr(data.features, array)[split.image_rows], np.float32)
-        scaled = network.get_layer(name)(rows).numpy()
-        scaled = (
-            scaled[data.features.valid[split.image_rows]] if array == "objects" else scaled.reshape(-1, rows.shape[-1])
-        )
-        np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
-        np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-3)
+    chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
+    return SimpleNamespace(model=model, **model.networks, split=split, tokens=tokens, chosen=chosen)
+
+
+@pytest.fixture(scope="module")
+def started(corpus, data):
+    return start(corpus, data, **CCA)
+
+
+@pytest.fixture(scope="module")
+def even(corpus, data):
+    """The same with a bilinear score, attention spread evenly."""
+    return start(corpus, data, **EVEN)
+
+
+@pytest.mark.parametrize(("name", "array"), [("w2r", "regions"), ("o2w", "objects")])
+def test_centred_norms_fit_what_the_split_has(data, started, name, array):
+    rows = started.split.image_rows
+    scaled = started.model.networks[name].scaled(getattr(data.features, array)[rows])
+    scaled = scaled[data.features.valid[rows]] if array == "objects" else scaled.reshape(-1, scaled.shape[-1])
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.var(axis=0).mean(), 1, atol=1e-3)
 
 
 def test_norms_of_other_modes_are_left_alone(corpus, data):
@@ -63,76 +82,92 @@ def test_norms_of_other_modes_are_left_alone(corpus, data):
     assert all((a == b).all() for a, b in zip(before, model.scorer.get_weights()))
 
 
-def started(corpus, data):
-    model, split, tokens = build(corpus, data, **CCA)
-    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
-    return model, split, tokens, chosen
-
-
-def test_from_the_start_words_match_what_they_name(corpus, data):
+def test_from_the_start_words_match_what_they_name(data, started):
     """The fused products alone, summed over words and regions, must rank the training pictures far above chance."""
-    model, split, tokens, chosen = started(corpus, data)
-    regions = np.asarray(data.features.regions[split.image_rows], np.float32)
-    pictures = model.w2r.get_layer("w2r_fusion_A")(model.w2r.get_layer("region_norm")(regions)).numpy().sum(axis=1)
-    vectors = model.w2r.get_layer("w2r_fusion_B")(model.embeddings[-1](tokens)).numpy()
+    network, split, tokens = started.w2r, started.split, started.tokens
+    regions = network.scaled(data.features.regions[split.image_rows])
+    pictures = network.fusion.project(regions).sum(axis=1)
+    vectors = network.fusion.B(started.model.embeddings[-1](tokens)).numpy()
     captions = (vectors * (tokens > 1)[..., None]).sum(axis=1)
-    used = min(chosen["dimension"], pictures.shape[1])
+    used = min(started.chosen["dimension"], pictures.shape[1])
     report = retrieval_report(pictures[:, :used] @ captions[:, :used].T, split.image_of_caption)
     assert report["rsum"] > 2 * chance_rsum(len(regions), len(tokens))
 
 
+@pytest.mark.parametrize("name", ["w2r", "o2w"])
+@pytest.mark.parametrize(
+    "values", [EVEN, {**EVEN, "cosine_attention": True}, {"fusion": 0}], ids=["all", "cosine", "none"]
+)
+def test_a_network_starts_from_what_is_known_of_the_text(corpus, data, name, values):
+    """Products under W have the size that tanh takes, A and B give the maps' numbers and the text's, little else."""
+    network = build(corpus, data, variant=name, **values)[0].networks[name]
+    visual, textual = network.attention.W.shape if name == "o2w" else network.attention.W.shape[::-1]
+    rng, first, d = np.random.default_rng(0), 2, 3
+    maps, look = rng.normal(size=(2, visual, d)).astype(np.float32)
+    sample, text = rng.normal(size=(50, visual)) + 1, rng.normal(size=(60, d)) + 1
+    network.start_from(maps, look, sample.astype(np.float32), text.astype(np.float32), first)
+    W, b = network.attention.W.numpy(), float(network.attention.b)
+    W = W if name == "o2w" else W.T  # (visual, textual)
+    products = np.einsum("nm,md,nd->n", sample, W[:, first : first + d], text[:50])
+    assert products.std() == pytest.approx(LOGIT_SIZE, rel=1e-4)
+    assert b == pytest.approx(0 if "cosine_attention" in values else -products.mean(), rel=1e-4)
+    assert not np.delete(W, np.s_[first : first + d], axis=1).any()
+    if not values["fusion"]:
+        assert network.fusion is None
+        return
+    A, B = (layer.get_weights()[0] for layer in (network.fusion.A, network.fusion.B))
+    assert (A.shape, B.shape) == ((visual, 8), (textual, 8))
+    np.testing.assert_array_equal(A[:, :d], maps)
+    assert 0 < np.abs(A[:, d:]).max() <= bilinear.SHY
+    np.testing.assert_array_equal(B[first : first + d, :d], np.eye(d))
+    assert B.sum() == np.abs(B).sum() == d
+
+
 def test_the_bilinear_score_is_the_cca_s_and_rules_at_the_start(corpus, data):
-    model, split, tokens = build(corpus, data, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
-    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
-    features, rows = data.features, split.image_rows
-    scores = score_matrices(model.scorer, features, tokens, rows)
-    cca = fit_cca(features.regions, rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False)
-    expected = cca.score_matrix(features.regions, rows, tokens)
+    began = start(corpus, data, **{**EVEN, "weighted_lengths": False})
+    features, split, tokens = data.features, began.split, began.tokens
+    scores = score_matrices(began.model.scorer, features, tokens, split.image_rows)
+    sides = (features.regions, split.image_rows, tokens)
+    cca = fit_cca(*sides, split.image_of_caption, began.model.vocabulary_size, progress=False)
+    expected = cca.score_matrix(*sides)
     assert np.corrcoef(scores["w2r"].ravel(), expected.ravel())[0, 1] > 0.8  # all regions count the same
-    assert not model.w2r.get_layer("w2r_mlp_out").get_weights()[0].any()
-    assert not model.o2w.get_layer("o2w_mlp_out").get_weights()[0].any()
+    for name in ("w2r", "o2w"):
+        mlp = began.model.networks[name].model.get_layer(f"{name}_mlp")
+        assert not mlp.get_layer(f"{name}_mlp_out").get_weights()[0].any()
 
 
-def test_weighted_lengths_start_from_the_deviations_of_the_other_side(corpus, data):
-    values = {"bilinear": True, "weighted_lengths": True, "fusion": 8, "attention_scale": 1e-6}
-    model, split, tokens = build(corpus, data, **CCA, **values)
-    starting.adapt_norms(model, data.features, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
-    for network, name, part in ((model.w2r, "regions", "w2r"), (model.o2w, "objects", "o2w")):
-        rows = split.image_rows
-        array = np.asarray(getattr(data.features, name)[rows], np.float32)
-        real = np.asarray(data.features.valid[rows], bool) if part == "o2w" else np.ones(array.shape[:2], bool)
-        some = real.any(axis=1)
-        scaled = network.get_layer(f"{name[:-1]}_norm")(array).numpy() * real[..., None]
-        pooled = scaled[some].sum(axis=1) / real[some].sum(axis=1, keepdims=True)
-        pictures = network.get_layer(f"{part}_fusion_A")(pooled).numpy()
-        captions = (model.embeddings[-1](tokens).numpy() * (tokens > 1)[..., None]).sum(axis=1)
-        B = network.get_layer(f"{part}_fusion_B").get_weights()[0].any(axis=0)  # numbers that a caption has
-        captions = np.pad(captions[:, : B.sum()], ((0, 0), (0, len(B) - B.sum())))
-        layer = network.get_layer(f"{part}_bilinear")
-        of_pictures, of_captions = layer.attended_gain.numpy(), layer.query_gain.numpy()
-        if part == "o2w":
-            of_pictures, of_captions = of_captions, of_pictures
-        for gain, vectors, other in ((of_captions, captions, pictures), (of_pictures, pictures, captions)):
-            deviations = other.std(axis=0)
-            deviations = np.maximum(deviations, starting.LEAST_GAIN * np.sqrt(np.mean(deviations**2)))
-            ratios = gain / deviations
-            np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
-            assert np.ptp(gain) > 0.01
-            lengths = np.linalg.norm(vectors, axis=1).mean()
-            np.testing.assert_allclose(np.linalg.norm(gain * vectors, axis=1).mean(), lengths, rtol=0.01)
+@pytest.mark.parametrize(("part", "name"), [("w2r", "regions"), ("o2w", "objects")])
+def test_weighted_lengths_start_from_the_deviations_of_the_other_side(data, even, part, name):
+    network, rows, tokens = even.model.networks[part], even.split.image_rows, even.tokens
+    array = np.asarray(getattr(data.features, name)[rows], np.float32)
+    real = np.asarray(data.features.valid[rows], bool) if part == "o2w" else np.ones(array.shape[:2], bool)
+    some = real.any(axis=1)
+    scaled = network.scaled(array) * real[..., None]
+    pictures = network.fusion.project(scaled[some].sum(axis=1) / real[some].sum(axis=1, keepdims=True))
+    captions = (even.model.embeddings[-1](tokens).numpy() * (tokens > 1)[..., None]).sum(axis=1)
+    B = network.fusion.B.get_weights()[0].any(axis=0)  # numbers that a caption has
+    captions = np.pad(captions[:, : B.sum()], ((0, 0), (0, len(B) - B.sum())))
+    of_pictures, of_captions = (gain.numpy() for gain in (network.bilinear.attended_gain, network.bilinear.query_gain))
+    if part == "o2w":
+        of_pictures, of_captions = of_captions, of_pictures
+    for gain, vectors, other in ((of_captions, captions, pictures), (of_pictures, pictures, captions)):
+        deviations = other.std(axis=0)
+        deviations = np.maximum(deviations, bilinear.LEAST_GAIN * np.sqrt(np.mean(deviations**2)))
+        ratios = gain / deviations
+        np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
+        assert np.ptp(gain) > 0.01
+        lengths = np.linalg.norm(vectors, axis=1).mean()
+        np.testing.assert_allclose(np.linalg.norm(gain * vectors, axis=1).mean(), lengths, rtol=0.01)
 
 
 def test_vectors_that_do_not_vary_leave_the_lengths_as_they_are():
     still, moving = np.ones((3, 4), np.float32), np.arange(12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_array_equal(starting._gains(still, moving), np.ones(4))
-    np.testing.assert_array_equal(starting._gains(moving, 0 * moving), np.ones(4))
+    np.testing.assert_array_equal(bilinear._gains(still, moving), np.ones(4))
+    np.testing.assert_array_equal(bilinear._gains(moving, 0 * moving), np.ones(4))
 
 
 def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
-    config = fit_config(make_config(corpus, **CCA), data.features, 6)
+    config = fit_config(make_config(corpus, variant="w2r", **CCA), data.features, 6)
     split = data.split("train")
     tokenizer = Tokenizer.fit(split.captions, config.data.caption_length)
     glove = np.random.default_rng(0).normal(size=(len(tokenizer.words), 6)).astype(np.float32)
@@ -167,14 +202,15 @@ def test_the_start_sees_which_words_are_alike(corpus, data, monkeypatch):
 
 
 def test_without_the_prior_the_start_is_as_without_glove_vectors(corpus, data):
-    config = fit_config(make_config(corpus, **CCA), data.features, 6)
+    config = fit_config(make_config(corpus, variant="w2r", **CCA), data.features, 6)
     split = data.split("train")
     tokens = Tokenizer.fit(split.captions, config.data.caption_length)(split.captions)
     glove = np.random.default_rng(0).normal(size=(tokens.max() + 1, 6)).astype(np.float32)
-    seen = []
+    model, seen = Bssan(config.model, len(glove), glove=glove), []
+    fresh = model.embeddings[-1].get_weights()
     for values, prior in ((glove, 0.0), (2 * glove[::-1], 0.0), (glove, 0.3)):
-        tf.keras.utils.set_random_seed(0)
-        model = Bssan(config.model, len(glove), glove=values)
+        model.embeddings[0].set_weights([values])
+        model.embeddings[-1].set_weights(fresh)
         starting.start_from_cca(model, split, data.features, tokens, 0, prior, progress=False)
         seen.append(model.embeddings[-1].get_weights()[0])
     np.testing.assert_array_equal(seen[0], seen[1])
@@ -201,27 +237,22 @@ def test_the_start_s_cca_is_selected_as_its_lengths_are_and_with_room_for_its_nu
         starting, "fit_cca", lambda *samples, **options: seen.append(options) or fit_cca(*samples, **options)
     )
     for weighted in (False, True):
-        model, split, tokens = build(corpus, data, **CCA, bilinear=True, fusion=7, weighted_lengths=weighted)
-        starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.0, progress=False)
+        start(corpus, data, **{**EVEN, "variant": "w2r", "fusion": 7, "weighted_lengths": weighted})
     assert [(options["weighted"], options["most"]) for options in seen] == [(False, 7), (True, 7)]
 
 
-def test_attention_starts_in_the_linear_part_of_tanh_and_points(corpus, data):
-    model, split, tokens, _ = started(corpus, data)
-    rows, caption = split.image_rows[split.image_of_caption], tokens
+def test_attention_starts_in_the_linear_part_of_tanh_and_points(data, started):
+    caption, rows = started.tokens, started.split.image_rows[started.split.image_of_caption]
     inputs = {
         "regions": np.asarray(data.features.regions[rows], np.float32),
         "objects": np.asarray(data.features.objects[rows], np.float32),
         "valid": np.asarray(data.features.valid[rows], bool),
         "tokens": caption,
     }
-    outputs = {name: value.numpy() for name, value in model.scorer(inputs).items()}
-    alpha = outputs["alpha"][caption > 1]
+    alpha = started.model.scorer(inputs)["alpha"].numpy()[caption > 1]
     assert 0.02 < alpha.std() < 0.3  # neither the same everywhere nor all on one region
-    vectors = model.embeddings[-1](caption).numpy()
-    W = model.w2r.get_layer("w2r_attention").W.numpy()
-    scaled = model.w2r.get_layer("region_norm")(inputs["regions"]).numpy()
-    e = np.einsum("nle,em,ndm->nld", vectors, W, scaled)[caption > 1]
+    vectors, W = started.model.embeddings[-1](caption).numpy(), started.w2r.attention.W.numpy()
+    e = np.einsum("nle,em,ndm->nld", vectors, W, started.w2r.scaled(inputs["regions"]))[caption > 1]
     assert 0.1 < e.std() < 1.5
 
 
@@ -230,21 +261,16 @@ def test_objects_in_context_start_by_looking_for_what_is_their_own(corpus, data)
     P = plain.objects.shape[1]
     classes = np.tile(np.arange(P, dtype=np.int32) % 3, (len(plain.objects), 1))
     context = with_context(dataclasses.replace(plain, classes=classes, scores=np.ones(classes.shape, np.float32)))
-    here = dataclasses.replace(data, features=context)
-    model, split, tokens = build(corpus, here, **CCA, bilinear=True, fusion=8, attention_scale=1e-6)
-    starting.adapt_norms(model, context, split.image_rows, seed=0)
-    starting.start_from_cca(model, split, context, tokens, seed=0, glove_prior=0.3, progress=False)
+    began = start(corpus, dataclasses.replace(data, features=context), **{**EVEN, "weighted_lengths": False})
     M = context.regions.shape[2]
-    W, A = model.o2w.get_layer("o2w_attention").W.numpy(), model.o2w.get_layer("o2w_fusion_A").kernel.numpy()
+    W, A = began.o2w.attention.W.numpy(), began.o2w.fusion.A.get_weights()[0]
     assert not W[-M:].any()
     assert np.abs(W[:-M]).max() > 0
     assert np.abs(A[-M:]).max() > 0
-    scores = score_matrices(model.scorer, context, tokens, split.image_rows)
-    cca = fit_cca(
-        context.objects, split.image_rows, tokens, split.image_of_caption, model.vocabulary_size, progress=False
-    )
-    expected = cca.score_matrix(context.objects, split.image_rows, tokens)
-    assert np.corrcoef(scores["o2w"].ravel(), expected.ravel())[0, 1] > 0.6
+    sides = (context.objects, began.split.image_rows, began.tokens)
+    scores = score_matrices(began.model.scorer, context, began.tokens, began.split.image_rows)
+    cca = fit_cca(*sides, began.split.image_of_caption, began.model.vocabulary_size, progress=False)
+    assert np.corrcoef(scores["o2w"].ravel(), cca.score_matrix(*sides).ravel())[0, 1] > 0.6
 
 
 def without_objects(data, rows):
@@ -258,8 +284,8 @@ def test_pictures_without_objects_do_not_bend_the_map_of_objects(corpus, data, m
     empty = data.split("train").image_rows[::4]
     seen, regression = [], starting._regression
     monkeypatch.setattr(starting, "_regression", lambda x, y: seen.append((x, y)) or regression(x, y))
-    started(corpus, data)
-    started(corpus, without_objects(data, empty))
+    for here in (data, without_objects(data, empty)):
+        start(corpus, here, **CCA)
     _, (x, y), regions, (fewer, their) = seen
     assert len(regions[0]) == len(x)  # regions they have
     assert len(fewer) == len(their) == len(x) - len(empty)
@@ -283,35 +309,33 @@ def test_one_object_in_the_training_split_is_enough_wherever_it_is(corpus, data,
     rows = data.split("train").image_rows
     for one in (rows[0], rows[9]):
         here = without_objects(data, rows[rows != one])
-        model, split, tokens = build(corpus, here, **CCA, bilinear=True, weighted_lengths=True, fusion=8)
-        starting.check_start(make_config(corpus, **CCA), split, here.features, tokens, model.vocabulary_size)
-        starting.adapt_norms(model, here.features, split.image_rows, seed=0)
-        starting.start_from_cca(model, split, here.features, tokens, seed=0, glove_prior=0.3, progress=False)
-        assert all(np.isfinite(array).all() for array in model.scorer.get_weights())
-        assert (model.o2w.get_layer("o2w_bilinear").attended_gain.numpy() > 0).all()
+        began = start(corpus, here, **EVEN, variant="o2w")
+        starting.check_start(
+            make_config(corpus, **CCA), began.split, here.features, began.tokens, began.model.vocabulary_size
+        )
+        assert all(np.isfinite(array).all() for array in began.model.scorer.get_weights())
+        assert (began.o2w.bilinear.attended_gain.numpy() > 0).all()
 
 
 def test_norms_without_statistics_need_no_object(corpus, data):
-    here = without_objects(data, slice(None))
+    here, split = without_objects(data, slice(None)), data.split("train")
+    tokens = Tokenizer.fit(split.captions, 30)(split.captions)
     for values in ({}, {**CCA, "variant": "w2r"}):
-        _, split, tokens = build(corpus, data, **values)
         starting.check_start(make_config(corpus, **values), split, here.features, tokens, 100)
     with pytest.raises(UserError, match="no picture of the training split has one"):  # as O2W's norm does
-        starting.check_start(make_config(corpus, object_norm="standard"), split, here.features, tokens, 100)
+        starting.check_start(make_config(corpus, object_norm="centred"), split, here.features, tokens, 100)
 
 
-def test_a_run_starts_from_the_cca_and_resumes_without_it(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_run_starts_from_the_cca_if_asked_to(corpus, tmp_path, monkeypatch, asked):
+    """That a resumed run does not is in test_training.py."""
     run, started = RunFolder(tmp_path / "run"), []
     monkeypatch.setattr(training, "start_from_cca", lambda model, *_: started.append(model))
-    training.train(make_config(corpus, epochs=1, variant="w2r", **CCA), run, progress=False)
-    assert len(started) == 1
-    assert training.resume(run, progress=False, epochs=2)["epochs"] == 2  # has its weights already
-    assert Config.load(run.config_file).training.cca_start
-    monkeypatch.setattr(training._Job, "_finish", lambda _: None)
+    monkeypatch.setattr(training.Trainer, "_finish", lambda *_: {})
     monkeypatch.setattr(tf.keras.Model, "fit", lambda *_, **__: None)
-    without = RunFolder(tmp_path / "without")
-    training.train(make_config(corpus, variant="w2r", **{**CCA, "cca_start": False}), without, progress=False)
-    assert len(started) == 1
+    training.train(make_config(corpus, variant="w2r", **{**CCA, "cca_start": asked}), run, progress=False)
+    assert len(started) == asked
+    assert Config.load(run.config_file).training.cca_start == asked
 
 
 def test_a_start_without_trained_word_vectors_is_refused(corpus, data):

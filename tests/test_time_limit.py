@@ -3,19 +3,15 @@
 import time
 
 import pytest
-from training_fixtures import make_config, write_features
 
-from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training import callbacks as cb
-from bssan_tf.training import run as training
 
-pytestmark = pytest.mark.usefixtures("no_export")
+
+class Model:
+    stop_training = False
 
 
 def test_time_limit_counts_the_whole_run():
-    class Model:
-        stop_training = False
-
     limit = cb.TimeLimit(minutes=10)
     limit.model = Model()
     for spent, stops in ((5.0, False), (9.99999, True)):
@@ -27,12 +23,15 @@ def test_time_limit_counts_the_whole_run():
         assert limit.model.stop_training is stops
 
 
-def test_a_time_limit_that_may_cut_off_a_cosine_is_warned_of_once(tmp_path, caplog):
-    corpus = write_features(tmp_path / "corpus")
-    config = make_config(corpus, variant="w2r", epochs=2, minutes=2.5, schedule="cosine")
-    training.train(config, RunFolder(tmp_path / "run"), progress=False)
-    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    found = [line for line in lines if line.startswith("--minutes")]
+def test_a_time_limit_that_may_cut_off_a_cosine_is_warned_of_once(caplog):
+    limit = cb.TimeLimit(2.5, "cosine")
+    limit.set_params({"epochs": 2})
+    limit.set_model(Model())
+    limit.on_train_begin()
+    for epoch in range(2):
+        limit.on_epoch_begin(epoch)
+        limit.on_epoch_end(epoch, {})
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     expected = "--minutes 2.5: may end training before the rate has fallen, as --schedule cosine takes all 2 --epochs"
     assert [line.partition(";")[0] for line in found] == [expected]
 

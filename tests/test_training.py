@@ -1,4 +1,4 @@
-"""Training runs on a tiny corpus: what is learned, resume, replicas, collapse, NaN, the run folder."""
+"""Training runs on a tiny corpus: what is learned, resume, replicas, the run folder; callbacks by themselves."""
 
 import contextlib
 import csv
@@ -12,9 +12,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import three_steps
 from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, write_features
 
-import train
+from bssan_tf.commands import train
 from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
@@ -22,6 +23,7 @@ from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
 from bssan_tf.metrics import chance_rsum
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.tools.keras_callbacks import StopAtNaN
 from bssan_tf.training import callbacks as cb
 from bssan_tf.training import run as training
 from bssan_tf.training.batches import PairStream
@@ -38,9 +40,9 @@ def weights_of(run):
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
-    """An uninterrupted run as `improved` is on photos, four epochs, and what train() returned."""
+    """An uninterrupted run as `improved` is on photos, two epochs, and what train() returned."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
-    metrics = training.train(make_config(corpus, epochs=4, **PHOTOS), run, progress=False)
+    metrics = training.train(make_config(corpus, epochs=2, **PHOTOS), run, progress=False)
     return run, metrics
 
 
@@ -55,8 +57,8 @@ def test_run_folder_holds_all_that_is_promised(whole, corpus):
     assert (config.model.D, config.model.M, config.model.P, config.model.Q) == (4, 12, 3, 12)
     assert (config.model.E_glove, config.model.E_trained) == (0, 10)  # no GloVe file: learned
     assert json.loads(run.metrics_file.read_text()) == metrics
-    assert metrics["epochs"] == 4
-    assert 1 <= metrics["best_epoch"] <= 4
+    assert metrics["epochs"] == 2
+    assert 1 <= metrics["best_epoch"] <= 2
     assert (metrics["n_images"], metrics["n_captions"]) == (8, 8)
     versions = json.loads((run.path / "versions.json").read_text())
     assert versions["tensorflow"] == tf.__version__
@@ -64,7 +66,7 @@ def test_run_folder_holds_all_that_is_promised(whole, corpus):
     assert "dog" in words
     assert "unseen" not in words  # captions of val and test have it, those of train have not
     rows = history_of(run)
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
     for name in ("loss", "w2r_active", "val_rsum", "val_i2t_R@1", "val_w2r_negative", "val_o2w_positive", "lr"):
         assert np.isfinite(float(rows[-1][name])), name
     assert max(float(row["val_rsum"]) for row in rows) == pytest.approx(metrics["rsum"])
@@ -90,20 +92,21 @@ def test_tensorboard_has_curves_and_settings(whole):
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("name", ["improved", "paper"])
-def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_path, name):
+def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_path, monkeypatch, name):
     if name == "improved":
         run, expected = whole
     else:
-        run, values = RunFolder(tmp_path / "whole"), {"epochs": 4, "plateau_patience": 1, "variant": "w2r"}
+        run, values = RunFolder(tmp_path / "whole"), {"epochs": 3, "plateau_patience": 1, "variant": "w2r"}
         expected = training.train(make_config(corpus, name, **values), run, progress=False)
         # the loss without the L2 term, by which a collapse is seen, has the same name with one output and with two
         assert 0 < float(history_of(run)[-1]["w2r_ranking"]) < float(history_of(run)[-1]["loss"])
     parts = killed_in_the_last_epoch(run, tmp_path / "parts")
+    monkeypatch.setattr(training, "start_from_cca", None)  # its weights are there already
     got = training.resume(parts, progress=False)
     assert {**got, "run": ""} == {**expected, "run": ""}
     for a, b in zip(weights_of(run), weights_of(parts)):
         np.testing.assert_array_equal(a, b)
-    states = [tf.train.load_checkpoint(str(r.state / "ckpt-4")) for r in (run, parts)]
+    states = [tf.train.load_checkpoint(tf.train.latest_checkpoint(str(r.state))) for r in (run, parts)]
     for variable in states[0].get_variable_to_shape_map():  # the last weights and the optimizer's, too
         if "OBJECT_GRAPH" not in variable:
             np.testing.assert_array_equal(*(state.get_tensor(variable) for state in states), err_msg=variable)
@@ -117,13 +120,13 @@ def test_resume_does_not_forget_the_best_score(whole, tmp_path):
     """A best score that later epochs cannot reach must survive the restart, with its model."""
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
-    file = run.state / "callbacks-4.json"
+    file = run.state / "callbacks-2.json"
     state = json.loads(file.read_text())
-    state["BestScorer"] |= {"best": 599.0, "best_epoch": 2}
+    state["BestScorer"] |= {"best": 599.0, "best_epoch": 1}
     file.write_text(json.dumps(state))
     before = run.best.read_bytes()
-    metrics = training.resume(run, epochs=5, progress=False)
-    assert (metrics["best_epoch"], metrics["epochs"]) == (2, 5)
+    metrics = training.resume(run, epochs=3, progress=False)
+    assert (metrics["best_epoch"], metrics["epochs"]) == (1, 3)
     assert run.best.read_bytes() == before
 
 
@@ -132,7 +135,7 @@ def test_a_state_of_another_version_is_told_as_such(whole, corpus, tmp_path, for
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
     if foreign == "names":  # of the same shapes, it would be mixed up silently
-        file = run.state / "callbacks-4.json"
+        file = run.state / "callbacks-2.json"
         state = json.loads(file.read_text())
         state["weights"].reverse()
         file.write_text(json.dumps(state))
@@ -146,7 +149,7 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
     run.config_file.write_text(run.load_config().replace(epochs=9).to_json())
-    file = run.state / "callbacks-4.json"
+    file = run.state / "callbacks-2.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "stopped": True}))
     run.metrics_file.unlink()
     shutil.rmtree(run.export)  # as if killed before these were written
@@ -154,10 +157,28 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     assert run.export.is_dir()
 
 
+def test_a_run_of_the_version_before_is_used_with_a_word_and_not_resumed(whole, loaded, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: loaded)
+    run = RunFolder(tmp_path / "old")
+    shutil.copytree(whole[0].path, run.path)
+    config = json.loads(run.config_file.read_text())
+    del config["format"]
+    config["training"] |= {"group": 4, "o2w_rate": 0.3}
+    run.config_file.write_text(json.dumps(config))
+    value, _ = evaluate(run, Request(), progress=False)
+    assert value["rsum"] == evaluate(whole[0], Request(), progress=False)[0]["rsum"]
+    assert "old/config.json: of an earlier version; dropped group 4, o2w_rate 0.3" in caplog.text
+    before = sorted(run.path.rglob("*"))
+    with pytest.raises(UserError, match=r"old: was begun by an earlier version, with group 4; train the run anew$"):
+        train.main(["--resume", str(run.path), "--quiet"])
+    assert sorted(run.path.rglob("*")) == before
+
+
 def test_resume_refuses_fewer_epochs_than_there_are(whole):
     before = whole[0].config_file.read_text()
-    with pytest.raises(UserError, match=r"--epochs 3: .*whole has 4 epochs already; give more, or none"):
-        training.resume(whole[0], progress=False, epochs=3)
+    with pytest.raises(UserError, match=r"--epochs 1: .*whole has 2 epochs already; give more, or none"):
+        training.resume(whole[0], progress=False, epochs=1)
     assert whole[0].config_file.read_text() == before
 
 
@@ -169,6 +190,12 @@ def test_resume_refuses_other_data(whole, corpus, tmp_path):
     (moved / "captions.csv").write_text(text)
     with pytest.raises(UserError, match="data have changed since training: captions_sha256"):
         training.resume(run, progress=False, data_flags={"root": str(moved)})
+
+
+@pytest.fixture(scope="module")
+def loaded(whole):
+    """The model of the whole run, and its tokenizer."""
+    return whole[0].load_model()
 
 
 def swap_train_and_test(corpus):
@@ -195,7 +222,10 @@ def list_the_other_way_round(corpus):
         (lambda corpus: None, ""),
     ],
 )
-def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(whole, corpus, tmp_path, change, what):
+def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(
+    whole, loaded, corpus, tmp_path, monkeypatch, change, what
+):
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: loaded)
     run, moved = whole[0], tmp_path / "moved"
     shutil.copytree(corpus, moved)
     change(moved)
@@ -232,8 +262,8 @@ def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypat
 def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
     for name, size in (("old", 4), ("new", 4), ("other", 5)):
         (tmp_path / f"{name}.txt").write_text("dog" + size * " 0.5" + "\ncat" + size * " 1.5" + "\n")
-    run, run_on = RunFolder(tmp_path / "run"), training._Job.run_on
-    monkeypatch.setattr(training._Job, "run_on", lambda *_, **__: None)  # as if killed
+    run, run_on = RunFolder(tmp_path / "run"), training.Trainer.run_on
+    monkeypatch.setattr(training.Trainer, "run_on", lambda *_, **__: None)  # as if killed
     training.train(make_config(corpus, variant="w2r", glove=str(tmp_path / "old.txt"), epochs=1), run, progress=False)
     (tmp_path / "old.txt").unlink()
 
@@ -243,7 +273,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
 
     with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 numbers, the run was begun with 4"):
         resume("other.txt")
-    monkeypatch.setattr(training._Job, "run_on", run_on)
+    monkeypatch.setattr(training.Trainer, "run_on", run_on)
     assert resume("new.txt")["epochs"] == 1
     glove = run.load_model()[0].scorer.get_layer("glove").get_weights()[0]
     assert glove[2:].max() == 1.5
@@ -269,7 +299,7 @@ def test_training_keeps_the_run_locked(whole, monkeypatch):
             pass
         locked.append(job.run)
 
-    monkeypatch.setattr(training._Job, "run_on", run_on)
+    monkeypatch.setattr(training.Trainer, "run_on", run_on)
     training.resume(whole[0], progress=False)
     new = RunFolder(whole[0].path.with_name("new"))
     training.train(whole[0].load_config(), new, progress=False)
@@ -288,16 +318,36 @@ def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):
 
 @pytest.mark.usefixtures("no_export")
 def test_training_learns(corpus, tmp_path):
-    values = {
-        "variant": "w2r",
-        "learning_rate": 0.01,
-        "plateau_patience": 20,
-        "stop_patience": 40,
-        "dropout": 0.0,
-        "epochs": 30,
-    }
+    values = {"variant": "w2r", "learning_rate": 0.01, "dropout": 0.0, "epochs": 2, "steps_per_epoch": 60}
     metrics = training.train(make_config(corpus, **values), RunFolder(tmp_path / "run"), progress=False)
     assert metrics["rsum"] > 1.4 * chance_rsum(8, 8)
+
+
+JUDGES = ("RetrievalValidation", "BestScorer", "CollapseWarning")  # which read what validation says
+SAVED = ("TimeLimit", "HistoryFile", "TrainingState")
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        ({"schedule": "plateau"}, ("ReduceLROnPlateau", "EarlyStopping")),
+        ({"schedule": "cosine", "mixed_precision": True, "early_signs": 20}, ("EarlyStopping",)),
+    ],
+)
+def test_a_run_is_measured_judged_saved_and_shown_in_this_order(corpus, tmp_path, monkeypatch, values, more):
+    seen = []
+    monkeypatch.setattr(tf.keras.Model, "fit", lambda _, data, callbacks, **__: seen.extend(callbacks))
+    monkeypatch.setattr(training.Trainer, "_finish", lambda *_: {})
+    config = make_config(corpus, variant="w2r", minutes=7, **values)
+    training.train(config, RunFolder(tmp_path / "run"), progress=True)
+    asked = ("EarlySigns", "CopyWeights") if "early_signs" in values else ()
+    first = ("Throughput", "LearningRate", "StopAtNaN", *asked)
+    shown = ("AttentionImages", "RunHparams", "TensorBoard", "ProgressBar")
+    assert [type(callback).__name__ for callback in seen] == [*first, *JUDGES, *more, *SAVED, *shown]
+    by_name = {type(callback).__name__: callback for callback in seen}
+    limit, rate = by_name["TimeLimit"], by_name["LearningRate"]
+    assert (limit.minutes, limit.schedule) == (7, values["schedule"])
+    assert rate.total_steps == (3 * 4 if values["schedule"] == "cosine" else 0)  # epochs of 32 / 8 steps
 
 
 def test_collapse_is_announced(caplog):
@@ -319,13 +369,19 @@ def test_collapse_is_announced(caplog):
     assert len(caplog.records) == 2
 
 
-def test_nan_stops_with_a_word(corpus, tmp_path):
-    with pytest.raises(UserError, match=r"not a number; training has diverged.*--learning-rate"):
-        training.train(
-            make_config(corpus, "paper", variant="w2r", learning_rate=1e30, l2=1.0),
-            RunFolder(tmp_path / "run"),
-            progress=False,
-        )
+def test_nan_stops_with_a_word():
+    callback, words = StopAtNaN(), r"not a number; training has diverged.*--learning-rate"
+    callback.on_train_batch_end(4, {"loss": 3.0})
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(UserError, match=f"loss at step 5 of the epoch: {words}"):
+            callback.on_train_batch_end(4, {"loss": wrong})
+    scores = {"score": np.eye(2), "w2r": np.eye(2)}
+    validation = cb.RetrievalValidation(lambda: scores, np.arange(2))
+    validation.on_epoch_end(0, logs := {})
+    assert logs["val_rsum"] == 600
+    scores["w2r"][0, 1] = np.nan
+    with pytest.raises(UserError, match=f"validation after epoch 1: {words}"):
+        validation.on_epoch_end(0, {})
 
 
 def rates(callback, steps):
@@ -358,19 +414,15 @@ def test_cosine_falls_to_nothing_at_the_last_step_whatever_the_plateau():
 
 def test_two_replicas_train_as_one(project, tmp_path):
     """Same global batch: loss and weights after 3 steps; regulariser and BatchNorm counted once."""
-    found = []
-    for devices in ("cpu", "cpu:2"):
-        out = tmp_path / f"{devices.replace(':', '')}.npz"
-        arguments = [sys.executable, str(project / "tests" / "three_steps.py"), devices, str(out)]
-        environment = {**os.environ, "PYTHONPATH": str(project)}
-        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False, timeout=180)
-        assert done.returncode == 0, done.stderr
-        with np.load(out) as archive:
-            found.append({name: archive[name] for name in archive.files})
-    one, two = found
-    assert (int(one.pop("replicas")), int(two.pop("replicas"))) == (1, 2)
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+    arguments = [sys.executable, str(project / "tests" / "three_steps.py"), "cpu:2", str(tmp_path / "two.npz")]
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    three_steps.main("cpu", tmp_path / "one.npz")
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        assert (int(one["replicas"]), int(two["replicas"])) == (1, 2)
+        for name in set(one.files) - {"replicas"}:
+            np.testing.assert_allclose(two[name], one[name], atol=1e-5, err_msg=name)
 
 
 def test_devices(monkeypatch):

@@ -20,16 +20,15 @@ def write_features(folder, pictures=48):
 
 
 _PHOTOS = preset("improved", "small", data="flickr8k")
-# what `improved` has on photos, as far as imported features allow, and groups that fit small batches
+# what `improved` has on photos, as far as imported features allow
 PHOTOS = {
     **{name: getattr(_PHOTOS.model, name) for name in (
         "bilinear", "weighted_lengths", "cosine_attention", "region_norm", "object_norm", "attention_scale",
-        "o2w_attention_scale", "dropout", "word_dropout", "o2w_weight",
+        "o2w_attention_scale", "dropout", "o2w_weight",
     )},
     **{name: getattr(_PHOTOS.training, name) for name in (
-        "all_pairs", "negative_attention", "learning_rate", "o2w_rate", "schedule", "cca_start",
+        "all_pairs", "negative_attention", "negatives", "learning_rate", "schedule", "cca_start", "glove_prior",
     )},
-    "group": 2,
 }  # fmt: skip
 
 
@@ -41,6 +40,11 @@ def make_config(corpus, name="improved", **values):
         "validation_images": 0, "seed": 5, "warmup_steps": 2, **SIZES, **values,
     }  # fmt: skip
     return preset(name, "small").replace(**settings)
+
+
+def leave_export_out(monkeypatch):
+    """Runs without their SavedModel, as the fixture `no_export`, for fixtures of a wider scope."""
+    monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
 
 
 def killed_in_the_last_epoch(run, folder):
