@@ -75,8 +75,7 @@ class Grounding:
 class Corpus:
     """Photos with captions, and the splits they are divided into.
 
-    Raises:
-        ValueError: the fields do not fit each other, an id repeats, splits overlap, or an image has no caption.
+    ValueError if the fields do not fit each other, an id repeats, splits overlap, or an image has no caption.
     """
 
     name: str  # the data set, e.g. "flickr30k"

@@ -77,9 +77,8 @@ class Scene:
 def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scene:
     """Decide what one picture shows: 2 to 4 objects, apart from each other, on a muted background.
 
-    Args:
-        seed: integers of 0 or more; the same seed and the same `taken` give the same scene.
-        taken: keys that other scenes have already; this scene gets another one.
+    `seed` are integers of 0 or more, `taken` keys that other scenes have already: this scene gets another one. The same
+    seed and the same `taken` give the same scene.
     """
     rng = np.random.default_rng(seed)
     number = int(rng.integers(2, 5))
@@ -90,19 +89,15 @@ def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scen
             break
         if tries % 20 == 0:  # few pairs are left in a large corpus: there are more triples and fours
             number = min(number + 1, 4)
-    things = None
-    while things is None:
-        things = _place(rng, colours, shapes)
-    texture = str(rng.choice(TEXTURES))
-    return Scene(tuple(seed), things, texture, _tone(rng, things))
+    while (things := _place(rng, colours, shapes)) is None:
+        pass
+    return Scene(tuple(seed), things, texture=str(rng.choice(TEXTURES)), tone=_tone(rng, things))
 
 
 def draw_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a plan.
+    """Paint a plan: the picture, uint8 (224, 224, 3), RGB, and which object covers each of its pixels.
 
-    Returns:
-        picture: uint8 (224, 224, 3), RGB.
-        owner: int8 (224, 224), the index of the object that covers a pixel, -1 for the background.
+    The latter is int8 (224, 224), the object's index, -1 for the background.
     """
     rng = np.random.default_rng((*scene.seed, 1))
     picture = _background(scene, rng)
@@ -122,9 +117,8 @@ def scene_jpeg(scene: Scene) -> bytes:
 def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
     """What a detector might say of this scene: shaken true boxes, and distractors of lower score.
 
-    Returns:
-        float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score; rows that
-        are not used are 0 ("no box").
+    They are float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score; rows
+    that are not used are 0 ("no box").
     """
     rng = np.random.default_rng((*scene.seed, 2))
     true = np.array([thing.box for thing in scene.things])

@@ -95,12 +95,9 @@ def differences(ours: Setting) -> tuple[str, ...]:
 
 
 def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool = True) -> str:
-    """The retrieval table: our row, its parts', the baselines', and the paper's where the corpus is one of its two.
+    """The retrieval table of a `report_json`: our row, its parts', the baselines', and the paper's of this data set.
 
-    Args:
-        value: of `report_json`.
-        differs: what `differences` found; said below the table if the paper's rows are shown.
-        beside_paper: False leaves the paper's rows out.
+    `beside_paper` False leaves the paper's rows out; else what `differences` found, `differs`, is said below them.
     """
     others = {**value.get("parts", {}), **value.get("baselines", {})}
     rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
@@ -172,14 +169,11 @@ def _with_error(row: Mapping, name: str) -> str:
 
 
 def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
-    """The report as one JSON value, from which `text_table` is made.
+    """A report of `metrics.mean_report` as one JSON value, from which `text_table` is made.
 
-    Args:
-        report: of `metrics.mean_report`.
-        run: what its row is called.
-        corpus, split: data set, which chooses the paper's table, and its part.
-        others: where there are any, `pointing` (of `pointing.pointing`, in percent, like the recalls), and by name the
-            reports of `parts` (W2R and O2W alone) and `baselines` (further rows of our own measurement).
+    `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
+    (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and
+    `baselines` (further rows of our own measurement).
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 

@@ -31,7 +31,10 @@ def search(
     memory_mb: float = MEMORY_MB,
     progress: bool = True,
 ) -> list[tuple[float, str]]:
-    """Rank pictures for a sentence, or sentences for a photo.
+    """Rank pictures for a sentence, or sentences for a photo: scores and the paths or sentences, best first.
+
+    UserError for a query without a word, a picture that cannot be read, a folder without pictures, data that are gone
+    or differ from those of the training, too little memory.
 
     Args:
         query: a sentence, or the path of a picture file.
@@ -42,13 +45,6 @@ def search(
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they list them, else the ten fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.
-
-    Returns:
-        Scores and the paths or sentences, best first.
-
-    Raises:
-        UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
-            gone or differ from those of the training, too little memory.
     """
     config = run.load_config().moved(data_flags)
     photo = None

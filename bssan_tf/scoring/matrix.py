@@ -36,6 +36,10 @@ def score_matrices(
 ) -> dict[str, np.ndarray]:
     """Score every picture with every caption, attention learned for every pair (decision 4).
 
+    The matrix of each part is float32 (N_i, N_c), memory-mapped if `out` is given. UserError if the budget is too
+    small, `out` holds other scores or can't be written; ValueError for a part that the scorer does not have, or if
+    features that it needs are None.
+
     Args:
         scorer: `Bssan.scorer`, or the `FastScorer` of one.
         features: has what the parts need, memory-mapped or not, as the feature store's `Features`: `regions` float16
@@ -49,13 +53,6 @@ def score_matrices(
             call goes on where it was.
         data: what the features are of, for `out`: scores of other data are refused.
         progress: show a bar with pairs per second and the time left.
-
-    Returns:
-        The matrix of each part, float32 (N_i, N_c); memory-mapped if `out` is given.
-
-    Raises:
-        UserError: a budget that is too small; `out` holds other scores or can't be written.
-        ValueError: a part that the scorer does not have, or features that it needs are None.
     """
     fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
     parts = parts or fast.parts

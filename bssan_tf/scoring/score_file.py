@@ -15,19 +15,9 @@ from bssan_tf.tools.files import write_json
 class ScoreFile:
     """FILE.npy while it is written (as FILE.npy.part) and after; FILE.npy.json says what it holds the scores of.
 
-    Unwritten scores are NaN, so a resumed call sees what is left to do, whatever its blocks are.
-
-    Args:
-        path: the .npy file; its folder is made.
-        shape: (N_i, N_c).
-        identity: texts and arrays that the scores depend on.
-
-    Attributes:
-        matrix: float32 `shape`, memory-mapped; writable until it is finished.
-        finished: whether all scores are there.
-
-    Raises:
-        UserError: the file holds scores of something else, or cannot be written.
+    Its `matrix` is float32 of `shape` (N_i, N_c), memory-mapped, writable until it is `finished`. Unwritten scores are
+    NaN, so a resumed call sees what is left to do, whatever its blocks are. `identity` are the texts and arrays that
+    the scores depend on: UserError if the file holds scores of something else, or cannot be written.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], identity: list):
