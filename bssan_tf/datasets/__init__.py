@@ -46,7 +46,6 @@ def load_corpus(
         scene_sizes: split -> number of scenes; None for the default.
         need_images: False leaves out the check that the photo files are there, for work on the text alone.
         seed: of scenes, and of the splits of a folder that says none.
-        progress: show a bar while scenes are drawn.
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")

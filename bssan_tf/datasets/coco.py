@@ -45,13 +45,10 @@ def load_coco(
 ) -> Corpus:
     """Loads MSCOCO. Photos are found by their COCO number, so that either year's files serve any lists.
 
-    UserError if files are missing or malformed, or the sizes are not the published ones.
-
-    Args:
-        root, allow_partial, need_images: see `load_corpus`.
-        split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test,
-            as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000)
-            divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
+    The `split_lists` "official" are train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test
+    as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000) divided in
+    the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000. Other arguments: see `load_corpus`. UserError if
+    files are missing or malformed, or the sizes are not the published ones.
     """
     root = files.find_root("coco", root, LAYOUT)
     problems: list[str] = []

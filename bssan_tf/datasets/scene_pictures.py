@@ -18,16 +18,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from bssan_tf.tools.boxes import iou
 
 SIDE = 224  # width and height in pixels; not the input size of a backbone: with another one, scenes stay the same
-COLOURS = {
-    "red": (214, 38, 40),
-    "orange": (250, 130, 10),
-    "yellow": (250, 222, 50),
-    "green": (40, 158, 62),
-    "blue": (34, 84, 222),
-    "purple": (128, 36, 182),
-    "white": (246, 246, 243),
-    "black": (24, 24, 28),
-}
+COLOURS = {  # RGB
+    "red": (214, 38, 40), "orange": (250, 130, 10), "yellow": (250, 222, 50), "green": (40, 158, 62),
+    "blue": (34, 84, 222), "purple": (128, 36, 182), "white": (246, 246, 243), "black": (24, 24, 28),
+}  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "diamond", "arrow")
 SIZES = {"small": (44, 54), "medium": (60, 70), "large": (78, 90)}  # longer side of the box, pixels
 TEXTURES = ("plain", "speckled", "striped", "checkered", "cloudy")
@@ -95,10 +89,7 @@ def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scen
 
 
 def draw_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a plan: the picture, uint8 (224, 224, 3), RGB, and which object covers each of its pixels.
-
-    The latter is int8 (224, 224), the object's index, -1 for the background.
-    """
+    """Paint a plan: uint8 (224, 224, 3), RGB, and int8 (224, 224), each pixel's object, -1 for the background."""
     rng = np.random.default_rng((*scene.seed, 1))
     picture = _background(scene, rng)
     owner = np.full((SIDE, SIDE), -1, np.int8)

@@ -53,7 +53,6 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
         seed: 0 or more; the same seed and sizes give the same bytes, whatever interrupted the drawing.
         sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val do not
             depend on the size of train.
-        progress: show a bar while they are drawn.
     """
     folder = Path(folder)
     wanted = _manifest(seed, DEFAULT_SIZES if sizes is None else sizes)

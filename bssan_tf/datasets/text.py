@@ -38,12 +38,10 @@ def split_words(caption: str) -> list[str]:
 
 
 class Tokenizer:
-    """Captions -> token ids, zero-padded or cut to L; a thin cover of `tf.keras.layers.TextVectorization`.
+    """Captions -> token ids, zero-padded or cut to `length` L (30 in Section IV-B); a thin cover of TextVectorization.
 
-    Args:
-        words: the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
-            is not a single standardised word.
-        length: L, tokens of a caption (30 in Section IV-B).
+    `words` are the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
+    is not a single standardised word.
     """
 
     def __init__(self, words: Iterable[str], length: int = 30):
@@ -94,10 +92,7 @@ class Tokenizer:
         return split_words(caption)[: self.length]
 
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
-        """Token ids int32 (1, L) of a user's sentence, given as `source`; UserError if it has no word.
-
-        A warning names unknown words.
-        """
+        """Token ids int32 (1, L) of a sentence given as `source`; UserError without words; unknown ones are logged."""
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
@@ -143,12 +138,9 @@ def load_glove(
     other words one vector, the mean of those found. UserError if the file can't be read, a line is malformed (with its
     number), or no word is in it.
 
-    Args:
-        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
-            blanks, as in GloVe 840B; of a repeated token the first line counts.
-        words: `Tokenizer.words`: padding first, unknown second.
-        counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
-        progress: show a bar for a large file.
+    The file has lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
+    blanks, as in GloVe 840B; of a repeated token the first line counts. `words` are `Tokenizer.words`: padding first,
+    unknown second. `counts` int (V,), of each token id in the captions, are for `Coverage.token_share`.
     """
     row_of = {word.encode(): row for row, word in enumerate(words) if row > UNKNOWN}
     try:

@@ -16,7 +16,6 @@ import numpy as np
 from bssan_tf.cca import fit as cca
 from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
-from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.pointing import pointing
@@ -59,7 +58,10 @@ def evaluate(
     data = data_of_run(run, config, progress)
     part = _part_of(data, request, config.training.seed)
     if request.baseline:
-        _check_baseline(data, tokenizer)
+        cca_inputs(data)  # UserError without regions
+        train = data.split("train")
+        if problem := cca.why_no_cca(len(train.image_rows), tokenizer(train.captions), len(tokenizer.words)):
+            raise UserError(f"--baseline cca: {problem}; leave it out")
     fast = FastScorer(model.scorer)
 
     def scores(fold: Split) -> dict[str, np.ndarray]:
@@ -113,14 +115,6 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str
         for name, matrix in scores(fold).items():
             found.setdefault(name, []).append(retrieval_report(matrix, fold.image_of_caption))
     return {name: mean_report(folds, protocol) for name, folds in found.items()}
-
-
-def _check_baseline(data: Data, tokenizer: Tokenizer) -> None:
-    """UserError if `cca_scores` could not be made."""
-    cca_inputs(data)
-    train = data.split("train")
-    if problem := cca.why_no_cca(len(train.image_rows), tokenizer(train.captions), len(tokenizer.words)):
-        raise UserError(f"--baseline cca: {problem}; leave it out")
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:

@@ -38,10 +38,8 @@ def search(
 
     Args:
         query: a sentence, or the path of a picture file.
-        folder: pictures to search instead of the run's corpus; for sentences.
-        split: part of the run's corpus that is searched.
-        top: how many to return.
-        rerank: candidates that are scored in full, the best by O2W; 0 for all.
+        folder, split: pictures to search for a sentence, instead of this part of the run's corpus.
+        top, rerank: how many to return, and how many, the best by O2W, to score in full; 0 for all.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they list them, else the ten fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.

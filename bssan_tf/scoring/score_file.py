@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ class ScoreFile:
 
     def __init__(self, path: Path, shape: tuple[int, int], identity: list):
         self.path, self.part = path, _beside(path, ".part")
-        note, key = _beside(path, ".json"), {"shape": list(shape), "sha256": _digest(identity)}
+        note, key = _beside(path, ".json"), {"shape": list(shape), "sha256": digest(identity)}
         try:
             known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
             if (path.exists() or self.part.exists()) and known != key:
@@ -60,8 +61,9 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _digest(identity: list) -> str:
+def digest(values: Iterable[str | np.ndarray]) -> str:
+    """SHA-256 of texts and the bytes of arrays, one after the other."""
     found = hashlib.sha256()
-    for value in identity:
+    for value in values:
         found.update(value.encode() if isinstance(value, str) else np.ascontiguousarray(value).tobytes())
     return found.hexdigest()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.o2w import FastO2W
+from bssan_tf.scoring.score_file import digest
 from bssan_tf.scoring.w2r import FastW2R
 
 
 class FastScorer:
-    """The same function as a scorer, `Bssan.scorer` or one of a .keras file, computed with fewer operations.
-
-    Weights are read once, when it is made.
-    """
+    """The function of `Bssan.scorer`, or of one of a .keras file, in fewer operations; reads the weights when made."""
 
     def __init__(self, scorer: tf.keras.Model):
         layers = {layer.name: layer for layer in scorer.layers}
@@ -47,7 +44,4 @@ class FastScorer:
 
     def digest(self) -> str:
         """SHA-256 of all weights."""
-        found = hashlib.sha256()
-        for weight in self.scorer.weights:
-            found.update(weight.numpy().tobytes())
-        return found.hexdigest()
+        return digest(weight.numpy() for weight in self.scorer.weights)

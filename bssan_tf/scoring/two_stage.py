@@ -40,10 +40,7 @@ class PictureSearch:
             self._sides = [fast.o2w.prepare_pictures(pictures.block(start, step)) for start in starts]
 
     def rank(self, tokens: np.ndarray, rerank: int = RERANK) -> Ranking:
-        """Places in `image_rows` for a sentence int32 (1, L); UserError where the memory is too little for the model.
-
-        The best `rerank` of the first stage are scored in full; 0: all.
-        """
+        """Places in `image_rows` for sentence int32 (1, L), best `rerank` (0: all) by MS; UserError without memory."""
 
         def score(part: str, places: np.ndarray) -> np.ndarray:
             if part == "o2w" and self._sides is not None:
@@ -84,10 +81,7 @@ class CaptionSearch:
 
 
 def two_stages(fast: FastScorer, score: Callable[[str, np.ndarray], np.ndarray], count: int, rerank: int) -> Ranking:
-    """Order all `count` candidates by O2W, and the best `rerank` of them by MS.
-
-    `score` scores a part, `o2w` of all candidates or `w2r` of those at some places.
-    """
+    """Order `count` candidates by O2W, the best `rerank` by MS; `score` gives `o2w` of all, or `w2r` at some places."""
     places, kept = np.arange(count), count
     scores = {"o2w": score("o2w", places)} if fast.o2w else {}
     if fast.o2w and fast.w2r and 0 < rerank < count:

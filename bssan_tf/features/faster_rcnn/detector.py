@@ -21,10 +21,7 @@ PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
 class Detector:
-    """A Faster R-CNN with the weights of a file of `load_detector`; None for the packaged slim one, which knows scenes.
-
-    `flag` is the flag that named the file, for errors.
-    """
+    """A Faster R-CNN with the weights of a file that `flag` named; None for the packaged slim one of scenes."""
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
         self.weights_file, self.flag = Path(weights or PACKAGED), flag
@@ -66,14 +63,11 @@ class Detector:
         return {name: value[valid] for name, value in found.items()}
 
     def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
-        """The best detections of one photo as the store keeps them: `empty_objects(count)`, filled, and "objects".
-
-        These are their fc7, float16 (count, Q), zeros where not valid.
-        """
+        """The best detections of one photo, uint8 (height, width, 3) RGB, as the store keeps them: see `best`."""
         return self.best(self.detect(photo), photo.shape[:2], count)
 
     def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
-        """As `objects`, from the detections of a photo and its (height, width)."""
+        """`empty_objects(count)` of a photo's (height, width), filled, and "objects", fc7 float16 (count, Q) or 0."""
         found = {name: value[:count] for name, value in found.items()}
         kept, objects, (height, width) = len(found["boxes"]), empty_objects(count), size
         edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)

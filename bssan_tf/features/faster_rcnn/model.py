@@ -87,7 +87,7 @@ class FasterRcnn:
         outputs = detect((rois, valid, self._class(fc7), self._box(fc7), fc7, scale, size))
         return tf.keras.Model({"pixels": pixels, "scale": scale, "size": size}, outputs, name="faster_rcnn")
 
-    def training(self, training: DetectorTraining) -> JointTraining:
+    def training(self, how: DetectorTraining) -> JointTraining:
         """The graph from photos and their objects to the four losses of joint training, each float32 (B,).
 
         Inputs: pixels (B, H, W, 3); boxes float32 (B, G, 4) in pixels of these pictures; classes int32 (B, G), 0 where
@@ -97,7 +97,6 @@ class FasterRcnn:
         boxes = tf.keras.Input((None, 4), name="boxes")
         classes = tf.keras.Input((None,), dtype="int32", name="classes")
         seed = tf.keras.Input((2,), dtype="int32", name="seed")
-        how = training
         features, logits, deltas, anchors, (rois, valid) = self._propose(pixels, how.train_proposals)
         of_anchors = AnchorTargets(how.rpn_batch, how.rpn_foreground, how.rpn_positive, how.rpn_negative)
         of_rois = RoiTargets(how.roi_batch, how.roi_foreground, how.roi_positive, how.roi_background)
