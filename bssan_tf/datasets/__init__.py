@@ -22,11 +22,6 @@ __all__ = ["DATASETS", "SPLITS", "SPLIT_LISTS", "Corpus", "Grounding", "Split", 
 SPLIT_LISTS = ("official", "karpathy")
 
 
-def scenes_folder(cache: Path | str) -> Path:
-    """The folder in the cache in which `scenes` are drawn."""
-    return Path(cache) / "scenes"
-
-
 def load_corpus(
     data: str,
     root: Path | str | None = None,
@@ -40,6 +35,8 @@ def load_corpus(
 ) -> Corpus:
     """Loads the data set that `--data` names.
 
+    UserError if the name is unknown, files are missing or malformed, or the sizes are not the published ones.
+
     Args:
         data: one of `DATASETS`, or the path of a folder of pictures with captions (see `folder.py`).
         root: the data set's folder; by default $BSSAN_DATA/NAME, then data/NAME.
@@ -49,10 +46,6 @@ def load_corpus(
         scene_sizes: split -> number of scenes; None for the default.
         need_images: False leaves out the check that the photo files are there, for work on the text alone.
         seed: of scenes, and of the splits of a folder that says none.
-        progress: show a bar while scenes are drawn.
-
-    Raises:
-        UserError: an unknown name, files that are missing or malformed, or sizes that are not the published ones.
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
@@ -61,7 +54,7 @@ def load_corpus(
     if data == "scenes":
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
-        return load_scenes(scenes_folder(cache), seed, scene_sizes, progress)
+        return load_scenes(Path(cache) / "scenes", seed, scene_sizes, progress)
     if data in ("flickr8k", "flickr30k"):
         layout = FLICKR8K if data == "flickr8k" else FLICKR30K
         return load_flickr(layout, root, split_lists, allow_partial, need_images)

@@ -107,10 +107,7 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
 
 
 def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
-    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
-
-    `part` is "train" or "test"; `progress` shows a bar, on a terminal.
-    """
+    """Scenes of no corpus, `part` "train" or "test", drawn into `folder` unless there; classes are colour and shape."""
     folder.mkdir(parents=True, exist_ok=True)
     photos, disable = [], None if progress else True
     for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):
