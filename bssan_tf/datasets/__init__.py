@@ -22,6 +22,11 @@ __all__ = ["DATASETS", "SPLITS", "SPLIT_LISTS", "Corpus", "Grounding", "Split", 
 SPLIT_LISTS = ("official", "karpathy")
 
 
+def scenes_folder(cache: Path | str) -> Path:
+    """The folder in the cache in which `scenes` are drawn."""
+    return Path(cache) / "scenes"
+
+
 def load_corpus(
     data: str,
     root: Path | str | None = None,
@@ -54,7 +59,7 @@ def load_corpus(
     if data == "scenes":
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")
-        return load_scenes(Path(cache) / "scenes", seed, scene_sizes, progress)
+        return load_scenes(scenes_folder(cache), seed, scene_sizes, progress)
     if data in ("flickr8k", "flickr30k"):
         layout = FLICKR8K if data == "flickr8k" else FLICKR30K
         return load_flickr(layout, root, split_lists, allow_partial, need_images)

@@ -91,10 +91,7 @@ def _read_voc(path: Path) -> list:
 
 
 def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
-    """Those photos of COCO's instances_*.json that are in the folder `images`; crowds count as difficult.
-
-    UserError if `path` is no such file, or none of its photos is there.
-    """
+    """Photos of COCO's instances_*.json (UserError if it is none, or has none) in `images`; crowds are difficult."""
     labels, photos = read_instances(path)
     found = []
     for name, photo in photos.items():

@@ -196,10 +196,7 @@ def initial_file(initial: str | Path) -> Path:
 
 
 def load_initial(model: FasterRcnn, path: Path) -> None:
-    """Start from VGG-16 (.h5 or .npz, Keras' names) or a detector's file: its convolutions, and other layers that fit.
-
-    UserError if a convolution is missing or has another shape.
-    """
+    """Start from what fits of VGG-16 (.h5 or .npz, Keras' names) or a detector; UserError unless convolutions do."""
     source = f"--initial {path}"
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
