@@ -32,7 +32,8 @@ def assemble(
     allow_partial: bool = False,
     need_images: bool = True,
     official: bool = True,
-    **labels: str,
+    split_lists: str = "official",
+    place: str = "",
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
@@ -46,7 +47,7 @@ def assemble(
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         problems: what the reader has found missing.
         allow_partial, need_images: see `load_corpus`; a corpus that lacks anything is not official.
-        official, labels: see `Corpus`, of which `labels` are `split_lists` and `place`.
+        official, split_lists, place: see `Corpus`.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
@@ -73,7 +74,8 @@ def assemble(
         image_of_caption=np.repeat(np.arange(len(kept)), [len(captions[image]) for image in kept]),
         splits=rows,
         official=official and not problems,
-        **labels,
+        split_lists=split_lists,
+        place=place,
     )
 
 
