@@ -267,7 +267,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
         flags = ["--resume", str(run.path), "--glove", str(tmp_path / name), "--quiet"]
         return train.resume(train.build_parser().parse_args(flags), run)
 
-    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 numbers, the run was begun with 4"):
+    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 dimensions, the run was begun with 4"):
         resume("other.txt")
     monkeypatch.setattr(training.Trainer, "run_on", run_on)
     assert resume("new.txt")["epochs"] == 1

@@ -66,7 +66,7 @@ def differences(ours: Setting) -> tuple[str, ...]:
     other_lists, fewer_captions = ours.split_lists != paper.split_lists, ours.captions_per_image is not None
     unsaid, other_words = ours.corpus == "coco", (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained)
     ranked = f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,}"
-    sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned numbers"))
+    sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned dimensions"))
     vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
     phrases = {
         f"images of the {ours.split} split; the paper's are of test": ours.split != paper.split,

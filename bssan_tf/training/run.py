@@ -100,7 +100,7 @@ def resume(
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
-            differ = f"its vectors have {glove.shape[1]} numbers, the run was begun with {config.model.E_glove}"
+            differ = f"its vectors have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
             raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
         run.note_resume(config, command_line())
         return job.run_on(glove, new_limits=bool(limits))
