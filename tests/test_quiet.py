@@ -2,6 +2,7 @@
 
 import pytest
 
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import scenes
 from bssan_tf.features.faster_rcnn import __main__ as detector
@@ -24,7 +25,8 @@ def test_a_corpus(cache, monkeypatch, capsys, progress):
 
 
 def test_a_shard(cache, capsys):
-    extract_part(DataConfig(cache=str(cache)), "1/2", progress=False)
+    data = Config().replace(cache=str(cache)).resolved().data
+    extract_part(data, "1/2", progress=False)
     assert not capsys.readouterr().err
 
 
