@@ -65,8 +65,8 @@ def trained(tmp_path_factory):
     with (photos / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     config = preset("improved", "small", data=str(photos)).replace(
-        backbone="slim", boxes=str(boxes), cache=str(folder / "cache"), batch_size=4, negatives=3, epochs=1, variant="o2w",
-        warmup_steps=1, **SIZES,
+        backbone="slim", boxes=str(boxes), cache=str(folder / "cache"), batch_size=4, negatives=3, epochs=1,
+        variant="o2w", warmup_steps=1, **SIZES,
     )  # fmt: skip
     assert config.data.object_context
     run = RunFolder(folder / "run")

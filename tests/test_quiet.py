@@ -18,7 +18,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_corpus(cache, monkeypatch, capsys, progress):
-    monkeypatch.setattr("bssan_tf.runs.data._extracted", lambda *_: None)
+    monkeypatch.setattr("bssan_tf.runs.data._sources", lambda *_: (None, None, None))
+    monkeypatch.setattr("bssan_tf.features.extraction.extract_features", lambda *_, **__: None)
     open_data(DataConfig(cache=str(cache)), progress=progress)
     assert ("scenes: drawing" in capsys.readouterr().err) is progress
     assert (cache / "scenes" / "manifest.json").exists()
