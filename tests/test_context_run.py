@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
         csv.writer(file).writerows(rows)
     config = preset("improved", "small", data=str(photos)).replace(
         backbone="slim", boxes=str(boxes), cache=str(folder / "cache"), batch_size=4, negatives=3, epochs=1,
-        warmup_steps=1, **SIZES,
+        variant="o2w", warmup_steps=1, **SIZES,
     )  # fmt: skip
     assert config.data.object_context
     run = RunFolder(folder / "run")

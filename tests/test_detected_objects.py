@@ -203,7 +203,7 @@ def make_run(folder, **sources):
 def folder(tmp_path_factory):
     """A folder of tiny pictures whose features two shards have extracted."""
     folder = tmp_path_factory.mktemp("run")
-    tiny_corpus.write_corpus(folder / "photos")
+    tiny_corpus.write_corpus(folder / "photos", pictures=20)
     flags = ["--data", str(folder / "photos"), "--cache", str(folder / "cache"), "--backbone", "slim"]
     flags += ["--detector-weights", str(PACKAGED)]
     for number in (2, 1):
@@ -225,7 +225,7 @@ def test_shards_have_extracted_what_the_run_was_made_for(run):
     config = run.load_config()
     assert (config.model.P, config.model.Q) == (10, 256)
     (store,) = (run.path.parent / "cache").glob("*/slim-faster_rcnn-slim_scenes")
-    assert np.load(store / "objects.npy", mmap_mode="r").shape == (48, 10, 256)
+    assert np.load(store / "objects.npy", mmap_mode="r").shape == (20, 10, 256)
     assert not list(store.glob("shard-*"))
 
 
@@ -254,7 +254,7 @@ def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
     for name in ("one.png", "two.png"):
         shutil.copy(path, tmp_path / name)
     paths = [tmp_path / name for name in ("one.png", "two.png")]
-    features = folder_features(run, config, tmp_path, paths, progress=False)
+    features = folder_features(run, config, tmp_path, paths, None, False)
     for row in features.objects:
         np.testing.assert_array_equal(row, data.features.objects[5])
 
@@ -271,6 +271,17 @@ def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, o
     assert opened.count("photo.jpg") == 1
     assert search(used, str(photo), progress=False)
     assert opened.count("photo.jpg") == 2
+
+
+def test_a_photo_has_the_boxes_that_are_given(grid_run, tmp_path):
+    path, config = grid_run.path.parent / "photos" / "000.png", grid_run.load_config()
+    boxes = np.array([[[2, 2, 4, 6, 0.9, 3], [0, 0, 0, 0, 0, 0]]], np.float32)
+    np.savez(tmp_path / "boxes.npz", names=np.array(["000.png"]), boxes=boxes)
+    photo = Photo.read(path, config.data)
+    inputs, objects = photo_inputs(grid_run, config, photo, tmp_path / "boxes.npz")
+    assert inputs.valid[0].tolist() == [True] + [False] * 9
+    np.testing.assert_allclose(objects["boxes"][0], [0.25, 0.25, 0.5, 0.75])
+    assert photo_inputs(grid_run, config, photo)[0].valid.all()  # ten fixed ones
 
 
 def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):

@@ -21,11 +21,10 @@ def common(tmp_path):
 def test_each_set_has_its_turn(tmp_path, common, monkeypatch, capsys):
     sets, turns = tmp_path / "sets.txt", []
     sets.write_text("all: --negatives 2\nplain: --negatives 3 --all-pairs 0\n")
-    run = parts.Ours.run
 
     def counted(work, steps):
         turns.append((work.config.training.negatives, "w2r_all" in work.siamese.output, work.done, steps))
-        run(work, steps)
+        work.done += steps  # takes no step: test_benchmarks.py does
         return 0.5 * work.config.training.negatives, 0.0, None
 
     monkeypatch.setattr(parts.Ours, "run", counted)

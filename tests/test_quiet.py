@@ -2,6 +2,7 @@
 
 import pytest
 
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import scenes
 from bssan_tf.features.faster_rcnn import __main__ as detector
@@ -17,14 +18,16 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_corpus(cache, monkeypatch, capsys, progress):
-    monkeypatch.setattr("bssan_tf.runs.data._extracted", lambda *_: None)
+    monkeypatch.setattr("bssan_tf.runs.data._sources", lambda *_: (None, None, None))
+    monkeypatch.setattr("bssan_tf.features.extraction.extract_features", lambda *_, **__: None)
     open_data(DataConfig(cache=str(cache)), progress=progress)
     assert ("scenes: drawing" in capsys.readouterr().err) is progress
     assert (cache / "scenes" / "manifest.json").exists()
 
 
 def test_a_shard(cache, capsys):
-    extract_part(DataConfig(cache=str(cache)), "1/2", progress=False)
+    data = Config().replace(cache=str(cache)).resolved().data
+    extract_part(data, "1/2", progress=False)
     assert not capsys.readouterr().err
 
 

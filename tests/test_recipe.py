@@ -50,9 +50,18 @@ def single_captions_of(run, corpus):
     return single_caption_report(scores["score"], part.image_of_caption)
 
 
+def test_a_plateau_ends_with_the_minutes_and_a_cosine_with_its_epochs():
+    plateau, cosine = (
+        recipe.config_of(f"--data flickr8k --schedule {name} --epochs 3", 7) for name in ("plateau", "cosine")
+    )
+    assert (plateau.training.minutes, plateau.training.epochs) == (7, 10_000)
+    assert (cosine.training.minutes, cosine.training.epochs) == (0, 3)
+    assert plateau.training.stop_patience == cosine.training.stop_patience == 10_000
+
+
 def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, capsys):
     sets, table = tmp_path / "sets.txt", tmp_path / "study.csv"
-    sets.write_text("hinge: --loss hinge --schedule plateau\n\ncosine: --epochs 2 --no-cca-start\n")
+    sets.write_text("\nhinge: --loss hinge --schedule plateau\n\n")
     features = f"--import-regions {corpus / 'regions.npy'} --import-objects {corpus / 'objects.npy'}"
     arguments = [
         str(sets), "--common", f"--data {corpus} {features} {SIZES}", "--minutes", "0.001", "--held", "12",
@@ -61,9 +70,9 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
     recipe.main(arguments)
     with table.open(newline="") as file:
         cca, weighted, *rows = csv.DictReader(file)
-    assert [row["name"] for row in rows] == ["hinge", "cosine"]
-    assert [row["epochs"] for row in rows] == ["1", "2"]  # the minutes, and the cosine's own end
-    assert [row["pairs"] for row in rows] == ["64", "128"]  # 2 steps of 8 pictures with 4 captions each
+    assert [row["name"] for row in rows] == ["hinge"]
+    assert [row["epochs"] for row in rows] == ["1"]  # the minutes
+    assert [row["pairs"] for row in rows] == ["64"]  # 2 steps of 8 pictures with 4 captions each
     for row in rows:
         recalls = sum(float(row[f"{way}_R@{k}"]) for way in ("i2t", "t2i") for k in (1, 5, 10))
         assert float(row["rsum"]) == pytest.approx(recalls, abs=0.4)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, wri
 from bssan_tf.commands import evaluate as evaluate_command
 from bssan_tf.commands import train
 from bssan_tf.config.presets import preset
-from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
@@ -116,8 +116,18 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(whole, corpus, tmp_pat
     assert one == other
 
 
+def without_steps(siamese, data, epochs, initial_epoch, callbacks, **_):
+    """What fit does beside the steps, of which nothing is learned."""
+    listed = tf.keras.callbacks.CallbackList(callbacks, model=siamese, epochs=epochs)
+    listed.on_train_begin()
+    for epoch in range(initial_epoch, epochs):
+        listed.on_epoch_begin(epoch)
+        listed.on_epoch_end(epoch, dict.fromkeys(siamese.metrics_names, 1.0))
+    listed.on_train_end()
+
+
 @pytest.mark.usefixtures("no_export")
-def test_resume_does_not_forget_the_best_score(whole, tmp_path):
+def test_resume_does_not_forget_the_best_score(whole, tmp_path, monkeypatch):
     """A best score that later epochs cannot reach must survive the restart, with its model."""
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
@@ -126,6 +136,7 @@ def test_resume_does_not_forget_the_best_score(whole, tmp_path):
     state["BestScorer"] |= {"best": 599.0, "best_epoch": 1}
     file.write_text(json.dumps(state))
     before = run.best.read_bytes()
+    monkeypatch.setattr(tf.keras.Model, "fit", without_steps)
     metrics = training.resume(run, epochs=3, progress=False)
     assert (metrics["best_epoch"], metrics["epochs"]) == (1, 3)
     assert run.best.read_bytes() == before
@@ -146,7 +157,9 @@ def test_a_state_of_another_version_is_told_as_such(whole, corpus, tmp_path, for
         training.resume(run, progress=False, epochs=5)
 
 
-def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path):
+def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path, monkeypatch):
+    exported = []
+    monkeypatch.setattr(training, "export_saved_model", lambda *given: exported.append(given[-1]))
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
     run.config_file.write_text(run.load_config().replace(epochs=9).to_json())
@@ -154,8 +167,9 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     file.write_text(json.dumps({**json.loads(file.read_text()), "stopped": True}))
     run.metrics_file.unlink()
     shutil.rmtree(run.export)  # as if killed before these were written
+    monkeypatch.setattr(tf.keras.Model, "fit", None)
     assert {**training.resume(run, progress=False), "run": ""} == {**whole[1], "run": ""}
-    assert run.export.is_dir()
+    assert exported == [run.export]
 
 
 @pytest.mark.parametrize("use", [evaluate_command.main, train.main], ids=["evaluate", "resume"])
@@ -249,6 +263,7 @@ def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypat
         raise error
 
     monkeypatch.setattr(PairStream, "batch", batch)
+    monkeypatch.setattr(tf.keras.Model, "fit", lambda _, steps, **__: list(steps))  # reads, and trains nothing
     with pytest.raises(type(error), match="is gone") as raised:
         training.train(make_config(corpus, variant="w2r"), RunFolder(tmp_path / "run"), progress=False)
     assert raised.value is error
@@ -336,7 +351,7 @@ def test_a_run_is_measured_judged_saved_and_shown_in_this_order(corpus, tmp_path
     monkeypatch.setattr(training.Trainer, "_finish", lambda *_: {})
     config = make_config(corpus, variant="w2r", minutes=7, **values)
     training.train(config, RunFolder(tmp_path / "run"), progress=True)
-    asked = ("EarlySigns", "CopyWeights") if "early_signs" in values else ()
+    asked = ("EarlySigns", "LambdaCallback") if "early_signs" in values else ()
     first = ("Throughput", "LearningRate", "StopAtNaN", *asked)
     shown = ("AttentionImages", "RunHparams", "TensorBoard", "ProgressBar")
     assert [type(callback).__name__ for callback in seen] == [*first, *JUDGES, *more, *SAVED, *shown]
@@ -430,13 +445,16 @@ def test_devices(monkeypatch):
             make_strategy(wrong)
 
 
-def test_replicas_must_fit_the_batch():
-    class Four:
-        num_replicas_in_sync = 4
-
-    random = preset("paper").training
-    training._check_replicas(random, Four())
-    with pytest.raises(UserError, match=r"--batch-size 63: must be a multiple of the 4 devices"):
-        training._check_replicas(Config().replace(batch_size=63).training, Four())
-    with pytest.raises(UserError, match="leave no 8 others"):
-        training._check_replicas(preset("improved").training, Four())
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (preset("paper"), None),
+        (preset("paper").replace(batch_size=63), r"--batch-size 63: must be a multiple of the 4 devices"),
+        (preset("improved"), "leave no 8 others"),
+    ],
+)
+def test_replicas_must_fit_the_batch(monkeypatch, config, message):
+    four = SimpleNamespace(num_replicas_in_sync=4)
+    monkeypatch.setattr(training, "make_strategy", lambda _: four)
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+        assert training._strategy("gpu:4", config.training) is four

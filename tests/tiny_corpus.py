@@ -45,5 +45,5 @@ def write_corpus(folder, pictures=48, seed=0):
 
 TINY = [
     "--size", "small", "--lstm", "8", "--bilstm", "8", "--trained-embeddings", "10", "--fusion", "6",
-    "--batch-size", "8", "--negatives", "3", "--epochs", "3", "--validation-images", "0", "--quiet",
+    "--batch-size", "8", "--negatives", "3", "--epochs", "2", "--validation-images", "0", "--quiet",
 ]  # fmt: skip

@@ -27,7 +27,8 @@ PHOTOS = {
         "o2w_attention_scale", "dropout", "o2w_weight",
     )},
     **{name: getattr(_PHOTOS.training, name) for name in (
-        "all_pairs", "negative_attention", "negatives", "learning_rate", "schedule", "cca_start", "glove_prior",
+        "all_pairs", "negative_attention", "negatives", "learning_rate", "o2w_rate", "schedule",
+        "cca_start", "glove_prior",
     )},
 }  # fmt: skip
 
