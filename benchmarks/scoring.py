@@ -23,9 +23,9 @@ from tqdm import tqdm
 from benchmarks import alone, operations, workload
 from benchmarks.naive import NaiveScorer
 from bssan_tf import cli
+from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.scoring import FastScorer, score_matrices
-from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.tools.files import write_json
 

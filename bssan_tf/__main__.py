@@ -15,7 +15,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(f"usage: bssan {{{','.join(NAMES)}}} ...\n\nbssan COMMAND --help says what a command takes.")
     elif name in NAMES:
-        del sys.argv[1]
+        sys.argv[:2] = [f"bssan {name}"]  # which help, errors and hints then say
         cli.run(importlib.import_module(f"bssan_tf.commands.{name}").main)
     else:
         print(f"error: {name or 'no command'}: must be one of {', '.join(NAMES)}; see --help", file=sys.stderr)

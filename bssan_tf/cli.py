@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
+from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         problem = f"{error.filename or 'file'}: {error.strerror or error}"
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
+
+
+def command(name: str) -> str:
+    """How the user calls a command: as a script, or as a command of the package."""
+    return f"bssan {name}" if sys.argv[0].startswith("bssan ") else f"python {name}.py"
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +89,11 @@ def add_split_flag(parser: argparse.ArgumentParser) -> None:
 def add_use_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every command that scores with a run: memory, progress, and files that have moved."""
     parser.add_argument(
-        "--memory", type=count, default=2048, metavar="MB", help="memory that scoring may take (default: 2048)"
+        "--memory",
+        type=count,
+        default=MEMORY_MB,
+        metavar="MB",
+        help=f"memory that scoring may take (default: {MEMORY_MB})",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
     add_moved_flags(parser, *(name for name in moving_fields() if name != "glove"))  # of training only
@@ -91,7 +101,7 @@ def add_use_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     """Flags that say where files of a run lie now, None unless given."""
-    group = parser.add_argument_group("files, where they have moved since training")
+    group = parser.add_argument_group("files, where they have moved since training, or are of other photos")
     add_flags(group, (told for name, told in moving_fields().items() if name in names), defaults=False)
 
 

@@ -228,7 +228,7 @@ def test_without_the_prior_the_start_is_as_without_glove_vectors(corpus, data):
     ],
 )
 def test_the_start_s_cca_has_as_many_numbers_as_every_part_can_take(values, most):
-    assert starting._most_numbers(Config().replace(**{"S": 6, "fusion": 9, "E_trained": 20, **values}).model) == most
+    assert starting._most_dimensions(Config().replace(**{"S": 6, "fusion": 9, "E_trained": 20, **values}).model) == most
 
 
 def test_the_start_s_cca_is_selected_as_its_lengths_are_and_with_room_for_its_numbers(corpus, data, monkeypatch):

@@ -19,7 +19,7 @@ RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = cli.Parser(prog="evaluate.py", description=__doc__)
+    parser = cli.Parser(prog=cli.command("evaluate").replace("python ", ""), description=__doc__)
     parser.add_argument("run", nargs="?", help="run folder (default: the latest)")
     cli.add_split_flag(parser)
     parser.add_argument(
@@ -41,7 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="measure attention instead of retrieval, on photos, captions and instances in COCO's layout",
     )
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the figures to a file, too")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the scores, .npy; a killed call goes on from it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy; a killed call goes on",
+    )
     cli.add_use_flags(parser)
     return parser
 

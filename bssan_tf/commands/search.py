@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.config.settings import RERANK
 from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import find_run
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = cli.Parser(prog="search.py", description=__doc__)
+    parser = cli.Parser(prog=cli.command("search").replace("python ", ""), description=__doc__)
     parser.add_argument("query", help="a sentence in quotes, or a picture file")
     parser.add_argument("--run", help="run folder (default: the latest)")
     parser.add_argument(
@@ -24,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--rerank",
         type=cli.count_or_none,
         metavar="N",
-        default=100,
-        help="candidates that the whole model scores, the best by O2W; 0 for all (default: 100)",
+        default=RERANK,
+        help=f"candidates that the whole model scores, the best by O2W; 0 for all (default: {RERANK})",
     )
     cli.add_use_flags(parser)
     return parser
@@ -39,8 +40,15 @@ def main(arguments: list[str] | None = None) -> None:
     run = find_run(options.run)
     from bssan_tf.evaluation.search import search, text_of
 
-    split, flags, progress = options.split or "test", cli.moved_files(options), not options.quiet
     found = search(
-        run, options.query, options.images, split, options.top, options.rerank, flags, options.memory, progress
+        run,
+        options.query,
+        folder=options.images,
+        split=options.split or "test",
+        top=options.top,
+        rerank=options.rerank,
+        data_flags=cli.moved_files(options),
+        memory_mb=options.memory,
+        progress=not options.quiet,
     )
     print(text_of(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from bssan_tf import cli
@@ -13,12 +14,14 @@ from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import RUNS, RunFolder, find_run, free_name
 
+logger = logging.getLogger(__name__)
+
 RESUME_LIMITS = ("epochs", "minutes", "stop_patience")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; every setting is None unless given."""
-    parser = cli.Parser(prog="train.py", description=__doc__)
+    parser = cli.Parser(prog=cli.command("train").replace("python ", ""), description=__doc__)
     parser.add_argument(
         "--name", type=run_name, help="name of the run, a folder in runs/ (default: data set, preset and size)"
     )
@@ -65,7 +68,10 @@ def config_of(options: argparse.Namespace) -> Config:
     data = given.get("data", "scenes")
     size = options.size or ("tiny" if data == "scenes" else "paper")
     config = preset(options.preset or "improved", size, given.get("variant", "full"), data).replace(**given)
-    config = config.settled(given).check()
+    settled = config.settled(given)
+    if off := [flag_of(name) for name in fields_of() if settled[name] != config[name]]:
+        logger.info("off, as other flags leave it without effect: %s", ", ".join(off))
+    config = settled.check()
     for name in given:
         config.require_effect(name, given[name])
     return config.resolved()
@@ -116,5 +122,5 @@ def main(arguments: list[str] | None = None) -> None:
     title = f"{run.name}, epoch {metrics['best_epoch']}"
     print(text_table({**metrics, "run": title}, beside_paper=False))
     print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
-    print(f"evaluate:   python evaluate.py {run.path}")
-    print(f'look:       python visualize.py PHOTO "CAPTION" --run {run.path}')
+    print(f"evaluate:   {cli.command('evaluate')} {run.path}")
+    print(f'look:       {cli.command("visualize")} PHOTO "CAPTION" --run {run.path}')

@@ -11,7 +11,7 @@ from bssan_tf.runs.folder import find_run
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = cli.Parser(prog="visualize.py", description=__doc__)
+    parser = cli.Parser(prog=cli.command("visualize").replace("python ", ""), description=__doc__)
     parser.add_argument("photo", type=Path, help="a picture file")
     parser.add_argument("caption", help="a sentence, in quotes")
     parser.add_argument("--run", help="run folder (default: the latest)")

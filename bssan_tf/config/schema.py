@@ -23,6 +23,7 @@ FORMAT = 2  # of config.json; 1 had no number
 SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  # behind a flag that must be set
 
 
+# sections are looked up when they are needed, so that a field is told in settings.py alone
 @dataclass(frozen=True)
 class Config:
     """A whole run."""
@@ -105,9 +106,9 @@ class Config:
             if wanted == settings.UNSET and value:
                 return f"with {flag}; leave that out"
             if wanted == settings.SET and not value:
-                return f"without {flag}{SHOWN_VALUES[fields_of()[name].type]}; add that"
+                return f"without {flag}{SHOWN_VALUES.get(fields_of()[name].type, ' VALUE')}; add that"
             if wanted not in (settings.SET, settings.UNSET) and value not in wanted:
-                return f"without {flag} {' or '.join(wanted)}; add that"
+                return f"with {flag} {value}; give {' or '.join(wanted)}"
         return None
 
     def settled(self, given: Collection[str]) -> Config:

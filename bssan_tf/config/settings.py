@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
+MEMORY_MB = 2048  # that scoring may take
+RERANK = 100  # candidates of a search that the whole model scores
+WITH_O2W = ("full", "o2w", "no_reg")  # variants
 SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
 
 RULES: dict[str, Callable[[float], bool]] = {
@@ -34,6 +37,7 @@ def setting(default, help: str, **told):
             off: its value where what it needs is missing (`default`).
             flag: its name, where it is not the field's.
             metavar, const: as of argparse.
+            improved: True for a part of the network that the paper does not have.
             moves: True for a file or folder that may lie elsewhere when the run is used again.
     """
     return field(default=default, metadata={"help": help, **told})
@@ -78,7 +82,7 @@ class DataConfig:
     object_context: bool = setting(
         False,
         "for O2W, append to each object its class and the mean of the photo's regions",
-        needs={"variant": ("full", "o2w", "no_reg"), "import_regions": UNSET, "import_objects": UNSET},
+        needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
     )
     glove: str | None = _file("pre-trained word vectors in GloVe's text format")
     caption_length: int = field(default=30, metadata={"rule": "above 0"})  # L
@@ -106,13 +110,23 @@ class ModelConfig:
     w2r_mlp: tuple[int, ...] = (1024, 512, 128)  # Table I; the last layer, 1, is implied
     o2w_mlp: tuple[int, ...] = (512, 256, 64)
     train_embeddings: bool = setting(False, "fine-tune the GloVe vectors", needs={"glove": SET})
-    region_norm: str = setting("none", "scaling of the regions before Eq. 2", choices=("none", "sqrt_l2", "centred"))
-    object_norm: str = setting("none", "scaling of the objects before Eq. 10", choices=("none", "sqrt_l2", "centred"))
+    region_norm: str = setting(
+        "none", "scaling of the regions before Eq. 2", choices=("none", "sqrt_l2", "centred"), improved=True
+    )
+    object_norm: str = setting(
+        "none", "scaling of the objects before Eq. 10", choices=("none", "sqrt_l2", "centred"), improved=True
+    )
     fusion: int = setting(
-        0, "dimensions of the product (A u)∘(B t) that is appended to [u ; t]; 0 for none", rule="0 or more"
+        0,
+        "dimensions of the product (A u)∘(B t) that is appended to [u ; t]; 0 for none",
+        rule="0 or more",
+        improved=True,
     )
     bilinear: bool = setting(
-        False, "add a second score beside the MLP's: the normalised sum of (A u)∘(B t)", needs={"fusion": SET}
+        False,
+        "add a second score beside the MLP's: the normalised sum of (A u)∘(B t)",
+        needs={"fusion": SET},
+        improved=True,
     )
     weighted_lengths: bool = setting(
         False,
@@ -120,14 +134,21 @@ class ModelConfig:
         needs={"bilinear": SET},
     )
     attention_scale: float = setting(
-        0.0, "initial value of a learned factor on e, the attention's logits; 0 for none", rule="0 or more"
+        0.0,
+        "initial value of a learned factor on e, the attention's logits; 0 for none",
+        rule="0 or more",
+        improved=True,
     )
     o2w_attention_scale: float | None = setting(
-        None, "initial value of that factor for O2W; without it, as --attention-scale", rule="0 or more"
+        None, "initial value of that factor for O2W; without it, as --attention-scale", rule="0 or more", improved=True
     )
-    cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10")
+    cosine_attention: bool = setting(
+        False,
+        "cosines in place of the inner products of Eq. 2 and 10",
+        improved=True,
+    )
     dropout: float = setting(
-        0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1"
+        0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True
     )
     o2w_weight: float = setting(0.6, "λ, the weight of O2W in loss and score", flag="--lambda", rule="0 or more")
 
@@ -186,7 +207,7 @@ class TrainingConfig:
         1.0,
         "share of the learning rate that O2W's own weights take",
         rule="above 0",
-        needs={"variant": ("full", "o2w", "no_reg")},
+        needs={"variant": WITH_O2W},
     )
     momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
     clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", rule="0 or more")

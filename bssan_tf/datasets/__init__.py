@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bssan_tf.config.settings import DATASETS
+from bssan_tf.config.settings import DATASETS, fields_of
 from bssan_tf.datasets.coco import load_coco
 from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding, Split
 from bssan_tf.datasets.flickr import FLICKR8K, FLICKR30K, load_flickr
@@ -19,7 +19,7 @@ from bssan_tf.errors import UserError
 
 __all__ = ["DATASETS", "SPLITS", "SPLIT_LISTS", "Corpus", "Grounding", "Split", "load_corpus"]
 
-SPLIT_LISTS = ("official", "karpathy")
+SPLIT_LISTS = fields_of("data")["split"].metadata["choices"]
 
 
 def scenes_folder(cache: Path | str) -> Path:

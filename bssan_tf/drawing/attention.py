@@ -1,12 +1,13 @@
 """From a trained model and a photo to the attention pictures of Figures 7 and 8.
 
-`explain` takes any photo file and caption through the extractor of a run. `draw_pairs` draws pairs of a corpus, whose
+`explain` takes any photo file and caption through the extractor of a run. `pair_drawer` draws pairs of a corpus, whose
 features are in the store, for TensorBoard.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,28 +55,47 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     return {name: scores[name] for name in ("score", "w2r", "o2w") if name in scores}
 
 
-def draw_pairs(scorer, features: Features, split: Split, tokenizer) -> dict[str, np.ndarray]:
-    """Attention pictures of the first caption of each picture of a split: {title: uint8 (H, W, 3)}."""
+def pair_drawer(scorer, features: Features, split: Split, tokenizer) -> Callable[[], dict[str, np.ndarray]]:
+    """What draws the attention of the pairs of a split as it is at each call: {title: uint8 (H, W, 3)}.
+
+    Each picture has its first caption, and is decoded once.
+    """
     tokens = tokenizer(split.captions)
     rows = split.image_rows[split.image_of_caption]
-    outputs = _score(scorer, {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]})
-    images = {}
-    for i, caption in enumerate(split.captions):
-        words = tokenizer.words_of(caption)
-        drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
-        if not words or not drawable:
-            continue
-        stored = {name: getattr(features, name) for name in ("boxes", "classes", "scores", "valid")}
-        objects = {name: array[rows[i]] for name, array in stored.items() if array is not None}
-        objects["labels"] = features.manifest.get("labels")
-        try:
-            picture, _ = read_picture(split.image_paths[split.image_of_caption[i]])
-        except UserError as error:  # features can be at hand without the photos
-            logger.warning("no attention picture: %s", error)
-            continue
-        figure = _draw(picture, words, {k: v[i] for k, v in outputs.items()}, objects, None, features.grid)
-        images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
-    return images
+    inputs = {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]}
+    pictures: dict[int, np.ndarray | None] = {}
+
+    def draw() -> dict[str, np.ndarray]:
+        outputs, images = _score(scorer, inputs), {}
+        for i, caption in enumerate(split.captions):
+            words = tokenizer.words_of(caption)
+            drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
+            if not words or not drawable:
+                continue
+            if i not in pictures:
+                pictures[i] = _read_if_there(split.image_paths[split.image_of_caption[i]])
+            if pictures[i] is not None:
+                own = {name: value[i] for name, value in outputs.items()}
+                figure = _draw(pictures[i], words, own, _stored_objects(features, rows[i]), None, features.grid)
+                images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
+        return images
+
+    return draw
+
+
+def _read_if_there(path: Path) -> np.ndarray | None:
+    """A picture as the backbone sees it; None, with a word, where features are at hand without it."""
+    try:
+        return read_picture(path)[0]
+    except UserError as error:
+        logger.warning("no attention picture: %s", error)
+        return None
+
+
+def _stored_objects(features: Features, row: int) -> dict:
+    stored = {name: getattr(features, name) for name in ("boxes", "classes", "scores", "valid")}
+    objects = {name: array[row] for name, array in stored.items() if array is not None}
+    return {**objects, "labels": features.manifest.get("labels")}
 
 
 def _score(scorer, inputs: dict) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bssan_tf.cca import fit as cca
 from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
@@ -23,7 +24,6 @@ from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
-from bssan_tf.scoring.planning import MEMORY_MB
 
 ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # every image with every caption, (N_i, N_c), by a row's name
 
@@ -36,7 +36,9 @@ class Request:
     captions_per_image: int | None = None  # score only the first so many captions of each picture
     images: int | None = None  # score only a seeded subset of so many pictures
     protocol: str = "full"  # see `metrics.protocol_folds`
-    parts: bool = False  # also measure W2R and O2W alone; their matrices are in memory beside the whole one
+    parts: bool = (
+        False  # also measure W2R and O2W alone, whose matrices lie beside the whole one, in memory or as files of `out`
+    )
     baseline: str | None = None  # `cca`, see `cca_scores`
     out: Path | None = None  # a .npy file for the scores, with which an interrupted call goes on where it was
     memory_mb: float = MEMORY_MB  # what scoring may take, see `score_matrices`

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.errors import UserError
 from bssan_tf.runs.data import data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, folder_features, photo_inputs
-from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.scorer import FastScorer
-from bssan_tf.scoring.two_stage import RERANK, CaptionSearch, PictureSearch
+from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -38,8 +38,10 @@ def search(
 
     Args:
         query: a sentence, or the path of a picture file.
-        folder, split: pictures to search for a sentence, instead of this part of the run's corpus.
-        top, rerank: how many to return, and how many, the best by O2W, to score in full; 0 for all.
+        split: part of the run's corpus that is searched: its pictures for a sentence, its sentences for a photo.
+        folder: pictures to search for a sentence in place of the split's.
+        top: how many to return.
+        rerank: candidates that the whole model scores, the best by O2W; 0 for all.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they list them, else the ten fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.

@@ -55,6 +55,7 @@ class Describer:
         self.oversized = 0
         labels = getattr(self.detector or self.file, "labels", None)
         made_with = {
+            **({"pixels": "of whole photos"} if self.detector else {}),  # else a JPEG may be decoded smaller
             "dataset": corpus.name,
             "extractor": extractor.name,
             "layer": extractor.layer,

@@ -74,7 +74,10 @@ def import_features(
 
 
 def content_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content; over `WHOLE_BYTES`, of its size and `HASHED_BLOCKS` evenly spaced blocks of it."""
+    """SHA-256 of a file's content; over `WHOLE_BYTES`, of its size and `HASHED_BLOCKS` evenly spaced blocks of it.
+
+    A change between these blocks is not seen.
+    """
     size = Path(path).stat().st_size
     if size <= WHOLE_BYTES:
         return file_sha256(path)

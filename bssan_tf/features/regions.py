@@ -23,7 +23,7 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class Extractor:
-    """A backbone with its weights; the network is built at its first use.
+    """A backbone with its weights; the network is built at its first use. UserError for an unknown name or bad weights.
 
     Args:
         backbone: a name in BACKBONES, or a Backbone.

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from bssan_tf.models.improved.bilinear import Fusion
 
 register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
 
@@ -40,43 +36,25 @@ def regularizer(l2: float):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """W2R or O2W: its functional model, and the layers that a start sets; None where `improved` alone has them."""
+    """W2R or O2W: its functional model and its attention."""
 
     model: tf.keras.Model  # named inputs and outputs, as of `build_w2r` and `build_o2w`
     attention: tf.keras.layers.Layer
-    norm: tf.keras.layers.Layer | None = None
-    fusion: Fusion | None = None
-    bilinear: tf.keras.layers.Layer | None = None
-    pair_scores: tf.keras.Model | None = None  # the same inputs -> the bilinear score alone, without LSTM and MLP
     words_ask: bool = True  # whether words are the queries (W2R), or objects are (O2W)
 
     def scaled(self, features: np.ndarray) -> np.ndarray:
         """Regions or objects float (..., M) as the attention sees them: float32."""
-        features = np.asarray(features, np.float32)
-        return self.norm(tf.constant(features)).numpy() if self.norm else features
+        return np.asarray(features, np.float32)
 
     def start_from(
         self, maps: np.ndarray, look: np.ndarray, sample: np.ndarray, text: np.ndarray, first: int = 0
     ) -> None:
-        """Let attention and fusion begin with maps from regions or objects to d dimensions of the text.
+        """Let the network begin with maps from regions or objects to d dimensions of the text.
 
         Args:
-            maps, look: float32 (M, d), for the fusion and for the attention.
+            maps, look: float32 (M, d), for a fusion, if there is one, and for the attention.
             sample, text: float32 (n, M) and (k, d), regions or objects as the attention sees them, and words.
             first: place of these dimensions in the text.
         """
         count = min(len(sample), len(text))
         self.attention.start_from(look, ((sample[:count] @ look) * text[:count]).sum(axis=1), first)
-        if self.fusion:
-            self.fusion.start_from(maps, first)
-
-    def start_lengths(self, pooled: np.ndarray, captions: np.ndarray) -> None:
-        """Let the weighted lengths of the bilinear score begin as deviations of scores.
-
-        Args:
-            pooled: float32 (N_i, M), the regions or objects of pictures as the attention sees them, pooled.
-            captions: float32 (N_c, d), the captions' sums of words.
-        """
-        pictures = self.fusion.project(pooled)  # (N_i, F)
-        captions = np.pad(captions, ((0, 0), (0, pictures.shape[1] - captions.shape[1])))
-        self.bilinear.start_from(*((captions, pictures) if self.words_ask else (pictures, captions)))

@@ -29,7 +29,8 @@ class Bssan:
         config: sizes and parts.
         vocabulary_size: number of token ids, padding and unknown included.
         l2: δ of Eq. 18, on the kernels of attention, LSTM and Dense layers.
-        glove: float32 (V, E_glove), else ValueError: pre-trained word vectors. None leaves the rows as initialised.
+        glove: float32 (V, E_glove), pre-trained word vectors, or None to leave the rows as initialised; ValueError if
+            of another shape.
 
     Attributes:
         embeddings: one layer for GloVe's vectors, one for the learned dimensions, as far as there are any.

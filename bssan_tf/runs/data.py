@@ -59,7 +59,7 @@ class Data:
 
 
 def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus], None] | None = None) -> Data:
-    """Load the corpus, `check` it, and extract its features, which may take hours, or open them.
+    """Load the corpus of resolved settings, `check` it, and extract its features, which may take hours, or open them.
 
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
@@ -117,9 +117,11 @@ def _corpus(data: DataConfig, progress: bool) -> Corpus:
 
 
 def build_extractor(data: DataConfig):
-    """The extractor that a DataConfig names."""
+    """The extractor that resolved settings name."""
     from bssan_tf.features.regions import Extractor
 
+    if data.backbone is None or data.objects is None:
+        raise ValueError("data settings are not resolved; take those of Config.resolved()")
     return Extractor(data.backbone, Path(data.backbone_weights) if data.backbone_weights else None)
 
 

@@ -142,5 +142,7 @@ def free_name(stem: str) -> str:
 
 
 def command_line() -> list[str]:
-    """The command that is running, as the user gave it."""
-    return ["python", *sys.argv]
+    """The command that is running, so that it can be given again."""
+    program, *flags = sys.argv
+    of_package = program.startswith("bssan ")  # see bssan_tf/__main__.py
+    return ["python", *(["-m", "bssan_tf", program[len("bssan ") :]] if of_package else [program]), *flags]

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.scoring.folding import FoldedNetwork
-from bssan_tf.scoring.planning import MEMORY_MB, Page, plan
+from bssan_tf.scoring.planning import Page, plan
 from bssan_tf.scoring.score_file import ScoreFile
 from bssan_tf.scoring.scorer import FastScorer
 

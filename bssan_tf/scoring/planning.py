@@ -11,7 +11,6 @@ from bssan_tf.errors import UserError
 from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.prefix_tree import PrefixTree
 
-MEMORY_MB = 2048
 MIN_PICTURES = 4  # with fewer at once, deep levels of the tree have too few rows for fast products
 BLOCK_BYTES = 2**25  # of features; larger arrays are mapped afresh at every step, longer than one caption's scoring
 PLANNED_SHARE = 0.75  # of the budget; the rest is what the allocator keeps of freed arrays (measured: a quarter)

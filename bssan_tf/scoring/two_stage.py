@@ -10,13 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.scoring.matrix import Pictures, score_matrices
 from bssan_tf.scoring.o2w import PAIR_ROWS
-from bssan_tf.scoring.planning import MEMORY_MB
 from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.scorer import FastScorer
-
-RERANK = 100
 
 Ranking = tuple[np.ndarray, np.ndarray]  # places of all candidates, best first; MS of the first ones, float32
 

@@ -35,8 +35,9 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(image_rows)
     for part, network in model.networks.items():
-        if network.norm and network.norm.fitted:
-            network.norm.adapt(_sample(features, FEATURES[part], rows, rng))
+        norm = getattr(network, "norm", None)  # which the networks of the paper have not
+        if norm and norm.fitted:
+            norm.adapt(_sample(features, FEATURES[part], rows, rng))
 
 
 def check_cca_start(config: Config, images: int) -> None:
@@ -89,7 +90,7 @@ def start_from_cca(
     owner, rows = split.image_of_caption, split.image_rows
     config, samples = model.config, (visual, rows, tokens, owner, model.vocabulary_size)
     glove = model.embeddings[0].get_weights()[0] if config.E_glove else None
-    limits = {"weighted": config.weighted_lengths, "most": _most_numbers(config)}
+    limits = {"weighted": config.weighted_lengths, "most": _most_dimensions(config)}
     cca = fit_cca(*samples, seed, progress, word_vectors=glove, kinship=glove_prior, **limits)
     words, known = _word_vectors(cca, tokens), cca.text_map.any(axis=1, keepdims=True)  # (V, d), (V, 1)
     table = model.embeddings[-1].get_weights()[0]
@@ -117,7 +118,7 @@ def start_from_cca(
     return cca.chosen
 
 
-def _most_numbers(config: ModelConfig) -> int:
+def _most_dimensions(config: ModelConfig) -> int:
     """For how many dimensions of a CCA every part of the model has room: word vectors, fusion, states of O2W."""
     places = (config.E_trained, config.fusion, 0 if config.variant == "w2r" else config.S)
     return min(place for place in places if place)  # 0: there is no such part

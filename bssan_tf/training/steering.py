@@ -10,7 +10,7 @@ import tensorflow as tf
 from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.text import Tokenizer
-from bssan_tf.drawing.attention import draw_pairs
+from bssan_tf.drawing.attention import pair_drawer
 from bssan_tf.features.store import Features
 from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
@@ -90,7 +90,7 @@ class Steering:
         shown = [
             cb.AttentionImages(
                 logs / "attention",
-                lambda: draw_pairs(self.model.scorer, self.features, few, self.tokenizer),
+                pair_drawer(self.model.scorer, self.features, few, self.tokenizer),
                 every=max(1, training.epochs // 10),
             ),
             cb.RunHparams(logs, self.config),

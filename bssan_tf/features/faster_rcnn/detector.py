@@ -21,7 +21,11 @@ PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
 class Detector:
-    """A Faster R-CNN with the weights of a file that `flag` named; None for the packaged slim one of scenes."""
+    """A Faster R-CNN with the weights of a file that `flag` named; None for the packaged slim one of scenes.
+
+    Attributes: `config`, its settings; `labels` of its classes; `Q`, dimensions of fc7; `name`, with which a store is
+    made; `store_name`, of such stores.
+    """
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
         self.weights_file, self.flag = Path(weights or PACKAGED), flag

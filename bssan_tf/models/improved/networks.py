@@ -8,7 +8,9 @@ bilinear one. Each part is a setting of its own. Objects in their context come a
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.settings import ModelConfig
@@ -22,15 +24,40 @@ from bssan_tf.models.pairing import PairCaptions
 from bssan_tf.models.w2r import score_words, w2r_inputs
 from bssan_tf.tools.dropout import ReplayableDropout
 
-ADDED = (
-    "region_norm", "object_norm", "fusion", "bilinear", "attention_scale", "o2w_attention_scale", "cosine_attention",
-    "dropout",
-)  # fmt: skip
+
+@dataclass(frozen=True, eq=False)
+class ImprovedNetwork(Network):
+    """A network with the parts that its config adds; None where one is left out."""
+
+    norm: FeatureNorm | None = None
+    fusion: Fusion | None = None
+    bilinear: BilinearScore | None = None
+    pair_scores: tf.keras.Model | None = None  # the same inputs -> the bilinear score alone, without LSTM and MLP
+
+    def scaled(self, features):
+        return self.norm(tf.constant(super().scaled(features))).numpy()
+
+    def start_from(self, maps, look, sample, text, first=0):
+        super().start_from(maps, look, sample, text, first)
+        if self.fusion:
+            self.fusion.start_from(maps, first)
+
+    def start_lengths(self, pooled: np.ndarray, captions: np.ndarray) -> None:
+        """Let the weighted lengths of the bilinear score begin as deviations of scores.
+
+        Args:
+            pooled: float32 (N_i, M), the regions or objects of pictures as the attention sees them, pooled.
+            captions: float32 (N_c, d), the captions' sums of words.
+        """
+        pictures = self.fusion.project(pooled)  # (N_i, F)
+        captions = np.pad(captions, ((0, 0), (0, pictures.shape[1] - captions.shape[1])))
+        self.bilinear.start_from(*((captions, pictures) if self.words_ask else (pictures, captions)))
 
 
 def adds_anything(config: ModelConfig) -> bool:
     """Whether a config has a part that the paper's networks have not."""
-    return any(getattr(config, told.name) != told.default for told in dataclasses.fields(config) if told.name in ADDED)
+    added = [told for told in dataclasses.fields(config) if told.metadata.get("improved")]
+    return any(getattr(config, told.name) != told.default for told in added)
 
 
 def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
@@ -54,7 +81,7 @@ def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
     if config.bilinear:
         y, bilinear, pair_scores = _add_bilinear(config, y, [Bt, Au, mask], inputs, "w2r")
     model = tf.keras.Model(inputs, {"w2r": y, "alpha": alpha}, name="w2r")
-    return Network(model, attention, norm, fusion, bilinear, pair_scores)
+    return ImprovedNetwork(model, attention, True, norm, fusion, bilinear, pair_scores)
 
 
 def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
@@ -79,7 +106,7 @@ def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
         real = PairCaptions("own", name="o2w_real")(valid)
         y, bilinear, pair_scores = _add_bilinear(config, y, [Ao, Bu, real], inputs, "o2w")
     model = tf.keras.Model(inputs, {"o2w": y, "beta": beta}, name="o2w")
-    return Network(model, attention, norm, fusion, bilinear, pair_scores, words_ask=False)
+    return ImprovedNetwork(model, attention, False, norm, fusion, bilinear, pair_scores)
 
 
 def _add_bilinear(config: ModelConfig, y: tf.Tensor, parts: list, inputs: dict, name: str):

@@ -1,4 +1,4 @@
-"""Draw how scoring grows: `python -m benchmarks.chart growth.json -o growth.png`.
+"""Draw how scoring grows: `python -m benchmarks.growth_chart growth.json -o growth.png`.
 
 In: what `python -m benchmarks.scoring --json FILE` wrote. Out: one PNG, seconds above and memory below, over pictures,
 captions, words of a caption and H.
@@ -50,7 +50,7 @@ def growth_figure(rows: list[dict], budget_mb: float | None = None, out: Path | 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, read, draw."""
-    parser = cli.Parser(prog="python -m benchmarks.chart", description=__doc__.split("\n")[0])
+    parser = cli.Parser(prog="python -m benchmarks.growth_chart", description=__doc__.split("\n")[0])
     parser.add_argument("numbers", type=Path, help="JSON that benchmarks.scoring wrote")
     parser.add_argument("-o", "--out", type=cli.png, default="growth.png", help="PNG to write (growth.png)")
     options = parser.parse_args(arguments)
