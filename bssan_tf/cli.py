@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
-from bssan_tf.errors import UserError
+from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if os.name == "nt":  # file locks, and writing into the middle of an open file
-            raise UserError("Windows: bssan_tf needs Linux or macOS; use it in WSL 2")
+        if os.name == "nt":
+            raise UserError(NO_WINDOWS)
         sys.exit(main(None) or 0)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)

@@ -91,29 +91,34 @@ def test_unknown_names():
         preset().seed = 1
 
 
-def as_before(**training):
-    """A config.json of the version without format numbers, with more settings in `training`."""
+def changed(section, name, **values):
+    """The JSON value of a config without one setting, and with others."""
     value = json.loads(preset("improved", data="flickr8k").to_json())
-    del value["format"]
-    value["training"] |= training
-    return json.dumps(value)
+    del value[section][name]
+    return {**value, **values}
 
 
-def test_a_config_of_the_version_before_is_loaded_with_a_word(caplog):
+def test_a_setting_that_a_config_does_not_have_yet_takes_its_default_with_a_word(caplog):
     caplog.set_level("INFO")
-    config = Config.from_json(as_before(group=4, pooled_pairs=0.0), "runs/a/config.json")
+    config = Config.from_json(json.dumps(changed("training", "length_pool")), "runs/a/config.json")
     assert config == preset("improved", data="flickr8k")
-    assert config.dropped == ("group 4", "pooled_pairs 0.0")
-    assert "runs/a/config.json: of an earlier version; dropped group 4, pooled_pairs 0.0" in caplog.text
-    assert "group" not in config.to_json()
+    assert "runs/a/config.json: does not know all settings; taken are length_pool 32" in caplog.text
 
 
-def test_a_config_with_what_is_gone_or_not_yet_there_is_refused_with_one_line():
-    with pytest.raises(UserError, match=r"^c\.json: --negative-source hardest: must be one of random, batch$"):
-        Config.from_json(as_before(negative_source="hardest"), "c.json")
-    later = json.loads(preset().to_json()) | {"format": 99}
-    with pytest.raises(UserError, match=r"^c\.json: not a config .*its format is 99"):
-        Config.from_json(json.dumps(later), "c.json")
+@pytest.mark.parametrize("number", [1, 99])
+def test_a_config_of_another_format_is_refused_with_one_line(number):
+    value = changed("training", "length_pool", format=number)
+    values = [value, {key: told for key, told in value.items() if key != "format"}]  # which stands for format 1
+    for one in values if number == 1 else values[:1]:
+        with pytest.raises(UserError, match=rf"^c\.json: not a config .*its format is {number}, .*train the run anew$"):
+            Config.from_json(json.dumps(one), "c.json")
+
+
+def test_a_config_with_a_value_that_is_gone_is_refused_with_one_line():
+    value = json.loads(preset().to_json())
+    value["model"]["region_norm"] = "standard"
+    with pytest.raises(UserError, match=r"^c\.json: --region-norm standard: must be one of none, sqrt_l2, centred$"):
+        Config.from_json(json.dumps(value), "c.json")
 
 
 def test_a_setting_told_in_one_place_is_flag_check_and_row_of_the_table(monkeypatch):

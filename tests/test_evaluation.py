@@ -384,7 +384,7 @@ def test_differences_are_said(measure):
         "1 caption(s) an image",
         "regions of vgg16",
         "objects of grid",
-        "50-d GloVe and 9 learned numbers",
+        "50-d GloVe and 9 learned dimensions",
     ):
         assert phrase in below
     assert len(below.strip().splitlines()) == 8  # the heading's rest and these seven

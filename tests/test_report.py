@@ -94,8 +94,8 @@ def test_differences_one_by_one():
         ({"images": 5000}, "5,000 images ranked against each other; the paper's are 1,000 (more are harder)"),
         ({"unreadable": 3}, "3 unreadable"),
         ({"E_glove": 50}, "word vectors of 50-d GloVe; the paper's are 300-d GloVe"),
-        ({"E_trained": 250}, "300-d GloVe and 250 learned numbers;"),
-        ({"E_glove": 0, "E_trained": 300}, "word vectors of 300 learned numbers;"),
+        ({"E_trained": 250}, "300-d GloVe and 250 learned dimensions;"),
+        ({"E_glove": 0, "E_trained": 300}, "word vectors of 300 learned dimensions;"),
         ({"corpus": "coco"}, "does not say"),
     ]:
         (found,) = report.differences(replace(SAME, **change))

@@ -1,19 +1,11 @@
 """The run folder: made whole or not at all, by one process, and trained by one."""
 
-import dataclasses
 import fcntl
-import json
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
 
 from bssan_tf.config.schema import Config
-from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.models.bssan import Bssan
-from bssan_tf.models.pairing import SplitPairs
 from bssan_tf.runs.folder import RunFolder
 
 CONFIG = Config(preset="improved", size="tiny")
@@ -107,31 +99,3 @@ def test_other_data_are_refused(tmp_path):
     run.require_same_data({"weights_sha256": None}, ("weights_sha256",))
     with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
         run.require_same_data({**trained, "weights_sha256": "abc"})
-
-
-def flattened(network):
-    """W2R as the version before had it: the layers of its MLP are its own."""
-    old = network.model
-    y = old.get_layer("w2r_lstm").output
-    for layer in old.get_layer("w2r_mlp").layers[1:]:
-        y = layer(y)
-    y = SplitPairs(dtype="float32", name="w2r_score")([y, old.get_layer("w2r_concat").output])
-    return dataclasses.replace(network, model=tf.keras.Model(old.input, {**old.output, "w2r": y}, name="w2r"))
-
-
-def test_weights_of_the_version_before_are_found_by_their_layers_names(tmp_path):
-    config = tiny_config("improved", bilinear=False, weighted_lengths=False, fusion=4, dropout=0.3)
-    model, run = Bssan(config.model, VOCABULARY), RunFolder(tmp_path / "old")
-    randomise(model.scorer)
-    run.create(config, [], {}, Tokenizer(tuple("abcdefghij")).save)
-    text = json.loads(run.config_file.read_text())
-    del text["format"]
-    text["training"]["group"] = 4
-    run.config_file.write_text(json.dumps(text))
-    inputs = random_pairs(config)
-    expected = model.scorer(inputs)
-    model.networks["w2r"] = flattened(model.networks["w2r"])
-    model._build_scorer().save(run.best)
-    found = run.load_model()[0].scorer(inputs)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)

@@ -16,6 +16,7 @@ import tensorflow as tf
 import three_steps
 from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, write_features
 
+from bssan_tf.commands import evaluate as evaluate_command
 from bssan_tf.commands import train
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
@@ -171,21 +172,16 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     assert exported == [run.export]
 
 
-def test_a_run_of_the_version_before_is_used_with_a_word_and_not_resumed(whole, loaded, tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(RunFolder, "load_model", lambda _: loaded)
+@pytest.mark.parametrize("use", [evaluate_command.main, train.main], ids=["evaluate", "resume"])
+def test_a_run_of_the_version_before_is_refused_with_one_line(whole, tmp_path, use):
     run = RunFolder(tmp_path / "old")
     shutil.copytree(whole[0].path, run.path)
     config = json.loads(run.config_file.read_text())
     del config["format"]
-    config["training"] |= {"group": 4, "pooled_pairs": 0.0}
     run.config_file.write_text(json.dumps(config))
-    value, _ = evaluate(run, Request(), progress=False)
-    assert value["rsum"] == evaluate(whole[0], Request(), progress=False)[0]["rsum"]
-    assert "old/config.json: of an earlier version; dropped group 4, pooled_pairs 0.0" in caplog.text
     before = sorted(run.path.rglob("*"))
-    with pytest.raises(UserError, match=r"old: was begun by an earlier version, with group 4; train the run anew$"):
-        train.main(["--resume", str(run.path), "--quiet"])
+    with pytest.raises(UserError, match=r"old/config\.json: not a config .*its format is 1, .*train the run anew$"):
+        use(["--resume", str(run.path), "--quiet"] if use is train.main else [str(run.path), "--quiet"])
     assert sorted(run.path.rglob("*")) == before
 
 
@@ -286,7 +282,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
         flags = ["--resume", str(run.path), "--glove", str(tmp_path / name), "--quiet"]
         return train.resume(train.build_parser().parse_args(flags), run)
 
-    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 numbers, the run was begun with 4"):
+    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 dimensions, the run was begun with 4"):
         resume("other.txt")
     monkeypatch.setattr(training.Trainer, "run_on", run_on)
     assert resume("new.txt")["epochs"] == 1

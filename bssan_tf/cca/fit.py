@@ -72,24 +72,19 @@ def fit_cca(
 ) -> Cca:
     """Fit on a training split; every caption with its image is one sample.
 
+    UserError for fewer than ten images, or if no word occurs in two captions; ValueError for ids and rows out of range.
+
     Args:
-        regions: float (N, D, M), may be a memory map; only the rows in `image_rows` are read.
-        image_rows: int (N_i,), the training images' rows in `regions`.
-        tokens: int (N_c, L) token ids; 0 is padding, 1 the unknown word.
+        regions, image_rows: float (N, D, M), may be a memory map; of it, the training images' rows int (N_i,) are read.
+        tokens, vocabulary_size: int (N_c, L), 0 is padding, 1 the unknown word; and V, above every id in `tokens`.
         image_of_caption: int (N_c,), index into `image_rows`.
-        vocabulary_size: V, above every id in `tokens`.
         seed: of the images that are held out for the selection.
-        word_vectors: float (V, E), e.g. of GloVe; words of similar vectors then have similar maps. Words that are too
-            rare (of one caption, or past the 4,000 most frequent) get the maps that their vectors tell, which no score
-            of the CCA looks at; words without a vector of their own share one. None for the plain baseline.
-        kinship: variance of what the weights of such words have in common, in units of a word's own: their prior
-            covariance is I + kinship G G'. With 0 word vectors tell nothing.
+        word_vectors: float (V, E), e.g. of GloVe; words of similar vectors then have similar maps. Too rare words (of
+            one caption, or past the 4,000 most frequent) get the maps that their vectors tell, which no score looks at;
+            words without a vector of their own share one. None for the plain baseline.
+        kinship: variance that their weights share, in units of a word's own (prior: I + kinship G G'); 0: no vectors.
         weighted: select by scores with weighted lengths, which want less ridge than cosines.
         most: dimensions that a vector may have.
-
-    Raises:
-        UserError: fewer than ten images, or no word occurs in two captions.
-        ValueError: ids and rows out of range.
     """
     tokens, owner = np.asarray(tokens), np.asarray(image_of_caption)
     if problem := why_no_cca(len(image_rows), tokens, vocabulary_size):
@@ -103,15 +98,12 @@ def fit_cca(
     samples = Samples(pool_regions(regions, image_rows, progress), tokens, owner, weights, used)
     chosen, sums = select(samples, held_back(len(image_rows), seed), kin, kinship, weighted, most)
     logger.info("CCA: chosen on %d held-back training images: %s", chosen["held_images"], chosen)
-
-    solver = Solver(sums, chosen["text_ridge"], kin, kinship)
-    d = chosen["dimension"]
+    solver, d = Solver(sums, chosen["text_ridge"], kin, kinship), chosen["dimension"]
     image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:
-        unused = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)
-        rare = unused[unused > _UNKNOWN]  # a word of every caption has no weight either, but is not rare
+        rare = _rare_words(tokens, vocabulary_size)
         full_map[rare] = maps_of_kin(kin, text_map, vectors[rare], kinship)
     full_map[used], full_mean[used] = text_map, sums.y_mean
     return Cca(
@@ -151,6 +143,12 @@ def _captions_of(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
     captions[captions < _MIN_CAPTIONS] = 0
     captions[np.argsort(-captions, kind="stable")[_MAX_WORDS:]] = 0
     return captions
+
+
+def _rare_words(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """Ids of the words too rare to be used: a word of every caption has no weight either, but is not rare."""
+    unused = np.flatnonzero(_captions_of(tokens, vocabulary_size) == 0)
+    return unused[unused > _UNKNOWN]
 
 
 def _word_weights(tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:

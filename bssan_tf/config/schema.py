@@ -1,4 +1,4 @@
-"""A whole run's settings: which values are taken together, their JSON, and configs of earlier versions.
+"""A whole run's settings: which values are taken together, their JSON, and which of them this version can use.
 
 The result is saved as `config.json` in the run folder and read back to an equal object. No TensorFlow here, so that
 `--help` answers at once.
@@ -25,14 +25,13 @@ SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. `dropped`, never saved, is what a config of an earlier version had besides, as `name value`."""
+    """A whole run."""
 
     preset: str = "paper"
     size: str = "paper"
     data: DataConfig = field(default_factory=lambda: settings.SECTIONS["data"]())
     model: ModelConfig = field(default_factory=lambda: settings.SECTIONS["model"]())
     training: TrainingConfig = field(default_factory=lambda: settings.SECTIONS["training"]())
-    dropped: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str):
         """The value of a field, in whichever section it is."""
@@ -122,34 +121,30 @@ class Config:
     def to_json(self) -> str:
         """The config as JSON text, fields in their order."""
         value = {"format": FORMAT, **dataclasses.asdict(self)}
-        del value["dropped"]
         return json.dumps(value, indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, source: str = "config.json") -> Config:
-        """Read back what `to_json` wrote. Of an earlier version, what is gone is dropped, with a word.
+        """Read back what `to_json` wrote; settings that it does not have yet take their defaults, with a word.
 
-        UserError, which names `source`, if the text is not such a config, or one of a later version.
+        UserError, which names `source`, if the text is not such a config, or of another format.
         """
         try:
-            raw, dropped, sections = json.loads(text), [], {}
-            if raw.get("format", 1) > FORMAT:
-                raise ValueError(f"its format is {raw['format']}, this version knows {FORMAT}")
+            raw, sections, absent = json.loads(text), {}, []
+            if raw.get("format", 1) != FORMAT:
+                raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
             for key, section in settings.SECTIONS.items():
-                known = fields_of(key)
-                own = {name: tuple(v) if isinstance(v, list) else v for name, v in raw[key].items() if name in known}
-                dropped += [f"{name} {v}" for name, v in raw[key].items() if name not in known]
+                own = {name: tuple(value) if isinstance(value, list) else value for name, value in raw[key].items()}
                 sections[key] = section(**own)
-            config = cls(preset=raw["preset"], size=raw["size"], **sections, dropped=tuple(dropped))
-            # the version before kept settings that had no effect
-            config = (config if "format" in raw else config.settled(())).check()
+                absent += [f"{name} {told.default}" for name, told in fields_of(key).items() if name not in own]
+            config = cls(preset=raw["preset"], size=raw["size"], **sections).check()
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"not a config of this version of bssan_tf ({error})"
             raise UserError(f"{source}: {problem}; train the run anew") from None
-        if dropped:
-            logger.info("%s: of an earlier version; dropped %s", source, ", ".join(dropped))
+        if absent:
+            logger.info("%s: does not know all settings; taken are %s", source, ", ".join(absent))
         return config
 
     @classmethod

@@ -40,6 +40,8 @@ def load_corpus(
 ) -> Corpus:
     """Loads the data set that `--data` names.
 
+    UserError if the name is unknown, files are missing or malformed, or the sizes are not the published ones.
+
     Args:
         data: one of `DATASETS`, or the path of a folder of pictures with captions (see `folder.py`).
         root: the data set's folder; by default $BSSAN_DATA/NAME, then data/NAME.
@@ -49,10 +51,6 @@ def load_corpus(
         scene_sizes: split -> number of scenes; None for the default.
         need_images: False leaves out the check that the photo files are there, for work on the text alone.
         seed: of scenes, and of the splits of a folder that says none.
-        progress: show a bar while scenes are drawn.
-
-    Raises:
-        UserError: an unknown name, files that are missing or malformed, or sizes that are not the published ones.
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")

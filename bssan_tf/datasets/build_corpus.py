@@ -37,17 +37,16 @@ def assemble(
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
+    UserError if nothing is left, an image is in two splits or, without `allow_partial`, anything is missing.
+
     Args:
         name, root: the data set and its folder.
-        splits: split -> image ids.
+        splits, published: split -> image ids, and -> number of images, asserted where given.
         captions: image id -> captions; images in no split are left out.
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
-        published: split -> number of images, asserted where given.
         problems: what the reader has found missing.
-        allow_partial: take a subset, with warnings; the corpus is then not official. If off, and something is missing,
-            UserError; in any case if nothing is left, or an image is in two splits.
-        need_images: False leaves out the check of the photo files, for work on the text alone.
+        allow_partial, need_images: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, place: see `Corpus`.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
@@ -64,7 +63,6 @@ def assemble(
         raise UserError(f"{name}: no image is left in {root}: {'; '.join(problems) or 'its lists are empty'}")
     for problem in problems:
         logger.warning("%s: %s", name, problem)
-
     row = {image: index for index, image in enumerate(kept)}
     rows = {split: found for split, ids in splits.items() if (found := [row[image] for image in ids if image in row])}
     logger.info("%s: %s images", name, ", ".join(f"{split} {len(images):,}" for split, images in rows.items()))

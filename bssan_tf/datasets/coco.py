@@ -45,14 +45,10 @@ def load_coco(
 ) -> Corpus:
     """Loads MSCOCO. Photos are found by their COCO number, so that either year's files serve any lists.
 
-    Args:
-        root, allow_partial, need_images: see `load_corpus`.
-        split_lists: "official": train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test,
-            as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000)
-            divided in the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000.
-
-    Raises:
-        UserError: files are missing or malformed, or the sizes are not the published ones.
+    The `split_lists` "official" are train2014 (82,783) for training, 4,000 and 1,000 of val2014 for validation and test
+    as in the paper; or those of 2017, where they are there instead: train2017 (118,287), and val2017 (5,000) divided in
+    the same way. "karpathy": 113,287 (train, restval), 5,000, 5,000. Other arguments: see `load_corpus`. UserError if
+    files are missing or malformed, or the sizes are not the published ones.
     """
     root = files.find_root("coco", root, LAYOUT)
     problems: list[str] = []
@@ -60,8 +56,7 @@ def load_coco(
     if split_lists == "karpathy":
         if not json_file:
             raise UserError(f"coco: dataset_coco.json not found in {root}; {LAYOUT}")
-        splits, captions = files.read_karpathy(json_file)
-        published = KARPATHY_SIZES
+        (splits, captions), published = files.read_karpathy(json_file), KARPATHY_SIZES
     else:
         annotations = {year: _annotation_files(root, year) for year in ANNOTATED}
         year = max(annotations, key=lambda year: len([*filter(None, annotations[year].values())]))  # a tie: 2014

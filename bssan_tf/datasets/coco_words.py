@@ -89,10 +89,8 @@ def load_grounded(root: Path) -> Corpus:
 
     Of several parts (val2017, train2017, ...) that are there, the first of the validation ones is taken, else of train;
     it names the corpus' one split. `grounding.labels` are the objects' classes. Crowds count as objects: where a crowd
-    is, people are. An object without area inside its photo is left out.
-
-    Raises:
-        UserError: no such folder, no part with both files and a photo, malformed files, or no caption names an object.
+    is, people are. An object without area inside its photo is left out. UserError if there is no such folder, no part
+    with both files and a photo, a file is malformed, or no caption names an object.
     """
     if not root.is_dir():
         raise UserError(f"--pointing {root}: no such folder; {LAYOUT}")

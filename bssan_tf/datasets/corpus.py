@@ -73,11 +73,7 @@ class Grounding:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Photos with captions, and the splits they are divided into.
-
-    Raises:
-        ValueError: the fields do not fit each other, an id repeats, splits overlap, or an image has no caption.
-    """
+    """Photos, captions, splits; ValueError if they do not fit, ids repeat, splits overlap or a photo has no caption."""
 
     name: str  # the data set, e.g. "flickr30k"
     image_ids: tuple[str, ...]  # N_i unique names; the feature store's rows are in this order
@@ -174,10 +170,7 @@ class Split:
         )
 
     def sample_images(self, n: int, seed: int = 0) -> Split:
-        """A seeded random subset of n images (all, where there are fewer), in their order, with all their captions.
-
-        A smaller n gives a subset of what a larger n gives under the same seed.
-        """
+        """A seeded random subset of n images (all, of fewer) in order, with all captions; a smaller n is in it."""
         if n < 1:
             raise ValueError(f"sample_images: n is {n}, must be positive")
         if n >= len(self.image_ids):

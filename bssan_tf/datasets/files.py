@@ -83,10 +83,7 @@ def list_photos(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def seeded_order(names: Iterable[str], seed: int = 0) -> list[str]:
-    """The names in a random order that depends only on the names and the seed.
-
-    Sorting by hash keeps the order of the others when a name is added, on every machine and NumPy version.
-    """
+    """The names in random order: by hash, the same on every machine, and a further name does not change the others'."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 

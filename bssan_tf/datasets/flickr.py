@@ -74,15 +74,10 @@ def load_flickr(
     allow_partial: bool = False,
     need_images: bool = True,
 ) -> Corpus:
-    """Loads Flickr8k or Flickr30K.
+    """Loads `FLICKR8K` or `FLICKR30K`; see `load_corpus` for the arguments.
 
-    Args:
-        layout: `FLICKR8K` or `FLICKR30K`.
-        split_lists: "official", or "karpathy" (the JSON where it is there, else the `*_karpathy.txt` lists).
-        root, allow_partial, need_images: see `load_corpus`.
-
-    Raises:
-        UserError: files are missing or malformed, or the sizes are not the published ones.
+    "karpathy" takes the JSON where it is there, else the `*_karpathy.txt` lists. UserError if files are missing or
+    malformed, or the sizes are not the published ones.
     """
     root = files.find_root(layout.name, root, layout.expected())
     problems: list[str] = []

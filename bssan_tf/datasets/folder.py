@@ -32,8 +32,7 @@ def load_folder(
 ) -> Corpus:
     """Loads a folder of pictures with captions; `name` is the corpus' name, the other arguments see `load_corpus`.
 
-    Raises:
-        UserError: the captions file or pictures are missing, or a row is malformed.
+    UserError if the captions file or pictures are missing, or a row is malformed.
     """
     root = files.find_root(name, root, LAYOUT)
     table, lines = files.first_file(root, "captions.csv"), files.first_file(root, "captions.jsonl")

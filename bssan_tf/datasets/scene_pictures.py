@@ -18,16 +18,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from bssan_tf.tools.boxes import iou
 
 SIDE = 224  # width and height in pixels; not the input size of a backbone: with another one, scenes stay the same
-COLOURS = {
-    "red": (214, 38, 40),
-    "orange": (250, 130, 10),
-    "yellow": (250, 222, 50),
-    "green": (40, 158, 62),
-    "blue": (34, 84, 222),
-    "purple": (128, 36, 182),
-    "white": (246, 246, 243),
-    "black": (24, 24, 28),
-}
+COLOURS = {  # RGB
+    "red": (214, 38, 40), "orange": (250, 130, 10), "yellow": (250, 222, 50), "green": (40, 158, 62),
+    "blue": (34, 84, 222), "purple": (128, 36, 182), "white": (246, 246, 243), "black": (24, 24, 28),
+}  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "diamond", "arrow")
 SIZES = {"small": (44, 54), "medium": (60, 70), "large": (78, 90)}  # longer side of the box, pixels
 TEXTURES = ("plain", "speckled", "striped", "checkered", "cloudy")
@@ -77,9 +71,8 @@ class Scene:
 def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scene:
     """Decide what one picture shows: 2 to 4 objects, apart from each other, on a muted background.
 
-    Args:
-        seed: integers of 0 or more; the same seed and the same `taken` give the same scene.
-        taken: keys that other scenes have already; this scene gets another one.
+    `seed` are integers of 0 or more, `taken` keys that other scenes have already: this scene gets another one. The same
+    seed and the same `taken` give the same scene.
     """
     rng = np.random.default_rng(seed)
     number = int(rng.integers(2, 5))
@@ -90,20 +83,13 @@ def plan_scene(seed: tuple[int, ...], taken: Collection[frozenset] = ()) -> Scen
             break
         if tries % 20 == 0:  # few pairs are left in a large corpus: there are more triples and fours
             number = min(number + 1, 4)
-    things = None
-    while things is None:
-        things = _place(rng, colours, shapes)
-    texture = str(rng.choice(TEXTURES))
-    return Scene(tuple(seed), things, texture, _tone(rng, things))
+    while (things := _place(rng, colours, shapes)) is None:
+        pass
+    return Scene(tuple(seed), things, texture=str(rng.choice(TEXTURES)), tone=_tone(rng, things))
 
 
 def draw_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a plan.
-
-    Returns:
-        picture: uint8 (224, 224, 3), RGB.
-        owner: int8 (224, 224), the index of the object that covers a pixel, -1 for the background.
-    """
+    """Paint a plan: uint8 (224, 224, 3), RGB, and int8 (224, 224), each pixel's object, -1 for the background."""
     rng = np.random.default_rng((*scene.seed, 1))
     picture = _background(scene, rng)
     owner = np.full((SIDE, SIDE), -1, np.int8)
@@ -122,9 +108,8 @@ def scene_jpeg(scene: Scene) -> bytes:
 def detected_boxes(scene: Scene, number: int = 10) -> np.ndarray:
     """What a detector might say of this scene: shaken true boxes, and distractors of lower score.
 
-    Returns:
-        float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score; rows that
-        are not used are 0 ("no box").
+    They are float32 (number, 6): x1, y1, x2, y2 in pixels, score, class (index into `SHAPES`), by falling score; rows
+    that are not used are 0 ("no box").
     """
     rng = np.random.default_rng((*scene.seed, 2))
     true = np.array([thing.box for thing in scene.things])

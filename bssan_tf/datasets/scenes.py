@@ -46,15 +46,13 @@ def boxes_file(folder: Path) -> Path:
 def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = None, progress: bool = True) -> Corpus:
     """The scenes of `seed`, drawn into `folder` unless they are there already, in the order train, val, test.
 
+    UserError for bad sizes or a bad seed, and if the folder cannot be written.
+
     Args:
         folder: where the pictures and their truth lie; made if need be. Other scenes in it are drawn over.
         seed: 0 or more; the same seed and sizes give the same bytes, whatever interrupted the drawing.
         sizes: pictures of "train", "val" and "test", 1 or more each; default `DEFAULT_SIZES`. Test and val do not
             depend on the size of train.
-        progress: show a bar while they are drawn.
-
-    Raises:
-        UserError: bad sizes or seed, or the folder cannot be written.
     """
     folder = Path(folder)
     wanted = _manifest(seed, DEFAULT_SIZES if sizes is None else sizes)
@@ -69,8 +67,8 @@ def load_scenes(folder: Path, seed: int = 0, sizes: Mapping[str, int] | None = N
             _write(folder, wanted, progress)
             corpus = _read(folder)
     except OSError as error:
-        problem = f"cannot write the pictures to {folder} ({error})"
-        raise UserError(f"scenes: {problem}; name another folder by --cache") from error
+        problem = f"scenes: cannot write the pictures to {folder} ({error})"
+        raise UserError(f"{problem}; name another folder by --cache") from error
     if corpus is None:
         raise UserError(f"scenes: {folder} changes while it is read; let only one program write to it")
     return corpus

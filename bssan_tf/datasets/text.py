@@ -38,16 +38,10 @@ def split_words(caption: str) -> list[str]:
 
 
 class Tokenizer:
-    """Captions -> token ids, zero-padded or cut to L; a thin cover of `tf.keras.layers.TextVectorization`.
+    """Captions -> token ids, zero-padded or cut to `length` L (30 in Section IV-B); a thin cover of TextVectorization.
 
-    Args:
-        words: the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
-            is not a single standardised word.
-        length: L, tokens of a caption (30 in Section IV-B).
-
-    Attributes:
-        words: the word of each token id; "" is 0 (padding), "[UNK]" is 1 (any word out of the vocabulary).
-        layer: the TextVectorization, strings (B,) -> int64 (B, L); exported models carry it.
+    `words` are the vocabulary without padding and unknown, most frequent first; ValueError if one repeats, is empty, or
+    is not a single standardised word.
     """
 
     def __init__(self, words: Iterable[str], length: int = 30):
@@ -59,7 +53,8 @@ class Tokenizer:
         for word in words:
             if split_words(word) != [word]:
                 raise ValueError(f"words: {word!r} is not a lower-case word without punctuation")
-        self.words, self.length = SPECIAL + words, length
+        self.words, self.length = SPECIAL + words, length  # the word of each token id: "" is 0, "[UNK]" is 1
+        # strings (B,) -> int64 (B, L); exported models carry it
         self.layer = tf.keras.layers.TextVectorization(
             standardize="lower_and_strip_punctuation",
             split="whitespace",
@@ -97,10 +92,7 @@ class Tokenizer:
         return split_words(caption)[: self.length]
 
     def read_sentence(self, sentence: str, source: str) -> np.ndarray:
-        """Token ids int32 (1, L) of a user's sentence; a warning names unknown words.
-
-        UserError if it has no word; that begins with `source`, what the sentence was given as.
-        """
+        """Token ids int32 (1, L) of a sentence given as `source`; UserError without words; unknown ones are logged."""
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
@@ -140,22 +132,15 @@ class Coverage:
 def load_glove(
     path: Path, words: Sequence[str], counts: np.ndarray | None = None, progress: bool = True
 ) -> tuple[np.ndarray, Coverage]:
-    """The embedding matrix of `words` from a GloVe text file of any dimension E, read as a stream.
+    """The embedding matrix of `words` from a GloVe text file of any dimension E, and what it covers, also logged.
 
-    Args:
-        path: lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
-            blanks, as in GloVe 840B; of a repeated token the first line counts.
-        words: `Tokenizer.words`: padding first, unknown second.
-        counts: int (V,), how often each token id occurs in the captions, for `Coverage.token_share`.
-        progress: show a bar for a large file.
+    The matrix is float32 (V, E): zeros for padding, a word's vector where the file has it, and for unknown and all
+    other words one vector, the mean of those found. UserError if the file can't be read, a line is malformed (with its
+    number), or no word is in it.
 
-    Returns:
-        matrix: float32 (V, E): zeros for padding; a word's vector where the file has it; for all other words and for
-            unknown one shared vector, the mean of the vectors found.
-        coverage: what was found, which is also logged.
-
-    Raises:
-        UserError: the file can't be read, a line is malformed (with its number), or no word is in it.
+    The file has lines of a token and E numbers, separated by blanks (GloVe, Pennington et al. 2014). Tokens may hold
+    blanks, as in GloVe 840B; of a repeated token the first line counts. `words` are `Tokenizer.words`: padding first,
+    unknown second. `counts` int (V,), of each token id in the captions, are for `Coverage.token_share`.
     """
     row_of = {word.encode(): row for row, word in enumerate(words) if row > UNKNOWN}
     try:

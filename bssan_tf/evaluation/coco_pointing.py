@@ -26,19 +26,13 @@ FREQUENT = "person"  # the class that outweighs all others in captions
 def point_at_photos(
     run: RunFolder, folder: Path, data_flags: dict | None = None, progress: bool = True
 ) -> tuple[dict, str]:
-    """Measure the attention of a run on photos of COCO.
+    """Measure the attention of a run on the photos of `coco_words.load_grounded`: a JSON value and a text for people.
 
-    Args:
-        folder: see `coco_words.load_grounded`.
-        data_flags: fields of DataConfig to replace; `boxes` is a file that lists these photos. Without it, the run's
-            own boxes where they list them, else the ten fixed ones, which O2W is not measured on.
-
-    Returns:
-        A JSON value, and the text for people. "w2r" and "o2w" hold the rows of `shares`, or None; "objects" says what
-        the objects are, "grid" for the ten fixed boxes, None for a run without O2W.
-
-    Raises:
-        UserError: a run without W2R, or on imported arrays; files that are missing or malformed; nothing to count.
+    "w2r" and "o2w" hold the rows of `shares`, or None; "objects" says what the objects are, "grid" for the ten fixed
+    boxes, None for a run without O2W. `data_flags` are fields of DataConfig to replace; `boxes` is a file that lists
+    these photos. Without it, the run's own boxes where they list them, else the fixed ones, on which O2W is not
+    measured. UserError for a run without W2R, or on imported arrays; files that are missing or malformed; nothing to
+    count.
     """
     flags = dict(data_flags or {})
     config = run.load_config().moved(flags)
@@ -71,18 +65,12 @@ def point_at_photos(
 
 
 def shares(cases: Sequence[tuple[int, Case]], labels: Sequence[Sequence[str]], fields: Sequence[str]) -> dict:
-    """Percentages with their standard errors, over all cases and by class.
+    """Percentages with their standard errors, over all cases of `find_cases` and by class.
 
-    Args:
-        cases: rows of photos and their cases, of `find_cases`.
-        labels: per photo the classes of its objects.
-        fields: those of Case to average.
-
-    Returns:
-        "all"; "without_person" and "class_mean", the mean of the classes' percentages: each a dict of "n", the fields
-        in percent, "right_error", and, where `centre` is a field, "lead" (right - centre) with "lead_error". Errors
-        are bootstrap standard errors over photos, None where they are not defined. "classes": by class "n" and
-        the fields. None in place of a row without cases.
+    `labels` are the classes of each photo's objects, `fields` those of Case to average. "all", "without_person" and
+    "class_mean", the mean of the classes' percentages, are each a dict of "n", the fields in percent, "right_error",
+    and, where `centre` is a field, "lead" (right - centre) with "lead_error"; or None without cases. Errors are
+    bootstrap standard errors over photos, None where they are not defined. "classes": by class "n" and the fields.
     """
     photos, rows = np.unique([row for row, _ in cases], return_inverse=True)
     classes, kinds = np.unique([labels[row][case.thing] for row, case in cases], return_inverse=True)
@@ -95,16 +83,13 @@ def shares(cases: Sequence[tuple[int, Case]], labels: Sequence[Sequence[str]], f
     sums = np.tensordot(weights, totals, 1)  # (1 + resamples, classes, 1 + fields)
     others = sums[:, classes != FREQUENT].sum(axis=1)
     by_class = _percent(sums)
-    class_mean = np.nanmean(by_class, axis=1)  # of those that were drawn
-    count = int(sums[0, :, 0].sum())
-    found = {
-        "all": _row(count, _percent(sums.sum(axis=1)), fields),
-        "without_person": _row(int(others[0, 0]), _percent(others), fields),
-        "class_mean": _row(len(classes), class_mean, fields),
-    }
     single = {str(name): _row(int(sums[0, i, 0]), by_class[:1, i], fields) for i, name in enumerate(classes)}
-    found["classes"] = {name: {key: row[key] for key in ("n", *fields)} for name, row in single.items()}
-    return found
+    return {
+        "all": _row(int(sums[0, :, 0].sum()), _percent(sums.sum(axis=1)), fields),
+        "without_person": _row(int(others[0, 0]), _percent(others), fields),
+        "class_mean": _row(len(classes), np.nanmean(by_class, axis=1), fields),  # of those that were drawn
+        "classes": {name: {key: row[key] for key in ("n", *fields)} for name, row in single.items()},
+    }
 
 
 def _percent(sums: np.ndarray) -> np.ndarray:

@@ -18,42 +18,25 @@ from bssan_tf.datasets.text import UNKNOWN
 from bssan_tf.features.store import Features, gather, longest
 from bssan_tf.tools.boxes import iou
 
-MIN_IOU = 0.5
+MIN_IOU = 0.5  # of a detected box with the true box of the object that it stands for
 
 
 class Case(NamedTuple):
-    """A naming word, or a detected object, that points rightly or not.
+    """A naming word, or a detected object, that points rightly or not."""
 
-    Attributes:
-        thing: index of the named object among those of the picture.
-        right: whether attention peaks where it should: 1 or 0, or between them where several cells, or words, share
-            the largest weight; then the share of these that are right.
-        chance: share of all cells, or words, that would be right.
-        tied: whether several share the largest weight, as they do where the tanh of Eq. 2 or 10 saturates.
-        centre: whether the picture's centre would be right; None for objects.
-    """
-
-    thing: int
-    right: float
-    chance: float
-    tied: bool
-    centre: bool | None = None
+    thing: int  # index of the named object among those of the picture
+    right: float  # 1 if attention peaks where it should, else 0; of peaks of one weight the share that are right
+    chance: float  # share of all cells, or words, that would be right
+    tied: bool  # whether several share the largest weight, as they do where the tanh of Eq. 2 or 10 saturates
+    centre: bool | None = None  # whether the picture's centre would be right; None for objects
 
 
 class Cases(NamedTuple):
-    """What `find_cases` counts.
+    """What `find_cases` counts; rows are those of the pictures in the corpus."""
 
-    Attributes:
-        words, objects: (row of the picture in the corpus, Case) of W2R and of O2W.
-        unknown: naming words that the model cannot read, and which are not counted.
-    """
-
-    words: list[tuple[int, Case]]
-    objects: list[tuple[int, Case]]
-    unknown: int
-
-
-MIN_IOU = 0.5
+    words: list[tuple[int, Case]]  # of W2R, with their rows
+    objects: list[tuple[int, Case]]  # of O2W, likewise
+    unknown: int  # naming words that the model cannot read, and which are not counted
 
 
 def pointing(
@@ -67,29 +50,23 @@ def pointing(
 ) -> dict[str, float | int | None]:
     """Pointing accuracy over all cases of `find_cases`, whose arguments it takes.
 
-    Returns:
-        "w2r", "o2w": percent, None where the model has no such attention or there is nothing to count;
-        "w2r_chance": percent of the cells that would be right; "o2w_chance": percent of the words that
-            would be; "w2r_centre": percent of the words for which the picture's centre would be; "w2r_tied":
-            percent of the words for which several cells share the largest α;
-        "n_words", "n_objects": how many cases were counted.
+    "w2r" and "o2w" are percentages, None where the model has no such attention or there is nothing to count. "w2r_..."
+    and "o2w_..." are the means in percent of further fields of `Case`; "n_words" and "n_objects" count the cases.
     """
     found = find_cases(scorer, features, split, grounding, tokenizer, batch_size, progress)
     words, objects = ([case for _, case in cases] for cases in (found.words, found.objects))
+
+    def percent(cases: list[Case], field: str) -> float | None:
+        return float(100 * np.mean([getattr(case, field) for case in cases])) if cases else None
+
     return {
-        "w2r": _percent([case.right for case in words]),
-        "w2r_chance": _percent([case.chance for case in words]),
-        "w2r_tied": _percent([case.tied for case in words]),
-        "w2r_centre": _percent([case.centre for case in words]),
-        "o2w": _percent([case.right for case in objects]),
-        "o2w_chance": _percent([case.chance for case in objects]),
+        "w2r": percent(words, "right"),
+        **{f"w2r_{field}": percent(words, field) for field in ("chance", "tied", "centre")},
+        "o2w": percent(objects, "right"),
+        "o2w_chance": percent(objects, "chance"),
         "n_words": len(words),
         "n_objects": len(objects),
     }
-
-
-def _percent(values: Sequence[float]) -> float | None:
-    return float(100 * np.mean(values)) if values else None
 
 
 def find_cases(
@@ -103,27 +80,22 @@ def find_cases(
 ) -> Cases:
     """Every image of a split with each of its own captions.
 
-    W2R counts a (caption, naming word) as right if the centre of the cell with the largest α lies in the true
-    box of the object that the word names (of one of them, if it names several; of cells that share the largest α
-    their share counts). O2W counts a valid box that has
-    IoU >= 0.5 with a true box whose object the caption names, as right if its largest β is at a word that names it.
+    W2R counts a (caption, naming word) as right if the centre of the cell with the largest α lies in the true box of
+    the object that the word names (of one of them, if it names several; of cells that share the largest α their share
+    counts). O2W counts a valid box that has IoU >= 0.5 with a true box whose object the caption names, as right if its
+    largest β is at a word that names it.
 
     Args:
-        scorer: inputs by name -> outputs by name, "alpha" float (B, L, D) and/or "beta" float (B, P, L)
-            among them.
+        scorer: inputs by name -> outputs by name, "alpha" float (B, L, D) and/or "beta" float (B, P, L) among them.
         features: the store that `split.image_rows` refer to; `grid` is needed for W2R, `boxes` for O2W.
-        split: images and captions.
-        grounding: of the split's corpus.
         tokenizer: captions -> int (N_c, L), 0 = padding, 1 = unknown.
     """
     tokens = np.asarray(tokenizer(split.captions))
     inputs_of_scorer = getattr(scorer, "input", None)  # a Keras model names its inputs
     unknown, w2r, o2w = 0, [], []
-    starts = range(0, len(tokens), batch_size)
-    for start in tqdm(starts, desc="pointing", unit="batch", disable=not progress):
+    for start in tqdm(range(0, len(tokens), batch_size), desc="pointing", unit="batch", disable=not progress):
         batch = slice(start, start + batch_size)
-        images = split.image_of_caption[batch]
-        rows = split.image_rows[images]
+        rows = split.image_rows[split.image_of_caption[batch]]
         cut = tokens[batch, : longest(tokens[batch])]
         inputs = {**gather(features, rows), "tokens": cut}
         outputs = scorer({name: inputs[name] for name in inputs_of_scorer or inputs})
@@ -147,10 +119,8 @@ def find_cases(
 def word_cases(alpha: np.ndarray, named: Sequence, boxes: np.ndarray, grid: tuple[int, int]) -> list[Case]:
     """The case of each naming word of one caption; of several objects that it names, `thing` is the first.
 
-    Args:
-        alpha: float (L, D), D = rows x columns of `grid`, row by row.
-        named: (word position, object index) pairs.
-        boxes: float (n, 4), true boxes in [0, 1].
+    `alpha` is float (L, D), D = rows x columns of `grid`, row by row; `named` are (word position, object index) pairs,
+    `boxes` float (n, 4) the true ones in [0, 1].
     """
     y, x = ((np.indices(grid) + 0.5) / np.reshape(grid, (2, 1, 1))).reshape(2, -1)  # centres (D,)
     cases = []
@@ -174,17 +144,12 @@ def _inside(x, y, boxes: np.ndarray) -> np.ndarray:
 
 
 def object_cases(beta: np.ndarray, named: Sequence, boxes: np.ndarray, detected: np.ndarray, words: int) -> list[Case]:
-    """The case of each detected box of one image whose object the caption names.
+    """The case of each detected box of one image whose object the caption, of so many `words`, names.
 
-    Args:
-        beta: float (p, L), one row for each of `detected`.
-        named: (word position, object index) pairs.
-        boxes: float (n, 4), true boxes.
-        detected: float (p, 4), in the same units.
-        words: length of the caption.
+    `beta` is float (p, L), a row for each of `detected` float (p, 4); `named` are (word position, object index) pairs,
+    `boxes` float (n, 4) the true ones in the same units.
     """
-    cases = []
-    overlaps = iou(detected, boxes)  # (p, n)
+    cases, overlaps = [], iou(detected, boxes)  # (p, n)
     for box in np.flatnonzero(overlaps.max(axis=1, initial=0) >= MIN_IOU):
         thing = overlaps[box].argmax()
         naming = np.zeros(words, bool)

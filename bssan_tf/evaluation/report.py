@@ -43,11 +43,6 @@ ROW_NAMES = {  # of parts and baselines, by their keys in the JSON value
 _PROTOCOLS = {"1k": "the first 1,000 images", "5fold": "mean of 5 folds of 1,000 images", "5k": "5,000 images at once"}
 
 
-def paper_report(values: Sequence[float]) -> dict:
-    """A row of PAPER_TABLES as a dict like those of metrics.py, without counts."""
-    return both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
-
-
 @dataclass(frozen=True)
 class Setting:
     """What a measurement depends on; the defaults are the paper's."""
@@ -67,40 +62,32 @@ class Setting:
 
 def differences(ours: Setting) -> tuple[str, ...]:
     """Every way in which a measurement's setting differs from the paper's, one phrase each."""
-    paper, found = Setting(ours.corpus), []
-    if ours.split != paper.split:
-        found.append(f"images of the {ours.split} split; the paper's are of test")
-    if not ours.official:
-        found.append("only a part of the data set")
-    if ours.split_lists != paper.split_lists:
-        found.append(f"split lists: {ours.split_lists}, not the paper's")
-    elif ours.corpus == "coco":
-        found.append("the paper does not say which 1,000 images of val2014 are its test split")
-    if ours.images != paper.images:
-        easier = "fewer are easier" if ours.images < paper.images else "more are harder"
-        found.append(f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,} ({easier})")
-    if ours.unreadable:
-        found.append(f"{ours.unreadable:,} unreadable image(s) of the split left out")
-    if ours.captions_per_image is not None:
-        found.append(f"{ours.captions_per_image} caption(s) an image; the paper scores all five")
-    if ours.regions not in (paper.regions, None):
-        found.append(f"regions of {ours.regions}; the paper's are of VGG-19 conv5_4")
-    if ours.objects not in (paper.objects, None):
-        found.append(f"objects of {ours.objects}; the paper's are Faster R-CNN's fc7")
-    if (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained):
-        sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned numbers"))
-        vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
-        found.append(f"word vectors of {vectors}; the paper's are {paper.E_glove}-d GloVe")
-    return tuple(found)
+    paper = Setting(ours.corpus)
+    other_lists, fewer_captions = ours.split_lists != paper.split_lists, ours.captions_per_image is not None
+    unsaid, other_words = ours.corpus == "coco", (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained)
+    ranked = f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,}"
+    sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned dimensions"))
+    vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
+    phrases = {
+        f"images of the {ours.split} split; the paper's are of test": ours.split != paper.split,
+        "only a part of the data set": not ours.official,
+        f"split lists: {ours.split_lists}, not the paper's": other_lists,
+        "the paper does not say which 1,000 images of val2014 are its test split": unsaid and not other_lists,
+        f"{ranked} (fewer are easier)": ours.images < paper.images,
+        f"{ranked} (more are harder)": ours.images > paper.images,
+        f"{ours.unreadable:,} unreadable image(s) of the split left out": ours.unreadable,
+        f"{ours.captions_per_image} caption(s) an image; the paper scores all five": fewer_captions,
+        f"regions of {ours.regions}; the paper's are of VGG-19 conv5_4": ours.regions not in (paper.regions, None),
+        f"objects of {ours.objects}; the paper's are Faster R-CNN's fc7": ours.objects not in (paper.objects, None),
+        f"word vectors of {vectors}; the paper's are {paper.E_glove}-d GloVe": other_words,
+    }
+    return tuple(phrase for phrase, differs in phrases.items() if differs)
 
 
 def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool = True) -> str:
-    """The retrieval table: our row, its parts', the baselines', and the paper's where the corpus is one of its two.
+    """The retrieval table of a `report_json`: our row, its parts', the baselines', and the paper's of this data set.
 
-    Args:
-        value: of `report_json`.
-        differs: what `differences` found; said below the table if the paper's rows are shown.
-        beside_paper: False leaves the paper's rows out.
+    `beside_paper` False leaves the paper's rows out; else what `differences` found, `differs`, is said below them.
     """
     others = {**value.get("parts", {}), **value.get("baselines", {})}
     rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
@@ -117,7 +104,9 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     if printed:
         mark = " *" if differs else ""
         lines += [rule, f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
-        lines += [_row(f"  {key}{mark}", paper_report(values), width) for key, values in printed.items()]
+        for key, values in printed.items():
+            paper = both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
+            lines.append(_row(f"  {key}{mark}", paper, width))
         if differs:
             lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
     return "\n".join(lines)
@@ -172,14 +161,11 @@ def _with_error(row: Mapping, name: str) -> str:
 
 
 def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
-    """The report as one JSON value, from which `text_table` is made.
+    """A report of `metrics.mean_report` as one JSON value, from which `text_table` is made.
 
-    Args:
-        report: of `metrics.mean_report`.
-        run: what its row is called.
-        corpus, split: data set, which chooses the paper's table, and its part.
-        others: where there are any, `pointing` (of `pointing.pointing`, in percent, like the recalls), and by name the
-            reports of `parts` (W2R and O2W alone) and `baselines` (further rows of our own measurement).
+    `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
+    (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and
+    `baselines` (further rows of our own measurement).
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 

@@ -16,7 +16,6 @@ import numpy as np
 from bssan_tf.cca import fit as cca
 from bssan_tf.config.schema import Config
 from bssan_tf.datasets.corpus import Split
-from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.pointing import pointing
@@ -46,18 +45,11 @@ class Request:
 def evaluate(
     run: RunFolder, request: Request, data_flags: dict | None = None, progress: bool = True
 ) -> tuple[dict, str]:
-    """Measure a run on a split.
+    """Measure a run on a split: the JSON value of `report_json`, and the text for people.
 
-    Args:
-        data_flags: fields of DataConfig to replace, where the data have moved since training.
-        progress: show bars.
-
-    Returns:
-        The JSON value of `report_json`, and the text for people.
-
-    Raises:
-        UserError: no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of
-            a run that has one, a baseline that the data do not allow, a file of other scores.
+    `data_flags` are fields of DataConfig to replace, where the data have moved since training. UserError for no such
+    run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a run that has one, a
+    baseline that the data do not allow, a file of other scores.
     """
     config = run.load_config().moved(data_flags)
     if request.parts and len(config.model.needed_features) < 2:
@@ -66,7 +58,10 @@ def evaluate(
     data = data_of_run(run, config, progress)
     part = _part_of(data, request, config.training.seed)
     if request.baseline:
-        _check_baseline(data, tokenizer)
+        cca_inputs(data)  # UserError without regions
+        train = data.split("train")
+        if problem := cca.why_no_cca(len(train.image_rows), tokenizer(train.captions), len(tokenizer.words)):
+            raise UserError(f"--baseline cca: {problem}; leave it out")
     fast = FastScorer(model.scorer)
 
     def scores(fold: Split) -> dict[str, np.ndarray]:
@@ -108,18 +103,11 @@ def _part_of(data: Data, request: Request, seed: int) -> Split:
 
 
 def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str, dict]:
-    """Score a split under a protocol, fold by fold: pairs of different folds are never scored.
+    """`metrics.mean_report` by name of a split under one of `metrics.PROTOCOLS`.
 
-    Args:
-        scores: called with each fold as a split of its own; gives matrices float (N_i, N_c) by name.
-        split: images in the order from which the protocol takes the first ones.
-        protocol: one of `metrics.PROTOCOLS`.
-
-    Returns:
-        `metrics.mean_report` of each name.
-
-    Raises:
-        UserError: the split has fewer images than the protocol needs; nothing was scored then.
+    `scores` is called with each fold as a split of its own, so pairs of different folds are never scored; it gives
+    matrices float (N_i, N_c) by name. UserError if the split has fewer images than the protocol, which takes its first
+    ones, needs; nothing was scored then.
     """
     found: dict[str, list[dict]] = {}
     for start, stop in protocol_folds(protocol, len(split.image_ids)):
@@ -127,14 +115,6 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str
         for name, matrix in scores(fold).items():
             found.setdefault(name, []).append(retrieval_report(matrix, fold.image_of_caption))
     return {name: mean_report(folds, protocol) for name, folds in found.items()}
-
-
-def _check_baseline(data: Data, tokenizer: Tokenizer) -> None:
-    """UserError if `cca_scores` could not be made."""
-    cca_inputs(data)
-    train = data.split("train")
-    if problem := cca.why_no_cca(len(train.image_rows), tokenizer(train.captions), len(tokenizer.words)):
-        raise UserError(f"--baseline cca: {problem}; leave it out")
 
 
 def cca_inputs(data: Data) -> dict[str, np.ndarray]:
@@ -150,15 +130,11 @@ def cca_inputs(data: Data) -> dict[str, np.ndarray]:
 def cca_scores(
     name: str, array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool, glove: np.ndarray | None
 ) -> ScoreRows:
-    """The scores of a CCA of one of `cca_inputs`, fitted on the train split.
+    """What gives a split's scores by a CCA of one of `cca_inputs`, fitted on the train split.
 
-    Args:
-        glove: float (V, E), the GloVe vectors of a run's words, or None where it has none.
-
-    Returns:
-        What gives a split's scores: under `name` the yardstick, cosines of a CCA that knows no word vectors; under
-        `name` and `_weighted` those with weighted lengths of a CCA that has `glove` and is selected by such scores.
-        These have at least what the preset's start has (`start_from_cca`), so that only the rest counts as learned.
+    Under `name` stands the baseline, cosines of a CCA that knows no word vectors; under `name` and `_weighted` those
+    with weighted lengths of a CCA that has `glove`, float (V, E) or None, and is selected by such scores. These have at
+    least what the preset's start has (`start_from_cca`), so that only the rest counts as learned.
     """
     train = data.split("train")
     samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))

@@ -31,24 +31,18 @@ def search(
     memory_mb: float = MEMORY_MB,
     progress: bool = True,
 ) -> list[tuple[float, str]]:
-    """Rank pictures for a sentence, or sentences for a photo.
+    """Rank pictures for a sentence, or sentences for a photo: scores and the paths or sentences, best first.
+
+    UserError for a query without a word, a picture that cannot be read, a folder without pictures, data that are gone
+    or differ from those of the training, too little memory.
 
     Args:
         query: a sentence, or the path of a picture file.
-        folder: pictures to search instead of the run's corpus; for sentences.
-        split: part of the run's corpus that is searched.
-        top: how many to return.
-        rerank: candidates that are scored in full, the best by O2W; 0 for all.
+        folder, split: pictures to search for a sentence, instead of this part of the run's corpus.
+        top, rerank: how many to return, and how many, the best by O2W, to score in full; 0 for all.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they list them, else the ten fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.
-
-    Returns:
-        Scores and the paths or sentences, best first.
-
-    Raises:
-        UserError: a query without a word, a picture that cannot be read, a folder without pictures, data that are
-            gone or differ from those of the training, too little memory.
     """
     config = run.load_config().moved(data_flags)
     photo = None

@@ -105,7 +105,6 @@ class RunFolder:
         """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""
         from bssan_tf.datasets.text import Tokenizer
         from bssan_tf.models.bssan import Bssan
-        from bssan_tf.runs.before import load_weights_of_before
         from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
         config = self.load_config()
@@ -115,10 +114,7 @@ class RunFolder:
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
         try:
-            if config.dropped:
-                load_weights_of_before(model.scorer, self.best)
-            else:
-                model.scorer.load_weights(self.best)
+            model.scorer.load_weights(self.best)
         except (ValueError, OSError, KeyError, BadZipFile) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None

@@ -35,10 +35,8 @@ class FoldedNetwork:
         bytes_per_picture(tree, size): what one more picture in a block takes.
         fixed_bytes(tree, size): what a page takes whatever the block: its text side, and the products of one step.
 
-    `embed` takes int32 (...) to the words' vectors (..., E); `size` is D or P, regions or objects of a picture.
-
-    Args:
-        network: the model `w2r` or `o2w` of a scorer.
+    `embed` takes int32 (...) to the words' vectors (..., E); `size` is D or P, regions or objects of a picture;
+    `network` is the model `w2r` or `o2w` of a scorer.
     """
 
     arrays: tuple[str, ...]

@@ -6,7 +6,7 @@ Pictures are read from memory-mapped arrays one block at a time; matrices in fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,10 @@ def score_matrices(
 ) -> dict[str, np.ndarray]:
     """Score every picture with every caption, attention learned for every pair (decision 4).
 
+    The matrix of each part is float32 (N_i, N_c), memory-mapped if `out` is given. UserError if the budget is too
+    small, `out` holds other scores or can't be written; ValueError for a part that the scorer does not have, or if
+    features that it needs are None.
+
     Args:
         scorer: `Bssan.scorer`, or the `FastScorer` of one.
         features: has what the parts need, memory-mapped or not, as the feature store's `Features`: `regions` float16
@@ -49,13 +53,6 @@ def score_matrices(
             call goes on where it was.
         data: what the features are of, for `out`: scores of other data are refused.
         progress: show a bar with pairs per second and the time left.
-
-    Returns:
-        The matrix of each part, float32 (N_i, N_c); memory-mapped if `out` is given.
-
-    Raises:
-        UserError: a budget that is too small; `out` holds other scores or can't be written.
-        ValueError: a part that the scorer does not have, or features that it needs are None.
     """
     fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
     parts = parts or fast.parts
@@ -71,11 +68,7 @@ def score_matrices(
         files[part] = ScoreFile(file_of(out, part), shape, [part, weights, data, captions, *seen])
     if begun := {part: file for part, file in files.items() if not file.finished}:
         matrices = {part: file.matrix for part, file in begun.items()}
-
-        def done(rows: slice, columns: np.ndarray) -> bool:
-            return all(file.has(rows, columns) for file in begun.values())
-
-        _fill(matrices, fast, pictures, captions, memory_mb, progress, done)
+        _fill(matrices, fast, pictures, captions, memory_mb, progress, list(begun.values()))
         for file in begun.values():
             file.finish()
     return {part: file.matrix for part, file in files.items()}
@@ -127,9 +120,9 @@ def _fill(
     tokens: np.ndarray,
     memory_mb: float,
     progress: bool,
-    done: Callable[[slice, np.ndarray], bool] = lambda rows, columns: False,
+    files: Sequence[ScoreFile] = (),
 ) -> None:
-    """Fill (N_i, N_c) matrices of parts, page by page and block by block; what is `done` is left as it is."""
+    """Fill (N_i, N_c) matrices of parts, page by page and block by block; what all `files` have is left as it is."""
     count = len(pictures.rows)
     if not count * len(tokens):
         return
@@ -142,7 +135,7 @@ def _fill(
             for start in range(0, count, page.pictures):
                 rows = slice(start, min(start + page.pictures, count))
                 then = bar.n + (rows.stop - start) * len(page.captions)
-                if not done(rows, page.captions):
+                if not files or not all(file.has(rows, page.captions) for file in files):
                     text = text or {name: network.prepare(page.tree, fast.embed) for name, network in networks.items()}
                     scores = _score_block(fast, pictures, rows, page, text, bar)
                     for part, matrix in matrices.items():

@@ -29,18 +29,10 @@ class Page:
 
 
 def plan(networks: Sequence[Sized], tokens: np.ndarray, pictures: int, memory_mb: float) -> list[Page]:
-    """The fewest pages, each with the largest blocks of pictures, that stay within the budget.
+    """The fewest pages of `tokens` int32 (N_c, L), each with the largest blocks of N_i `pictures`, within the budget.
 
-    Captions that share a beginning lie on the same page.
-
-    Args:
-        networks: those that score, each with the shape of a picture's regions or objects.
-        tokens: int32 (N_c, L).
-        pictures: N_i.
-        memory_mb: budget in MiB, for all but the matrix and the model.
-
-    Raises:
-        UserError: the budget does not even hold one picture with a few captions.
+    Captions that share a beginning lie on the same page. The budget, in MiB, is for all but the matrix and the model;
+    UserError if it does not even hold one picture with a few captions.
     """
     budget = int(PLANNED_SHARE * memory_mb * 2**20)
     order = np.lexsort(tokens.T[::-1])

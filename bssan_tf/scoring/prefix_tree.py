@@ -21,25 +21,15 @@ class Level:
 
 
 class PrefixTree:
-    """The distinct captions of a list, and the tree of their prefixes.
-
-    Args:
-        tokens: int32 (N_c, L), token ids of captions, zero-padded on the right.
-
-    Attributes:
-        captions: int32 (N_u, L), the distinct captions in lexicographic order.
-        caption_of: int64 (N_c,), which of them each given caption is.
-        lengths: int64 (N_u,), their number of words.
-        words: int32 (V,), the distinct words.
-        levels: one `Level` for each number of words from 1 on. A caption without a word ends at none.
-    """
+    """The distinct captions of a list of token ids int32 (N_c, L), zero-padded, and the tree of their prefixes."""
 
     def __init__(self, tokens: np.ndarray):
+        # int32 (N_u, L), in lexicographic order
         self.captions, caption_of = np.unique(np.asarray(tokens, np.int32), axis=0, return_inverse=True)
-        self.caption_of = caption_of.reshape(-1)
-        self.lengths = (self.captions != 0).sum(axis=1)
-        self.words = np.unique(self.captions[self.captions != 0])
-        self.levels = self._build()
+        self.caption_of = caption_of.reshape(-1)  # int64 (N_c,), which of them each given caption is
+        self.lengths = (self.captions != 0).sum(axis=1)  # int64 (N_u,), their number of words
+        self.words = np.unique(self.captions[self.captions != 0])  # int32 (V,), the distinct ones
+        self.levels = self._build()  # one for each number of words from 1 on; a caption without a word ends at none
 
     def _build(self) -> list[Level]:
         if not len(self.captions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +16,14 @@ from bssan_tf.tools.files import write_json
 class ScoreFile:
     """FILE.npy while it is written (as FILE.npy.part) and after; FILE.npy.json says what it holds the scores of.
 
-    Unwritten scores are NaN, so a resumed call sees what is left to do, whatever its blocks are.
-
-    Args:
-        path: the .npy file; its folder is made.
-        shape: (N_i, N_c).
-        identity: texts and arrays that the scores depend on.
-
-    Attributes:
-        matrix: float32 `shape`, memory-mapped; writable until it is finished.
-        finished: whether all scores are there.
-
-    Raises:
-        UserError: the file holds scores of something else, or cannot be written.
+    Its `matrix` is float32 of `shape` (N_i, N_c), memory-mapped, writable until it is `finished`. Unwritten scores are
+    NaN, so a resumed call sees what is left to do, whatever its blocks are. `identity` are the texts and arrays that
+    the scores depend on: UserError if the file holds scores of something else, or cannot be written.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], identity: list):
         self.path, self.part = path, _beside(path, ".part")
-        note, key = _beside(path, ".json"), {"shape": list(shape), "sha256": _digest(identity)}
+        note, key = _beside(path, ".json"), {"shape": list(shape), "sha256": digest(identity)}
         try:
             known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
             if (path.exists() or self.part.exists()) and known != key:
@@ -70,8 +61,9 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _digest(identity: list) -> str:
+def digest(values: Iterable[str | np.ndarray]) -> str:
+    """SHA-256 of texts and the bytes of arrays, one after the other."""
     found = hashlib.sha256()
-    for value in identity:
+    for value in values:
         found.update(value.encode() if isinstance(value, str) else np.ascontiguousarray(value).tobytes())
     return found.hexdigest()

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.o2w import FastO2W
+from bssan_tf.scoring.score_file import digest
 from bssan_tf.scoring.w2r import FastW2R
 
 
 class FastScorer:
-    """The same function as a scorer, computed with fewer operations. Weights are read once, when it is made.
-
-    Args:
-        scorer: `Bssan.scorer`, or one loaded from a .keras file.
-
-    Attributes:
-        parts: what it can score, of `w2r`, `o2w` and `score`, their sum (Eq. 19).
-        w2r, o2w: the two networks, or None where the variant lacks one.
-    """
+    """The function of `Bssan.scorer`, or of one of a .keras file, in fewer operations; reads the weights when made."""
 
     def __init__(self, scorer: tf.keras.Model):
         layers = {layer.name: layer for layer in scorer.layers}
         self.scorer = scorer
+        # the two networks, or None where the variant lacks one
         self.w2r = FastW2R(layers["w2r"]) if "w2r" in layers else None
         self.o2w = FastO2W(layers["o2w_text"], layers["o2w"]) if "o2w" in layers else None
         self.weight = layers["score"].weight if "score" in layers else None
+        # what it can score: `score` is the sum of the others (Eq. 19)
         self.parts = (*(part for part in ("w2r", "o2w") if getattr(self, part)), "score")
         self._embeddings = [layers[name] for name in ("glove", "embedding") if name in layers]
 
@@ -50,7 +44,4 @@ class FastScorer:
 
     def digest(self) -> str:
         """SHA-256 of all weights."""
-        found = hashlib.sha256()
-        for weight in self.scorer.weights:
-            found.update(weight.numpy().tobytes())
-        return found.hexdigest()
+        return digest(weight.numpy() for weight in self.scorer.weights)

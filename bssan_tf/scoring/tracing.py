@@ -12,10 +12,8 @@ def traced(function: Callable) -> Callable:
     """`function` as a graph whose tensors may have any sizes; one for each structure of its arguments and their ranks.
 
     `tf.function` makes a first graph for the very shapes of the first call, and another one later. The two can round
-    differently, so that scores would depend on what was scored before them in the same process.
-
-    Args:
-        function: takes tensors, nested tuples and lists of them, or None, by position.
+    differently, so that scores would depend on what was scored before them in the same process. `function` takes
+    tensors, nested tuples and lists of them, or None, by position.
     """
     graphs: dict = {}
 

@@ -22,14 +22,10 @@ Ranking = tuple[np.ndarray, np.ndarray]  # places of all candidates, best first;
 
 
 class PictureSearch:
-    """Pictures to be ranked for sentences.
+    """Pictures to be ranked for sentences: `image_rows` int (N_i,) of `features`, as `score_matrices` takes them.
 
-    Args:
-        features: as `score_matrices` takes them.
-        image_rows: int (N_i,), the candidates' rows in it.
-        memory_mb: what a query may take, as for `score_matrices`; candidates are read block by block.
-        keep_mb: what the object side of O2W may take from query to query, P (S + H1 + F) numbers a picture; where it
-            takes more, each query computes it anew.
+    A query may take `memory_mb`; candidates are read block by block. The object side of O2W, P (S + H1 + F) numbers a
+    picture, is kept from query to query where it takes `keep_mb` at most, else computed anew.
     """
 
     def __init__(
@@ -44,10 +40,7 @@ class PictureSearch:
             self._sides = [fast.o2w.prepare_pictures(pictures.block(start, step)) for start in starts]
 
     def rank(self, tokens: np.ndarray, rerank: int = RERANK) -> Ranking:
-        """Places in `image_rows` for a sentence int32 (1, L); UserError where the memory is too little for the model.
-
-        The best `rerank` of the first stage are scored in full; 0: all.
-        """
+        """Places in `image_rows` for sentence int32 (1, L), best `rerank` (0: all) by MS; UserError without memory."""
 
         def score(part: str, places: np.ndarray) -> np.ndarray:
             if part == "o2w" and self._sides is not None:
@@ -61,12 +54,9 @@ class PictureSearch:
 
 
 class CaptionSearch:
-    """Sentences to be ranked for pictures.
+    """Sentences to be ranked for pictures: `tokens` int32 (N_c, L), computed page by page.
 
-    Args:
-        tokens: int32 (N_c, L), the candidates.
-        memory_mb: as of `PictureSearch`; candidates are computed page by page.
-        keep_mb: the same for the text side of O2W, S + H1 + F numbers a word.
+    Memory as of `PictureSearch`; what is kept is the text side of O2W, S + H1 + F numbers a word.
     """
 
     def __init__(self, fast: FastScorer, tokens: np.ndarray, memory_mb: float = MEMORY_MB, keep_mb: float = 0):
@@ -91,11 +81,7 @@ class CaptionSearch:
 
 
 def two_stages(fast: FastScorer, score: Callable[[str, np.ndarray], np.ndarray], count: int, rerank: int) -> Ranking:
-    """Order all `count` candidates by O2W, and the best `rerank` of them by MS.
-
-    Args:
-        score: scores a part, `o2w` of all candidates or `w2r` of those at some places.
-    """
+    """Order `count` candidates by O2W, the best `rerank` by MS; `score` gives `o2w` of all, or `w2r` at some places."""
     places, kept = np.arange(count), count
     scores = {"o2w": score("o2w", places)} if fast.o2w else {}
     if fast.o2w and fast.w2r and 0 < rerank < count:

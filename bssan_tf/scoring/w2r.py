@@ -116,10 +116,7 @@ class FastW2R(FoldedNetwork):
         return found
 
     def _lstm_inputs(self, words: WordSide, regions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The LSTM's input product of every word beside every picture, bias included: (V, B, 4H).
-
-        With a bilinear score also <B t, A u> / |A u| of each: (V, B).
-        """
+        """The LSTM's input product (V, B, 4H) of words and pictures, with bias; <B t, A u> / |A u| (V, B), or None."""
         V, B = len(words.queries), len(regions)
         inputs = tf.raw_ops.Empty(shape=(V, B, self.gates), dtype=tf.float32)
         step, fits = max(1, SLAB_ROWS // B), []
@@ -137,10 +134,7 @@ State = tuple[tf.Tensor, tf.Tensor]  # h and c, each float (n, B, H)
 
 
 def _slabs_of(above: list[State], parents: np.ndarray, step: int) -> tuple[tf.Tensor, tf.Tensor, np.ndarray]:
-    """h and c of the slabs that hold the parents, and the parents' places in them.
-
-    Parents ascend, so these are few, and earlier slabs are let go.
-    """
+    """h and c of the slabs with the parents, and their places there. Parents ascend, so earlier slabs are let go."""
     first, last = parents[0] // step, parents[-1] // step
     above[:first] = [None] * first  # their children are done
     h, c = zip(*above[first : last + 1])

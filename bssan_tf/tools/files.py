@@ -1,19 +1,23 @@
 """Files that are written whole or not at all, and locks between processes.
 
 A kill leaves the old file or the new one, never half of one: the part lies beside it, hidden and ending in `.part`,
-and takes its name in one step. Both need a POSIX system; `cli.run` says so on Windows.
+and takes its name in one step. Both need a POSIX system, and say so on Windows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bssan_tf.errors import UserError
+from bssan_tf.errors import NO_WINDOWS, UserError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -59,6 +63,8 @@ def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -
         refusal: what a UserError says if another process holds the lock; None waits for it.
         shared: together with others who hold it shared.
     """
+    if fcntl is None:
+        raise UserError(NO_WINDOWS)
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if refusal is None else fcntl.LOCK_NB)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

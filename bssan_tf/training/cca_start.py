@@ -81,24 +81,16 @@ def start_from_cca(
     Weighted lengths of the bilinear score start as deviations: of each dimension of A v, over the captions' sums of
     words, which stand in for the Bi-LSTM states that O2W sees; of each dimension of a caption, over pictures.
 
-    Args:
-        tokens: int32 (N_c, L), token ids of the split's captions.
-        seed: of the CCA's held-out pictures and of the samples.
-        glove_prior: `kinship` of `fit_cca`; 0 for a CCA that knows no GloVe vectors.
+    `tokens` int32 (N_c, L) are the captions' token ids, `seed` is of the CCA's held-out pictures and of the samples,
+    `glove_prior` the `kinship` of `fit_cca`; 0 for a CCA that knows no GloVe vectors.
     """
     rng = np.random.default_rng(seed)
     visual = features.objects if features.in_context or features.regions is None else features.regions
     owner, rows = split.image_of_caption, split.image_rows
     config, samples = model.config, (visual, rows, tokens, owner, model.vocabulary_size)
-    cca = fit_cca(
-        *samples,
-        seed,
-        progress,
-        word_vectors=model.embeddings[0].get_weights()[0] if config.E_glove else None,
-        kinship=glove_prior,
-        weighted=config.weighted_lengths,
-        most=_most_numbers(config),
-    )
+    glove = model.embeddings[0].get_weights()[0] if config.E_glove else None
+    limits = {"weighted": config.weighted_lengths, "most": _most_numbers(config)}
+    cca = fit_cca(*samples, seed, progress, word_vectors=glove, kinship=glove_prior, **limits)
     words, known = _word_vectors(cca, tokens), cca.text_map.any(axis=1, keepdims=True)  # (V, d), (V, 1)
     table = model.embeddings[-1].get_weights()[0]
     table[:, : words.shape[1]] = np.where(known, words, table[:, : words.shape[1]])

@@ -87,8 +87,6 @@ def resume(
         UserError: no run, trained by another process, its data have changed, or more epochs done than the new limit.
     """
     config = run.load_config().moved(data_flags).replace(**limits).check()
-    if config.dropped:
-        raise UserError(f"{run.path}: was begun by an earlier version, with {config.dropped[0]}; train the run anew")
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
@@ -102,7 +100,7 @@ def resume(
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
-            differ = f"its vectors have {glove.shape[1]} numbers, the run was begun with {config.model.E_glove}"
+            differ = f"its vectors have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
             raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
         run.note_resume(config, command_line())
         return job.run_on(glove, new_limits=bool(limits))

@@ -107,8 +107,7 @@ def settings(options: argparse.Namespace, labels: tuple[str, ...]) -> tuple[Dete
     """The settings of the data set with the flags that were given."""
     pair = (SCENES, SCENES_TRAINING) if options.scenes else (DetectorConfig(labels=labels), DetectorTraining())
     config, training = (dataclasses.replace(section, **given_settings(options, section)) for section in pair)
-    step, first = training.decay_step, training.warmup_steps
-    if step < first:
+    if (step := training.decay_step) < (first := training.warmup_steps):
         raise UserError(f"--decay-step {step}: the first {first} steps are the warm-up; give a later one")
     return config, training
 

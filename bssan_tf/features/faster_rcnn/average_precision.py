@@ -13,15 +13,14 @@ import numpy as np
 from bssan_tf.tools.boxes import iou
 
 METRICS = ("area", "11point")
+MIN_IOU = 0.5
 
 
-def match(
-    boxes: np.ndarray, scores: np.ndarray, true_boxes: np.ndarray, difficult: np.ndarray, min_iou: float = 0.5
-) -> np.ndarray:
+def match(boxes: np.ndarray, scores: np.ndarray, true_boxes: np.ndarray, difficult: np.ndarray) -> np.ndarray:
     """Which detections of one class in one photo are right: int (n,), 1 right, 0 wrong, -1 does not count.
 
     By falling scores (n,), each box (n, 4) belongs to the true one (g, 4) that it overlaps most. It is right if the IoU
-    reaches `min_iou` and the object was not found before; where `difficult` (g,) holds, it counts neither way.
+    reaches `MIN_IOU` and the object was not found before; where `difficult` (g,) holds, it counts neither way.
     """
     found = np.zeros(len(boxes), np.int64)
     if not len(true_boxes):
@@ -31,7 +30,7 @@ def match(
     taken = np.zeros(len(true_boxes), bool)
     for i in np.argsort(-np.asarray(scores), kind="stable"):
         nearest = int(shared[i].argmax())
-        if shared[i, nearest] < min_iou:
+        if shared[i, nearest] < MIN_IOU:
             continue
         if difficult[nearest]:
             found[i] = -1
@@ -41,13 +40,10 @@ def match(
 
 
 def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metric: str = "area") -> float:
-    """AP of one class over all photos, in [0, 1]; NaN where there is no object.
+    """AP of one class over all photos, in [0, 1], from scores (n,) in any order and what `match` says of each.
 
-    Args:
-        scores, right: (n,) in any order; what `match` says of each.
-        objects: true objects that count, over all photos.
-        metric: "area", under the precision made monotone (VOC from 2010 on), or "11point", its mean at the recalls
-            0, 0.1, ... 1 (VOC 2007).
+    NaN where no true `objects` count. `metric` is "area", under the precision made monotone (VOC from 2010 on), or
+    "11point", its mean at the recalls 0, 0.1, ... 1 (VOC 2007).
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
@@ -56,8 +52,7 @@ def average_precision(scores: np.ndarray, right: np.ndarray, objects: int, metri
     counts = np.flatnonzero(np.asarray(right) >= 0)
     order = counts[np.argsort(-np.asarray(scores)[counts], kind="stable")]
     hits = np.cumsum(np.asarray(right)[order] == 1)
-    precision = hits / np.arange(1, len(hits) + 1)
-    recall = hits / objects
+    precision, recall = hits / np.arange(1, len(hits) + 1), hits / objects
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
     if metric == "area":
         return float(np.sum(np.diff(recall, prepend=0.0) * best))
@@ -72,14 +67,10 @@ def evaluate(
     difficult: Sequence[np.ndarray],
     number: int,
     metric: str = "area",
-    min_iou: float = 0.5,
 ) -> tuple[float, np.ndarray]:
     """The mean AP of the classes that have objects, and the AP of each class, float (number,), NaN for the others.
 
-    Args:
-        detections: for each photo "boxes" (n, 4), "classes" (n,), "scores" (n,).
-        boxes, classes, difficult: of the true objects of each photo.
-        number: of classes.
+    `detections` are "boxes" (n, 4), "classes" (n,), "scores" (n,) of each photo; other arrays tell its true objects.
     """
     ap = np.full(number, np.nan)
     for kind in range(number):
@@ -87,7 +78,7 @@ def evaluate(
         for found, true_boxes, true_classes, hard in zip(detections, boxes, classes, difficult):
             mine, true = found["classes"] == kind, true_classes == kind
             scores.append(found["scores"][mine])
-            right.append(match(found["boxes"][mine], scores[-1], true_boxes[true], hard[true], min_iou))
+            right.append(match(found["boxes"][mine], scores[-1], true_boxes[true], hard[true]))
             objects += int((true & ~hard).sum())
         ap[kind] = average_precision(np.concatenate(scores), np.concatenate(right), objects, metric)
     return (float(np.nanmean(ap)) if np.isfinite(ap).any() else float("nan")), ap

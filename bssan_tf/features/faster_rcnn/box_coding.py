@@ -78,16 +78,11 @@ def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 def non_max_suppression(
     boxes: tf.Tensor, scores: tf.Tensor, count: int, threshold: float, last_included: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best boxes that overlap no better one by more than `threshold`, for each of B sets.
+    """The `count` best boxes that overlap no better one by more than `threshold`, for each of B sets.
 
-    Args:
-        boxes, scores: float32 (B, n, 4) and (B, n).
-        count: most boxes to keep.
-        last_included: whether an area counts the last pixel; the reference does for detections, not for proposals.
-
-    Returns:
-        chosen: int32 (B, count), indices by falling score; 0 where fewer are left.
-        valid: bool (B, count).
+    Boxes are float32 (B, n, 4), scores (B, n). Areas count the last pixel if `last_included`: the reference's do for
+    detections, not for proposals. Returns indices int32 (B, count) by falling score, 0 where fewer are left, and which
+    of them are valid, bool (B, count).
     """
     if last_included:
         boxes = boxes + tf.constant([0.0, 0.0, 1.0, 1.0])

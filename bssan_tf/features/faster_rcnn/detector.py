@@ -21,28 +21,18 @@ PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 
 
 class Detector:
-    """A Faster R-CNN with its weights.
-
-    Args:
-        weights: a file of `load_detector`; None for the slim one that ships with the package and knows scenes.
-        flag: the flag that named the file, for errors.
-
-    Attributes:
-        config, labels, Q: its settings, the names of its classes, the size of fc7.
-        name: "faster_rcnn" and the SHA-256 of the weights (a checkpoint's data): what a store is made with.
-        store_name: names its stores by the file's stem and, unless packaged, eight digits of the SHA-256, as every
-            training calls its file weights.npz.
-    """
+    """A Faster R-CNN with the weights of a file that `flag` named; None for the packaged slim one of scenes."""
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):
         self.weights_file, self.flag = Path(weights or PACKAGED), flag
         self.config = load_settings(self.weights_file, flag)
-        self.labels, self.Q = self.config.labels, self.config.hidden
+        self.labels, self.Q = self.config.labels, self.config.hidden  # names of the classes, dimensions of fc7
         prefix = checkpoint_prefix(self.weights_file)
         sha256 = file_sha256(f"{prefix}.data-00000-of-00001" if prefix else self.weights_file)
-        self.name = f"faster_rcnn {sha256}"
+        self.name = f"faster_rcnn {sha256}"  # what a store is made with
         packaged = self.weights_file.resolve() == PACKAGED.resolve()
         stem = Path(prefix or self.weights_file).stem  # of a checkpoint's three files, one
+        # with digits of the SHA-256 unless packaged, as every training calls its file weights.npz
         self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
 
     @functools.cached_property
@@ -63,11 +53,8 @@ class Detector:
     def inputs(self, photo: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's inputs for one photo: its scaled pixels, the scale, and its own size."""
         pixels, scale = prepare(photo, self.config.short_side, self.config.long_side)
-        return {
-            "pixels": pixels[None],
-            "scale": np.array([scale], np.float32),
-            "size": np.array([photo.shape[:2]], np.float32),
-        }
+        scale, size = np.array([scale], np.float32), np.array([photo.shape[:2]], np.float32)
+        return {"pixels": pixels[None], "scale": scale, "size": size}
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Detections as of `detect`, from what `inputs` has made of a photo."""
@@ -76,14 +63,11 @@ class Detector:
         return {name: value[valid] for name, value in found.items()}
 
     def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
-        """The best detections of one photo as the store keeps them: `empty_objects(count)`, filled, and "objects".
-
-        These are their fc7, float16 (count, Q), zeros where not valid.
-        """
+        """The best detections of one photo, uint8 (height, width, 3) RGB, as the store keeps them: see `best`."""
         return self.best(self.detect(photo), photo.shape[:2], count)
 
     def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
-        """As `objects`, from the detections of a photo and its (height, width)."""
+        """`empty_objects(count)` of a photo's (height, width), filled, and "objects", fc7 float16 (count, Q) or 0."""
         found = {name: value[:count] for name, value in found.items()}
         kept, objects, (height, width) = len(found["boxes"]), empty_objects(count), size
         edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)

@@ -13,17 +13,14 @@ BGR_MEANS = np.array([102.9801, 115.9465, 122.7717], np.float32)
 
 
 def scale_for(height: int, width: int, short_side: int = 600, long_side: int = 1000) -> float:
-    """The factor by which a photo is scaled."""
+    """The factor by which a photo is scaled, in pixels of the result for one of the photo."""
     low, high = min(height, width), max(height, width)
     scale = short_side / low
     return long_side / high if round(scale * high) > long_side else scale
 
 
 def prepare(photo: np.ndarray, short_side: int = 600, long_side: int = 1000) -> tuple[np.ndarray, float]:
-    """Scale a photo, uint8 (height, width, 3) RGB, and subtract the means.
-
-    Returns pixels float32 (H, W, 3), BGR, and the scale, pixels of the result for one of the photo.
-    """
+    """Scale a photo uint8 (height, width, 3) RGB and subtract the means: float32 (H, W, 3) BGR, and `scale_for` it."""
     height, width = photo.shape[:2]
     scale = scale_for(height, width, short_side, long_side)
     size = max(1, round(height * scale)), max(1, round(width * scale))

@@ -21,12 +21,6 @@ Conv2D, Dense = tf.keras.layers.Conv2D, tf.keras.layers.Dense
 class FasterRcnn:
     """The layers of a detector and the graphs over them.
 
-    Attributes:
-        config: sizes, classes, thresholds.
-        trunk: VGG-16 to its last convolution; pixels (B, H, W, 3) -> (B, ceil(H / 16), ceil(W / 16), M).
-        weights: name -> variable, "block1_conv1/kernel" to "bbox_pred/bias"; kernels are HWIO, the rows of fc6 in the
-            order row, column, channel.
-
     Example:
         >>> model = FasterRcnn(SCENES).inference()
         >>> model({"pixels": pixels, "scale": tf.ones(1), "size": [[224.0, 224.0]]})["boxes"].shape
@@ -35,7 +29,7 @@ class FasterRcnn:
 
     def __init__(self, config: DetectorConfig):
         self.config = config
-        self.trunk = build_vgg("vgg16", config.width, side=None)
+        self.trunk = build_vgg("vgg16", config.width, side=None)  # (B, H, W, 3) -> (B, ceil(H/16), ceil(W/16), M)
         M, A, C = self.trunk.output_shape[-1], config.anchors, config.classes
 
         def normal(deviation):
@@ -60,6 +54,7 @@ class FasterRcnn:
 
     @property
     def weights(self) -> dict[str, tf.Variable]:
+        """All by name, e.g. "bbox_pred/bias"; kernels are HWIO, the rows of fc6 in the order row, column, channel."""
         return {f"{layer.name}/{kind}": getattr(layer, kind) for layer in self.layers for kind in ("kernel", "bias")}
 
     def _propose(self, pixels, proposals: int):
@@ -90,10 +85,9 @@ class FasterRcnn:
         fc7 = self._fc7(self._fc6(crops))  # (B, R, Q)
         detect = Detections(config.detections, config.detection_iou, name="detections")
         outputs = detect((rois, valid, self._class(fc7), self._box(fc7), fc7, scale, size))
-        inputs = {"pixels": pixels, "scale": scale, "size": size}
-        return tf.keras.Model(inputs, outputs, name="faster_rcnn")
+        return tf.keras.Model({"pixels": pixels, "scale": scale, "size": size}, outputs, name="faster_rcnn")
 
-    def training(self, training: DetectorTraining) -> JointTraining:
+    def training(self, how: DetectorTraining) -> JointTraining:
         """The graph from photos and their objects to the four losses of joint training, each float32 (B,).
 
         Inputs: pixels (B, H, W, 3); boxes float32 (B, G, 4) in pixels of these pictures; classes int32 (B, G), 0 where
@@ -103,8 +97,7 @@ class FasterRcnn:
         boxes = tf.keras.Input((None, 4), name="boxes")
         classes = tf.keras.Input((None,), dtype="int32", name="classes")
         seed = tf.keras.Input((2,), dtype="int32", name="seed")
-        features, logits, deltas, anchors, (rois, valid) = self._propose(pixels, training.train_proposals)
-        how = training
+        features, logits, deltas, anchors, (rois, valid) = self._propose(pixels, how.train_proposals)
         of_anchors = AnchorTargets(how.rpn_batch, how.rpn_foreground, how.rpn_positive, how.rpn_negative)
         of_rois = RoiTargets(how.roi_batch, how.roi_foreground, how.roi_positive, how.roi_background)
         labels, anchor_deltas, drawn = of_anchors((anchors, boxes, classes, pixels, seed))

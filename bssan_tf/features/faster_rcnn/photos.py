@@ -91,10 +91,7 @@ def _read_voc(path: Path) -> list:
 
 
 def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
-    """Those photos of COCO's instances_*.json that are in the folder `images`; crowds count as difficult.
-
-    UserError if `path` is no such file, or none of its photos is there.
-    """
+    """Photos of COCO's instances_*.json (UserError if it is none, or has none) in `images`; crowds are difficult."""
     labels, photos = read_instances(path)
     found = []
     for name, photo in photos.items():
@@ -107,10 +104,7 @@ def load_instances(path: Path, images: Path) -> AnnotatedPhotos:
 
 
 def draw_scenes(folder: Path, part: str, count: int, seed: int = 0, progress: bool = True) -> AnnotatedPhotos:
-    """Scenes that no corpus holds, drawn into `folder` unless they are there; classes are colour and shape.
-
-    `part` is "train" or "test"; `progress` shows a bar, on a terminal.
-    """
+    """Scenes of no corpus, `part` "train" or "test", drawn into `folder` unless there; classes are colour and shape."""
     folder.mkdir(parents=True, exist_ok=True)
     photos, disable = [], None if progress else True
     for number in tqdm(range(count), desc=f"scenes: {part}", unit="picture", leave=False, disable=disable):

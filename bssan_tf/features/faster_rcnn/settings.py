@@ -66,15 +66,9 @@ class DetectorConfig:
 SCENE_LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 # Scenes are 224 x 224 with objects of 44 to 90 pixels, so they are left at their size.
 SCENES = DetectorConfig(
-    labels=SCENE_LABELS,
-    width=1 / 8,
-    hidden=256,
-    short_side=224,
-    long_side=224,
-    anchor_scales=(3, 4, 5.5),
-    proposals=64,
-    detections=20,
-)
+    labels=SCENE_LABELS, width=1 / 8, hidden=256, short_side=224, long_side=224, anchor_scales=(3, 4, 5.5),
+    proposals=64, detections=20,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,17 +99,7 @@ class DetectorTraining:
 
 
 SCENES_TRAINING = DetectorTraining(
-    photos_per_step=8,
-    steps=2500,
-    decay_step=2000,
-    learning_rate=0.01,
-    warmup_steps=100,
-    clip_norm=10.0,
-    frozen_blocks=0,
-    dropout=0.0,
-    rpn_batch=64,
-    train_proposals=200,
-    roi_batch=32,
-    roi_background=(0.0, 0.5),
+    photos_per_step=8, steps=2500, decay_step=2000, learning_rate=0.01, warmup_steps=100, clip_norm=10.0,
+    frozen_blocks=0, dropout=0.0, rpn_batch=64, train_proposals=200, roi_batch=32, roi_background=(0.0, 0.5),
     save_every=250,
-)
+)  # fmt: skip

@@ -38,10 +38,9 @@ class AnchorTargets(tf.keras.layers.Layer):
     it is background if its IoU with each is below `negative`. At most the share `foreground` of `batch` anchors are
     objects, the others background.
 
-    Returns of a call on (anchors (N, 4), boxes (B, G, 4), classes (B, G), pixels, seed (B, 2)):
-        labels: int32 (B, N), 1 for objects.
-        deltas: float32 (B, N, 4), to the object of highest IoU; 0 where there is none.
-        used: float32 (B, N), 1 for the anchors that were drawn.
+    A call on (anchors (N, 4), boxes (B, G, 4), classes (B, G), pixels, seed (B, 2)) returns labels int32 (B, N), 1 for
+    objects; deltas float32 (B, N, 4), to the object of highest IoU, 0 where there is none; and used float32 (B, N), 1
+    for the anchors that were drawn.
     """
 
     def __init__(self, batch, foreground, positive, negative, **kwargs):
@@ -71,11 +70,9 @@ class RoiTargets(tf.keras.layers.Layer):
     The true boxes are RoIs, too. A RoI is an object from an IoU of `positive` on, and background in the range
     `background`; at most the share `foreground` of `batch` are objects, the others background, as many as there are.
 
-    Returns of a call on (rois (B, R, 4), valid (B, R), boxes (B, G, 4), classes (B, G), seed (B, 2)):
-        rois: float32 (B, batch, 4).
-        classes: int32 (B, batch), 0 for background.
-        deltas: float32 (B, batch, 4), divided by BOX_STDS; 0 for background.
-        used: float32 (B, batch), 0 for RoIs that only fill up.
+    A call on (rois (B, R, 4), valid (B, R), boxes (B, G, 4), classes (B, G), seed (B, 2)) returns rois float32
+    (B, batch, 4); classes int32 (B, batch) and deltas float32 (B, batch, 4), divided by BOX_STDS, both 0 for
+    background; and used float32 (B, batch), 0 for RoIs that only fill up.
     """
 
     def __init__(self, batch, foreground, positive, background, **kwargs):

@@ -107,13 +107,8 @@ def train(
 ) -> FasterRcnn:
     """Train a detector, or go on with the training that a folder holds.
 
-    Args:
-        folder: a state saved in it must be of the same photos, initial weights and settings, except `steps`.
-        initial: weights to start from, see `load_initial`; None for random ones.
-        progress: show a bar.
-
-    Raises:
-        UserError: other settings than the folder's, photos that can't be read, or a loss that is no number.
+    A state saved in it must be of the same photos, settings (except `steps`) and initial weights, see `load_initial`;
+    None for random ones. UserError if it is not, if photos can't be read, or the loss is no number.
     """
     done = latest_epoch(folder / "state")
     initial = None if initial is None else initial_file(initial)
@@ -126,8 +121,7 @@ def train(
     model, stream = FasterRcnn(config), PhotoStream(photos, config, training)
     if not done and initial is not None:
         load_initial(model, initial)
-    graph = compile_training(model, training)
-    save_every = training.save_every
+    graph, save_every = compile_training(model, training), training.save_every
     epochs = -(-training.steps // save_every)
     state = TrainingState(folder / "state", {})
     speed = Throughput(training.photos_per_step, unit="photos")

@@ -34,12 +34,10 @@ COUNTERS = ("Variable", "global_step", "beta1_power", "beta2_power")
 
 
 def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = None, flag: str = FLAG) -> FasterRcnn:
-    """A detector with the weights of a file; UserError if there is none, or it is not a detector's.
+    """A detector with the weights of a file that `flag` named; UserError if there is none, or it is not a detector's.
 
-    Args:
-        path: our own .npz or .h5, or the prefix of a TensorFlow 1 checkpoint or any of its three files.
-        checkpoint_config: the network of a checkpoint, which does not say it; None for VOC at full width.
-        flag: the flag that named the file, for errors.
+    The file is our own .npz or .h5, or a TensorFlow 1 checkpoint, given by its prefix or any of its three files.
+    `checkpoint_config` is the network of a checkpoint, which does not say it; None for VOC at full width.
     """
     prefix = checkpoint_prefix(Path(path))
     if prefix is not None:
@@ -198,10 +196,7 @@ def initial_file(initial: str | Path) -> Path:
 
 
 def load_initial(model: FasterRcnn, path: Path) -> None:
-    """Start from VGG-16 (.h5 or .npz, Keras' names) or a detector's file: its convolutions, and other layers that fit.
-
-    UserError if a convolution is missing or has another shape.
-    """
+    """Start from what fits of VGG-16 (.h5 or .npz, Keras' names) or a detector; UserError unless convolutions do."""
     source = f"--initial {path}"
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
