@@ -1,5 +1,6 @@
 """Small scorers, pictures and captions for tests of fast scoring, and constants that make many small blocks of them."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,9 @@ TREE_TOKENS = np.array(
 )
 
 
+@functools.cache
 def make(variant="full", name="improved", seed=0, **values):
+    """A config and a scorer with random weights, which tests share, and so only read."""
     config = tiny_config(name, variant=variant, **values)
     model = Bssan(config.model, VOCABULARY)
     randomise(model.scorer, seed)

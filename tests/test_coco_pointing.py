@@ -92,11 +92,11 @@ def test_the_whole_command_by_hand(run, photos, tmp_path, capsys):
     printed = capsys.readouterr().out
 
     model, tokenizer = run.load_model()
-    objects = grid_boxes(10)
+    objects, extractor = grid_boxes(10), Extractor("slim")
     right, centre = [], []
     for name, caption, position, label in NAMING:
         picture = read_picture(photos / "images" / name)[0][None]
-        found = Extractor("slim").describe(picture, objects["boxes"][None], objects["valid"][None])
+        found = extractor.describe(picture, objects["boxes"][None], objects["valid"][None])
         tokens = tokenizer([PHOTOS[name][0][caption]])
         inputs = {**found, "valid": objects["valid"][None], "tokens": tokens}
         alpha = model.scorer({key: inputs[key] for key in model.scorer.input})["alpha"].numpy()[0, position]

@@ -204,7 +204,7 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
     assert value["baselines"]["cca"]["i2t"]["R@1"] == 0  # ties count against
     assert value["baselines"]["cca_weighted"]["i2t"]["R@1"] == 100
     assert value["rsum"] == 600
-    assert [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")] == ["CCA", "CCA WEIGHTED"]
+    assert [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")] == ["CCA", "CCA+"]
 
 
 def test_the_weighted_cca_has_the_run_s_glove_vectors_as_the_start_has(measure, monkeypatch):
@@ -295,8 +295,8 @@ def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
     assert list(value["baselines"]) == ["cca", "cca_weighted", "cca_context", "cca_context_weighted"]
     expected = [plain.regions] * 2 + [context.objects] * 2  # a fit for each row
     assert [id(array) for array in fitted] == [id(array) for array in scored] == [id(array) for array in expected]
-    labels = [line[:24].strip() for line in text.splitlines() if line.startswith("CCA")]
-    assert labels == ["CCA", "CCA WEIGHTED", "CCA CONTEXT", "CCA CONTEXT WEIGHTED"]
+    labels = [line[:26].strip() for line in text.splitlines() if line.startswith("CCA")]
+    assert labels == ["CCA", "CCA+", "CCA (objects in context)", "CCA+ (objects in context)"]
 
 
 @pytest.mark.parametrize("protocol", ["1k", "5fold", "5k"])
