@@ -5,8 +5,8 @@
 
 SETS.txt has a set a line, `name: flags of train.py`; sets with `--schedule cosine` end at their `--epochs`, the
 others when the minutes are over. The pictures are held back from the train split, so that the validation and test
-splits stay unseen. Every figure is the mean over the reports in which each of them has its first caption alone, its
-second, and so on. A row is appended for each set and seed; sets that the CSV has are left out, so that a killed study
+splits stay unseen. Scores are averaged over caption positions: every image is paired with its 1st caption, then its
+2nd, and so on. A row is appended for each set and seed; sets that the CSV has are left out, so that a killed study
 goes on where it was; a run or a row of other flags is refused. `--baseline` adds the rows of a regularised CCA of the
 same pictures, plain and with all that the start of the preset has (weighted lengths, GloVe where a set has it), so
 that only the rest counts as learned; and of one of their objects where a set has these in context.

@@ -67,17 +67,10 @@ def png(path: str) -> Path:
     return writable(path, ".png")
 
 
-def count(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
-    return int(text)
-
-
-def count_or_none(text: str) -> int:
-    """A whole number from 0 on, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 0 or more")
+def count(text: str, least: int = 1) -> int:
+    """A whole number from `least` on, for argparse."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least} or more")
     return int(text)
 
 

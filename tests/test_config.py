@@ -157,7 +157,9 @@ def photos(flags):
 def test_all_pairs_go_with_what_they_need(flags):
     assert photos("").training.all_pairs == 1
     assert photos(flags).training.all_pairs == 0
-    with pytest.raises(UserError, match=r"--all-pairs 0\.5: has no effect without --(bilinear|negative-source batch)"):
+    with pytest.raises(
+        UserError, match=r"--all-pairs 0\.5: has no effect with(out --bilinear| --negative-source random)"
+    ):
         photos(f"{flags} --all-pairs 0.5")
 
 
@@ -183,13 +185,19 @@ def test_context_goes_where_there_is_none():
     ("flags", "message"),
     [
         ("--no-cca-start --glove-prior 0.5", "--glove-prior 0.5: has no effect without --cca-start"),
-        ("--variant w2r --object-context", "--object-context: has no effect without --variant full or o2w or no_reg"),
-        ("--momentum 0.5", "--momentum 0.5: has no effect without --optimizer sgd"),
-        ("--momentum 0.9", "--momentum 0.9: has no effect without --optimizer sgd"),
-        ("--plateau-factor 0.1", "--plateau-factor 0.1: has no effect without --schedule plateau"),
+        (
+            "--variant w2r --object-context",
+            "--object-context: has no effect with --variant w2r; give full or o2w or no_reg, or leave it out",
+        ),
+        ("--momentum 0.5", "--momentum 0.5: has no effect with --optimizer adam; give sgd, or leave it out"),
+        ("--momentum 0.9", "--momentum 0.9: has no effect with --optimizer adam"),
+        ("--plateau-factor 0.1", "--plateau-factor 0.1: has no effect with --schedule cosine; give plateau"),
         ("--train-embeddings", "--train-embeddings: has no effect without --glove FILE"),
-        ("--uniform-positives 0.5", "--uniform-positives 0.5: has no effect without --negative-attention uniform or"),
-        ("--variant no_reg --l2 0.1", r"--l2 0\.1: has no effect without --variant full or w2r or o2w"),
+        (
+            "--uniform-positives 0.5",
+            "--uniform-positives 0.5: has no effect with --negative-attention learned; give uniform",
+        ),
+        ("--variant no_reg --l2 0.1", r"--l2 0\.1: has no effect with --variant no_reg; give full"),
     ],
 )
 def test_a_flag_without_any_effect_is_refused(flags, message):
@@ -229,6 +237,15 @@ def test_a_folder_that_data_named_moves_by_root():
     assert preset(data="my/photos").moved({"root": "elsewhere"}).data.data == "elsewhere"
     moved = preset(data="coco").moved({"root": "elsewhere"}).data
     assert (moved.data, moved.root) == ("coco", "elsewhere")
+
+
+def test_what_a_given_flag_turns_off_is_said(caplog):
+    caplog.set_level("INFO")
+    photos("--fusion 0")
+    assert "off, as other flags leave it without effect: --bilinear, --weighted-lengths, --all-pairs" in caplog.text
+    caplog.clear()
+    photos("--variant w2r")
+    assert not caplog.text  # as the preset of that variant is
 
 
 def test_flags_have_the_names_of_their_fields_but_for_letters():

@@ -167,7 +167,8 @@ def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
 
     def fitted(callbacks):
         """Weights after 21 steps."""
-        training._be_deterministic(0)
+        tf.keras.utils.set_random_seed(0)
+        tf.config.experimental.enable_op_determinism()
         for variable, value in zip(variables, start):
             variable.assign(value)
         siamese.fit(batches.steps(0, 21), steps_per_epoch=21, callbacks=callbacks, verbose=0)

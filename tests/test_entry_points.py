@@ -9,7 +9,9 @@ import sys
 import pytest
 import setuptools
 
+from bssan_tf import cli
 from bssan_tf.commands import NAMES
+from bssan_tf.runs.folder import command_line
 
 SLOW = ("tensorflow", "keras", "matplotlib", "h5py")
 # what a shell does with --help, and then what it has loaded
@@ -32,8 +34,10 @@ def python(project, *arguments):
 def test_script_and_module_give_the_same_help(project, name):
     script, module = python(project, f"{name}.py", "--help"), python(project, "-m", "bssan_tf", name, "--help")
     assert script.returncode == module.returncode == 0, script.stderr + module.stderr
-    assert script.stdout == module.stdout
-    assert script.stdout.startswith("usage: ")
+    own, of_module = (done.stdout.split("\n\n", 1) for done in (script, module))
+    assert own[1] == of_module[1]
+    assert own[0].startswith(f"usage: {name}.py ")
+    assert of_module[0].startswith(f"usage: bssan {name} ")
     assert not script.stderr + module.stderr
 
 
@@ -85,3 +89,16 @@ def test_an_installation_has_every_room_and_its_files(project):
     for path in others:
         patterns = data[".".join(path.parent.relative_to(project).parts)]
         assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
+
+
+@pytest.mark.parametrize(
+    ("argv", "command", "called"),
+    [
+        (["train.py", "--seed", "1"], ["python", "train.py", "--seed", "1"], "python evaluate.py"),
+        (["bssan train", "--seed", "1"], ["python", "-m", "bssan_tf", "train", "--seed", "1"], "bssan evaluate"),
+    ],
+)
+def test_a_run_notes_a_command_that_can_be_given_again(monkeypatch, argv, command, called):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert command_line() == command
+    assert cli.command("evaluate") == called

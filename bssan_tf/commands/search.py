@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=cli.count, metavar="N", default=10, help="results to show (default: 10)")
     parser.add_argument(
         "--rerank",
-        type=cli.count_or_none,
+        type=lambda text: cli.count(text, least=0),
         metavar="N",
         default=RERANK,
         help=f"candidates that the whole model scores, the best by O2W; 0 for all (default: {RERANK})",
@@ -40,15 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     run = find_run(options.run)
     from bssan_tf.evaluation.search import search, text_of
 
-    found = search(
-        run,
-        options.query,
-        folder=options.images,
-        split=options.split or "test",
-        top=options.top,
-        rerank=options.rerank,
-        data_flags=cli.moved_files(options),
-        memory_mb=options.memory,
-        progress=not options.quiet,
-    )
+    where = {"folder": options.images, "split": options.split or "test", "data_flags": cli.moved_files(options)}
+    how = {"top": options.top, "rerank": options.rerank, "memory_mb": options.memory, "progress": not options.quiet}
+    found = search(run, options.query, **where, **how)
     print(text_of(found))

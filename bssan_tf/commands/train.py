@@ -91,16 +91,6 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     return training.resume(run, options.devices, not options.quiet, given, **limits)
 
 
-def start(options: argparse.Namespace) -> tuple[RunFolder, dict]:
-    """Train a new run."""
-    config = config_of(options)
-    stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
-    run = RunFolder(RUNS / (options.name or free_name(stem)))
-    from bssan_tf.training import run as training
-
-    return run, training.train(config, run, options.devices, not options.quiet)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
@@ -116,7 +106,12 @@ def main(arguments: list[str] | None = None) -> None:
         run = find_run(options.resume)
         metrics = resume(options, run)
     else:
-        run, metrics = start(options)
+        config = config_of(options)
+        stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
+        run = RunFolder(RUNS / (options.name or free_name(stem)))
+        from bssan_tf.training import run as training
+
+        metrics = training.train(config, run, options.devices, not options.quiet)
     from bssan_tf.evaluation.report import text_table
 
     title = f"{run.name}, epoch {metrics['best_epoch']}"

@@ -16,7 +16,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("caption", help="a sentence, in quotes")
     parser.add_argument("--run", help="run folder (default: the latest)")
     parser.add_argument(
-        "-o", "--out", type=cli.png, help="PNG to write (default: the photo's name with -attention.png, here)"
+        "-o",
+        "--out",
+        type=cli.png,
+        help="PNG to write (default: the photo's name with -attention.png, here)",
     )
     cli.add_moved_flags(parser, "boxes", "detector_weights", "backbone_weights", "cache")
     return parser

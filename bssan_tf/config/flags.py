@@ -1,8 +1,6 @@
-"""Flags of a command line from the settings, and the settings as a table for docs/training.md.
+"""Flags of a command line from the settings, each None unless it is given; the shown default is the presets'.
 
-    python -m bssan_tf.config.flags     prints the table
-
-Each argument is None unless it is given; the shown default is the presets' value.
+`python -m bssan_tf.config.flags` prints the settings as the table of docs/training.md.
 """
 
 from __future__ import annotations

@@ -56,10 +56,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
 
 
 def pair_drawer(scorer, features: Features, split: Split, tokenizer) -> Callable[[], dict[str, np.ndarray]]:
-    """What draws the attention of the pairs of a split as it is at each call: {title: uint8 (H, W, 3)}.
-
-    Each picture has its first caption, and is decoded once.
-    """
+    """What draws the attention of a split's pairs as it is at each call, {title: uint8 (H, W, 3)}; decodes once."""
     tokens = tokenizer(split.captions)
     rows = split.image_rows[split.image_of_caption]
     inputs = {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]}

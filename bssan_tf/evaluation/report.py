@@ -149,9 +149,7 @@ def photo_pointing_text(value: Mapping) -> str:
     if tied := value["w2r"]["all"]["tied"]:
         lines.append(f"{tied:.0f} % of the words have several cells at their peak; the share of these inside counts")
     if value["objects"] == "grid":
-        lines.append(
-            "O2W is not measured: the objects are ten fixed boxes; --boxes FILE.npz gives these photos real ones"
-        )
+        lines.append("O2W is not measured: the objects are ten fixed boxes")
     return "\n".join(lines)
 
 

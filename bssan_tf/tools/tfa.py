@@ -1,7 +1,4 @@
-"""The two things used of TensorFlow Addons: the Gaussian filter of the attention maps and the progress bar.
-
-The one place that imports the library. Import this module late: it loads TensorFlow.
-"""
+"""All that is used of TensorFlow Addons: the maps' Gaussian filter, the progress bar. Import it late: it is slow."""
 
 from __future__ import annotations
 

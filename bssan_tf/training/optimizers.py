@@ -1,8 +1,7 @@
 """Optimizers with two learning rates: O2W's own weights take a share of the steps that all others take.
 
-Adam moves each weight by about the learning rate, whatever the size of its gradient, so that a factor on O2W's loss
-would not slow it down. Smaller steps where less is to be learned, as in discriminative fine-tuning (Howard & Ruder,
-ACL 2018).
+Adam moves each weight by about the learning rate, whatever its gradient: a factor on O2W's loss would not slow it down.
+Smaller steps where less is to be learned, as in discriminative fine-tuning (Howard & Ruder, ACL 2018).
 """
 
 from __future__ import annotations

@@ -125,11 +125,6 @@ def _check_corpus(corpus: Corpus, config: Config) -> None:
         raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
 
 
-def _be_deterministic(seed: int) -> None:
-    tf.keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-
-
 def _strategy(devices: str, training: TrainingConfig) -> tf.distribute.Strategy:
     """Of these devices; UserError if batches cannot be divided among them."""
     strategy = make_strategy(devices)
@@ -176,7 +171,8 @@ class Trainer:
         """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
         training, done = self.config.training, latest_epoch(self.run.state)
         split, features = self.split, self.data.features
-        _be_deterministic(training.seed)  # not earlier: extraction draws random numbers, too
+        tf.keras.utils.set_random_seed(training.seed)  # not earlier: extraction draws random numbers, too
+        tf.config.experimental.enable_op_determinism()
         with self.strategy.scope():
             model = Bssan(self.config.model, len(self.tokenizer.words), training.l2, glove)
         if not done:  # weights that come from the data

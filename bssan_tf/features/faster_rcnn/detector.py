@@ -23,8 +23,7 @@ PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 class Detector:
     """A Faster R-CNN with the weights of a file that `flag` named; None for the packaged slim one of scenes.
 
-    Attributes: `config`, its settings; `labels` of its classes; `Q`, dimensions of fc7; `name`, with which a store is
-    made; `store_name`, of such stores.
+    `name` is what a store is made with, `store_name` its folder's; `config`, `labels` and `Q`, of fc7, are its own.
     """
 
     def __init__(self, weights: str | Path | None = None, flag: str = FLAG):

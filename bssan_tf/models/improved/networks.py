@@ -43,11 +43,10 @@ class ImprovedNetwork(Network):
             self.fusion.start_from(maps, first)
 
     def start_lengths(self, pooled: np.ndarray, captions: np.ndarray) -> None:
-        """Let the weighted lengths of the bilinear score begin as deviations of scores.
+        """Let the weighted lengths begin as deviations of scores, from both sides of the training pairs.
 
-        Args:
-            pooled: float32 (N_i, M), the regions or objects of pictures as the attention sees them, pooled.
-            captions: float32 (N_c, d), the captions' sums of words.
+        `pooled` float32 (N_i, M) are pictures' regions or objects as the attention sees them, pooled; `captions`
+        float32 (N_c, d) their captions' sums of words.
         """
         pictures = self.fusion.project(pooled)  # (N_i, F)
         captions = np.pad(captions, ((0, 0), (0, pictures.shape[1] - captions.shape[1])))
