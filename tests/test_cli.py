@@ -369,7 +369,7 @@ def test_no_run_at_all(project, tmp_path):
 def test_windows_is_refused_with_one_line(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("bssan_tf.tools.files.fcntl", None)
-        with pytest.raises(UserError, match="^Windows: "), files.locked(tmp_path / "lock"):
+        with pytest.raises(UserError, match=r"^Windows: "), files.locked(tmp_path / "lock"):
             pass
     with monkeypatch.context() as patch:
         patch.setattr("bssan_tf.cli.os", SimpleNamespace(name="nt", environ=os.environ))
