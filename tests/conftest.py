@@ -10,7 +10,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PROJECT = Path(__file__).resolve().parent.parent
 
 # Files that train take longest, so they start first and the workers end together.
-SLOW_FILES = ("test_training.py", "test_cli.py", "test_training_step.py")
+SLOW_FILES = (
+    "test_cli.py", "test_training.py", "test_training_step.py", "test_detected_objects.py", "test_scoring.py",
+    "test_early_signs.py", "test_benchmarks.py", "test_context_run.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

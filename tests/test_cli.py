@@ -22,15 +22,17 @@ from benchmarks import search as search_benchmark
 from bssan_tf import cli
 from bssan_tf.commands import evaluate, search, visualize
 from bssan_tf.drawing import attention
-from bssan_tf.errors import UserError
+from bssan_tf.errors import NO_WINDOWS, UserError
 from bssan_tf.evaluation import retrieval
 from bssan_tf.evaluation import search as searching
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.tools import files
 
 SEARCH = ["search.py", "a dog", "--run", "runs/one", "--quiet"]
 POINTING = ["evaluate.py", "runs/one", "--pointing", "photos"]
 IMPORTS = "leave --import-regions and --import-objects out"
-PHOTOS = ["train.py", "--data", "photos", "--backbone", "slim"]
+IMPORTED = ["train.py", "--data", "photos", "--batch-size", "8"]
+PHOTOS = [*IMPORTED, "--backbone", "slim"]
 TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
 
 
@@ -305,8 +307,8 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         ([*PHOTOS, "--boxes", "no.npz"], "--boxes no.npz: no such file"),
         ([*PHOTOS, "--glove", "no.txt"], "no.txt"),
         ([*PHOTOS, "--batch-size", "99"], "--batch-size 99"),
-        (["train.py", "--data", "photos", "--import-regions", "no.npy"], "no.npy"),
-        (["train.py", "--data", "photos", "--import-regions", "photos/regions.npy"], "--import-objects FILE.npy"),
+        ([*IMPORTED, "--import-regions", "no.npy"], "no.npy"),
+        ([*IMPORTED, "--import-regions", "photos/regions.npy"], "--import-objects FILE.npy"),
         ([*PHOTOS, "--backbone-weights", "no.h5"], "no.h5"),
         (["train.py", "--resume", "runs/none"], "runs/none: no such run"),
         (["train.py", "--resume", "runs/one", "--seed", "3"], "leave out --seed"),
@@ -364,13 +366,17 @@ def test_no_run_at_all(project, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_windows_is_refused_with_one_line(monkeypatch, capsys):
+def test_windows_is_refused_with_one_line(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("bssan_tf.tools.files.fcntl", None)
+        with pytest.raises(UserError, match=r"^Windows: "), files.locked(tmp_path / "lock"):
+            pass
     with monkeypatch.context() as patch:
         patch.setattr("bssan_tf.cli.os", SimpleNamespace(name="nt", environ=os.environ))
         with pytest.raises(SystemExit) as stopped:
             cli.run(lambda _: pytest.fail("was called"))
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: Windows: bssan_tf needs Linux or macOS; use it in WSL 2\n"
+    assert capsys.readouterr().err == f"error: {NO_WINDOWS}\n"
 
 
 @pytest.mark.parametrize(
