@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import alone, chart, operations, scoring, search, training, workload
+from benchmarks import alone, growth_chart, operations, scoring, search, training, workload
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -115,19 +115,19 @@ def test_growth_of_scoring(flags, monkeypatch):
 def test_chart_of_growth(tmp_path):
     rows = [
         {name: n, "seconds": n / 2, "pairs_per_s": 10 / n, "peak_mb": 100 + n}
-        for name in chart.SERIES
+        for name in growth_chart.SERIES
         for n in (1, 2, 4)
     ]
-    axes = chart.growth_figure(rows, budget_mb=200).axes
+    axes = growth_chart.growth_figure(rows, budget_mb=200).axes
     assert axes[0].lines[0].get_xydata().tolist() == [[1, 0.5], [2, 1], [4, 2]]  # seconds over pictures
     assert axes[2].lines[0].get_xydata().tolist() == [[1, 10], [2, 5], [4, 2.5]]  # pairs per second over words
     assert axes[4].lines[0].get_xydata().tolist() == [[1, 101], [2, 102], [4, 104]]
     (tmp_path / "n.json").write_text(json.dumps({"growth": rows, "memory_budget_mb": 200}))
-    chart.main([str(tmp_path / "n.json"), "-o", str(tmp_path / "growth.png")])
+    growth_chart.main([str(tmp_path / "n.json"), "-o", str(tmp_path / "growth.png")])
     assert (tmp_path / "growth.png").stat().st_size < 200_000
     (tmp_path / "n.json").write_text("{}")
     with pytest.raises(UserError, match="no growth in it"):
-        chart.main([str(tmp_path / "n.json")])
+        growth_chart.main([str(tmp_path / "n.json")])
 
 
 def test_ranking_of_two_stages():

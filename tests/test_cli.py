@@ -150,10 +150,15 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
     assert asked == [("one", retrieval.Request(), {}, True), ("one", request, {"root": "moved"}, False)]
 
 
+WHERE = ("folder", "split", "top", "rerank", "data_flags", "memory_mb", "progress")
+
+
 def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workplace):
     asked = []
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(searching, "search", lambda run, *rest: asked.append(rest) or [])
+    monkeypatch.setattr(
+        searching, "search", lambda run, query, **how: asked.append((query, *map(how.get, WHERE))) or []
+    )
     search.main(["a dog", "--run", "one"])
     search.main([*SEARCH[1:], "--images", "photos", "--top", "3", "--rerank", "0", "--memory", "7", "--boxes", "b.npz"])
     search.main([*SEARCH[1:], "--split", "val"])
@@ -320,7 +325,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["evaluate.py", "runs/one", "--import-regions", "photos/regions.npy", "--quiet"], IMPORTS),
         (["evaluate.py", "runs/none"], "runs/none: no such run"),
         (["evaluate.py", "runs/one", "--split", "dress"], "--split: invalid choice: 'dress'"),
-        (["evaluate.py", "runs/one", "--sample", "0"], "--sample: 0: must be a whole number above 0"),
+        (["evaluate.py", "runs/one", "--sample", "0"], "--sample: 0: must be a whole number, 1 or more"),
         (["evaluate.py", "runs/one", "--json", "gone/report.json"], "there is no folder gone"),
         (["evaluate.py", "runs/one", "--protocol", "1k", "--quiet"], "--protocol 1k: needs 1,000 images"),
         (["evaluate.py", "runs/one", "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
@@ -330,7 +335,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         ([*POINTING[:-1], "gone"], "--pointing gone: no such folder"),
         ([*SEARCH, "--json", "r.json"], "unrecognized arguments: --json r.json"),
         ([*SEARCH, "--images", "photos", "--split", "val"], "--split val: --images is searched instead of a split"),
-        ([*SEARCH, "--top", "0"], "--top: 0: must be a whole number above 0"),
+        ([*SEARCH, "--top", "0"], "--top: 0: must be a whole number, 1 or more"),
         ([*SEARCH, "--rerank", "-3"], "--rerank: -3: must be a whole number, 0 or more"),
         ([*SEARCH, "--memory", "1"], "--memory 1: too little for this model"),
         (["search.py", "a dog", "--run", "runs/none"], "runs/none: no such run"),

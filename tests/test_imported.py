@@ -9,8 +9,8 @@ from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features import imported
 from bssan_tf.features.imported import Reordered, content_sha256, import_features
-from bssan_tf.runs.data import extractors_of
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import extractors_of
 
 IDS = ("a.jpg", "b.jpg", "c.jpg")
 
