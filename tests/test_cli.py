@@ -1,5 +1,6 @@
 """The scripts as real commands: on small data, with bad input, killed and resumed."""
 
+import io
 import json
 import os
 import runpy
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +19,8 @@ import numpy as np
 import pytest
 import tiny_corpus
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_fixtures import same_weights
 
 from benchmarks import curves
 from benchmarks import search as search_benchmark
@@ -52,23 +57,24 @@ class Done:
     stderr: str
 
 
-@pytest.fixture
-def call(project, workplace, monkeypatch, capsys):
-    """Run a script's own entry in this process, in the workplace: TensorFlow is loaded once for all of these."""
-    monkeypatch.chdir(workplace)
-    monkeypatch.delenv("BSSAN_DATA", raising=False)
-
-    def run_here(arguments) -> Done:
-        monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
-        code = 0
+def run_here(project, folder, arguments) -> Done:
+    """The same by the script's own entry in this process: TensorFlow is loaded once for all of these."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.delenv("BSSAN_DATA", raising=False)
+        patch.setattr(sys, "argv", list(map(str, arguments)))
         try:
             runpy.run_path(str(project / arguments[0]), run_name="__main__")
         except SystemExit as stopped:
             code = stopped.code or 0
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
+    return Done(code, out.getvalue(), err.getvalue())
 
-    return run_here
+
+@pytest.fixture
+def call(project, workplace):
+    """`run_here` in the workplace."""
+    return partial(run_here, project, workplace)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,9 @@ def workplace(project, tmp_path_factory):
     """A folder with photos, their captions, and a run `one` trained on them."""
     folder = tmp_path_factory.mktemp("workplace")
     tiny_corpus.write_corpus(folder / "photos", pictures=32)
-    done = run(project, folder, [*TRAIN, "--name", "one"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bssan_tf.training.run.export_saved_model", lambda *_: None)  # nothing here asks for it
+        done = run_here(project, folder, [*TRAIN, "--name", "one"])
     assert done.returncode == 0, done.stderr
     assert "rsum" in done.stdout
     return folder
@@ -94,6 +102,15 @@ def test_run_folder_remembers_the_command(workplace):
     assert command.startswith("python ")
     assert "train.py" in command
     assert "--data photos" in command
+
+
+def test_tensorboard_shows_attention(workplace):
+    events = EventAccumulator(str(workplace / "runs" / "one" / "logs" / "attention"), {"tensors": 0}).Reload()
+    drawn = events.Tags()["tensors"]
+    assert len(drawn) == 3
+    _, _, png = events.Tensors(drawn[0])[0].tensor_proto.string_val
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.width > 600
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +202,8 @@ def found(done):
     return [line.split(maxsplit=2)[2] for line in lines]
 
 
-def test_search_of_pictures(evaluated, project, workplace, captions):
-    done = run(project, workplace, ["search.py", captions[5][1], "--rerank", 0])
+def test_search_of_pictures(evaluated, call, workplace, captions):
+    done = call(["search.py", captions[5][1], "--rerank", 0])
     ranked = found(done)
     assert len(ranked) == 8  # all of the test split
     assert all((workplace / path).exists() for path in ranked)
@@ -224,10 +241,10 @@ def test_benchmark_of_search(workplace, monkeypatch, capsys):
     assert "text to image, 8 candidates" in capsys.readouterr().out
 
 
-def test_visualize_any_photo(project, workplace):
+def test_visualize_any_photo(call, workplace):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (60, 90), dtype=np.uint8)).save(workplace / "grey.png")
-    done = run(project, workplace, ["visualize.py", "grey.png", "A red dog, and a zyx!", "-o", "out.png"])
+    done = call(["visualize.py", "grey.png", "A red dog, and a zyx!", "-o", "out.png"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("score ")
     with Image.open(workplace / "out.png") as picture:
@@ -241,32 +258,6 @@ def test_visualize_and_evaluate_say_the_same_scores(evaluated, workplace, monkey
     scores = attention.explain(RunFolder(Path("runs/one")), Path("photos") / name, caption, Path("same.png"))
     assert set(scores) == {"score", "w2r", "o2w"}
     assert scores["score"] == pytest.approx(np.load("scores.npy")[1, 2], rel=1e-5)
-
-
-# a script without its export, which is not what is tested
-BARE = """
-import runpy, sys
-from bssan_tf.training import run
-run.export_saved_model = lambda *_: None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_training_on_two_devices(project, workplace):
-    def bare(*arguments):
-        command = [sys.executable, "-c", BARE, str(project / "train.py"), *map(str, arguments), "--devices", "cpu:2"]
-        environment = {**os.environ, "PYTHONPATH": str(project)}
-        done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-
-    small = ["--variant", "w2r", "--fusion", 0, "--dropout", 0, "--no-cca-start"]
-    bare(*TRAIN[1:], "--name", "two", "--epochs", 1, *small)
-    rows = history(workplace, "two")
-    # before anything is learned, a softmax over one positive and three negatives
-    assert float(rows[1][rows[0].index("w2r_ranking")]) == pytest.approx(np.log(4), rel=0.2)
-    bare("--resume", "runs/two", "--epochs", 2, "--quiet")
-    assert len(history(workplace, "two")) == 3
 
 
 def test_curves_of_runs(workplace, capsys):
@@ -296,8 +287,10 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
     done = call(["train.py", "--resume", "runs/killed", "--quiet"])
     assert done.returncode == 0, done.stderr
     assert history(workplace, "killed") == history(workplace, "one")
-    metrics = [json.loads((workplace / "runs" / n / "metrics.json").read_text()) for n in ("one", "killed")]
+    runs = [RunFolder(workplace / "runs" / name) for name in ("one", "killed")]
+    metrics = [json.loads(each.metrics_file.read_text()) for each in runs]
     assert {**metrics[0], "run": ""} == {**metrics[1], "run": ""}
+    same_weights(*runs)
 
 
 @pytest.mark.parametrize(

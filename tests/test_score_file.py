@@ -97,8 +97,8 @@ def test_an_interrupted_one_goes_on(tmp_path, passes, small_blocks, parts):
     assert passes == {"w2r": blocks + 1, "o2w": blocks}  # the interrupted block is all that W2R scored twice
 
 
-@pytest.mark.parametrize("parts", [("score",), PARTS])
-def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_blocks, parts):
+def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_blocks):
+    parts = PARTS
     out, whole = tmp_path / "killed.npy", tmp_path / "whole.npy"
     left = [path.with_name(path.name + ".part") for path in (matrix.file_of(out, part) for part in parts)]
     child = subprocess.Popen(

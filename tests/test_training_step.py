@@ -1,4 +1,4 @@
-"""The training step: traced once, in bfloat16, ready for cuDNN."""
+"""The training step: in bfloat16, ready for cuDNN."""
 
 import numpy as np
 import pytest
@@ -17,27 +17,6 @@ pytestmark = pytest.mark.usefixtures("no_export")
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_features(tmp_path_factory.mktemp("tiny") / "corpus")
-
-
-def test_the_training_step_is_traced_once_for_all_lengths(corpus, tmp_path, monkeypatch):
-    fitted, lengths = [], set()
-    original, batch = tf.keras.Model.fit, training.PairStream.batch
-
-    def fit(self, *args, **kwargs):
-        fitted.append(self)
-        return original(self, *args, **kwargs)
-
-    def seen(self, step):
-        found = batch(self, step)
-        lengths.add(found["tokens"].shape[1])
-        return found
-
-    monkeypatch.setattr(tf.keras.Model, "fit", fit)
-    monkeypatch.setattr(training.PairStream, "batch", seen)
-    run = RunFolder(tmp_path / "run")
-    training.train(make_config(corpus, epochs=1, length_pool=1, batch_size=2, negatives=1), run, progress=False)
-    assert len(lengths) > 1
-    assert fitted[0].train_tf_function.experimental_get_tracing_count() == 1
 
 
 def random_batch(config, seed=0):

@@ -1,16 +1,22 @@
 """Train a small model for three steps on given devices and save losses and weights: a process of test_training.py.
 
-python tests/three_steps.py DEVICES OUT.npz
+python tests/three_steps.py DEVICES OUT.npz RUN
+
+and then a run of the whole command on these devices, one epoch, resumed for a second.
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
+from training_fixtures import make_config, write_features
 
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.devices import make_strategy
+from bssan_tf.training import run as training
 from bssan_tf.training.step import compile_siamese
 
 
@@ -56,5 +62,14 @@ def main(devices: str, out: str) -> None:
     np.savez(out, *weights, losses=keep.losses, replicas=strategy.num_replicas_in_sync)
 
 
+def train_and_resume(devices: str, folder: Path) -> None:
+    training.export_saved_model = lambda *_: None  # is not what is tested
+    corpus = write_features(folder.with_name("corpus"), pictures=32)
+    config = make_config(corpus, variant="w2r", fusion=0, dropout=0.0, cca_start=False, epochs=1)
+    training.train(config, RunFolder(folder), devices, progress=False)
+    training.resume(RunFolder(folder), devices=devices, progress=False, epochs=2)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:3])
+    train_and_resume(sys.argv[1], Path(sys.argv[3]))

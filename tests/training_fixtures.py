@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import tensorflow as tf
 import tiny_corpus
 
@@ -44,8 +45,9 @@ def make_config(corpus, name="improved", **values):
 
 
 def leave_export_out(monkeypatch):
-    """Runs without their SavedModel, as the fixture `no_export`, for fixtures of a wider scope."""
+    """Runs without SavedModel and pictures, as the fixture `no_export`, for fixtures of a wider scope."""
     monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
+    monkeypatch.setattr("bssan_tf.training.callbacks.AttentionImages.on_epoch_end", lambda *_, **__: None)
 
 
 def killed_in_the_last_epoch(run, folder):
@@ -57,3 +59,14 @@ def killed_in_the_last_epoch(run, folder):
     for path in (*copy.state.glob(f"ckpt-{last}.*"), copy.metrics_file):
         path.unlink()
     return copy
+
+
+def same_weights(one, other):
+    """Assert that the best weights of two runs are equal, and their last ones and the optimizer's, too."""
+    best, other_best = ([w.numpy() for w in run.load_model()[0].scorer.weights] for run in (one, other))
+    for a, b in zip(best, other_best):
+        np.testing.assert_array_equal(a, b)
+    states = [tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run.state))) for run in (one, other)]
+    for variable in states[0].get_variable_to_shape_map():
+        if "OBJECT_GRAPH" not in variable:
+            np.testing.assert_array_equal(*(state.get_tensor(variable) for state in states), err_msg=variable)

@@ -47,7 +47,7 @@ def search(
         memory_mb: what scoring may take, see `score_matrices`.
     """
     config = run.load_config().moved(data_flags)
-    photo = None
+    photo, paths = None, pictures_in(folder) if folder else []
     if Path(query).suffix.lower() in PHOTO_SUFFIXES:
         if folder:
             raise UserError(f"--images {folder}: is searched for a sentence; for a picture leave it out")
@@ -62,7 +62,6 @@ def search(
     else:
         tokens = tokenizer.read_sentence(query, "query")
         if folder:
-            paths = pictures_in(folder)
             features = folder_features(run, config, folder, paths, data_flags, progress)
             rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
             found = [paths[row] for row in rows]

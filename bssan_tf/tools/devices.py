@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import tensorflow as tf
@@ -33,7 +34,13 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     trace_needed_kernels()
     if count == 1:
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([f"{kind.upper()}:{i}" for i in range(count)])
+    return _mirrored(kind.upper(), count)
+
+
+@functools.cache
+def _mirrored(kind: str, count: int) -> tf.distribute.Strategy:
+    """One for all runs of a process: a second one would use the first one's keys, and its sums would meet."""
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
 
 
 def _split_cpu(count: int) -> None:
