@@ -105,8 +105,9 @@ def test_tensorboard_has_curves_and_settings(whole):
 
 @pytest.mark.usefixtures("no_export")
 def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path):
-    """Of the preset `paper`; that of `improved` is killed as a process in test_cli.py."""
-    run, values = RunFolder(tmp_path / "whole"), {"epochs": 3, "plateau_patience": 1, "variant": "w2r"}
+    """Of the preset `paper` in bfloat16; that of `improved` is killed as a process in test_cli.py."""
+    run = RunFolder(tmp_path / "whole")
+    values = {"epochs": 3, "plateau_patience": 1, "variant": "w2r", "mixed_precision": True}
     expected = training.train(make_config(corpus, "paper", **values), run, progress=False)
     # the loss without the L2 term, by which a collapse is seen, has the same name with one output and with two
     assert 0 < float(history_of(run)[-1]["w2r_ranking"]) < float(history_of(run)[-1]["loss"])
@@ -117,6 +118,17 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path):
     # all but the clock
     one, other = ([{**row, "pairs_per_s": 0, "minutes": 0} for row in history_of(r)] for r in (run, parts))
     assert one == other
+    saved_as_float32_with_the_trained_weights(run)
+
+
+def saved_as_float32_with_the_trained_weights(run):
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    model = run.load_model()[0].networks["w2r"].model
+    layers = [layer for layer in model._flatten_layers() if layer.weights]
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+    lstm = model.get_layer("w2r_lstm")
+    start = np.repeat([0, 1, 0, 0], lstm.units)  # the bias of Keras' gates
+    assert (lstm.get_weights()[2] != start).any()
 
 
 def without_steps(siamese, data, epochs, initial_epoch, callbacks, **_):

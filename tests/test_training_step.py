@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, tiny_config
-from training_fixtures import make_config, write_features
 
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.folder import RunFolder
-from bssan_tf.training import run as training
 from bssan_tf.training.step import bfloat16_copy, compile_siamese
-
-pytestmark = pytest.mark.usefixtures("no_export")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_features(tmp_path_factory.mktemp("tiny") / "corpus")
 
 
 def random_batch(config, seed=0):
@@ -50,20 +40,6 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
     one, other = gradients
     least = 0.97 if name == "improved" else 0.9  # raw regions saturate tanh, where bfloat16 has few values
     assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > least
-
-
-def test_mixed_precision_saves_a_float32_model_with_the_trained_weights(corpus, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    metrics = training.train(make_config(corpus, epochs=1, mixed_precision=True, variant="w2r"), run, progress=False)
-    assert tf.keras.mixed_precision.global_policy().name == "float32"
-    model, _ = run.load_model()
-    layers = model.networks["w2r"].model._flatten_layers()
-    assert {layer.compute_dtype for layer in layers if layer.weights} == {"float32"}
-    lstm = model.networks["w2r"].model.get_layer("w2r_lstm")
-    start = np.repeat([0, 1, 0, 0], lstm.units)  # the bias of Keras' gates
-    assert (lstm.get_weights()[2] != start).any()
-    resumed = training.resume(run, progress=False, epochs=2)
-    assert resumed["epochs"] == metrics["epochs"] + 1
 
 
 def test_graphs_hold_the_kernels_that_the_machine_needs(monkeypatch):
