@@ -324,6 +324,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["evaluate.py", "runs/one", "--memory", "1", "--quiet"], "--memory 1: too little for this model"),
         ([*POINTING, "--sample", "3"], "--sample 3: has no effect with --pointing; leave it out"),
         ([*POINTING, "--baseline", "cca"], "--baseline cca: has no effect with --pointing; leave it out"),
+        ([*POINTING, "--parts"], "--parts: has no effect with --pointing; leave it out"),
         (POINTING, "--pointing photos: no captions and instances of the same photos; expected are"),
         ([*POINTING[:-1], "gone"], "--pointing gone: no such folder"),
         ([*SEARCH, "--json", "r.json"], "unrecognized arguments: --json r.json"),

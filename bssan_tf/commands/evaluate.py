@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     for name in RETRIEVAL_ONLY if options.pointing else ():
         if (value := getattr(options, name)) is not None:
-            raise UserError(f"{flag_of(name)} {value}: has no effect with --pointing; leave it out")
+            shown = "" if value is True else f" {value}"
+            raise UserError(f"{flag_of(name)}{shown}: has no effect with --pointing; leave it out")
     run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
     from bssan_tf.evaluation.report import write_report
 
