@@ -227,7 +227,7 @@ def test_bad_pictures_are_named_and_the_others_kept(tmp_path, corpus, extractor,
     with pytest.raises(UserError, match=r"2 of 11 pictures can't be read.*--skip-bad-images") as error:
         extract(corpus, tmp_path / "store", extractor)
     assert "photo002.jpg: can't be read" in str(error.value)
-    assert "photo009.jpg: no such picture file" in str(error.value)
+    assert "photo009.jpg: no such file" in str(error.value)
     assert "\n" not in str(error.value)
 
     with monkeypatch.context() as patch:
@@ -291,7 +291,7 @@ def test_batches_with_wanted_rows(corpus, extractor):
     assert values["sizes"].tolist()[1] == describer.UNREADABLE
     assert [bool(values[name][1].any()) for name in ("regions", "objects", "boxes", "valid")] == [False] * 4
     assert (values["classes"] == -1).all()
-    assert "no such picture file" in given.reason(9)
+    assert "no such file" in given.reason(9)
 
 
 def test_bad_pictures_are_looked_at_once_in_a_start(tmp_path, corpus, extractor, monkeypatch):
