@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import h5py
 
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import check_members
+from bssan_tf.reading.documents import parse_json
 from bssan_tf.reading.files import check_claim, file_size, refusing
 
 MOST_LINKS = 100_000
@@ -67,7 +67,6 @@ def check_keras(path: str | Path, remedy: str, source: str | None = None) -> Non
         for name in (KERAS_CONFIG, KERAS_WEIGHTS):
             if name not in members:
                 raise UserError(f"{source}: has no {name}; {remedy}")
-        if not isinstance(json.loads(archive.read(KERAS_CONFIG)), dict):
-            raise ValueError(f"{KERAS_CONFIG} is not an object")
+        parse_json(archive.read(KERAS_CONFIG).decode("utf-8"), f"{source}: {KERAS_CONFIG}", remedy)
         with h5py.File(io.BytesIO(archive.read(KERAS_WEIGHTS)), "r") as file:
             check_hdf5(file, members[KERAS_WEIGHTS].file_size)
