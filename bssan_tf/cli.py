@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
-from bssan_tf.config.settings import MEMORY_MB
+from bssan_tf.config.settings import MEMORY_MB, MOST
 from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
+
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
@@ -23,6 +26,9 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds; a log file wants a line now and then
     for name in ("tensorflow", "absl"):  # their export and tracing notices are not for users
         logging.getLogger(name).setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show, as λ on an ASCII one, is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         if os.name == "nt":
@@ -35,8 +41,27 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         problem = str(error)
     except OSError as error:  # a full disk, a folder that may not be written
         problem = f"{error.filename or 'file'}: {error.strerror or error}"
-    print(f"error: {problem}", file=sys.stderr)
+        if error.errno in NO_ROOM:
+            problem += "; make room, and start again"
+    except Exception as error:
+        if (problem := shortage(error)) is None:
+            raise
+    print(f"error: {' '.join(problem.splitlines())}", file=sys.stderr)
     sys.exit(2)
+
+
+def shortage(error: Exception) -> str | None:
+    """One line for an error that says that memory or the disk is used up, of NumPy's or TensorFlow's; else None."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)  # not imported for this
+    text = (str(error).splitlines() or [""])[0][:300]
+    if errors is not None and isinstance(error, errors.OpError):
+        if any(os.strerror(code) in str(error) for code in NO_ROOM):
+            return f"{text}; make room, and start again"
+        if not isinstance(error, errors.ResourceExhaustedError):
+            return None
+    elif not isinstance(error, MemoryError):
+        return None
+    return f"not enough memory ({text}); take smaller sizes, such as --batch-size or --memory"
 
 
 def command(name: str) -> str:
@@ -46,6 +71,13 @@ def command(name: str) -> str:
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, as all others are."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        for argument in sys.argv[1:] if args is None else args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                encoding = sys.getfilesystemencoding()
+                self.error(f"{argument!a}: is not text in {encoding}; rename the file, or set LC_ALL=C.UTF-8")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> None:
         print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
@@ -69,8 +101,8 @@ def png(path: str) -> Path:
 
 def count(text: str, least: int = 1) -> int:
     """A whole number from `least` on, for argparse."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least} or more")
+    if not text.isdecimal() or len(text) > 10 or not least <= int(text) < MOST:
+        raise argparse.ArgumentTypeError(f"{text:.40}: must be a whole number, {least} or more and below 2^32")
     return int(text)
 
 

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # from top to bottom
 FLOORS = (
     "commands", "training", "evaluation", "drawing", "runs", "cca", "scoring", "models", "features", "datasets", "cli",
-    "config", "tools", "metrics", "errors",
+    "config", "tools", "reading", "metrics", "errors",
 )  # fmt: skip
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 60
 

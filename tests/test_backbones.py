@@ -168,7 +168,7 @@ def test_files_that_are_no_weights(tmp_path, model):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["layers/conv2d/vars/0"] = np.zeros(3)
     for name in ("text.npz", "text.h5", "objects.npz", "other.h5"):
-        with pytest.raises(UserError, match=rf"{name}: not a readable weights file") as error:
+        with pytest.raises(UserError, match=rf"{name}: not a readable") as error:
             load_weights(model, tmp_path / name)
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"w\.bin: is neither \.h5 nor \.npz"):

@@ -334,7 +334,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         ([*SEARCH, "--memory", "1"], "--memory 1: too little for this model"),
         (["search.py", "a dog", "--run", "runs/none"], "runs/none: no such run"),
         (["search.py", "!?"], "has no word"),
-        (["search.py", "gone.jpg"], "gone.jpg: no such picture file"),
+        (["search.py", "gone.jpg"], "gone.jpg: no such file"),
         (["search.py", "photos/000.png", "--images", "photos"], "--images photos: is searched for a sentence"),
         ([*SEARCH, "--images", "gone"], "--images gone: no such folder"),
         ([*SEARCH, "--images", "runs"], "--images runs: no pictures in it"),

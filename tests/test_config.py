@@ -60,6 +60,9 @@ def test_replace_finds_the_section():
         ({"uniform_positives": 2.0}, r"--uniform-positives 2.0: must be between 0 and 1"),
         ({"negative_source": "batch", "negatives": 64}, r"--negatives 64: must be below --batch-size"),
         ({"seed": -1}, r"--seed -1: must be 0 or more"),
+        ({"seed": 2**32}, r"--seed 4294967296: must be 0 or more and below 2\^32"),
+        ({"epochs": 10**400}, r"--epochs 10{19}: must be a number below 2\^32"),
+        ({"margin": float("inf")}, r"--margin inf: must be a number below 2\^32"),
         ({"E_trained": -5}, r"--trained-embeddings -5: must be 0 or more"),
         ({"margin": 0.0}, r"--margin 0.0: must be above 0"),
         ({"plateau_factor": 1.0}, r"--plateau-factor 1.0: must be above 0 and below 1"),
@@ -79,7 +82,7 @@ def test_values_that_make_no_sense(values, message):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"preset": "paper"}', '{"data": {"colour": 1}}'])
 def test_damaged_json(text):
-    with pytest.raises(UserError, match=r"^x/config.json: not a config"):
+    with pytest.raises(UserError, match=r"^x/config.json: (not (a config|valid JSON)|is a list).*train the run anew$"):
         Config.from_json(text, "x/config.json")
 
 
@@ -112,6 +115,22 @@ def test_a_config_of_another_format_is_refused_with_one_line(number):
     for one in values if number == 1 else values[:1]:
         with pytest.raises(UserError, match=rf"^c\.json: not a config .*its format is {number}, .*train the run anew$"):
             Config.from_json(json.dumps(one), "c.json")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "wrong"),
+    [
+        ("data", "root", 3), ("data", "caption_length", "30"), ("data", "allow_partial", 1), ("model", "H", 2.5),
+        ("model", "w2r_mlp", [16, "8"]), ("model", "w2r_mlp", [0]), ("model", "bilinear", None),
+        ("training", "margin", "wide"), ("training", "margin", float("nan")), ("training", "epochs", 10**30),
+        ("training", "loss", ["hinge"]),
+    ],
+)  # fmt: skip
+def test_a_config_with_a_value_of_another_type_is_refused_with_one_line(section, name, wrong):
+    value = json.loads(preset().to_json())
+    value[section][name] = wrong
+    with pytest.raises(UserError, match=rf"^c\.json: not a config .*\({name} .*\); train the run anew$"):
+        Config.from_json(json.dumps(value), "c.json")
 
 
 def test_a_config_with_a_value_that_is_gone_is_refused_with_one_line():

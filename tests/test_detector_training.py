@@ -210,7 +210,7 @@ def test_other_settings_than_the_folder_was_begun_with(whole):
 def test_damaged_settings(whole, tmp_path, content):
     run = shutil.copytree(whole / "run", tmp_path / "run")
     (run / "settings.json").unlink() if content is None else (run / "settings.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"settings\.json: missing or damaged .*--out") as error:
+    with pytest.raises(UserError, match=r"settings\.json: .*; remove its folder or give another --out") as error:
         command.main([*TRAIN, "--cache", str(whole / "cache"), "--out", str(run)])
     assert "\n" not in str(error.value)
 

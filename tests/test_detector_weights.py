@@ -153,7 +153,7 @@ def test_own_files_that_are_wrong(tmp_path):
         arrays = dict(archive)
     for change, words in [
         ({"settings": None}, "holds no detector's settings"),
-        ({"settings": np.array("{")}, "its settings are not a detector's"),
+        ({"settings": np.array("{")}, "its settings: not valid JSON"),
         ({"settings": np.array('{"depth": 3}')}, "its settings are not a detector's"),
         ({"fc6/bias": None}, "has no fc6/bias"),
         ({"fc8/bias": np.zeros(1)}, "has fc8/bias, which"),

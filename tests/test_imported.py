@@ -154,7 +154,7 @@ def test_ids_files_that_are_wrong(tmp_path, text, rows, words):
 
 
 def test_no_ids_file(tmp_path):
-    with pytest.raises(UserError, match=r"--import-ids .*none\.txt: unreadable"):
+    with pytest.raises(UserError, match=r"--import-ids .*none\.txt: no such file"):
         import_features(IDS, save(tmp_path / "r.npy", regions()), ids=tmp_path / "none.txt")
 
 

@@ -16,11 +16,20 @@ from pathlib import Path
 from bssan_tf.config import settings
 from bssan_tf.config.settings import DataConfig, ModelConfig, TrainingConfig, fields_of, flag_of, off_value
 from bssan_tf.errors import UserError
+from bssan_tf.reading.documents import parse_json, read_text
+from bssan_tf.reading.files import refusing
+from bssan_tf.reading.records import typed_fields
 
 logger = logging.getLogger(__name__)
 
+REMEDY = "train the run anew"
 FORMAT = 2  # of config.json; 1 had no number
 SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  # behind a flag that must be set
+
+
+def rule_breaks(rule: str | None, value) -> bool:
+    """Whether a value is none that a rule of RULES allows."""
+    return rule is not None and value is not None and not settings.RULES[rule](value)
 
 
 # sections are looked up when they are needed, so that a field is told in settings.py alone
@@ -82,9 +91,11 @@ class Config:
         """Return self if every value makes sense; UserError naming the flag and its value otherwise."""
         for name, told in fields_of().items():
             value, choices, rule = self[name], told.metadata.get("choices"), told.metadata.get("rule")
+            if isinstance(value, (int, float)) and not abs(value) < settings.MOST and not rule_breaks(rule, value):
+                raise UserError(f"{flag_of(name)} {value!s:.20}: must be a number below 2^32")
             if choices and value is not None and value not in choices:
                 raise UserError(f"{flag_of(name)} {value}: must be one of {', '.join(choices)}")
-            if rule and value is not None and not settings.RULES[rule](value):
+            if rule_breaks(rule, value):
                 raise UserError(f"{flag_of(name)} {value}: must be {rule}")
             if value != off_value(told):
                 self.require_effect(name, value)
@@ -130,20 +141,22 @@ class Config:
 
         UserError, which names `source`, if the text is not such a config, or of another format.
         """
-        try:
-            raw, sections, absent = json.loads(text), {}, []
+        raw, sections, absent = parse_json(text, source, REMEDY), {}, []
+        with refusing(source, "not a config of this version of bssan_tf", REMEDY):
             if raw.get("format", 1) != FORMAT:
                 raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
             for key, section in settings.SECTIONS.items():
-                own = {name: tuple(value) if isinstance(value, list) else value for name, value in raw[key].items()}
+                own = typed_fields(section, raw[key])
                 sections[key] = section(**own)
                 absent += [f"{name} {told.default}" for name, told in fields_of(key).items() if name not in own]
-            config = cls(preset=raw["preset"], size=raw["size"], **sections).check()
+            for name in ("w2r_mlp", "o2w_mlp"):
+                if not all(0 < width < settings.MOST for width in getattr(sections["model"], name)):
+                    raise ValueError(f"{name} has a layer without dimensions")
+            config = cls(**typed_fields(cls, {name: raw[name] for name in ("preset", "size")}), **sections)
+        try:
+            config.check()
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problem = f"not a config of this version of bssan_tf ({error})"
-            raise UserError(f"{source}: {problem}; train the run anew") from None
         if absent:
             logger.info("%s: does not know all settings; taken are %s", source, ", ".join(absent))
         return config
@@ -151,8 +164,4 @@ class Config:
     @classmethod
     def load(cls, path: Path) -> Config:
         """Read a config file; UserError if it is absent or not one."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); is this a run folder?") from None
-        return cls.from_json(text, str(path))
+        return cls.from_json(read_text(path, "is this a run folder?"), str(path))

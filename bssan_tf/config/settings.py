@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
+MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
 RERANK = 100  # candidates of a search that the whole model scores
 WITH_O2W = ("full", "o2w", "no_reg")  # variants
@@ -22,6 +23,7 @@ RULES: dict[str, Callable[[float], bool]] = {
     "between 0 and 1": lambda value: 0 <= value <= 1,
     "above 0 and below 1": lambda value: 0 < value < 1,
     "0 or more and below 1": lambda value: 0 <= value < 1,
+    "0 or more and below 2^32": lambda value: 0 <= value < 2**32,
 }
 
 
@@ -101,7 +103,7 @@ class ModelConfig:
     M: int = field(default=512, metadata={"rule": "above 0"})
     P: int = field(default=10, metadata={"rule": "above 0"})
     Q: int = field(default=4096, metadata={"rule": "above 0"})
-    E_glove: int = 300  # 0: no pre-trained vectors
+    E_glove: int = field(default=300, metadata={"rule": "0 or more"})  # 0: no pre-trained vectors
     E_trained: int = setting(
         0, "dimensions of a word that are learned, beside GloVe's", flag="--trained-embeddings", rule="0 or more"
     )
@@ -252,7 +254,7 @@ class TrainingConfig:
         0.5, "factor on the learning rate when it falls", rule="above 0 and below 1", needs={"schedule": ("plateau",)}
     )
     stop_patience: int = setting(10, "epochs without a better rsum before training ends", rule="above 0")
-    seed: int = setting(0, "seed of weights, batches and dropout", rule="0 or more")
+    seed: int = setting(0, "seed of weights, batches and dropout", rule="0 or more and below 2^32")
 
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}

@@ -7,22 +7,23 @@ come from a local .h5 (Keras' own) or .npz, or from Keras' download.
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import SIDE
+from bssan_tf.reading.arrays import read_npz
+from bssan_tf.reading.hdf5 import open_hdf5
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # per block
 FILTERS = (64, 128, 256, 512, 512)
 BGR_MEANS = (103.939, 116.779, 123.68)
 CLASSIFIER_LAYERS = frozenset({"fc1", "fc2", "predictions"})  # in Keras' full weight files; not used here
+REMEDY = "give a .h5 or .npz of weights, downloaded or written anew"
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
@@ -106,14 +107,21 @@ def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     elif extra := sorted(set(found) - set(wanted)):
         problem = f"has {extra[0]}, which the network lacks ({len(extra)} such arrays)"
     for key in () if problem else wanted:
-        if found[key].shape != tuple(wanted[key].shape):
-            problem = f"{key} is {found[key].shape}, the network's is {tuple(wanted[key].shape)}"
-        elif found[key].dtype.kind != "f" or not np.isfinite(found[key]).all():
-            problem = f"{key} holds values that are not finite floats"
+        if misfit := misfit_of(found[key], wanted[key]):
+            problem = f"{key} {misfit}"
     if problem:
         raise UserError(f"--backbone-weights {path}: {problem}; give a file made for {model.name}")
     for key, weight in wanted.items():
         weight.assign(found[key].astype(np.float32))
+
+
+def misfit_of(array: np.ndarray, weight: tf.Variable) -> str | None:
+    """What is wrong with an array for this weight, or None."""
+    if array.shape != tuple(weight.shape):
+        return f"is {array.shape}, the network's is {tuple(weight.shape)}"
+    if array.dtype.kind != "f" or not (np.abs(array) <= np.finfo(np.float32).max).all():  # also of a NaN
+        return "holds values that are not finite floats"
+    return None
 
 
 def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -121,33 +129,25 @@ def read_arrays(path: str | Path, flag: str, skip: Collection[str] = ()) -> dict
 
     UserError, which names `flag`, where the file is absent, unreadable or of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{flag} {path}: no such file; name a .h5 or .npz of weights")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        if path.suffix in (".h5", ".hdf5"):
-            return _read_h5(path, skip)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{flag} {path}: not a readable weights file ({reason})") from error
-    raise UserError(f"{flag} {path}: is neither .h5 nor .npz; convert it to one of them")
+    path, source = Path(path), f"{flag} {path}"
+    if path.suffix == ".npz":
+        return read_npz(path, REMEDY, source=source)
+    if path.suffix in (".h5", ".hdf5"):
+        with open_hdf5(path, REMEDY, source) as file:
+            return _read_h5(file, skip)
+    raise UserError(f"{source}: is neither .h5 nor .npz; convert it to one of them")
 
 
-def _read_h5(path: Path, skip: Collection[str]) -> dict[str, np.ndarray]:
+def _read_h5(file: Mapping, skip: Collection[str]) -> dict[str, np.ndarray]:
     """Keras 2's layout: a group per layer, its attribute `weight_names` in the order kernel, bias."""
-    found = {}
-    with h5py.File(path, "r") as file:
-        group = file.get("model_weights", file)
-        if "layer_names" not in group.attrs:
-            raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
-        for name in np.asarray(group.attrs["layer_names"]).astype(str):
-            weight_names = [] if name in skip else np.asarray(group[name].attrs["weight_names"]).astype(str)
-            kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
-            for kind, weight_name in zip(kinds, weight_names):
-                found[f"{name}/{kind}"] = np.asarray(group[name][weight_name])
+    found, group = {}, file.get("model_weights", file)
+    if "layer_names" not in group.attrs:
+        raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
+    for name in np.asarray(group.attrs["layer_names"]).astype(str):
+        weight_names = [] if name in skip else np.asarray(group[name].attrs["weight_names"]).astype(str)
+        kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names
+        for kind, weight_name in zip(kinds, weight_names):
+            found[f"{name}/{kind}"] = np.asarray(group[name][weight_name])
     return found
 
 

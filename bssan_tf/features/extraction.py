@@ -62,9 +62,11 @@ def extract_features(
     features = open_store(folder)
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
+        names = "; ".join(map(describer.reason, bad[:3]))
+        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        if len(bad) == len(features.image_ids):
+            raise UserError(f"{message}: {names}{more}; give another folder, or mend them")
         if not skip_bad_images:
-            names = "; ".join(map(describer.reason, bad[:3]))
-            more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
             remedy = "mend these files and start again, or leave them out with --skip-bad-images"
             raise UserError(f"{message}: {names}{more}. The others are extracted; {remedy}")
         logger.warning("%s and are left out: %s", message, ", ".join(features.manifest["bad_images"]))

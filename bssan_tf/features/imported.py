@@ -15,9 +15,10 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import file_sha256
-from bssan_tf.features.store import Features, map_array
+from bssan_tf.features.store import Features
+from bssan_tf.reading.arrays import first_not_finite, open_npy
+from bssan_tf.reading.documents import lines_of, read_text
 
-SAMPLED_ROWS = 256  # evenly spaced, that are checked for values that are not finite
 BLOCK_BYTES = 32 << 20
 WHOLE_BYTES = 256 << 20  # larger files are hashed in part
 HASHED_BLOCKS, HASHED_BYTES = 64, 1 << 20
@@ -52,7 +53,7 @@ def import_features(
         ids: text file with the image id of each of the n rows; None where rows are in the corpus' order (n = N).
 
     Raises:
-        UserError: a file absent or damaged, a wrong shape or dtype, images without a row, sampled values not finite.
+        UserError: a file absent or damaged, a wrong shape or dtype, images without a row, values not finite.
     """
     image_ids = tuple(image_ids)
     files = {"regions": regions, "objects": objects, "ids": ids}
@@ -91,10 +92,7 @@ def content_sha256(path: str | Path) -> str:
 
 def _read_order(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
     """The row of each corpus image, int64 (N,), and the number of rows that the file speaks of."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--import-ids {path}: unreadable ({error}); give a text file, one id a line") from error
+    lines = lines_of(read_text(path, "give a text file, one id a line", f"--import-ids {path}"))
     names = [line.strip() for line in lines if line.strip()]
     row_of = {name: row for row, name in enumerate(names)}
     for row, name in enumerate(names):
@@ -108,7 +106,8 @@ def _read_order(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
 
 def _open_rows(name: str, files: dict, image_ids: tuple[str, ...], order) -> np.ndarray | Reordered:
     """The regions or the objects, checked; `order` as of `_read_order`, None for the corpus' own."""
-    what, array, count = f"--import-{name} {files[name]}", map_array(files[name]), len(image_ids)
+    what, count = f"--import-{name} {files[name]}", len(image_ids)
+    array = open_npy(files[name], "save it anew by np.save", what)
     rows, expected = (np.arange(count), count) if order is None else order
     problem = None
     if array.ndim != 3 or 0 in array.shape:
@@ -123,9 +122,8 @@ def _open_rows(name: str, files: dict, image_ids: tuple[str, ...], order) -> np.
     if problem:
         raise UserError(f"{what}: {problem}")
     array = array[:count] if np.array_equal(rows, np.arange(count)) else Reordered(array, rows)
-    for row in np.unique(np.linspace(0, len(array) - 1, SAMPLED_ROWS).astype(np.int64)):
-        if not np.isfinite(array[row]).all():
-            raise UserError(f"{what}: the features of {image_ids[row]} are not finite; extract them anew")
+    if (row := first_not_finite(array)) is not None:
+        raise UserError(f"{what}: the features of {image_ids[row]} are not finite; extract them anew")
     return array
 
 

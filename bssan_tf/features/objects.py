@@ -6,7 +6,6 @@ of it, with class, score and validity; and `roi_means`, the mean feature of each
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.reading.arrays import first_not_finite, read_npz, texts
+from bssan_tf.reading.files import refusing
 
 ROI_SIDE = 7
 NO_CLASS = -1
+BOXES_REMEDY = "see docs/data.md, 'Boxes'"
 
 
 def roi_means(maps: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -101,37 +103,25 @@ class BoxesFile:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"--boxes {path}: no such file; see docs/data.md, 'Boxes'")
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                if missing := [key for key in ("names", "boxes") if key not in archive.files]:
-                    raise UserError(f"--boxes {path}: has no array {missing[0]!r}; see docs/data.md, 'Boxes'")
-                names, self.boxes = archive["names"], archive["boxes"]
-                self.labels = tuple(map(str, archive["labels"])) if "labels" in archive.files else None
-        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"--boxes {path}: not a readable .npz ({reason}); see docs/data.md, 'Boxes'") from error
-        self._check(names)
-        self.row_of_name = {str(name): row for row, name in enumerate(names)}
+        self.path, source = Path(path), f"--boxes {path}"
+        arrays = read_npz(path, BOXES_REMEDY, ("names", "boxes"), ("labels",), source)
+        with refusing(source, "its arrays are not those of a boxes file", BOXES_REMEDY):
+            names, self.boxes = texts(arrays["names"], "names"), arrays["boxes"]
+            self.labels = texts(arrays["labels"], "labels") if "labels" in arrays else None
+            self._check(names)
+        self.row_of_name = {name: row for row, name in enumerate(names)}
         if len(self.row_of_name) != len(names):
-            raise UserError(f"--boxes {path}: some names occur twice; one row for each photo is wanted")
+            raise UserError(f"{source}: some names occur twice; one row for each photo is wanted")
 
-    def _check(self, names: np.ndarray) -> None:
-        problem = None
-        if names.ndim != 1 or names.dtype.kind != "U":
-            problem = f"names is {names.dtype} {names.shape}, not str (N,)"
-        elif self.boxes.ndim != 3 or self.boxes.shape[2] != 6 or self.boxes.dtype.kind != "f":
-            problem = f"boxes is {self.boxes.dtype} {self.boxes.shape}, not float (N, n, 6)"
-        elif len(names) != len(self.boxes):
-            problem = f"{len(names)} names but {len(self.boxes)} rows of boxes"
-        elif not np.isfinite(self.boxes).all():
-            problem = f"{names[~np.isfinite(self.boxes).all(axis=(1, 2))][0]} has values that are not finite"
-        elif self.boxes.size and (self.boxes[..., 4] > 0).any() and self.boxes[..., :4].max() <= 1.0:
-            problem = "all corners are at most 1, but pixels of the photo file are wanted"
-        if problem:
-            raise UserError(f"--boxes {self.path}: {problem}; see docs/data.md, 'Boxes'")
+    def _check(self, names: tuple[str, ...]) -> None:
+        if self.boxes.ndim != 3 or self.boxes.shape[2] != 6 or self.boxes.dtype.kind != "f":
+            raise ValueError(f"boxes is {self.boxes.dtype} {self.boxes.shape}, not float (N, n, 6)")
+        if len(names) != len(self.boxes):
+            raise ValueError(f"{len(names)} names but {len(self.boxes)} rows of boxes")
+        if (row := first_not_finite(self.boxes)) is not None:
+            raise ValueError(f"{names[row]} has values that are not finite")
+        if self.boxes.size and (self.boxes[..., 4] > 0).any() and self.boxes[..., :4].max() <= 1.0:
+            raise ValueError("all corners are at most 1, but pixels of the photo file are wanted")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
         """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none."""

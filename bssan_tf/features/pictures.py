@@ -1,6 +1,6 @@
 """A picture file -> the pixels that the backbone sees.
 
-Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: any file that Pillow reads. Out:
+Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: JPEG, PNG, WebP, GIF, BMP, TIFF. Out:
 uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's size, for boxes given in its pixels.
 """
 
@@ -15,8 +15,11 @@ import numpy as np
 from PIL import Image
 
 from bssan_tf.errors import UserError
+from bssan_tf.reading.files import file_size
 
 SIDE = 224
+# Whatever the suffix, Pillow takes any other format too, among them PostScript, which it has Ghostscript run.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # JPEG includes MPO
 # Decoding takes up to 12 bytes a pixel, beside the backbone in 2 GB; Pillow's own limit is 179 million pixels.
 MAX_PIXELS = 40_000_000  # as decoded: large baseline JPEGs are decoded smaller
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
@@ -39,8 +42,9 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
     Raises:
         UserError: the file is absent, no picture, cut short, or has too many pixels.
     """
+    file_size(path, "give a picture file")  # a pipe would wait for a writer
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             size = image.size
             if side:  # a JPEG decoder halves for free; from twice the size asked for, nothing is lost by it
                 image.draft(None, (2 * side, 2 * side))
@@ -51,8 +55,6 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
         problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
     except Image.DecompressionBombError:
         problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such picture file; check the name") from None
     except Exception as error:  # Pillow's plug-ins raise nearly any type on a broken file
         reason = " ".join(str(error).replace(str(path), "file").split()) or type(error).__name__
         raise UserError(f"{path}: can't be read as a picture ({reason}); replace the file") from error

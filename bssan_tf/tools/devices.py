@@ -10,6 +10,8 @@ import tensorflow as tf
 from bssan_tf.errors import UserError
 from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
+MOST_CPUS = 64
+
 
 def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     """The strategy for `--devices`: MirroredStrategy over several devices, for one the default strategy.
@@ -18,7 +20,7 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
         devices: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, or with a number of devices: `gpu:2`, `cpu:2`
             (two logical devices on one CPU, for tests). UserError for another word, or more devices than there are.
     """
-    match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d*))?", devices)
+    match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d{0,8}))?", devices)
     if not match or (match[1] == "auto" and match[2]):
         raise UserError(f"--devices {devices}: must be auto, cpu, gpu, cpu:N or gpu:N")
     gpus = tf.config.list_physical_devices("GPU")
@@ -27,6 +29,8 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     if kind == "gpu":
         if not 0 < count <= len(gpus):
             raise UserError(f"--devices {devices}: this machine has {len(gpus)} GPUs; use --devices cpu or auto")
+    elif count > MOST_CPUS:
+        raise UserError(f"--devices {devices}: at most {MOST_CPUS} logical devices are made of one CPU; give fewer")
     else:
         tf.config.set_visible_devices([], "GPU")
         if count > 1:

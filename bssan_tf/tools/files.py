@@ -33,6 +33,10 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
         if durable:
             _flush(part)
         os.replace(part, path)
+    except OSError as error:
+        if error.filename in (None, str(part)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
     if durable:

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.features.faster_rcnn.settings import SCENES, SCENES_TRAINING, DetectorConfig, DetectorTraining
+from bssan_tf.features.faster_rcnn.settings import (
+    BOUNDS,
+    MOST_INTEGER,
+    SCENES,
+    SCENES_TRAINING,
+    DetectorConfig,
+    DetectorTraining,
+)
 
 logger = logging.getLogger("bssan_tf.features.faster_rcnn")
 
@@ -117,9 +124,12 @@ def given_settings(options: argparse.Namespace, section: DetectorConfig | Detect
     rules = {name: setting["rule"] for name, setting in settings_with_flags(section).items()}
     given = {name: getattr(options, name) for name in rules if getattr(options, name) is not None}
     for name, value in given.items():
-        if not math.isfinite(value) or value < 0 or (value == 0 and rules[name] == "above 0"):
+        if value < 0 or not value < math.inf or (value == 0 and rules[name] == "above 0"):
             least = rules[name].replace("0 or more", "of 0 or more")
             raise UserError(f"--{name.replace('_', '-')} {value}: must be a finite number {least}")
+        low, high = BOUNDS.get(name, (0, MOST_INTEGER))
+        if not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
     return given
 
 

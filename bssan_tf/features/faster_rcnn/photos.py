@@ -5,10 +5,10 @@ In: the folders of a data set. Out: `AnnotatedPhotos`, boxes in pixels with the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,8 @@ from bssan_tf.datasets.files import read_lines
 from bssan_tf.datasets.scene_pictures import plan_scene, scene_jpeg
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, VOC_LABELS
+from bssan_tf.reading.documents import parse_xml
+from bssan_tf.reading.files import refusing
 from bssan_tf.tools.files import write_bytes
 
 # Second part of a scene's seed, by part. A corpus uses 0, 1 and 2 there, and the slim VGGs 10 and 11.
@@ -76,18 +78,17 @@ def load_voc(root: Path, sets: str = "2007+2012", part: str = "trainval") -> Ann
 
 def _read_voc(path: Path) -> list:
     """Objects of one XML file; VOC counts pixels from 1."""
-    try:
-        objects = []
-        for found in ElementTree.parse(path).iter("object"):
+    remedy = "replace the file, or complete the download"
+    root, objects = parse_xml(path, remedy), []
+    with refusing(str(path), "not an annotation of VOC", remedy):
+        for found in root.iter("object"):
             box = [float(found.find("bndbox").find(edge).text) - 1 for edge in ("xmin", "ymin", "xmax", "ymax")]
+            if not all(map(math.isfinite, box)):
+                raise ValueError("a box is not finite")
             name = found.find("name").text.strip().lower()
             difficult = found.findtext("difficult", "0").strip() == "1"
             objects.append((box, VOC_LABELS.index(name), difficult))
-        return objects
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; complete the download") from None
-    except (ElementTree.ParseError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: not an annotation of VOC ({error}); replace the file") from None
+    return objects
 
 
 def load_instances(path: Path, images: Path) -> AnnotatedPhotos:

@@ -10,12 +10,23 @@ import json
 from dataclasses import dataclass, field
 
 from bssan_tf.datasets.scene_pictures import COLOURS, SHAPES
-from bssan_tf.errors import UserError
+from bssan_tf.reading.documents import parse_json
+from bssan_tf.reading.files import refusing
+from bssan_tf.reading.records import typed_fields
 
 VOC_LABELS = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+
+
+MOST_ITEMS = 10_000
+BOUNDS = {  # of the settings in a file
+    "width": (0.001, 16), "hidden": (1, 65_536), "short_side": (1, 16_384), "long_side": (1, 16_384),
+    "anchor_scales": (0.01, 1000), "anchor_ratios": (0.01, 100), "proposals": (1, 100_000), "detections": (1, 100_000),
+    "proposal_iou": (0, 1), "detection_iou": (0, 1),
+}  # fmt: skip
+MOST_INTEGER = 2**31 - 1  # of a flag
 
 
 def setting(default: float, text: str, rule: str = "above 0"):
@@ -55,11 +66,22 @@ class DetectorConfig:
     @classmethod
     def from_json(cls, text: str, source: str) -> DetectorConfig:
         """Read back what `to_json` wrote; UserError that names `source` where it is something else."""
-        try:
-            raw = json.loads(text)
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{source}: its settings are not a detector's of this version ({error})") from None
+        remedy = "write the weights anew by --train or --convert"
+        with refusing(source, "its settings are not a detector's of this version", remedy):
+            config = cls(**typed_fields(cls, parse_json(text, f"{source}: its settings", remedy)))
+            config.check()
+        return config
+
+    def check(self) -> None:
+        """ValueError that names a field whose value makes no network, or one beyond all bounds."""
+        for name, (least, most) in BOUNDS.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not least <= value <= most:
+                    raise ValueError(f"{name} is {value}, not from {least} to {most}")
+        for name in ("labels", "anchor_scales", "anchor_ratios"):
+            if not 0 < len(getattr(self, name)) <= MOST_ITEMS:
+                raise ValueError(f"{name} are {len(getattr(self, name))}, not from 1 to {MOST_ITEMS}")
 
 
 # With the colour in its class: fc7 keeps what the classes need, and would else tell no colours apart.

@@ -23,6 +23,8 @@ from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
 from bssan_tf.features.faster_rcnn.weights import initial_file, load_initial, save_weights
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.files import refusing
 from bssan_tf.tools.files import write_json
 from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState, latest_epoch
 from bssan_tf.tools.step_dataset import StepDataset
@@ -165,11 +167,10 @@ def _settings(photos: AnnotatedPhotos, config: DetectorConfig, how: DetectorTrai
 
 def _check_settings(path: Path, settings: dict) -> None:
     """Compare the settings of a training with those in the file that it was begun with."""
-    try:
-        found = json.loads(path.read_bytes())
+    remedy = "remove its folder or give another --out"
+    found = read_json(path, remedy)
+    with refusing(str(path), "damaged", remedy):
         parts = {part: dict(found[part]) for part in ("detector", "training")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); remove its folder or give another --out") from None
     for part, kept in parts.items():
         for name, wanted in settings[part].items():
             there = kept.get(name)

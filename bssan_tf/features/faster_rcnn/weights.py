@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,9 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import KERAS_URL, read_arrays
+from bssan_tf.features.backbones import KERAS_URL, REMEDY, misfit_of, read_arrays
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig
+from bssan_tf.reading.arrays import read_npz
+from bssan_tf.reading.files import reason, refusing
+from bssan_tf.reading.hdf5 import open_hdf5
 from bssan_tf.tools.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ def load_detector(path: str | Path, checkpoint_config: DetectorConfig | None = N
     if settings is None:
         remedy = "give a file that --train or --convert of bssan_tf.features.faster_rcnn has written"
         raise UserError(f"{source}: holds no detector's settings; {remedy}")
-    model = FasterRcnn(DetectorConfig.from_json(settings, source))
+    config = DetectorConfig.from_json(settings, source)
+    if (bias := arrays.get("fc7/bias")) is not None and bias.shape != (config.hidden,):  # before memory is taken for it
+        raise UserError(f"{source}: fc7/bias is {bias.shape}, its settings say {config.hidden}; {REMEDY}")
+    model = FasterRcnn(config)
     _copy(model, arrays, source)
     return model
 
@@ -84,33 +89,28 @@ def save_weights(model: FasterRcnn, path: str | Path, half: bool = False) -> Non
 
 def _read(path: Path, source: str, arrays: bool = True) -> tuple[str | None, dict[str, np.ndarray]]:
     """Settings and arrays of an own file; settings are None where it has none."""
+    if path.suffix == ".npz":
+        found = read_npz(path, REMEDY, None if arrays else (), (SETTINGS,), source)
+        with refusing(source, "its settings are not text", REMEDY):
+            settings = str(found.pop(SETTINGS)) if SETTINGS in found else None
+        return settings, found
+    if path.suffix == ".h5":
+        with open_hdf5(path, REMEDY, source) as file:
+            settings = file.attrs.get(SETTINGS)
+            if not isinstance(settings, (str, type(None))):
+                raise TypeError("its settings are not text")
+            layers = file if settings is not None and arrays else ()  # a group of two arrays each
+            return settings, {f"{layer}/{kind}": file[layer][kind][()] for layer in layers for kind in file[layer]}
     if not path.is_file():
         raise UserError(f"{source}: no such file, nor a checkpoint of that name; correct it")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                settings = str(archive[SETTINGS]) if SETTINGS in archive.files else None
-                names = [name for name in archive.files if name != SETTINGS] if arrays else []
-                return settings, {name: archive[name] for name in names}
-        if path.suffix == ".h5":
-            with h5py.File(path, "r") as file:
-                settings = file.attrs.get(SETTINGS)
-                layers = file if settings is not None and arrays else ()  # a group of two arrays each
-                return settings, {f"{layer}/{kind}": file[layer][kind][()] for layer in layers for kind in file[layer]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{source}: not a readable weights file ({_one_line(error)})") from error
     raise UserError(f"{source}: is neither .npz nor .h5, nor a checkpoint; convert it to one of them")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _copy(model: FasterRcnn, arrays: Mapping[str, np.ndarray], source: str) -> None:
     """Copy arrays, whose names and shapes must be those of the model, all of them and no other."""
     _check_names(set(model.weights), set(arrays), source)
     for name, weight in model.weights.items():
-        if problem := _misfit(arrays[name], weight):
+        if problem := misfit_of(arrays[name], weight):
             raise UserError(f"{source}: {name} {problem}")
     for name, weight in model.weights.items():
         weight.assign(arrays[name].astype(np.float32))
@@ -122,15 +122,6 @@ def _check_names(wanted: set[str], found: set[str], source: str) -> None:
         raise UserError(f"{source}: has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)")
     if extra:
         raise UserError(f"{source}: has {extra[0]}, which the network lacks ({len(extra)} such arrays)")
-
-
-def _misfit(array: np.ndarray, weight: tf.Variable) -> str | None:
-    """What is wrong with an array for this weight, or None."""
-    if array.shape != tuple(weight.shape):
-        return f"is {array.shape}, the network's is {tuple(weight.shape)}"
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        return "holds values that are not finite floats"
-    return None
 
 
 def checkpoint_prefix(path: Path) -> str | None:
@@ -156,11 +147,9 @@ def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     another network's, or unreadable; the model is then unchanged.
     """
     source = f"{flag} {prefix}"
-    try:
+    with refusing(source, "not a readable checkpoint", "download it anew"):
         reader = tf.train.load_checkpoint(prefix)
-        found = set(reader.get_variable_to_shape_map())
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        raise UserError(f"{source}: not a readable checkpoint ({_one_line(error)}); download it anew") from error
+        found = reader.get_variable_to_shape_map()
     network = next((name.split("/")[0] for name in found if name.startswith("resnet_v1")), None)
     if network:
         raise UserError(
@@ -170,10 +159,11 @@ def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     names = checkpoint_names(model)
     theirs = {name for name in found if not name.endswith(SLOTS) and name not in COUNTERS}
     _check_names(set(names.values()), theirs, source)
-    try:
+    for ours, name in names.items():  # before memory is taken for them
+        if (shape := tuple(found[name])) != (wanted := tuple(model.weights[ours].shape)):
+            raise UserError(f"{source}: {ours} is {shape}, the network's is {wanted}")
+    with refusing(source, "is damaged", "download it anew"):
         arrays = {ours: reader.get_tensor(name) for ours, name in names.items()}
-    except (tf.errors.OpError, RuntimeError, IndexError) as error:
-        raise UserError(f"{source}: is damaged ({_one_line(error)}); download it anew") from error
     _copy(model, arrays, source)
 
 
@@ -187,8 +177,8 @@ def initial_file(initial: str | Path) -> Path:
         try:
             initial = tf.keras.utils.get_file(name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a bare Exception here
-            reason = _one_line(error)
-            raise UserError(f"--initial keras: VGG-16 could not be downloaded ({reason}); {remedy}") from error
+            problem = f"VGG-16 could not be downloaded ({reason(error)})"
+            raise UserError(f"--initial keras: {problem}; {remedy}") from error
     path = Path(initial)
     if not path.is_file():
         raise UserError(f"--initial {path}: no such file; name a .h5 or .npz of weights")
@@ -201,11 +191,11 @@ def load_initial(model: FasterRcnn, path: Path) -> None:
     settings, arrays = _read(path, source) if path.is_file() and path.suffix in (".npz", ".h5") else (None, {})
     if settings is None:
         found = read_arrays(path, "--initial", skip=("predictions",))
-        split = {tuple(name.split("/", 1)): array for name, array in found.items()}
-        arrays = {f"{KERAS_NAMES.get(layer, layer)}/{kind}": array for (layer, kind), array in split.items()}
+        split = {name.partition("/"): array for name, array in found.items()}
+        arrays = {f"{KERAS_NAMES.get(layer, layer)}/{kind}": array for (layer, _, kind), array in split.items()}
     copied = []
     for name, weight in model.weights.items():
-        problem = _misfit(arrays[name], weight) if name in arrays else "is missing"
+        problem = misfit_of(arrays[name], weight) if name in arrays else "is missing"
         if not problem:
             copied.append((weight, arrays[name]))
         elif name.startswith("block"):
