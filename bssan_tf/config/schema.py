@@ -136,8 +136,10 @@ class Config:
                 raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
             for key, section in settings.SECTIONS.items():
                 own = {name: tuple(value) if isinstance(value, list) else value for name, value in raw[key].items()}
-                sections[key] = section(**own)
-                absent += [f"{name} {told.default}" for name, told in fields_of(key).items() if name not in own]
+                missing = {name: told for name, told in fields_of(key).items() if name not in own}
+                missing = {name: told.metadata.get("older", told.default) for name, told in missing.items()}
+                sections[key] = section(**own, **missing)
+                absent += [f"{name} {value}" for name, value in missing.items()]
             config = cls(preset=raw["preset"], size=raw["size"], **sections).check()
         except UserError as error:
             raise UserError(f"{source}: {error}") from None

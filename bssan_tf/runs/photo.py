@@ -122,7 +122,7 @@ def folder_features(
 
     Args:
         folder: names the store.
-        paths: the photos, row by row; their names differ.
+        paths: the photos, row by row.
         flags: what was given; `boxes` among them must list all photos, the run's own gives way to ten fixed boxes.
 
     Raises:
@@ -130,7 +130,9 @@ def folder_features(
     """
     from bssan_tf.features.extraction import extract_features
 
-    ids, data = tuple(path.name for path in paths), config.data
+    data, ids = config.data, tuple(path.name for path in paths)
+    if len(set(ids)) < len(ids):
+        ids = tuple(path.relative_to(folder).as_posix() for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
     boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
