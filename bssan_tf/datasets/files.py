@@ -47,19 +47,17 @@ def read_text(path: Path) -> str:
     """A text file, UTF-8 or UTF-16 with its mark, every line end as "\\n"; UserError for other encodings."""
     content = documents.read_bytes(path, COMPLETE)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not wide and (place := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise UserError(f"{path}:{line}: has NUL bytes (perhaps UTF-16 without its mark); convert it to UTF-8")
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         if wide:
-            raise UserError(
-                f"{path}: not UTF-16 ({error.reason}), as its first bytes say; convert it to UTF-8"
-            ) from None
+            raise UserError(f"{path}: starts as UTF-16, but is not ({error.reason}); convert it to UTF-8") from None
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         problem = f"not UTF-8 (byte 0x{byte:02x}; perhaps Windows' CP1252)"
         raise UserError(f"{path}:{line}: {problem}; convert it: iconv -f CP1252 -t UTF-8") from None
-    if (place := text.find("\0")) >= 0:
-        line = text.count("\n", 0, place) + 1
-        raise UserError(f"{path}:{line}: has NUL bytes (perhaps UTF-16 without its mark); convert it to UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -82,7 +82,8 @@ def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
     if metadata := _metadata_files(root):
         if len({path.parent for path in metadata}) < len(metadata):
             raise UserError(f"{name}: {metadata[0].parent} has both {' and '.join(METADATA)}; remove one of them")
-        return str(metadata[0]), _metadata_rows(root, metadata)
+        more = f" and {len(metadata) - 1} more" if len(metadata) > 1 else ""
+        return f"{metadata[0]}{more}", _metadata_rows(root, metadata)
     if found := folder_texts.find(root):
         return found
     raise UserError(f"{name}: no captions.csv or captions.jsonl in {root}; {LAYOUT}")

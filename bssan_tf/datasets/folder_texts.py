@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bssan_tf.datasets import files
-from bssan_tf.datasets.photos import SUFFIXES
+from bssan_tf.datasets.photos import SUFFIXES, check_name
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ def _beside_rows(root: Path) -> Iterator[Row]:
             lacking.append(photo)
             continue
         image = photo.relative_to(root).as_posix()
+        check_name(image, str(root))
         if source.suffix == ".txt":
             caption = files.read_text(source)
         else:

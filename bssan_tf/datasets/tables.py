@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bssan_tf.datasets import files
+from bssan_tf.datasets.photos import SUFFIXES
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import parse_json
 
@@ -30,7 +31,8 @@ def csv_rows(path: Path, needed: Sequence[Sequence[str]]) -> Iterator[tuple[str,
     header, columns, start = None, {}, 1
     head = next((line for line in lines if line.strip()), "")
     before = csv.field_size_limit(_MOST_CELL)
-    reader = csv.reader(lines, delimiter=_delimiter(head), skipinitialspace=True, strict=True)
+    delimiter = _delimiter(head)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
             where, start = f"{path}:{start}" if header else f"{path}:{reader.line_num}", reader.line_num + 1
@@ -42,6 +44,8 @@ def csv_rows(path: Path, needed: Sequence[Sequence[str]]) -> Iterator[tuple[str,
                 continue
             if len(cells) != (n := len(header)):
                 raise UserError(f"{where}: {len(cells)} fields, the header has {n}; quote captions with commas")
+            if "\n" in "".join(cells):
+                _check_line_ends(cells, delimiter, where)
             row = dict(zip(header, cells))
             yield where, {**row, **{name: row[column] for name, column in columns.items()}}
     except csv.Error as error:
@@ -54,6 +58,14 @@ def _reason(error: csv.Error, reader, start: int) -> str:
     if "unexpected end of data" in str(error) or reader.line_num > start:
         return "a quote that this row opens is not closed in it"
     return str(error)
+
+
+def _check_line_ends(cells: Sequence[str], delimiter: str, where: str) -> None:
+    """UserError where a cell holds what looks like a row: its quote was meant to end before."""
+    for line in "\n".join(cells).split("\n")[1:]:
+        name, found, _ = line.partition(delimiter)
+        if found and name.strip().lower().endswith(SUFFIXES):
+            raise UserError(f"{where}: a quote that this row opens takes in the row {line[:40]!r}; close it before")
 
 
 def _delimiter(header: str) -> str:

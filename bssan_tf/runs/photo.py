@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,10 +137,11 @@ def folder_features(
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
     boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
-    # a store of its own for these pictures: one that came or went would shift the rows
-    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
-    features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    features = extract_features(
+        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True
+    )
     context = run_context(run, config)
     return with_context(features, context) if context else features
 
