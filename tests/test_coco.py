@@ -123,7 +123,8 @@ def test_karpathy_counts_restval_as_train(tmp_path, small, place):
     with pytest.raises(
         UserError, match=r"coco: no caption annotations found in .* --split karpathy takes it; expected"
     ):
-        load_corpus("coco", root=tmp_path)
+        load_corpus("coco", root=tmp_path, split_lists="official")
+    assert load_corpus("coco", root=tmp_path).split_lists == "karpathy"  # what is there
 
 
 def test_published_sizes_are_asserted(tmp_path):
@@ -219,3 +220,103 @@ def test_real_coco_mini(shared_data):
     number = next(image["id"] for image in data["images"] if image["file_name"] == text.split("test").image_ids[0])
     expected = [" ".join(a["caption"].split()) for a in data["annotations"] if a["image_id"] == number]
     assert list(text.split("test").sample_images(1000).captions[: len(expected)]) == expected
+
+
+def test_names_that_end_in_the_same_number_keep_their_own_photos(tmp_path, small):
+    """VizWiz numbers each part from 0; its names are no COCO names."""
+    numbers = range(4)
+    for part in ("train", "val"):
+        path = write_annotations(tmp_path, f"{part}2017", numbers)
+        data = json.loads(path.read_text())
+        for image in data["images"]:
+            image["file_name"] = f"VizWiz_{part}_{image['id']:08d}.jpg"
+        path.write_text(json.dumps(data))
+        (tmp_path / part).mkdir()
+        for i in numbers:
+            (tmp_path / part / f"VizWiz_{part}_{i:08d}.jpg").write_text(part)
+    corpus = load_corpus("coco", root=tmp_path, allow_partial=True)
+    assert len(corpus.image_ids) == 8
+    assert [path.name for path in corpus.image_paths] == list(corpus.image_ids)
+
+
+def test_scenes_of_one_number_in_karpathys_format(tmp_path, small):
+    names = [f"{scene}_{i}.jpg" for scene in ("airport", "beach") for i in (1, 2)]
+    images = [
+        {"filename": name, "split": split, "sentences": [{"raw": name}]}
+        for name, split in zip(names, ("train", "train", "val", "test"))
+    ]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "images").mkdir()
+    for name in names:
+        (tmp_path / "images" / name).write_text(name)
+    corpus = load_corpus("coco", root=tmp_path, split_lists="karpathy", allow_partial=True)
+    assert [path.name for path in corpus.image_paths] == list(corpus.image_ids) == names
+    (tmp_path / "images" / "beach_1.jpg").unlink()
+    corpus = load_corpus("coco", root=tmp_path, split_lists="karpathy", allow_partial=True)
+    assert "beach_1.jpg" not in corpus.image_ids  # no other photo stands in for it
+
+
+def test_names_that_restart_in_each_part(tmp_path, small):
+    for part, numbers in (("train2017", range(4)), ("val2017", range(2, 6))):
+        write_annotations(tmp_path, part, numbers)
+        (tmp_path / part).mkdir()
+        for i in numbers:
+            (tmp_path / part / name_of(i, part)).write_text(part)
+    corpus = load_corpus("coco", root=tmp_path, allow_partial=True)
+    assert corpus.split("train").image_ids == (
+        "000000000000.jpg", "000000000001.jpg", "train2017/000000000002.jpg", "train2017/000000000003.jpg",
+    )  # fmt: skip
+    assert {path.parent.name for path in corpus.split("train").image_paths} == {"train2017"}
+    for split in ("val", "test"):
+        assert {path.parent.name for path in corpus.split(split).image_paths} == {"val2017"}
+
+
+def test_a_file_name_with_a_folder(tmp_path, small):
+    path = write_annotations(tmp_path, "train2017", range(2))
+    data = json.loads(path.read_text())
+    for image, folder in zip(data["images"], ("train2017", "elsewhere")):
+        image["file_name"] = f"{folder}\\{image['file_name']}"
+    path.write_text(json.dumps(data))
+    write_photos(tmp_path / "train2017", "train2017", range(2))
+    corpus = load_corpus("coco", root=tmp_path, allow_partial=True)
+    assert corpus.image_ids == ("train2017/000000000000.jpg", "elsewhere/000000000001.jpg")
+    assert corpus.image_paths == tuple(tmp_path / "train2017" / name_of(i, "train2017") for i in range(2))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([(1, "a.jpg"), (2, "a.jpg")], "two images have the file name a.jpg; tell them apart by their folders"),
+        ([(1, "a.jpg"), (1, "b.jpg")], r"images\[1\]: id 1 is that of a.jpg; correct it"),
+        ([("1", "a.jpg")], r"annotations\[0\]: 'images' has no image 1"),
+        ([(1, 5)], "TypeError: file_name is 5"),
+        ([([1], "a.jpg")], "TypeError: unhashable"),
+    ],
+)
+def test_images_that_can_not_be_told_apart(tmp_path, images, message):
+    images = [{"id": number, "file_name": name} for number, name in images]
+    annotations = [{"image_id": 1, "caption": "x"}]
+    (tmp_path / "captions_val2017.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(UserError, match=rf"captions_val2017.json: .*{message}"):
+        load_corpus("coco", root=tmp_path, allow_partial=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [0, 0, float("nan"), 1]}, "bbox .* is not finite"),
+        ({"bbox": [10**400, 0, 1, 1]}, "OverflowError"),
+        ({"width": "wide"}, "'wide' is no width or height"),
+    ],
+)
+def test_instances_whose_numbers_are_none(tmp_path, change, message):
+    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}
+    value = {
+        "images": [{**image, **change}],
+        "annotations": [{**box, **change}],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (tmp_path / "i.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=rf"i.json: not COCO's instances .*{message}"):
+        coco.read_instances(tmp_path / "i.json")

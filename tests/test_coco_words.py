@@ -75,6 +75,19 @@ def test_captions_and_instances_as_ground_truth(tmp_path, caplog):
     np.testing.assert_allclose(truth.boxes[1], [[0, 0, 1 / 2, 1], [3 / 4, 1 / 2, 1, 1]])  # cut at the edges
 
 
+def test_photos_of_one_number_are_not_mixed_up(tmp_path):
+    photos = {f"{scene}_1.jpg": ([f"A dog {scene}"], [("dog", 0, 0, 40, 60)]) for scene in ("airport", "beach")}
+    write_coco(tmp_path, photos)
+    corpus = load_grounded(tmp_path)
+    assert [path.name for path in corpus.image_paths] == ["airport_1.jpg", "beach_1.jpg"]
+
+
+def test_words_are_counted_by_the_rule_of_the_run(tmp_path):
+    write_coco(tmp_path, {"1.jpg": (["犬 a\u2013b dog"], [("dog", 0, 0, 40, 60)])})
+    assert load_grounded(tmp_path).grounding.named == ([(3, 0)],)
+    assert load_grounded(tmp_path, "ascii").grounding.named == ([(2, 0)],)
+
+
 def test_validation_photos_come_first_and_a_part_needs_both_files(tmp_path):
     photos = {"7.jpg": (["A dog"], [("dog", 0, 0, 40, 60)])}
     for part in ("train2017", "val2014", "val2017"):

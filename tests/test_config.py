@@ -271,3 +271,9 @@ def test_flags_have_the_names_of_their_fields_but_for_letters():
     assert (flag_of("o2w_weight"), flag_of("H"), flag_of("early_signs")) == ("--lambda", "--lstm", "--early-signs")
     assert photos("--early-signs").training.early_signs == 300
     assert photos("--early-signs 40").training.early_signs == 40
+
+
+def test_an_older_run_keeps_its_rule_of_words():
+    value = json.loads(Config().to_json())
+    assert value["data"].pop("word_rule") == "unicode"
+    assert Config.from_json(json.dumps(value)).data.word_rule == "ascii"

@@ -10,7 +10,7 @@ import pytest
 
 from bssan_tf.datasets import DATASETS, Corpus, Grounding, load_corpus
 from bssan_tf.datasets.build_corpus import assemble
-from bssan_tf.datasets.files import find_root, list_photos, read_json, seeded_order
+from bssan_tf.datasets.files import find_root, read_json, seeded_order
 from bssan_tf.errors import UserError
 
 
@@ -257,7 +257,7 @@ def test_absent_data_set_is_one_line_with_files_and_owners(data, tmp_path, monke
         ({"data": "imagenet"}, "--data imagenet: no folder, and not one of scenes, flickr8k"),
         (
             {"data": "coco", "split_lists": "mine"},
-            "--split mine: not known; choose one of official, karpathy",
+            "--split mine: not known; choose one of auto, official, karpathy, random",
         ),
         ({"data": "scenes", "split_lists": "karpathy"}, "--split karpathy: scenes has no such lists"),
         ({"data": "scenes", "root": "x"}, "--root x: scenes are drawn into the cache; .* --cache"),
@@ -278,20 +278,12 @@ def test_scenes_are_drawn_into_the_cache(tmp_path):
     assert all(tmp_path / "scenes" in path.parents and path.is_file() for path in corpus.image_paths)
 
 
-def test_photos_are_found_by_listing(tmp_path):
-    for folder, name in (("one", "a.jpg"), ("one", "b.jpg"), ("two", "b.jpg")):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).touch()
-    found = list_photos(tmp_path / folder for folder in ("absent", "one", "two"))
-    assert found == {"a.jpg": tmp_path / "one" / "a.jpg", "b.jpg": tmp_path / "one" / "b.jpg"}
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"images": [', "x.json: not valid JSON .* is the download complete"),
-        (b"\xff\xfe{}", "x.json: not valid JSON"),
-        (b"[]", "x.json: a JSON object is expected, not a list"),
+        (b'{"images": [', "x.json: not valid JSON .* that the download is complete"),
+        (b"\xff\xfe{}", "x.json: line 1 is not UTF-8"),
+        (b"[]", "x.json: is a list, not an object of JSON"),
     ],
 )
 def test_bad_json(content, message, tmp_path):

@@ -355,6 +355,31 @@ def test_a_replaced_picture_is_described_anew(tmp_path, corpus, extractor):
     assert not broken.regions[6].any()
 
 
+def test_a_corpus_that_grew_keeps_what_is_extracted(tmp_path, corpus, extractor, monkeypatch):
+    def part(rows):
+        return SimpleNamespace(name="pictures", **{
+            name: tuple(getattr(corpus, name)[row] for row in rows) for name in ("image_ids", "image_paths")
+        })  # fmt: skip
+
+    fresh = extract(part([7, 0, 3, 10, 1, 4]), tmp_path / "fresh", extractor, batch_size=1)
+    spoil(corpus.image_paths[4])
+    first = [0, 1, 4, 7]
+    extract(part(first), tmp_path / "store", extractor, batch_size=1, skip_bad_images=True)
+    write_pictures(tmp_path / "photos", 11)  # 4 is mended
+    described, describe = [], extractor.describe
+    monkeypatch.setattr(extractor, "describe", lambda *values: described.append(1) or describe(*values))
+    grown = extract(part([7, 0, 3, 10, 1, 4]), tmp_path / "store", extractor, batch_size=1)
+    assert len(described) == 3  # two new pictures, and the mended one
+    assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
+    assert (grown.image_ids, grown.bad_rows.size) == (fresh.image_ids, 0)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["fresh", "photos", "store"]
+    with pytest.raises(UserError, match=r"images is 6 there, 5 asked for"):  # features would be lost
+        extract(part([7, 0, 3, 10, 2]), tmp_path / "store", extractor, batch_size=1)
+    other = extract(part([7, 0, 3, 10, 2]), tmp_path / "store", extractor, batch_size=1, may_lose=True)
+    assert len(described) == 4
+    np.testing.assert_array_equal(other.regions[:4], fresh.regions[:4])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -1,5 +1,7 @@
 """Which boxes of a photo are its objects, and the mean feature of a box on maps where it is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from feature_fixtures import tiny_extractor
@@ -135,6 +137,25 @@ def test_rows_are_found_by_id_or_by_file_name(tmp_path):
 
 
 POISON = np.tile(np.array([1, 2, np.nan, 40, 0.5, 3], np.float32), (2, 4, 1))
+
+
+def test_file_names_alone_count_only_where_they_are_of_one_image(tmp_path):
+    boxes = np.zeros((2, 4, 6), np.float32)
+    ids = ("cats/1.jpg", "dogs/1.jpg")
+    bare = BoxesFile(save(tmp_path / "b.npz", names=np.array(["1.jpg", "2.jpg"]), boxes=boxes))
+    with pytest.raises(
+        UserError, match=r"2 images and 1 of its rows are named 1.jpg; name rows by image, as cats/1.jpg"
+    ):
+        bare.rows(ids, [Path(name) for name in ids])
+    np.testing.assert_array_equal(bare.rows(["cats/1.jpg", "x"], [Path("cats/1.jpg"), Path("dogs/2.jpg")]), [0, 1])
+    whole = BoxesFile(save(tmp_path / "b.npz", names=np.array(ids[::-1]), boxes=boxes))
+    np.testing.assert_array_equal(whole.rows(ids, [Path(name) for name in ids]), [1, 0])
+    with pytest.raises(UserError, match=r"1 images and 2 of its rows are named 1.jpg"):
+        whole.rows(["1.jpg"], [Path("images/1.jpg")])
+    with pytest.raises(UserError, match=r"no row for 1 of 1 images, the first birds/1.jpg"):
+        BoxesFile(save(tmp_path / "b.npz", names=np.array(["cats/1.jpg", "x"]), boxes=boxes)).rows(
+            ["birds/1.jpg"], [Path("birds/1.jpg")]
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """Tokenizer against Keras' own layer and hand-worked ids; GloVe files against a plain parse."""
 
+import gzip
 import logging
 import random
 import string
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bssan_tf.datasets import load_corpus
-from bssan_tf.datasets.text import PAD, UNKNOWN, Tokenizer, load_glove, split_words
+from bssan_tf.datasets import Corpus, load_corpus
+from bssan_tf.datasets.text import PAD, UNKNOWN, Tokenizer, load_glove
+from bssan_tf.datasets.words import split_words
 from bssan_tf.errors import UserError
 
 TRAIN = ["A dog runs, a dog sits.", "The cat runs!", "a bird"]
@@ -66,7 +69,66 @@ def test_words_are_split_as_keras_splits_them():
     layer.adapt(captions)
     names = layer.get_vocabulary()
     expected = [[names[i] for i in row] for row in layer(captions).to_list()]
-    assert [split_words(caption) for caption in captions] == expected
+    assert [split_words(caption, "ascii") for caption in captions] == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("Žena BĚŽÍ, ÉTÉ.", "žena běží été"),
+        ("一只狗在奔跑。", "一 只 狗 在 奔 跑"),
+        ("犬が走る、ball-ボール！", "犬 が 走 る ball ボ ー ル"),
+        ("หมาวิ่ง", "ห ม า วิ่ ง"),
+        ("개가 달린다.", "개가 달린다"),  # Korean has blanks
+        ("\u201cDon\u2019t stop\u201d\u2014now\u3000or", "dont stop now or"),
+        ("T-shirt, a.b", "tshirt ab"),
+        ("。！…", ""),
+    ],
+)
+def test_words_of_every_script(caption, words):
+    assert split_words(caption) == words.split()
+
+
+def test_words_are_the_same_inside_of_a_graph():
+    """Each character up to Yi, random text, and what stands on other letters; new letters differ by ICU's version."""
+    rng = random.Random(0)
+    alphabet = "aB\u0130\u03a3\u03c3\u00c9\u00df\u2019\u201c\u2014\u3002\u3099犬がาำิ่ツﾞ ,." + string.ascii_letters
+    captions = [f"x{chr(i)}Y z" for i in range(1, 0xA000) if chr(i) != "\u2c2f"]
+    captions += ["".join(rng.choices(alphabet, k=30)) for _ in range(300)]
+    tokenizer = Tokenizer.fit(captions, length=30)
+    np.testing.assert_array_equal(tokenizer.layer(tf.constant(captions)).numpy(), tokenizer(captions))
+    assert tokenizer.words[tokenizer(["xΣY z"])[0, 0]] == "xσy"
+
+
+def test_what_is_not_read_is_told(caplog):
+    tokenizer = Tokenizer.fit(["a dog runs"], length=4)
+    with caplog.at_level(logging.INFO):
+        tokenizer.log_unread(["a dog runs a dog cat", "a dog a dog a cat"], ["a dog", "a " * 9, "a dog runs"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 3 captions have more than 4 words (the longest 9); what follows is cut; --caption-length N reads more",
+        "0.0 % of the validation tokens are unknown words",
+    ]
+    caplog.clear()
+    tokenizer.log_unread(["a dog sits", "a cat"], what="test")
+    assert "40.0 % of the test tokens are none of the 3 words of the training captions; the likely cause: few" in (
+        caplog.text
+    )
+    caplog.clear()
+    tokenizer.log_unread(["개가달린다", "a"])
+    assert "50.0 % of the validation tokens are none" in caplog.text
+    assert "without blanks between their words" in caplog.text
+
+
+def test_it_is_told_before_features_are_extracted(caplog):
+    from bssan_tf.config.presets import preset
+    from bssan_tf.training.run import _check_corpus
+
+    captions = [f"{'very ' * 40}long {i}" for i in range(40)]
+    corpus = Corpus(
+        "x", [f"{i}" for i in range(40)], [Path()] * 40, captions, range(40), {"train": range(35), "val": range(35, 40)}
+    )
+    _check_corpus(corpus, preset("paper", "tiny", data="folder").replace(batch_size=16))
+    assert "40 of 40 captions have more than 30 words (the longest 42)" in caplog.text
 
 
 def test_layer_works_inside_a_graph_and_agrees():
@@ -133,6 +195,9 @@ def test_glove_by_hand(tmp_path, caplog):
     counts = np.array([100, 3, 6, 2, 4, 5])  # padding does not count; 3 unknown, dog 6, cat 2, sofa 4, at 5
     with caplog.at_level(logging.INFO):
         matrix, coverage = load_glove(path, WORDS, counts)
+    with gzip.open(tmp_path / "glove.txt.gz", "wb") as file:
+        file.write(GLOVE.encode())
+    np.testing.assert_array_equal(load_glove(tmp_path / "glove.txt.gz", WORDS)[0], matrix)
     assert matrix.dtype == np.float32
     mean = [1.0, 1.0]  # of dog (0.5, -2), cat (1.5, 4), at (1, 1)
     np.testing.assert_array_equal(matrix, [[0, 0], mean, [0.5, -2], [1.5, 4], mean, [1, 1]])
@@ -169,7 +234,8 @@ def test_glove_words_outside_ascii(tmp_path):
         ("the 1 2\ndog 1 nan\n", ":2: "),
         ("the 1 2\ndog 1 2 3\n", ":2: "),
         ("the 1 2\ndog  1 2\n", ":2: "),
-        ("PK\x03\x04 junk\n", ":1: .* is not a token and its numbers"),
+        ("PK\x03\x04 junk\n", ": is a zip archive; unpack it"),
+        ("2 3\ndog \x00\x01\x02 \n", ": is word2vec's binary format; convert it"),
         ("\ndog\n", ":2: 'dog'... is not a token and its numbers"),
         ("zebra 1 2\n", ": has none of the 4 words"),
         ("", ": has none of the 4 words"),
@@ -182,9 +248,15 @@ def test_malformed_glove(tmp_path, text, message):
         load_glove(path, WORDS)
 
 
+def test_a_compressed_glove_file_that_is_cut(tmp_path):
+    (tmp_path / "glove.gz").write_bytes(gzip.compress(GLOVE.encode())[:-12])
+    with pytest.raises(UserError, match=r"glove.gz: can't be read \(.*; give a GloVe text file"):
+        load_glove(tmp_path / "glove.gz", WORDS)
+
+
 def test_glove_absent(tmp_path):
     for path in (tmp_path / "glove.txt", tmp_path):
-        with pytest.raises(UserError, match=r"can't be read .*; give a GloVe text file"):
+        with pytest.raises(UserError, match=r"(no such file|is a folder); give a GloVe text file"):
             load_glove(path, WORDS)
 
 

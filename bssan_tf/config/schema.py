@@ -147,8 +147,10 @@ class Config:
                 raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
             for key, section in settings.SECTIONS.items():
                 own = typed_fields(section, raw[key])
-                sections[key] = section(**own)
-                absent += [f"{name} {told.default}" for name, told in fields_of(key).items() if name not in own]
+                missing = {name: told for name, told in fields_of(key).items() if name not in own}
+                missing = {name: told.metadata.get("older", told.default) for name, told in missing.items()}
+                sections[key] = section(**own, **missing)
+                absent += [f"{name} {value}" for name, value in missing.items()]
             for name in ("w2r_mlp", "o2w_mlp"):
                 if not all(0 < width < settings.MOST for width in getattr(sections["model"], name)):
                     raise ValueError(f"{name} has a layer without dimensions")

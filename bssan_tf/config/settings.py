@@ -41,6 +41,7 @@ def setting(default, help: str, **told):
             metavar, const: as of argparse.
             improved: True for a part of the network that the paper does not have.
             moves: True for a file or folder that may lie elsewhere when the run is used again.
+            older: its value in configs that do not have it, where that is not the default.
     """
     return field(default=default, metadata={"help": help, **told})
 
@@ -60,7 +61,11 @@ class DataConfig:
     root: str | None = setting(
         None, "folder of the data set; without it $BSSAN_DATA/NAME, then data/NAME", metavar="FOLDER", moves=True
     )
-    split: str = setting("official", "whose split lists to use", choices=("official", "karpathy"))
+    split: str = setting(
+        "auto",
+        "whose split lists to use: the official ones, Karpathy's, those that are there, or a seeded division",
+        choices=("auto", "official", "karpathy", "random"),
+    )
     allow_partial: bool = setting(False, "accept a data set with missing files")
     cache: str = setting("cache", "folder in which features are kept", metavar="FOLDER", moves=True)
     backbone: str | None = setting(
@@ -87,7 +92,8 @@ class DataConfig:
         needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
     )
     glove: str | None = _file("pre-trained word vectors in GloVe's text format")
-    caption_length: int = field(default=30, metadata={"rule": "above 0"})  # L
+    caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
+    word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
 
 
 @dataclass(frozen=True)

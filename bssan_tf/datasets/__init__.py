@@ -30,7 +30,7 @@ def scenes_folder(cache: Path | str) -> Path:
 def load_corpus(
     data: str,
     root: Path | str | None = None,
-    split_lists: str = "official",
+    split_lists: str = "auto",
     allow_partial: bool = False,
     cache: Path | str = "cache",
     scene_sizes: Mapping[str, int] | None = None,
@@ -45,7 +45,7 @@ def load_corpus(
     Args:
         data: one of `DATASETS`, or the path of a folder of pictures with captions (see `folder.py`).
         root: the data set's folder; by default $BSSAN_DATA/NAME, then data/NAME.
-        split_lists: "official" or "karpathy".
+        split_lists: "auto", those that are there; "official"; "karpathy"; or, of the Flickrs, "random".
         allow_partial: accept a subset of the published data set, with warnings that say what is missing.
         cache: where `scenes` are drawn, in its folder "scenes".
         scene_sizes: split -> number of scenes; None for the default.
@@ -54,8 +54,9 @@ def load_corpus(
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
-    if split_lists == "karpathy" and data not in ("flickr8k", "flickr30k", "coco"):
-        raise UserError(f"--split karpathy: {data} has no such lists; leave the flag out")
+    lists = {"karpathy": ("flickr8k", "flickr30k", "coco"), "random": ("flickr8k", "flickr30k")}
+    if split_lists in lists and data not in lists[split_lists]:
+        raise UserError(f"--split {split_lists}: {data} has no such lists; leave the flag out")
     if data == "scenes":
         if root is not None:
             raise UserError(f"--root {root}: scenes are drawn into the cache; say where it is by --cache")

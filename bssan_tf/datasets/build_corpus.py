@@ -8,12 +8,15 @@ images that have both a photo and captions stay.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bssan_tf.datasets.corpus import SPLITS, Corpus
+from bssan_tf.datasets.photos import check_name
+from bssan_tf.datasets.words import has_word
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -34,10 +37,12 @@ def assemble(
     official: bool = True,
     split_lists: str = "official",
     place: str = "",
+    source: str = "its captions file",
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
-    UserError if nothing is left, an image is in two splits or, without `allow_partial`, anything is missing.
+    UserError if nothing is left, an image is in two splits, a name or caption is no text or, without `allow_partial`,
+    anything is missing or a caption has no word.
 
     Args:
         name, root: the data set and its folder.
@@ -48,12 +53,16 @@ def assemble(
         problems: what the reader has found missing.
         allow_partial, need_images: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, place: see `Corpus`.
+        source: the format of the captions, in words.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
     listed = [image for images in splits.values() for image in images]
+    _check_text(name, listed, captions)
+    captions, wordless = _with_words(listed, captions)
     kept = with_captions = [image for image in listed if captions.get(image)]
-    problems = [*problems, *_other_sizes(splits, published or {}), *_missing("have no caption", listed, kept)]
+    problems = [*problems, *_other_sizes(splits, published or {}), *wordless]
+    problems += _missing("have no caption", listed, kept)
     if need_images:
         kept = [image for image in with_captions if image in photos]
         problems += _missing(f"have no photo file {photo_place}", with_captions, kept)
@@ -65,6 +74,7 @@ def assemble(
         logger.warning("%s: %s", name, problem)
     row = {image: index for index, image in enumerate(kept)}
     rows = {split: found for split, ids in splits.items() if (found := [row[image] for image in ids if image in row])}
+    logger.info("%s: captions from %s, %s", name, source, _folders_of([photos.get(image) for image in kept]))
     logger.info("%s: %s images", name, ", ".join(f"{split} {len(images):,}" for split, images in rows.items()))
     return Corpus(
         name=name,
@@ -90,6 +100,42 @@ def _missing(what: str, before: Sequence[str], after: Sequence[str]) -> list[str
     kept = set(after)
     lost = [image for image in before if image not in kept]
     return [f"{len(lost):,} of {len(before):,} images {what} (the first: {lost[0]})"] if lost else []
+
+
+def _check_text(name: str, images: Sequence[str], captions: Mapping[str, Sequence[str]]) -> None:
+    """UserError for a photo's name, or a caption, that can't be stored."""
+    for image in images:
+        check_name(image, name)
+        for caption in captions.get(image, ()):
+            try:
+                caption.isascii() or caption.encode()
+            except UnicodeEncodeError:
+                raise UserError(f"{name}: a caption of {image} is no Unicode text: {caption!r}; correct it") from None
+
+
+def _with_words(
+    images: Sequence[str], captions: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Sequence[str]], list[str]]:
+    """The captions of these images that have a word, and one sentence about the others, or none."""
+    total, bad = 0, []
+    kept: dict[str, Sequence[str]] = {}
+    for image in images:
+        texts = captions.get(image, ())
+        found = [text for text in texts if has_word(text)]
+        total += len(texts)
+        bad += [image] * (len(texts) - len(found))
+        kept[image] = found
+    told = f"{len(bad):,} of {total:,} captions are empty or only punctuation (the first: of {bad[0]})" if bad else ""
+    return kept, [told] if bad else []
+
+
+def _folders_of(paths: Sequence[Path | None]) -> str:
+    """Where the photos lie, in words; the three folders that have most."""
+    counts = Counter(path.parent for path in paths if path is not None)
+    if not counts:
+        return "without photos"
+    shown = [f"{folder}/ ({count:,})" for folder, count in counts.most_common(3)]
+    return f"photos in {', '.join(shown)}" + (f" and {len(counts) - 3:,} more folders" if len(counts) > 3 else "")
 
 
 def _check_disjoint(name: str, splits: Mapping[str, Sequence[str]]) -> None:

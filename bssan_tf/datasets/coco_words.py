@@ -15,10 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.datasets.coco import PARTS, find_photos, read_annotations, read_instances
+from bssan_tf.datasets.coco import (
+    PARTS,
+    PHOTO_FOLDERS,
+    coco_number,
+    folders_of,
+    read_annotations,
+    read_instances,
+)  # fmt: skip
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.datasets.files import first_file
-from bssan_tf.datasets.text import split_words
+from bssan_tf.datasets.photos import PhotoFolders
+from bssan_tf.datasets.words import split_words
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,20 +92,20 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
-def load_grounded(root: Path) -> Corpus:
+def load_grounded(root: Path, word_rule: str = "unicode") -> Corpus:
     """The photos of COCO that are in a folder and have captions and instances there.
 
     Of several parts (val2017, train2017, ...) that are there, the first of the validation ones is taken, else of train;
-    it names the corpus' one split. `grounding.labels` are the objects' classes. Crowds count as objects: where a crowd
-    is, people are. An object without area inside its photo is left out. UserError if there is no such folder, no part
-    with both files and a photo, a file is malformed, or no caption names an object.
+    it names the corpus' one split. `word_rule` is the run's. `grounding.labels` are the objects' classes. Crowds count
+    as objects: where a crowd is, people are. An object without area inside its photo is left out. UserError if there is
+    no such folder, no part with both files and a photo, a file is malformed, or no caption names an object.
     """
     if not root.is_dir():
         raise UserError(f"--pointing {root}: no such folder; {LAYOUT}")
     part, captions_file, instances_file = _part_of(root)
     captions = read_annotations(captions_file)
     labels, photos = read_instances(instances_file)
-    files = find_photos(root, captions)
+    files = PhotoFolders(root, PHOTO_FOLDERS).find(captions, dict.fromkeys(captions, folders_of(part)), coco_number)
     names = [name for name, texts in captions.items() if texts and name in photos and name in files]
     if not names:
         raise UserError(f"--pointing {root}: no photo of {captions_file.name} and {instances_file.name}; {LAYOUT}")
@@ -116,7 +124,7 @@ def load_grounded(root: Path) -> Corpus:
         boxes.append(corners[real])
         kinds.append([labels[kind] for (_, kind, _), kept in zip(objects, real) if kept])
         for text in captions[name]:
-            found = class_words.find(split_words(text))
+            found = class_words.find(split_words(text, word_rule))
             named.append([(place, i) for place, label in found for i, kind in enumerate(kinds[-1]) if kind == label])
     if not any(named):
         raise UserError(f"--pointing {root}: no caption of {captions_file.name} names the class of an object there")

@@ -1,21 +1,23 @@
-"""Reading what the data sets' formats have in common: where a data set lies, its text, JSON and photo files.
+"""Reading what the data sets' formats have in common: where a data set lies, its text and JSON files.
 
 In: a data set's name and `--root`; out: paths, lines and parsed files; every fault becomes a UserError that names the
-file and the line. Photos are looked up in one listing per folder, never by one `stat` each.
+file and the line. tables.py reads tables, photos.py finds the photos.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from bssan_tf.datasets.corpus import SPLIT_ALIASES, SPLITS
 from bssan_tf.errors import UserError
+from bssan_tf.reading import documents
 
 KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/"
+COMPLETE = "check the file and its rights, and that the download is complete"
 
 
 def find_root(name: str, root: Path | None, layout: str) -> Path:
@@ -41,30 +43,32 @@ def first_file(root: Path, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line with its end) of each line of a text file; UserError unless it is UTF-8."""
+def read_text(path: Path) -> str:
+    """A text file, UTF-8 or UTF-16 with its mark, every line end as "\\n"; UserError for other encodings."""
+    content = documents.read_bytes(path, COMPLETE)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not wide and (place := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise UserError(f"{path}:{line}: has NUL bytes (perhaps UTF-16 without its mark); convert it to UTF-8")
     try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); convert it") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); check the file and its rights") from None
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if wide:
+            raise UserError(f"{path}: starts as UTF-16, but is not ({error.reason}); convert it to UTF-8") from None
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        problem = f"not UTF-8 (byte 0x{byte:02x}; perhaps Windows' CP1252)"
+        raise UserError(f"{path}:{line}: {problem}; convert it: iconv -f CP1252 -t UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """(line number from 1, line without its end) of each line of `read_text`."""
+    return list(enumerate(read_text(path).removesuffix("\n").split("\n"), 1))
 
 
 def read_json(path: Path) -> dict:
     """A JSON file whose top is an object; UserError if it is anything else."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); check the file and its rights") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise UserError(f"{path}: not valid JSON ({error}); is the download complete?") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a JSON object is expected, not a {type(data).__name__}; is it the right file?")
-    return data
+    return documents.read_json(path, COMPLETE)
 
 
 def clean_caption(text: str) -> str:
@@ -72,14 +76,10 @@ def clean_caption(text: str) -> str:
     return " ".join(text.split())
 
 
-def list_photos(folders: Iterable[Path]) -> dict[str, Path]:
-    """File name -> path over those `folders` that exist; where two hold the same name, the first one wins."""
-    photos: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            for name in os.listdir(folder):
-                photos.setdefault(name, folder / name)
-    return photos
+def path_inside(text: str) -> str | None:
+    """A relative path as `a/b.jpg`, whatever its slashes; None if it leaves its folder or names no file."""
+    path = PurePosixPath(text.strip().replace("\\", "/"))
+    return None if path.is_absolute() or ".." in path.parts or not path.name else str(path)
 
 
 def seeded_order(names: Iterable[str], seed: int = 0) -> list[str]:
@@ -87,24 +87,21 @@ def seeded_order(names: Iterable[str], seed: int = 0) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
-def read_karpathy(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Karpathy's `dataset_*.json`: split -> file names, file name -> captions. COCO's "restval" is train."""
-    images = read_json(path).get("images")
-    if not isinstance(images, list):
-        raise UserError(f"{path}: has no list 'images'; Karpathy's file is expected, see {KARPATHY_URL}")
+def divide(names: Iterable[str], seed: int, source: str, most: int | None = None) -> tuple[dict[str, list[str]], str]:
+    """split -> names, a tenth (at most `most`) each for val and test by `seeded_order`; and that in words.
+
+    Names keep their order. UserError, which begins with `source`, for fewer than three.
+    """
+    names = list(names)
+    if len(names) < 3:
+        raise UserError(f"{source}: {len(names)} images can't be divided into splits; add the field split")
+    order = seeded_order(names, seed)
+    n = min(max(1, round(len(order) / 10)), most or len(order))
+    split_of = {image: "test" if i < n else "val" if i < 2 * n else "train" for i, image in enumerate(order)}
     splits: dict[str, list[str]] = {}
-    captions: dict[str, list[str]] = {}
-    for index, image in enumerate(images):
-        try:
-            name, split = str(image["filename"]), image["split"]
-            texts = [clean_caption(sentence["raw"]) for sentence in image["sentences"]]
-        except (KeyError, TypeError, AttributeError):
-            lacks = f"images[{index}] lacks 'filename', 'split' or 'sentences' with 'raw'"
-            raise UserError(f"{path}: {lacks}; Karpathy's file is expected, see {KARPATHY_URL}") from None
-        split = "train" if split == "restval" else split_name(split, f"{path}: images[{index}]")
-        splits.setdefault(split, []).append(name)
-        captions[name] = texts
-    return splits, captions
+    for name in names:
+        splits.setdefault(split_of[name], []).append(name)
+    return splits, f"{len(order) - 2 * n:,} train, {n:,} val, {n:,} test images by a seeded order (seed {seed})"
 
 
 def split_name(text: str, where: str) -> str:

@@ -1,29 +1,44 @@
-"""Flickr8k and Flickr30K: their owners' layout (token file and split lists), and Karpathy's JSON or lists.
+"""Flickr8k and Flickr30K as their owners, Kaggle, Hugging Face and Karpathy publish them.
 
 In: the data set's folder; out: its `Corpus`, sizes asserted against the published ones. Flickr30K's official lists hold
-ids without `.jpg`; lists of either form are read.
+ids without `.jpg`; lists of either form are read. Captions and lists may come from different publishers.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.datasets import files
 from bssan_tf.datasets.build_corpus import assemble
+from bssan_tf.datasets.caption_files import (
+    Captions,
+    read_annotations_csv,
+    read_karpathy,
+    read_list,
+    read_results,
+    read_table,
+    read_token_file,
+)  # fmt: skip
 from bssan_tf.datasets.corpus import SPLITS, Corpus
+from bssan_tf.datasets.photos import PhotoFolders
 from bssan_tf.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+MOST_RANDOM = 1_000  # validation images, and test images, of --split random: as published
+SEED = 0  # of --split random
+KARPATHY_LISTS = {split: f"{split}_karpathy.txt" for split in SPLITS}
+
 
 @dataclass(frozen=True)
 class Layout:
-    """What the owners of a Flickr data set publish: file names, numbers of images, addresses."""
+    """What is published of a Flickr data set: file names, numbers of images, addresses."""
 
     name: str
-    token_files: tuple[str, ...]
+    readers: dict[str, Callable[[Path], Captions]]  # file of captions -> its reader; the first that is there is taken
     lists: dict[str, str]  # split -> file of the official list
     photo_folders: tuple[str, ...]
     sizes: dict[str, dict[str, int]]  # "official", "karpathy" -> split -> images
@@ -33,19 +48,24 @@ class Layout:
     def photo_place(self) -> str:
         return files.either([f"{folder}/" for folder in self.photo_folders])
 
+    @property
+    def json_name(self) -> str:
+        return f"dataset_{self.name}.json"
+
     def expected(self) -> str:
         """The part of an error that says which files are expected and who publishes them."""
+        first, *tables = self.readers
         return (
-            f"expected are {self.token_files[0]}, {', '.join(self.lists.values())} and the photos in "
-            f"{self.photo_place}; with --split karpathy dataset_{self.name}.json in place of the text files, or "
-            f"{self.token_files[0]} and train_karpathy.txt, val_karpathy.txt, test_karpathy.txt; "
-            f"published at {self.publishers}, {files.KARPATHY_URL} (Karpathy's file)"
+            f"expected are {first} (or {files.either(tables)}), {', '.join(self.lists.values())} and "
+            f"the photos in {self.photo_place}; with --split karpathy {self.json_name} in place of the text files, or "
+            f"{', '.join(KARPATHY_LISTS.values())} in place of the lists; "
+            f"published at {self.publishers}, {files.KARPATHY_URL} (Karpathy's file); docs/data.md names mirrors"
         )
 
 
 FLICKR8K = Layout(
     name="flickr8k",
-    token_files=("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt"),
+    readers={"Flickr8k.token.txt": read_token_file, "captions.txt": read_table, "captions.csv": read_table},
     lists={"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"},
     photo_folders=("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
     sizes={lists: {"train": 6_000, "val": 1_000, "test": 1_000} for lists in ("official", "karpathy")},
@@ -53,7 +73,11 @@ FLICKR8K = Layout(
 )
 FLICKR30K = Layout(
     name="flickr30k",
-    token_files=("results_20130124.token",),
+    readers={
+        "results_20130124.token": read_token_file,
+        "results.csv": read_results,
+        "flickr_annotations_30k.csv": read_annotations_csv,
+    },
     lists={"train": "train.txt", "val": "val.txt", "test": "test.txt"},
     photo_folders=("images", "flickr30k-images", "flickr30k_images"),
     sizes={
@@ -70,70 +94,71 @@ FLICKR30K = Layout(
 def load_flickr(
     layout: Layout,
     root: Path | None = None,
-    split_lists: str = "official",
+    split_lists: str = "auto",
     allow_partial: bool = False,
     need_images: bool = True,
 ) -> Corpus:
     """Loads `FLICKR8K` or `FLICKR30K`; see `load_corpus` for the arguments.
 
-    "karpathy" takes the JSON where it is there, else the `*_karpathy.txt` lists. UserError if files are missing or
-    malformed, or the sizes are not the published ones.
+    "auto" takes the official lists where one is there, else Karpathy's; "karpathy" those of a file of captions that
+    carries them, else the `*_karpathy.txt` lists. UserError if files are missing or malformed, or the sizes are not the
+    published ones.
     """
     root = files.find_root(layout.name, root, layout.expected())
+    folders = PhotoFolders(root, (*layout.photo_folders, ""))
+    places = ["", *(f"{name}/" for name, is_folder in sorted(folders.listing(root).items()) if is_folder)]
+    readers = {**layout.readers, layout.json_name: read_karpathy}
+    there = {name: path for name in readers if (path := files.first_file(root, *(f"{p}{name}" for p in places)))}
+    lists = {
+        kind: {split: files.first_file(root, *(f"{place}{name}" for place in places)) for split, name in names.items()}
+        for kind, names in (("official", layout.lists), ("karpathy", KARPATHY_LISTS))
+    }
+    if not there:
+        raise UserError(f"{layout.name}: {next(iter(readers))} not found in {root}; {layout.expected()}")
+    carriers = [name for name in there if readers[name] in (read_karpathy, read_annotations_csv)]
+    if split_lists == "auto":
+        karpathy = "karpathy" if carriers or any(lists["karpathy"].values()) else "official"
+        split_lists = "official" if any(lists["official"].values()) else karpathy
+        logger.info("%s: --split %s, whose lists are there", layout.name, split_lists)
+    carried = bool(split_lists == "karpathy" and carriers)
+    path = there[(carriers[-1:] if carried else [*there])[0]]  # Karpathy's own file is the last
+    if split_lists != "random" and not carried and not any(lists[split_lists].values()):
+        raise UserError(_no_lists(layout, root, path, split_lists, carriers))
+    found = readers[path.name](path)
     problems: list[str] = []
-    json_file = files.first_file(root, f"dataset_{layout.name}.json")
-    if split_lists == "karpathy" and json_file:
-        splits, captions = files.read_karpathy(json_file)
+    if split_lists == "random":
+        splits, told = files.divide(found.captions, SEED, str(path), MOST_RANDOM)
+        logger.info("%s: %s", layout.name, told)
+    elif carried:
+        splits = found.splits
     else:
-        token_file = files.first_file(root, *layout.token_files)
-        names = layout.lists if split_lists == "official" else {s: f"{s}_karpathy.txt" for s in SPLITS}
-        folder = token_file.parent if token_file else root
-        lists = {s: files.first_file(folder, name) for s, name in names.items()}
-        if not token_file or not any(lists.values()):
-            missing = files.either(list(names.values())) if token_file else layout.token_files[0]
-            if split_lists == "karpathy":
-                missing = f"dataset_{layout.name}.json or {missing}"
-            hint = f"{json_file} is there: --split karpathy takes it; " if json_file else ""
-            raise UserError(f"{layout.name}: {missing} not found in {root}; {hint}{layout.expected()}")
-        problems = [f"{names[s]} is missing" for s, path in lists.items() if not path]
-        splits = {s: read_list(path) for s, path in lists.items() if path}
-        captions = read_token_file(token_file)
-    photos = files.list_photos(root / folder for folder in layout.photo_folders)
-    place, published = f"in {layout.photo_place} of {root}", layout.sizes[split_lists]
-    checks = {"published": published, "problems": problems, "allow_partial": allow_partial, "need_images": need_images}
-    return assemble(layout.name, root, splits, captions, photos, place, **checks, split_lists=split_lists)
+        names = layout.lists if split_lists == "official" else KARPATHY_LISTS
+        problems = [f"{names[split]} is missing" for split, file in lists[split_lists].items() if not file]
+        splits = {split: read_list(file) for split, file in lists[split_lists].items() if file}
+    return assemble(
+        layout.name,
+        root,
+        splits,
+        found.captions,
+        folders.find(found.captions, found.folders) if need_images else {},
+        f"in {layout.photo_place} of {root}",
+        published=layout.sizes.get(split_lists),
+        problems=problems,
+        allow_partial=allow_partial,
+        need_images=need_images,
+        official=split_lists != "random",
+        split_lists=split_lists,
+        source=f"{found.format} ({path})",
+    )
 
 
-def read_list(path: Path) -> list[str]:
-    """The photo names of a split list, one a line; `.jpg` is added to a bare id."""
-    names = [text.strip() for _, text in files.read_lines(path)]
-    return [name if "." in name else f"{name}.jpg" for name in names if name]
-
-
-def read_token_file(path: Path) -> dict[str, list[str]]:
-    """Lines `name.jpg#k<TAB>caption` -> photo name -> captions in the order of k.
-
-    A photo's name ends at the last `#`: the published Flickr8k file has a photo named `….jpg.1`. A warning counts lines
-    that repeat others; UserError at a line of another form, or one that gives a caption a second text.
-    """
-    lines: dict[tuple[str, int], tuple[int, str]] = {}
-    repeated = 0
-    for number, text in files.read_lines(path):
-        if not text.strip():
-            continue
-        key, tab, caption = text.partition("\t")
-        name, _, k = key.strip().rpartition("#")
-        if not (tab and name and k.isdecimal()):
-            line = text.strip()[:60]
-            raise UserError(f"{path}:{number}: {line!r} is not 'name.jpg#k<TAB>caption'; correct or remove it")
-        caption = files.clean_caption(caption)
-        before, known = lines.setdefault((name, int(k)), (number, caption))
-        if known != caption:
-            raise UserError(f"{path}:{number}: {key} has another caption in line {before}; remove one")
-        repeated += before != number
-    if repeated:
-        logger.warning("%s: %d repeated lines are left out", path, repeated)
-    captions: dict[str, list[str]] = {}
-    for (name, _), (_, caption) in sorted(lines.items(), key=lambda item: item[0][1]):
-        captions.setdefault(name, []).append(caption)
-    return captions
+def _no_lists(layout: Layout, root: Path, path: Path, split_lists: str, carriers: list[str]) -> str:
+    """The error where captions are there, but no lists."""
+    wanted = files.either([*(layout.lists if split_lists == "official" else KARPATHY_LISTS).values()])
+    if split_lists == "karpathy":
+        wanted = f"{layout.json_name} or {wanted}"
+    hint = f"{carriers[-1]} is there: --split karpathy takes its lists" if carriers else "or divide by --split random"
+    return (
+        f"{layout.name}: {path} says no splits, and {wanted} not found in {root}; fetch the lists into it, {hint}; "
+        f"{layout.expected()}"
+    )

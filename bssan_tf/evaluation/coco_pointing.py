@@ -39,7 +39,7 @@ def point_at_photos(
     needed = config.model.needed_features
     if "regions" not in needed:
         raise UserError(f"--pointing {folder}: the run is of variant o2w, which has no W2R; name another run")
-    corpus = load_grounded(folder)
+    corpus = load_grounded(folder, config.data.word_rule)
     model, tokenizer = run.load_model()
     features = folder_features(run, config, folder, corpus.image_paths, flags, progress)
     (part,) = corpus.splits

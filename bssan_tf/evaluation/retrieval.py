@@ -59,6 +59,7 @@ def evaluate(
     model, tokenizer = run.load_model()
     data = data_of_run(run, config, progress)
     part = _part_of(data, request, config.training.seed)
+    tokenizer.log_unread(part.captions, what=part.name)
     if request.baseline:
         cca_inputs(data)  # UserError without regions
         train = data.split("train")

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.config.settings import MEMORY_MB, RERANK
+from bssan_tf.datasets.photos import SUFFIXES, check_name
 from bssan_tf.errors import UserError
 from bssan_tf.runs.data import data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, folder_features, photo_inputs
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def search(
@@ -48,7 +47,7 @@ def search(
     """
     config = run.load_config().moved(data_flags)
     photo, paths = None, pictures_in(folder) if folder else []
-    if Path(query).suffix.lower() in PHOTO_SUFFIXES:
+    if Path(query).suffix.lower() in SUFFIXES:
         if folder:
             raise UserError(f"--images {folder}: is searched for a sentence; for a picture leave it out")
         photo = Photo.read(query, config.data)  # before anything slow
@@ -77,9 +76,11 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder by name; UserError if there is none."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UserError(f"--images {folder}: no pictures in it ({', '.join(PHOTO_SUFFIXES)})")
+        raise UserError(f"--images {folder}: no pictures in it ({', '.join(SUFFIXES)})")
+    for path in paths:
+        check_name(path.name, f"--images {folder}")
     return paths
 
 

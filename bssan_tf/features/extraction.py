@@ -18,6 +18,7 @@ from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import UNREADABLE, Describer, decoding_pool, file_size
 from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.growing import grow_store
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.shards import Shard, ShardWriter, read_progress
 from bssan_tf.features.store import Features, map_array, open_store, read_manifest
@@ -36,6 +37,7 @@ def extract_features(
     skip_bad_images: bool = False,
     progress: bool = True,
     commit_seconds: float = 5.0,
+    may_lose: bool = False,
 ) -> Features:
     """Extract what is missing in a store and open it.
 
@@ -48,11 +50,13 @@ def extract_features(
         batch_size: pictures described at once; a store that was begun goes on with its own.
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
         commit_seconds: at most this much work is lost by a kill.
+        may_lose: drop what the store has of other pictures; else such a store is refused.
 
     Raises:
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
+    grow_store(folder, describer.plan, UNREADABLE, may_lose)
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:

@@ -6,6 +6,7 @@ of it, with class, score and validity; and `roi_means`, the mean feature of each
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,9 +125,22 @@ class BoxesFile:
             raise ValueError("all corners are at most 1, but pixels of the photo file are wanted")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
-        """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none."""
-        named, row = zip(image_ids, image_paths), self.row_of_name.get
-        rows = [row(image_id, row(Path(path).name, -1)) for image_id, path in named]
+        """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none.
+
+        A file name alone counts where it is that of one image and of one row, and one of the two has no folder.
+        """
+        named = [(image_id, Path(path).name) for image_id, path in zip(image_ids, image_paths)]
+        images = Counter(name for _, name in named)
+        rows_of: dict[str, list[str]] = {}
+        for name in self.row_of_name:
+            rows_of.setdefault(name.rpartition("/")[2], []).append(name)
+        rows = []
+        for image_id, name in named:
+            others = [other for other in rows_of.get(name, ()) if other == name or "/" not in image_id]
+            if image_id not in self.row_of_name and others and (images[name] > 1 or len(rows_of[name]) > 1):
+                shared = f"{images[name]} images and {len(rows_of[name])} of its rows are named {name}"
+                raise UserError(f"--boxes {self.path}: {shared}; name rows by image, as {image_id}")
+            rows.append(self.row_of_name.get(image_id, self.row_of_name[others[0]] if others else -1))
         if absent := [image_id for image_id, row in zip(image_ids, rows) if row < 0]:
             remedy = "run the detector on them (a photo without objects has a row with score 0)"
             problem = f"no row for {len(absent)} of {len(rows)} images, the first {absent[0]}"

@@ -110,7 +110,7 @@ class RunFolder:
         config = self.load_config()
         if not self.best.exists():
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
-        tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length)
+        tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length, config.data.word_rule)
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def folder_features(
 
     Args:
         folder: names the store.
-        paths: the photos, row by row; their names differ.
+        paths: the photos, row by row.
         flags: what was given; `boxes` among them must list all photos, the run's own gives way to ten fixed boxes.
 
     Raises:
@@ -130,14 +131,17 @@ def folder_features(
     """
     from bssan_tf.features.extraction import extract_features
 
-    ids, data = tuple(path.name for path in paths), config.data
+    data, ids = config.data, tuple(path.name for path in paths)
+    if len(set(ids)) < len(ids):
+        ids = tuple(path.relative_to(folder).as_posix() for path in paths)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     extractor, detector = extractors_of(run, data)
     boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
-    # a store of its own for these pictures: one that came or went would shift the rows
-    key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
-    features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    features = extract_features(
+        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True
+    )
     context = run_context(run, config)
     return with_context(features, context) if context else features
 

@@ -57,7 +57,7 @@ def train(
         _check_corpus(data.corpus, config)
     else:
         data = open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
-    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    tokenizer = _fit_tokenizer(data.split("train"), config)
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = Trainer(config, run, data, tokenizer, strategy, progress)
@@ -96,7 +96,7 @@ def resume(
         strategy = _strategy(devices, config.training)
         data = data or open_data(config.data, progress)
         run.require_same_data(data.fingerprint)
-        tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
+        tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length, config.data.word_rule)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
@@ -119,10 +119,15 @@ def _check_corpus(corpus: Corpus, config: Config) -> None:
     check_pictures(corpus.split("train"), config.training)
     check_cca_start(config, len(corpus.split("train").image_ids))
     validation = validation_split(corpus, config.training)
+    _fit_tokenizer(corpus.split("train"), config).log_unread(corpus.split("val").captions, corpus.captions)
     if config.training.early_signs:
         check_probe(validation)
     if config.data.glove and not Path(config.data.glove).is_file():
         raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
+
+
+def _fit_tokenizer(train: Split, config: Config) -> Tokenizer:
+    return Tokenizer.fit(train.captions, config.data.caption_length, config.data.word_rule)
 
 
 def _strategy(devices: str, training: TrainingConfig) -> tf.distribute.Strategy:

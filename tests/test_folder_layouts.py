@@ -1,0 +1,162 @@
+"""Folders as people have them: other column names, separators and encodings; Hugging Face, img2dataset, Multi30k."""
+
+import json
+import logging
+import os
+import re
+
+import pytest
+
+from bssan_tf.datasets import load_corpus
+from bssan_tf.errors import UserError
+
+PHOTOS = {f"{i}.jpg": str(i) for i in range(1, 5)}
+CAPTIONS = {f"{i}.jpg": f"A dog é {i}" for i in range(1, 5)}
+
+
+def write(root, **files):
+    for name, content in {**PHOTOS, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def table(header, separator=",", end="\n"):
+    rows = [separator.join(header), *(f"{name}{separator}{text}" for name, text in CAPTIONS.items())]
+    return "".join(f"{row}{end}" for row in rows)
+
+
+def captions_of(root, **options):
+    corpus = load_corpus(str(root), **options)
+    return dict(zip(corpus.image_ids, corpus.captions))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        table(("filepath", "title"), "\t"),
+        table(("file_name", "text"), ";"),
+        table(("image", "text"), end="\r"),
+        table(("image", "caption"), end="\r\n").encode("utf-16"),
+        table(("Image_Name", "Comment")).encode("utf-8-sig"),
+    ],
+)
+def test_columns_separators_and_encodings(tmp_path, content):
+    assert captions_of(write(tmp_path, **{"captions.csv": content})) == CAPTIONS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (table(("image", "text")).encode("cp1252"), ":2: not UTF-8 (byte 0xe9; perhaps Windows' CP1252); convert it"),
+        (table(("image", "text")).encode("utf-16-le"), ":1: has NUL bytes (perhaps UTF-16 without its mark)"),
+        ("image,text\n1.jpg,a\n2.jpg,\"b\n3.jpg,c\n", ":3: not valid CSV (a quote that this row opens is not closed"),
+        ('image,text\n1.jpg,a\n2.jpg,"b\n3.jpg,"c"\n4.jpg,d\n', ":3: not valid CSV (a quote that this row opens"),
+        ('image,text\n1.jpg,"a\n2.jpg,b"\n3.jpg,c\n', ":2: a quote that this row opens takes in the row '2.jpg,b'"),
+        ("image,image,text\n", ":1: header 'image,image,text' names a column twice"),
+        ("picture,text\n", ":1: header 'picture,text' must name image and caption (there is no image); add it"),
+        ('image,text\n"a\nb.jpg",x\n', ":2: the photo's name 'a\\nb.jpg' has a line end; rename the file"),
+        ('image,text\n1.jpg,x\n./../1.jpg,x\n', ":3: image './../1.jpg' is not a file inside the folder"),
+    ],
+)  # fmt: skip
+def test_tables_that_can_not_be_read(tmp_path, content, message):
+    with pytest.raises(UserError, match=f"captions.csv{re.escape(message)}") as error:
+        load_corpus(str(write(tmp_path, **{"captions.csv": content})))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"image": "1.jpg", "caption": "\\ud800"}', "half of a character"),
+        ('{"image": 1, "caption": "a"}', "not an object with the texts"),
+    ],
+    ids=("deep", "surrogate", "number"),
+)
+def test_lines_of_json_that_can_not_be_read(tmp_path, line, message):
+    with pytest.raises(UserError, match=rf"captions.jsonl:1: .*{message}"):
+        load_corpus(str(write(tmp_path, **{"captions.jsonl": line})))
+
+
+def test_captions_without_words(tmp_path, caplog):
+    root = write(tmp_path, **{"captions.csv": "image,caption\n1.jpg,a\n2.jpg,b\n3.jpg,c\n4.jpg,d\n4.jpg,\n4.jpg,。!\n"})
+    with pytest.raises(UserError, match=r"2 of 6 captions are empty or only punctuation \(the first: of 4.jpg\);"):
+        load_corpus(str(root))
+    assert len(captions_of(root, allow_partial=True)) == 4
+    assert "2 of 6 captions are empty or only punctuation" in caplog.text
+
+
+def test_metadata_of_hugging_face_in_folders_of_splits(tmp_path, caplog):
+    for split in ("train", "validation", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "1.jpg").write_text(split)
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,text\n1.jpg,of {split}\n")
+    with caplog.at_level(logging.INFO):
+        corpus = load_corpus(str(tmp_path))
+    assert corpus.split("val").image_ids == ("validation/1.jpg",)
+    assert corpus.split("test").captions == ("of test",)
+    assert corpus.split("train").image_paths == (tmp_path / "train" / "1.jpg",)
+    assert "the folders' names are the splits" in caplog.text
+
+
+def test_metadata_of_hugging_face_beside_the_photos(tmp_path):
+    lines = [json.dumps({"file_name": name, "text": [text, "b"]}) for name, text in CAPTIONS.items()]
+    corpus = load_corpus(str(write(tmp_path, **{"metadata.jsonl": "\n".join(lines)})))
+    assert dict(zip(corpus.image_ids, corpus.captions[::2])) == CAPTIONS
+
+
+@pytest.mark.parametrize("ending", ["txt", "json"])
+def test_a_text_beside_each_photo(tmp_path, ending, caplog):
+    """img2dataset: shards in folders, and their statistics."""
+    texts = {
+        name: json.dumps({"caption": text}) if ending == "json" else f"{text}\n" for name, text in CAPTIONS.items()
+    }
+    files = {f"00000/{name[:-4]}.{ending}": text for name, text in texts.items()}
+    photos = {f"00000/{name}": "x" for name in ("1.JPG", "2.jfif", "3.jpe", "4.png", "5.jpg")}
+    write(tmp_path, **files, **photos, **{"00000_stats.json": "{}"})
+    found = captions_of(tmp_path)
+    assert sorted(found) == ["00000/1.JPG", "00000/2.jfif", "00000/3.jpe", "00000/4.png"]
+    assert found["00000/3.jpe"] == CAPTIONS["3.jpg"]
+    assert "5 photos have no text beside them (the first: " in caplog.text  # 00000/5.jpg, and PHOTOS
+
+
+def test_a_photo_whose_name_is_not_utf8(tmp_path):
+    for ending in (b"jpg", b"txt"):
+        with open(os.path.join(os.fsencode(tmp_path), b"\xff." + ending), "wb") as file:
+            file.write(b"x")
+    with pytest.raises(UserError, match=r"the photo's name '\\udcff.jpg' is no Unicode text; rename the file"):
+        load_corpus(str(tmp_path))
+
+
+def test_lines_beside_lists_of_names(tmp_path):
+    lists = {"train.en": "A\nB\n", "train.txt": "1.jpg\n2\n", "val.en": "C\n", "image_splits/val.txt": "3.jpg#0\n"}
+    root = write(tmp_path, **lists, **{"test_2016_flickr.en": "D", "test_2016_flickr.txt": "4.jpg\n"})
+    corpus = load_corpus(str(root))
+    assert dict(zip(corpus.image_ids, corpus.captions)) == {"1.jpg": "A", "2.jpg": "B", "3.jpg": "C", "4.jpg": "D"}
+    assert {name: len(rows) for name, rows in corpus.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    (root / "train.de").write_text("A\nB\n")
+    with pytest.raises(UserError, match=r"captions of several languages \(de, en\); leave those of one there"):
+        load_corpus(str(root))
+
+
+def test_lines_without_splits_and_lists_of_other_lengths(tmp_path):
+    write(tmp_path / "images", **{"images.txt": "1.jpg\n2.jpg\n3.jpg\n", "captions.txt": "A\nB\nC\n"})
+    for name in ("images.txt", "captions.txt"):
+        (tmp_path / "images" / name).rename(tmp_path / name)
+    assert captions_of(tmp_path) == {"1.jpg": "A", "2.jpg": "B", "3.jpg": "C"}
+    (tmp_path / "captions.txt").write_text("A\nB\n")
+    with pytest.raises(UserError, match=r"captions.txt: has 2 lines, but .*images.txt has 3; one caption and one name"):
+        load_corpus(str(tmp_path))
+
+
+def test_an_absolute_path_into_the_folder(tmp_path):
+    rows = "".join(f"{tmp_path / name}\t{text}\n" for name, text in CAPTIONS.items())
+    assert captions_of(write(tmp_path, **{"captions.tsv": f"filepath\ttitle\n{rows}"})) == CAPTIONS
+
+
+def test_other_capitals_in_folder_and_suffix(tmp_path):
+    rows = "".join(f"cafe\u0301/{name[:-4]}.JPG,{text}\n" for name, text in CAPTIONS.items())
+    write(tmp_path / "Caf\u00e9")
+    corpus = load_corpus(str(write(tmp_path, **{"captions.csv": f"image,caption\n{rows}"})))
+    assert {path.parent.name for path in corpus.image_paths} == {"Caf\u00e9"}
