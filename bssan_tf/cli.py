@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -10,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
-from bssan_tf.config.settings import MEMORY_MB
+from bssan_tf.config.settings import MEMORY_MB, flag_of
 from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
+
+MOST_FILE_NAME = 200  # bytes; part files and notes beside a file have longer names
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
@@ -35,6 +39,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         problem = str(error)
     except OSError as error:  # a full disk, a folder that may not be written
         problem = f"{error.filename or 'file'}: {error.strerror or error}"
+        if error.errno in FULL:
+            problem += "; what was finished is kept: make room and go on (a training by --resume)"
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
 
@@ -52,14 +58,32 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def writable(path: str, suffix: str = "") -> Path:
-    """A file to be written, for argparse: its folder exists, and it ends as it must."""
+def require_given(flag: str, value: object) -> None:
+    """UserError where a flag's value is empty, as that of a variable that is not set."""
+    if value == "":
+        raise UserError(f"{flag}: its value is empty; give one, or leave the flag out")
+
+
+def writable(path: str, suffix: str = "", make_folder: bool = False) -> Path:
+    """A file to be written, for argparse: no folder is there, its own folder is, or can be made, and it ends right."""
     out = Path(path)
-    if not out.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: there is no folder {out.parent}; make it first")
+    if not out.name or len(os.fsencode(out.name)) > MOST_FILE_NAME:
+        raise argparse.ArgumentTypeError(f"{path[:20]!r}: must have a name of 1 to {MOST_FILE_NAME} bytes")
+    folder = next(there for there in out.absolute().parents if there.exists()) if make_folder else out.parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {folder}; make it first")
+    if out.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; name a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path}: nothing may be written in {folder}; name a file elsewhere")
     if suffix and out.suffix.lower() != suffix:
         raise argparse.ArgumentTypeError(f"{path}: must end with {suffix}")
     return out
+
+
+def scores_file(path: str) -> Path:
+    """A file that `--out` makes, perhaps with its folder, for argparse."""
+    return writable(path, make_folder=True)
 
 
 def png(path: str) -> Path:
@@ -100,4 +124,7 @@ def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def moved_files(options: argparse.Namespace) -> dict[str, str]:
     """Those of the flags of `add_moved_flags` that were given, by field of DataConfig."""
-    return {name: value for name in moving_fields() if (value := getattr(options, name, None)) is not None}
+    given = {name: value for name in moving_fields() if (value := getattr(options, name, None)) is not None}
+    for name in given:
+        require_given(flag_of(name), given[name])
+    return given

@@ -13,12 +13,12 @@ import numpy as np
 
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, read_picture, shrink
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StorePlan
+from bssan_tf.tools.files import file_sha256
 
 BATCHES_AHEAD = 3
 SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each

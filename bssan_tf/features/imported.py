@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.store import Features, map_array
+from bssan_tf.tools.files import file_sha256
 
 SAMPLED_ROWS = 256  # evenly spaced, that are checked for values that are not finite
 BLOCK_BYTES = 32 << 20

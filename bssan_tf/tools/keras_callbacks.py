@@ -5,10 +5,12 @@ Out: a CSV of the epochs, TensorBoard's curves, and one clear error where a loss
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,24 @@ def read_history(path: Path) -> list[dict[str, str]]:
         if None in row or None in row.values() or not row.get("epoch", "").isdecimal():
             raise UserError(f"{path}: line {line} is not a row of an epoch; {remedy}")
     return rows
+
+
+@contextlib.contextmanager
+def writing_logs(folder: Path) -> Iterator[None]:
+    """Give an error of TensorFlow's writers, such as that of a full disk, the name of TensorBoard's folder."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error.message).splitlines()[0]
+        raise UserError(f"{folder}: TensorBoard's logs can't be written ({reason}); make room and go on") from error
+
+
+class TensorBoard(tf.keras.callbacks.TensorBoard):
+    """Keras' own, with errors that name its folder."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        with writing_logs(self.log_dir):
+            super().on_epoch_end(epoch, logs)
 
 
 def not_finite(where: str) -> str:

@@ -92,12 +92,14 @@ def resume(
     with run.locked():
         saved = newest_state(run.state, run.history_file, run.metrics_file)
         done = saved.epoch if saved else 0
+        if saved:
+            run.require_best()
         if limits.get("epochs", done) < done:
             raise UserError(f"--epochs {limits['epochs']}: {run.path} has {done} epochs already; give more, or none")
         strategy = _strategy(devices, config.training)
         data = data or open_data(config.data, progress)
         run.require_same_data(data.fingerprint)
-        tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length)
+        tokenizer = run.load_tokenizer(config)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:

@@ -16,7 +16,7 @@ from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
-from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, TensorBoard, Throughput
 from bssan_tf.tools.training_state import SavedState, TrainingState
 from bssan_tf.training import callbacks as cb
 from bssan_tf.training.early_signs import EarlySigns, Probe
@@ -96,6 +96,6 @@ class Steering:
                 every=max(1, training.epochs // 10),
             ),
             cb.RunHparams(logs, self.config),
-            tf.keras.callbacks.TensorBoard(logs, write_graph=False),
+            TensorBoard(logs, write_graph=False),
         ]
         return [*shown, ProgressBar()] if progress else shown

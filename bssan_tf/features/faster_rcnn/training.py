@@ -16,15 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.model import FasterRcnn, JointTraining
 from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
 from bssan_tf.features.faster_rcnn.weights import initial_file, load_initial, save_weights
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.tools.files import write_json
-from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput
+from bssan_tf.tools.files import file_sha256, write_json
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, TensorBoard, Throughput
 from bssan_tf.tools.step_dataset import StepDataset
 from bssan_tf.tools.training_state import TrainingState, newest_state
 
@@ -127,7 +126,7 @@ def train(
     epochs = -(-training.steps // save_every)
     state = TrainingState(folder / "state", {}, saved)
     speed = Throughput(training.photos_per_step, unit="photos")
-    board = tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False)
+    board = TensorBoard(folder / "logs", write_graph=False)
     callbacks = [speed, StopAtNaN(), HistoryFile(folder / "history.csv"), board, state]
     if progress:
         from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons
