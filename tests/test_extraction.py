@@ -107,7 +107,7 @@ def test_regions_alone(tmp_path, corpus, extractor):
     features = extract(corpus, tmp_path / "store", extractor, boxes=None)
     assert features.objects is None
     assert features.boxes is None
-    assert sorted(arrays(tmp_path / "store")) == ["regions.npy", "sizes.npy"]
+    assert sorted(arrays(tmp_path / "store")) == ["regions.npy", "sizes.npy", "sums.npy"]
 
 
 def test_a_finished_store_is_only_opened(tmp_path, corpus, extractor, monkeypatch):
@@ -367,7 +367,9 @@ def test_another_request_to_a_store(tmp_path, corpus, extractor, options, words)
     if options.get("boxes") == "file":
         write_boxes(tmp_path / "boxes.npz", corpus)
         options = {"boxes": tmp_path / "boxes.npz"}
-    with pytest.raises(UserError, match=rf"manifest\.json: .*{words}.*; give another --cache or delete this folder"):
+    with pytest.raises(
+        UserError, match=rf"manifest\.json: .*{words}.*; give what it was made with, or another --cache$"
+    ):
         extract(corpus, tmp_path / "store", extractor, **options)
 
 
