@@ -137,7 +137,10 @@ def folder_features(
     # a store of its own for these pictures: one that came or went would shift the rows
     key = hashlib.sha256("\n".join([str(folder.resolve()), *ids]).encode()).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
-    features = extract_features(corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress)
+    checks = {"verify": data.verify, "check_photos": data.check_photos}
+    features = extract_features(
+        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, **checks
+    )
     context = run_context(run, config)
     return with_context(features, context) if context else features
 
