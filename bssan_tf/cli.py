@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
-from bssan_tf.config.settings import MEMORY_MB, MOST
+from bssan_tf.config.settings import MEMORY_MB, MOST, flag_of
 from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
 
-NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+MOST_FILE_NAME = 200  # bytes; part files and notes beside a file have longer names
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[list[str] | None], int | None]) -> None:
@@ -41,8 +42,8 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         problem = str(error)
     except OSError as error:  # a full disk, a folder that may not be written
         problem = f"{error.filename or 'file'}: {error.strerror or error}"
-        if error.errno in NO_ROOM:
-            problem += "; make room, and start again"
+        if error.errno in FULL:
+            problem += "; what was finished is kept: make room and go on (a training by --resume)"
     except Exception as error:
         if (problem := shortage(error)) is None:
             raise
@@ -55,7 +56,7 @@ def shortage(error: Exception) -> str | None:
     errors = getattr(sys.modules.get("tensorflow"), "errors", None)  # not imported for this
     text = (str(error).splitlines() or [""])[0][:300]
     if errors is not None and isinstance(error, errors.OpError):
-        if any(os.strerror(code) in str(error) for code in NO_ROOM):
+        if any(os.strerror(code) in str(error) for code in FULL):
             return f"{text}; make room, and start again"
         if not isinstance(error, errors.ResourceExhaustedError):
             return None
@@ -84,14 +85,32 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def writable(path: str, suffix: str = "") -> Path:
-    """A file to be written, for argparse: its folder exists, and it ends as it must."""
+def require_given(flag: str, value: object) -> None:
+    """UserError where a flag's value is empty, as that of a variable that is not set."""
+    if value == "":
+        raise UserError(f"{flag}: its value is empty; give one, or leave the flag out")
+
+
+def writable(path: str, suffix: str = "", make_folder: bool = False) -> Path:
+    """A file to be written, for argparse: no folder is there, its own folder is, or can be made, and it ends right."""
     out = Path(path)
-    if not out.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: there is no folder {out.parent}; make it first")
+    if not out.name or len(os.fsencode(out.name)) > MOST_FILE_NAME:
+        raise argparse.ArgumentTypeError(f"{path[:20]!r}: must have a name of 1 to {MOST_FILE_NAME} bytes")
+    folder = next(there for there in out.absolute().parents if there.exists()) if make_folder else out.parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {folder}; make it first")
+    if out.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; name a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path}: nothing may be written in {folder}; name a file elsewhere")
     if suffix and out.suffix.lower() != suffix:
         raise argparse.ArgumentTypeError(f"{path}: must end with {suffix}")
     return out
+
+
+def scores_file(path: str) -> Path:
+    """A file that `--out` makes, perhaps with its folder, for argparse."""
+    return writable(path, make_folder=True)
 
 
 def png(path: str) -> Path:
@@ -132,4 +151,7 @@ def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def moved_files(options: argparse.Namespace) -> dict[str, str]:
     """Those of the flags of `add_moved_flags` that were given, by field of DataConfig."""
-    return {name: value for name in moving_fields() if (value := getattr(options, name, None)) is not None}
+    given = {name: value for name in moving_fields() if (value := getattr(options, name, None)) is not None}
+    for name in given:
+        require_given(flag_of(name), given[name])
+    return given

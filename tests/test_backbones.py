@@ -12,7 +12,6 @@ from bssan_tf.features.backbones import (
     BACKBONES,
     Backbone,
     build_vgg,
-    file_sha256,
     find_weights,
     load_weights,
     preprocess,
@@ -215,11 +214,6 @@ def test_missing_files_and_names(tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "__file__", str(tmp_path / "backbones.py"))
     with pytest.raises(UserError, match=r"slim_vgg19\.npz: the shipped weights are missing"):
         find_weights(BACKBONES["slim"])
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_extractor_describes_through_the_loaded_weights(tmp_path):

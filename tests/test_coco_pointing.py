@@ -144,6 +144,9 @@ def test_runs_that_cannot_be_measured(run, photos, tmp_path):
         point_at_photos(copy_of(run, tmp_path / "o2w", variant="o2w"), photos)
     deaf = copy_of(run, tmp_path / "deaf")
     Tokenizer([f"word{i}" for i in range(len(WORDS))]).save(deaf.vocabulary_file)
+    told = deaf.trained_data()
+    del told["vocabulary_sha256"]  # as a version before this one
+    deaf.data_file.write_text(json.dumps(told))
     with pytest.raises(UserError, match="none of the words that name a class is in the run's vocabulary"):
         point_at_photos(deaf, photos, progress=False)
 

@@ -99,7 +99,7 @@ def test_kill_9_and_resume_gives_the_same_numbers(whole, project, tmp_path):
         [sys.executable, "-m", "bssan_tf.features.faster_rcnn", *arguments], cwd=project, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "state" / "checkpoint").exists():
+    while not (tmp_path / "run" / "state" / "epoch-1.npz").exists():
         assert child.poll() is None, child.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -42,7 +42,8 @@ def extract(corpus, folder, extractor, **options):
 
 
 def arrays(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))}
+    """The bytes of all arrays but the times of the picture files."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy")) if path.name != "stamps.npy"}
 
 
 def forbid_describing(monkeypatch, extractor):
@@ -107,7 +108,7 @@ def test_regions_alone(tmp_path, corpus, extractor):
     features = extract(corpus, tmp_path / "store", extractor, boxes=None)
     assert features.objects is None
     assert features.boxes is None
-    assert sorted(arrays(tmp_path / "store")) == ["regions.npy", "sizes.npy"]
+    assert sorted(arrays(tmp_path / "store")) == ["digests.npy", "regions.npy", "sizes.npy", "sums.npy"]
 
 
 def test_a_finished_store_is_only_opened(tmp_path, corpus, extractor, monkeypatch):
@@ -263,7 +264,7 @@ def test_each_photo_is_decoded_once_for_backbone_and_detector(tmp_path, corpus, 
     found = describer.Describer(corpus, extractor, detector, 10, 4).read(3)
     np.testing.assert_array_equal(found.pixels, read_picture(corpus.image_paths[3])[0])
     assert found.size == (60, 80)
-    assert found.file_size == corpus.image_paths[3].stat().st_size
+    assert found.state.size == corpus.image_paths[3].stat().st_size
 
 
 def test_rows_that_need_extraction(tmp_path, corpus, extractor):
@@ -287,7 +288,10 @@ def test_batches_with_wanted_rows(corpus, extractor):
     assert [rows.tolist() for rows, _ in batches] == [[0, 1, 2, 3], [8, 9, 10]]
     corpus.image_paths[9].unlink()
     values = given.describe(batches[1][0], [given.read(row) for row in batches[1][0]])
-    assert {name: (value.shape[1:], str(value.dtype)) for name, value in values.items()} == given.plan.arrays
+    assert {name: (value.shape[1:], str(value.dtype)) for name, value in values.items()} == {
+        **given.plan.arrays,
+        **given.plan.kept,
+    }
     assert values["sizes"].tolist()[1] == describer.UNREADABLE
     assert [bool(values[name][1].any()) for name in ("regions", "objects", "boxes", "valid")] == [False] * 4
     assert (values["classes"] == -1).all()
@@ -393,7 +397,9 @@ def test_another_request_to_a_store(tmp_path, corpus, extractor, options, words)
     if options.get("boxes") == "file":
         write_boxes(tmp_path / "boxes.npz", corpus)
         options = {"boxes": tmp_path / "boxes.npz"}
-    with pytest.raises(UserError, match=rf"manifest\.json: .*{words}.*; give another --cache or delete this folder"):
+    with pytest.raises(
+        UserError, match=rf"manifest\.json: .*{words}.*; give what it was made with, or another --cache$"
+    ):
         extract(corpus, tmp_path / "store", extractor, **options)
 
 

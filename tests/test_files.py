@@ -5,8 +5,18 @@ import os
 import stat
 
 import pytest
+from disk_fixtures import dead_process, limited_files
 
-from bssan_tf.tools.files import replacing, write_bytes, write_json, write_text
+from bssan_tf.errors import UserError
+from bssan_tf.tools.files import (
+    clear_leftovers,
+    file_sha256,
+    locked,
+    replacing,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -69,3 +79,46 @@ def test_the_disk_is_asked_before_and_after_the_replacement(tmp_path, monkeypatc
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "absent" / "a", "x")
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_lock_is_never_a_link(tmp_path):
+    target, link = tmp_path / "mine", tmp_path / "lock"
+    target.write_text("mine")
+    for there in (target, tmp_path / "absent"):
+        link.symlink_to(there)
+        with pytest.raises(UserError, match="lock: is a symbolic link, and will not be written through"), locked(link):
+            pass
+        link.unlink()
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_no_other(tmp_path):
+    dead, alive = dead_process(), os.getppid()
+    for name in (f".a.csv.{dead}.part", f".a.csv.{alive}.part", f".b[1].{dead}.part", "mine.part", f".a.{dead}.old"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f".folder.{dead}.part").mkdir()
+    clear_leftovers(tmp_path, "b[1]")
+    assert f".b[1].{dead}.part" not in names(tmp_path)
+    assert len(names(tmp_path)) == 5
+    clear_leftovers(tmp_path)
+    assert sorted(names(tmp_path)) == sorted([f".a.csv.{alive}.part", "mine.part", f".a.{dead}.old"])
+    clear_leftovers(tmp_path / "absent")
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    def write():
+        with limited_files(100):
+            write_text(tmp_path / "a", "x" * 1000)
+
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(OSError, match="File too large") as raised:
+        write()
+    assert raised.value.filename == str(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]

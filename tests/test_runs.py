@@ -1,12 +1,16 @@
 """The run folder: made whole or not at all, by one process, and trained by one."""
 
 import fcntl
+import logging
 
 import pytest
+from disk_fixtures import dead_process
 
 from bssan_tf.config.schema import Config
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.folder import RunFolder, find_run, free_name
+from bssan_tf.runs.weights import fresh_part, note_weights
 
 CONFIG = Config(preset="improved", size="tiny")
 
@@ -92,9 +96,123 @@ def test_one_process_at_a_time(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "data.json: has no captions_sha256; put it back"),
+        ("[]", "data.json: is a list, not an object"),
+        ("{", "data.json: not valid JSON"),
+        (100_000 * "[", "data.json: not valid JSON"),
+        (None, "data.json: no such file"),
+    ],
+)
+def test_data_that_tell_nothing_are_refused(tmp_path, text, words):
+    run = RunFolder(tmp_path / "one")
+    create(run)
+    run.data_file.unlink() if text is None else run.data_file.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        run.require_same_data({"captions_sha256": "dog"})
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_vocabulary_is_refused(tmp_path, caplog):
+    run = RunFolder(tmp_path / "one")
+    run.create(CONFIG, [], {}, Tokenizer(["dog", "cat"]).save)
+    assert run.load_tokenizer(CONFIG).words[-2:] == ("dog", "cat")
+    Tokenizer(["cat", "dog"]).save(run.vocabulary_file)
+    with pytest.raises(UserError, match=r"vocabulary\.txt: has changed since training; put back the file of then"):
+        run.load_tokenizer(CONFIG)
+    run.data_file.write_text("{}")
+    with caplog.at_level(logging.INFO):
+        run.load_tokenizer(CONFIG)
+    assert "one: of an older version, which noted no checksum of its vocabulary" in caplog.text
+
+
+def save(run, content):
+    """As a training saves its best weights."""
+    with fresh_part(run.best) as part:
+        part.write_bytes(content)
+        note_weights(run.best, part)
+        part.replace(run.best)
+
+
+def test_changed_weights_are_refused(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    with pytest.raises(UserError, match=r"best\.keras: is gone; put it back"):
+        run.require_best()
+    for content in (b"one", b"two", b"three"):
+        save(run, content)
+        run.require_best()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "best.keras.sha256"]
+    assert not caplog.records
+    run.best.write_bytes(b"one")
+    with pytest.raises(UserError, match=r"best\.keras: has changed since training; put back the file"):
+        run.require_best()
+    for text in ("", "abc", "\xff"):
+        (tmp_path / "best.keras.sha256").write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match=r"best\.keras\.sha256: .*; put it back, or remove it"):
+            run.require_best()
+    (tmp_path / "best.keras.sha256").unlink()
+    with caplog.at_level(logging.INFO):
+        run.require_best()
+    assert "best.keras: of an older version, which noted no checksum of it" in caplog.text
+
+
+def test_a_kill_between_the_note_and_the_weights_spoils_neither(tmp_path):
+    run = RunFolder(tmp_path)
+    save(run, b"one")
+    (tmp_path / "new").write_bytes(b"two")
+    note_weights(run.best, tmp_path / "new")
+    run.require_best()  # still the one before
+    save(run, b"two")
+    run.require_best()
+
+
+def test_weights_are_never_written_through_a_link(tmp_path):
+    run, mine = RunFolder(tmp_path), tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    (tmp_path / "part-best.keras").symlink_to(mine)
+    save(run, b"one")
+    assert mine.read_bytes() == b"mine"
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path):
+    run = RunFolder(tmp_path / "one")
+    left = tmp_path / f".one.{dead_process()}.part"
+    left.mkdir()
+    create(run)
+    assert not left.exists()
+    run.state.mkdir()
+    parts = [run.path / "part-best.keras", run.state / f".epoch-2.npz.{dead_process()}.part"]
+    for part in parts:
+        part.write_text("")
+    with run.locked():
+        assert not any(part.exists() for part in parts)
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"one: no folder can be made in .*file"):
+        RunFolder(tmp_path / "file" / "one").require_new()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="one: no folder can be made in "):
+        RunFolder(tmp_path / "runs" / "one").require_new()
+
+
+def test_an_empty_name_is_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run: the given name is empty"):
+        find_run("")
+
+
+def test_names_that_are_made_have_no_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_name("a[1]-x") == "a_1_-x"
+
+
 def test_other_data_are_refused(tmp_path):
     run, trained = RunFolder(tmp_path / "one"), {"captions_sha256": "dog", "weights_sha256": None}
-    run.create(CONFIG, [], trained, lambda path: None)
+    run.create(CONFIG, [], trained, lambda path: path.write_text("dog\n"))
     run.require_same_data(trained)
     run.require_same_data({"weights_sha256": None}, ("weights_sha256",))
     with pytest.raises(UserError, match="weights_sha256 is abc, was None"):

@@ -1,5 +1,7 @@
 """Score matrices in files: what they hold, one pass for all parts, interruptions, other scores."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -8,10 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from disk_fixtures import dead_process, limited_files
 from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score, score_in_blocks, sizes_of
 
 from bssan_tf.errors import UserError
 from bssan_tf.scoring import matrix, o2w, planning, score_matrices, w2r
+from bssan_tf.scoring.score_file import ScoreFile
 
 PARTS = ("w2r", "o2w", "score")
 
@@ -189,3 +193,73 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out"):
         score(scorer, make_pictures(config), TREE_TOKENS, out=tmp_path / "file" / "s.npy")
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "[1, 2]", "my notes", "", '{"shape": [1], "sha256": "x", "mine": 2}'])
+def test_a_note_of_the_user_is_never_replaced(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(UserError, match=r"--out.*s\.json.*; name another file") as error:
+        ScoreFile(tmp_path / "s", (2, 3), ["x"])
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "s.json").read_text() == text
+    assert not (tmp_path / "s.part").exists()
+
+
+def finished(folder):
+    file = ScoreFile(folder / "s.npy", (2, 3), ["x"])
+    file.matrix[:] = np.arange(6).reshape(2, 3)
+    file.finish()
+    return folder / "s.npy"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.ones((2, 3)), np.full((2, 3), "x"), b"no array", b""],
+)
+def test_a_finished_file_that_has_changed_is_refused(tmp_path, other):
+    path = finished(tmp_path)
+    np.testing.assert_array_equal(ScoreFile(path, (2, 3), ["x"]).matrix, [[0, 1, 2], [3, 4, 5]])
+    path.write_bytes(other) if isinstance(other, bytes) else np.save(path, other)
+    with pytest.raises(UserError, match=r"--out .*s\.npy") as error:
+        ScoreFile(path, (2, 3), ["x"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_finished_file_of_an_older_version_is_taken_and_that_is_said(tmp_path, caplog):
+    path = finished(tmp_path)
+    note = tmp_path / "s.npy.json"
+    note.write_text(json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "content"}))
+    with caplog.at_level(logging.INFO):
+        assert ScoreFile(path, (2, 3), ["x"]).finished
+    assert "finished by an older version, which noted no checksum" in caplog.text
+
+
+def test_links_are_not_written_through(tmp_path):
+    mine = tmp_path / "mine.npy"
+    np.save(mine, np.full((2, 3), np.nan, np.float32))
+    before = mine.read_bytes()
+    ScoreFile(tmp_path / "s.npy", (2, 3), ["x"])
+    (tmp_path / "s.npy.part").unlink()
+    (tmp_path / "s.npy.part").symlink_to(mine)
+    with pytest.raises(UserError, match=r"s\.npy\.part is a symbolic link; name another file"):
+        ScoreFile(tmp_path / "s.npy", (2, 3), ["x"])
+    assert mine.read_bytes() == before
+
+
+def test_a_disk_without_room_is_told_before_anything_is_scored(tmp_path):
+    def make():
+        with limited_files(100_000):
+            ScoreFile(tmp_path / "s.npy", (100, 1000), ["x"])
+
+    with pytest.raises(UserError, match=r"--out .*s\.npy: File too large; make room, or name another file"):
+        make()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npy.json"]
+    assert np.isnan(ScoreFile(tmp_path / "s.npy", (100, 1000), ["x"]).matrix).all()  # with room, it goes on
+
+
+def test_leftovers_are_cleared(tmp_path):
+    for name in ("s.npy.part.new", f".s.npy.part.{dead_process()}.part", f".t.npy.part.{dead_process()}.part"):
+        (tmp_path / name).write_text("")
+    finished(tmp_path)
+    left = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".t.npy")]
+    assert sorted(left) == ["s.npy", "s.npy.json"]

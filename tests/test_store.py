@@ -54,6 +54,65 @@ def test_what_was_written_is_read(tmp_path):
         features.regions[0] = 1
 
 
+def change(folder, name, alter):
+    array = np.lib.format.open_memmap(folder / f"{name}.npy", "r+")
+    alter(array)
+    array.flush()
+
+
+def set_row(row, value):
+    return lambda array: array.__setitem__(row, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "alter", "row"),
+    [
+        ("regions", set_row((2, 3, 1), 7), 2),
+        ("regions", set_row(5, 0), 5),
+        ("regions", lambda array: array.__setitem__([1, 3], array[[3, 1]]), 1),
+        ("valid", lambda array: np.logical_not(array, out=array), 0),
+        ("sums", set_row(4, 0), 4),
+    ],
+)
+def test_changed_rows_are_refused(tmp_path, name, alter, row):
+    write_all(tmp_path)
+    change(tmp_path, name, alter)
+    with pytest.raises(UserError, match=rf"rows have changed .*first that of {IDS[row]} \(row {row}\); put the folder"):
+        open_store(tmp_path)
+    open_store(tmp_path, verify=False)
+
+
+def test_rows_swapped_with_their_sums_are_refused(tmp_path):
+    write_all(tmp_path)
+    for name in (*ARRAYS, "sums"):
+        change(tmp_path, name, lambda array: array.__setitem__([1, 3], array[[3, 1]]))
+    with pytest.raises(UserError, match=r"2 of 6 rows have changed"):
+        open_store(tmp_path)
+
+
+def test_a_store_of_an_older_version_is_taken_and_that_is_said(tmp_path, caplog):
+    write_all(tmp_path)
+    edit_manifest(tmp_path, kept=[])
+    (tmp_path / "sums.npy").unlink()
+    with caplog.at_level("INFO"):
+        open_store(tmp_path)
+    assert "of an older version, without checksums; not verified" in caplog.text
+    write_all(tmp_path)  # is gone on with, too
+    assert not (tmp_path / "sums.npy").exists()
+
+
+def test_arrays_are_not_written_through_links(tmp_path):
+    mine, store = tmp_path / "mine", tmp_path / "store"
+    mine.write_text("mine")
+    store.mkdir()
+    (store / "regions.npy").symlink_to(mine)
+    (store / "manifest.json").write_text(json.dumps({**plan().manifest(), "finished_rows": 0, "bad_images": []}))
+    (store / "ids.txt").write_text("".join(f"{name}\n" for name in IDS), encoding="utf-8")
+    with pytest.raises(UserError, match=r"regions\.npy: is a symbolic link"):
+        write_all(store)
+    assert mine.read_text() == "mine"
+
+
 def test_the_files_are_plain_npy(tmp_path):
     write_all(tmp_path)
     loaded = np.load(tmp_path / "regions.npy", allow_pickle=False)
@@ -157,7 +216,7 @@ def test_arrays_are_durable_before_the_manifest_says_so(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "fsync", record_fsync)
         monkeypatch.setattr(os, "replace", record_replace)
         writer.commit(6, [])
-    arrays = [f"fsync {name}.npy" for name in ARRAYS]
+    arrays = [f"fsync {name}.npy" for name in ("regions", "valid", "sums", "sizes")]
     manifest = [f"fsync .manifest.json.{os.getpid()}.part", "replace manifest.json", f"fsync {tmp_path.name}"]
     assert events == arrays + manifest
 
@@ -175,7 +234,9 @@ def test_arrays_are_durable_before_the_manifest_says_so(tmp_path, monkeypatch):
 def test_a_store_made_for_something_else(tmp_path, changes, words):
     write_all(tmp_path)
     before = (tmp_path / "regions.npy").read_bytes()
-    with pytest.raises(UserError, match=rf"manifest\.json: .*{words}.*give another --cache or delete") as error:
+    with pytest.raises(
+        UserError, match=rf"manifest\.json: .*{words}.*; give what it was made with, or another --cache$"
+    ) as error:
         StoreWriter(tmp_path, plan(**changes))
     assert "\n" not in str(error.value)
     assert (tmp_path / "regions.npy").read_bytes() == before

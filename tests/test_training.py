@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import three_steps
-from training_fixtures import PHOTOS, killed_in_the_last_epoch, make_config, same_weights, write_features
+from training_fixtures import PHOTOS, change_state, killed_in_the_last_epoch, make_config, same_weights, write_features
 
 from bssan_tf.commands import evaluate as evaluate_command
 from bssan_tf.commands import train
@@ -146,10 +146,7 @@ def test_resume_does_not_forget_the_best_score(whole, tmp_path, monkeypatch):
     """A best score that later epochs cannot reach must survive the restart, with its model."""
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
-    file = run.state / "callbacks-2.json"
-    state = json.loads(file.read_text())
-    state["BestScorer"] |= {"best": 599.0, "best_epoch": 1}
-    file.write_text(json.dumps(state))
+    change_state(run, 2, lambda state: state["BestScorer"].update(best=599.0, best_epoch=1))
     before = run.best.read_bytes()
     monkeypatch.setattr(tf.keras.Model, "fit", without_steps)
     metrics = training.resume(run, epochs=3, progress=False)
@@ -162,10 +159,7 @@ def test_a_state_of_another_version_is_told_as_such(whole, corpus, tmp_path, for
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
     if foreign == "names":  # of the same shapes, it would be mixed up silently
-        file = run.state / "callbacks-2.json"
-        state = json.loads(file.read_text())
-        state["weights"].reverse()
-        file.write_text(json.dumps(state))
+        change_state(run, 2, lambda state: state["weights"].reverse())
     else:
         run.config_file.write_text(run.load_config().replace(fusion=5).to_json())
     with pytest.raises(UserError, match="state: saved by another version of bssan_tf; go on with that one, or train"):
@@ -178,8 +172,7 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     run = RunFolder(tmp_path / "copy")
     shutil.copytree(whole[0].path, run.path)
     run.config_file.write_text(run.load_config().replace(epochs=9).to_json())
-    file = run.state / "callbacks-2.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "stopped": True}))
+    change_state(run, 2, lambda state: state.update(stopped=True))
     run.metrics_file.unlink()
     shutil.rmtree(run.export)  # as if killed before these were written
     monkeypatch.setattr(tf.keras.Model, "fit", None)

@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the figures to a file, too")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=cli.scores_file,
         metavar="FILE",
         help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy; a killed call goes on",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 from bssan_tf import cli
@@ -12,7 +13,7 @@ from bssan_tf.config.presets import PRESETS, SIZES, preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import RUNS, RunFolder, find_run, free_name
+from bssan_tf.runs.folder import MOST_NAME, PATTERNS, RUNS, RunFolder, find_run, free_name
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_name(text: str) -> str:
     """A name that makes one folder in runs/, for argparse."""
-    if Path(text).name != text or text in (".", ".."):
+    if not text or Path(text).name != text or text in (".", ".."):
         raise argparse.ArgumentTypeError(f"{text}: a run's name is one folder in {RUNS}/, without slashes")
+    if PATTERNS.search(text) or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!a}: a run's name may not have [ ] * ? \\ or unprintable characters")
+    if len(os.fsencode(text)) > MOST_NAME:
+        raise argparse.ArgumentTypeError(f"{text[:20]}...: a run's name may have {MOST_NAME} bytes at most")
     return text
 
 
 def given_settings(options: argparse.Namespace) -> dict:
     """The settings that were given, by field."""
     known = fields_of()
-    return {name: value for name, value in vars(options).items() if name in known and value is not None}
+    given = {name: value for name, value in vars(options).items() if name in known and value is not None}
+    for name in given:
+        cli.require_given(flag_of(name), given[name])
+    return given
 
 
 def config_of(options: argparse.Namespace) -> Config:
@@ -94,15 +102,16 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, train, say where the results are."""
     options = build_parser().parse_args(arguments)
-    if options.shard:
-        if options.resume:
+    if options.shard is not None:
+        if options.resume is not None:
             raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
         from bssan_tf.runs.data import extract_part
 
         rows = extract_part(config_of(options).data, options.shard, not options.quiet)
         print(f"shard {options.shard}: {rows} pictures extracted; when all shards are, train without --shard")
         return
-    if options.resume:
+    if options.resume is not None:
+        cli.require_given("--resume", options.resume)
         run = find_run(options.resume)
         metrics = resume(options, run)
     else:

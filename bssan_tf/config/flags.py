@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
 
 
 def moving_fields() -> dict[str, dataclasses.Field]:
-    """The settings that say where files lie, which may have moved when a run is used again."""
+    """The settings that may be others when a run is used again: where files lie, and how they are checked."""
     return {name: told for name, told in fields_of("data").items() if told.metadata.get("moves")}
 
 

@@ -40,7 +40,7 @@ def setting(default, help: str, **told):
             flag: its name, where it is not the field's.
             metavar, const: as of argparse.
             improved: True for a part of the network that the paper does not have.
-            moves: True for a file or folder that may lie elsewhere when the run is used again.
+            moves: True for what may be another when the run is used again, as the place of a file.
             older: its value in configs that do not have it, where that is not the default.
     """
     return field(default=default, metadata={"help": help, **told})
@@ -86,6 +86,10 @@ class DataConfig:
     import_objects: str | None = _file("your own objects, .npy (N, P, Q)")
     import_ids: str | None = _file("text file with the image id of each imported row, one a line")
     skip_bad_images: bool = setting(False, "leave out pictures that cannot be read")
+    verify: bool = setting(True, "compare kept features with their checksums before they are used", moves=True)
+    check_photos: bool = setting(
+        False, "read all photos to find those that have changed, not only those whose size or times have", moves=True
+    )
     object_context: bool = setting(
         False,
         "for O2W, append to each object its class and the mean of the photo's regions",

@@ -6,7 +6,6 @@ come from a local .h5 (Keras' own) or .npz, or from Keras' download.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,12 +168,3 @@ def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
         reason = " ".join(str(error).split())
         problem = f"the weights of {backbone.name} could not be downloaded ({reason})"
         raise UserError(f"{problem}; fetch {url} elsewhere and give it by --backbone-weights FILE") from error
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -13,16 +14,24 @@ import numpy as np
 
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, read_picture, shrink
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StorePlan
+from bssan_tf.tools.files import file_sha256
 
 BATCHES_AHEAD = 3
 SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each
+KEPT = {"digests": ((), "uint64"), "stamps": ((2,), "int64")}  # of the picture files; older stores lack them
 UNREADABLE = -1  # in `sizes`, the bytes of each picture file as it was extracted
+
+
+class FileState(NamedTuple):
+    """What tells, without a look into it, that a file is as it was."""
+
+    size: int  # bytes
+    stamps: tuple[int, int]  # when its content, and when anything of it, was changed; in nanoseconds
 
 
 class Picture(NamedTuple):
@@ -30,7 +39,8 @@ class Picture(NamedTuple):
 
     pixels: np.ndarray  # uint8 (224, 224, 3)
     size: tuple[int, int]  # height and width of the photo in pixels
-    file_size: int  # bytes
+    state: FileState
+    digest: int
     inputs: dict | None = None  # a detector's
 
 
@@ -71,17 +81,17 @@ class Describer:
             arrays["objects"] = ((objects, Q), "float16")
             arrays.update({name: (value.shape, str(value.dtype)) for name, value in empty_objects(objects).items()})
         arrays["sizes"] = ((), "int64")  # last, as a row counts as re-extracted once its size is written
-        self.plan = StorePlan(tuple(corpus.image_ids), arrays, made_with)
+        self.plan = StorePlan(tuple(corpus.image_ids), arrays, made_with, KEPT)
 
     def read(self, row: int) -> Picture | None:
         """Decode a picture file, once; None where it is bad, and `reasons` then says why."""
         path = self.paths[row]
         try:
-            size = file_size(path)
+            known = file_state(path), file_digest(path)  # before the pixels: what changes meanwhile is seen next time
             if self.detector is None:
-                return Picture(*read_picture(path), size)
+                return Picture(*read_picture(path), *known)
             photo, photo_size = read_picture(path, side=None)
-            return Picture(shrink(photo), photo_size, size, self.detector.inputs(photo))
+            return Picture(shrink(photo), photo_size, *known, self.detector.inputs(photo))
         except UserError as error:
             self.reasons[row] = str(error)
             return None
@@ -109,12 +119,16 @@ class Describer:
         """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
         readable = [i for i, picture in enumerate(pictures) if picture is not None]
         pixels = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)  # a last, shorter batch is padded
-        values = {name: np.zeros((self.batch_size, *row), dtype) for name, (row, dtype) in self.plan.arrays.items()}
+        values = {
+            name: np.zeros((self.batch_size, *row), dtype)
+            for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()
+        }
         values["sizes"][:] = UNREADABLE
         if "classes" in values:
             values["classes"][:] = NO_CLASS
         for i in readable:
-            pixels[i], values["sizes"][i] = pictures[i].pixels, pictures[i].file_size
+            pixels[i], values["sizes"][i] = pictures[i].pixels, pictures[i].state.size
+            values["digests"][i], values["stamps"][i] = pictures[i].digest or 0, pictures[i].state.stamps
             if "boxes" in values:
                 for name, value in self._objects(rows[i], pictures[i]).items():
                     values[name][i] = value
@@ -140,9 +154,21 @@ def decoding_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
-def file_size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
+def file_state(path: Path) -> FileState | None:
+    """The state of a file; None where there is none."""
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except OSError:
         return None
+    return FileState(found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
+
+
+def file_digest(path: Path) -> int | None:
+    """64 bits of a hash of a file's content; None where it can't be read, or is a pipe."""
+    try:
+        if not Path(path).is_file():
+            return None
+        content = Path(path).read_bytes()
+    except OSError:
+        return None
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.describer import UNREADABLE, Describer, decoding_pool, file_size
+from bssan_tf.features.describer import KEPT, UNREADABLE, Describer, decoding_pool, file_digest, file_state
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.growing import grow_store
 from bssan_tf.features.regions import Extractor
@@ -38,6 +38,8 @@ def extract_features(
     progress: bool = True,
     commit_seconds: float = 5.0,
     may_lose: bool = False,
+    verify: bool = True,
+    check_photos: bool = False,
 ) -> Features:
     """Extract what is missing in a store and open it.
 
@@ -51,19 +53,25 @@ def extract_features(
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
         commit_seconds: at most this much work is lost by a kill.
         may_lose: drop what the store has of other pictures; else such a store is refused.
+        verify: as of `open_store`.
+        check_photos: read all picture files, not only those that were touched, to find changed ones.
 
     Raises:
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
     grow_store(folder, describer.plan, UNREADABLE, may_lose)
-    missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress)
+    missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress, check_photos)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
             _extract(missing, writer, commit_seconds)
             for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
                 path.unlink(missing_ok=True)
-    features = open_store(folder)
+    elif missing.touched:  # a cache that can't be written is read as it is
+        with contextlib.suppress(UserError), StoreWriter(folder, describer.plan) as writer:
+            for row, stamps in missing.touched.items():
+                writer.write_array("stamps", row, np.array([stamps]))
+    features = open_store(folder, verify)
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
         names = "; ".join(map(describer.reason, bad[:3]))
@@ -111,49 +119,72 @@ class MissingRows:
     Attributes:
         bad: the rows whose pictures could not be read, as `find` saw them.
         in_shards: whether shards have left their progress there.
+        touched: the stamps of files that have others by now, but the same content, by row.
     """
 
-    def __init__(self, folder: str | Path, describer: Describer, rows: range, progress: bool = True):
+    def __init__(
+        self, folder: str | Path, describer: Describer, rows: range, progress: bool = True, check_photos: bool = False
+    ):
         self.folder, self.describer, self.rows, self.progress = Path(folder), describer, rows, progress
+        self.check_photos, self.touched = check_photos, {}
         self.bad, self.in_shards = set(), False
         self._state = self._found = None
 
     def find(self) -> np.ndarray:
-        """bool (N,): rows that are new, or whose picture file has another size by now or is mended.
+        """bool (N,): rows that are new, or whose picture file has another size or content by now or is mended.
+
+        Content is compared where size or times of the file are others, as in a copy, or where photos are to be checked.
 
         As bad pictures are decoded for it, a later call compares anew only if another process has changed the store.
         """
         manifest, plan = read_manifest(self.folder), self.describer.plan
-        sizes, bad, shards = {}, set(), []
+        known, bad, shards = {}, set(), []
         if manifest is not None:
             check_fit(self.folder, manifest, plan)
             shards = read_progress(self.folder)
             bad = plan.rows_of([*manifest["bad_images"], *(name for shard in shards for name in shard.bad_images)])
             finished = [range(manifest["finished_rows"]), *(range(shard.first, shard.finished) for shard in shards)]
             if rows := sorted(set().union(*finished).intersection(self.rows)):
-                sizes = dict(zip(rows, map_array(self.folder / "sizes.npy")[rows].tolist()))
-        state = manifest, shards, sizes
+                kept = [name for name in ("sizes", *KEPT) if name == "sizes" or name in manifest.get("kept", ())]
+                known = dict(zip(rows, zip(*(map_array(self.folder / f"{name}.npy")[rows].tolist() for name in kept))))
+        state = manifest, shards, known
         if state != self._state:
             self.bad, self.in_shards = bad.intersection(self.rows), bool(shards)
-            self._state, self._found = state, self._compare(sizes)
+            self._state, self._found = state, self._compare(known)
         return self._found
 
-    def _compare(self, sizes: dict[int, int]) -> np.ndarray:
-        """`find` in a store whose finished rows have these file sizes."""
-        wanted, doubtful = np.zeros(len(self.describer.plan.image_ids), bool), []
+    def _compare(self, known: dict[int, tuple]) -> np.ndarray:
+        """`find` in a store whose finished rows have these sizes and, if it is not older, digests and stamps."""
+        wanted, bad, doubtful = np.zeros(len(self.describer.plan.image_ids), bool), [], {}
         wanted[self.rows.start : self.rows.stop] = True
-        for row, size in sizes.items():
+        for row, (size, *kept) in known.items():
             if (size == UNREADABLE) != (row in self.bad):
                 continue  # a kill came between the row and the manifest
+            state = file_state(self.describer.paths[row])
             if size == UNREADABLE:
-                doubtful.append(row)
-            else:
-                wanted[row] = file_size(self.describer.paths[row]) not in (size, None)
-        bar = {"desc": "bad pictures, again", "unit": "img", "leave": False, "total": len(doubtful)}
+                bad.append(row)
+            elif state is None or (state.size == size and not kept):
+                wanted[row] = False
+            elif state.size == size:
+                wanted[row] = False
+                if self.check_photos or list(state.stamps) != kept[1]:
+                    doubtful[row] = kept[0], state.stamps
+        if self.check_photos and known and not any(kept for _, *kept in known.values()):
+            logger.warning("%s: of an older version; --check-photos can compare sizes only", self.folder)
         with decoding_pool() as pool:
-            found = tqdm(pool.map(self.describer.read, doubtful), **bar, disable=not (self.progress and doubtful))
-            wanted[doubtful] = [picture is not None for picture in found]
+            found = self._bar(pool.map(self.describer.read, bad), "bad pictures, again", bad)
+            wanted[bad] = [picture is not None for picture in found]
+            paths = [self.describer.paths[row] for row in doubtful]
+            digests = self._bar(pool.map(file_digest, paths), "touched pictures", doubtful)
+            for (row, (then, stamps)), now in zip(doubtful.items(), digests):
+                wanted[row] = now not in (then, None)
+                if now == then:
+                    self.touched[row] = stamps
         return wanted
+
+    def _bar(self, found, title: str, rows) -> tqdm:
+        shown = self.progress and len(rows)
+        return tqdm(found, desc=title, unit="img", leave=False, total=len(rows), disable=not shown)
 
 
 def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -> None:

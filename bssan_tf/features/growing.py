@@ -50,7 +50,7 @@ def grow_store(folder: str | Path, plan: StorePlan, unread: int, may_lose: bool 
         row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]]) if name not in bad}
         sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)
         with StoreWriter(part, plan) as writer:
-            _copy(folder, writer, sources, unread)
+            _copy(folder, manifest, writer, sources, unread)
             writer.commit(len(sources), np.flatnonzero(sources < 0).tolist())
         folder.rename(old)
         part.rename(folder)
@@ -73,13 +73,17 @@ def _grows(manifest: dict, plan: StorePlan) -> bool:
     return same and rows[0] == rows[1]
 
 
-def _copy(folder: Path, writer: StoreWriter, sources: np.ndarray, unread: int) -> None:
+def _copy(folder: Path, manifest: dict, writer: StoreWriter, sources: np.ndarray, unread: int) -> None:
     """Write the row of each picture, `sources` (N,) in the old store; -1: zeros, and `unread` for its size."""
-    arrays = {name: map_array(folder / f"{name}.npy") for name in writer.plan.arrays}
+    plan, kept = writer.plan, manifest.get("kept", ())
+    arrays = {name: map_array(folder / f"{name}.npy") for name in {*plan.arrays, *(plan.kept.keys() & set(kept))}}
     for start in range(0, len(sources), _BLOCK):
         rows = sources[start : start + _BLOCK]
         values = {name: np.where(_like(rows >= 0, array), array[rows], 0) for name, array in arrays.items()}
         values["sizes"] = np.where(rows >= 0, arrays["sizes"][rows], unread)
+        for name in plan.kept:  # of an older store: zeros, which say nothing and so have the picture read again
+            shape, dtype = plan.kept[name]
+            values.setdefault(name, np.zeros((len(rows), *shape), dtype))
         writer.write(start, values)
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.store import Features
 from bssan_tf.reading.arrays import first_not_finite, open_npy
 from bssan_tf.reading.documents import lines_of, read_text
+from bssan_tf.tools.files import file_sha256
 
 BLOCK_BYTES = 32 << 20
 WHOLE_BYTES = 256 << 20  # larger files are hashed in part

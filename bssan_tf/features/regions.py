@@ -17,6 +17,7 @@ from bssan_tf.features import backbones
 from bssan_tf.features.backbones import BACKBONES, Backbone
 from bssan_tf.features.objects import roi_means
 from bssan_tf.features.pictures import SIDE
+from bssan_tf.tools.files import file_sha256
 
 GRID = (SIDE // 16, SIDE // 16)  # four poolings
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -43,7 +44,7 @@ class Extractor:
         self.backbone, self.name, self.layer = backbone, backbone.name, backbone.output_layer
         self.grid, self.region_shape = GRID, (GRID[0] * GRID[1], backbone.channels)
         self.weights_file = backbones.find_weights(backbone, weights)
-        self.weights_sha256 = backbones.file_sha256(self.weights_file)
+        self.weights_sha256 = file_sha256(self.weights_file)
 
     @functools.cached_property
     def model(self) -> tf.keras.Model:

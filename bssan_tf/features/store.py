@@ -7,6 +7,7 @@ many rows are finished. `store_writer.py` writes it; `open_store` gives a finish
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
+from bssan_tf.features.store_sums import SUMS, changed_rows
+
+logger = logging.getLogger(__name__)
 
 MANIFEST, IDS = "manifest.json", "ids.txt"
 FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")  # a writer may keep more beside them
@@ -76,8 +80,11 @@ def read_ids(folder: str | Path) -> tuple[str, ...]:
         raise UserError(f"{path}: unreadable ({error}); {REMEDY}") from error
 
 
-def open_store(folder: str | Path) -> Features:
-    """Open a finished store; UserError: there is none, it is unfinished, or its files don't fit its manifest."""
+def open_store(folder: str | Path, verify: bool = True) -> Features:
+    """Open a finished store; UserError: there is none, it is unfinished, or its files don't fit its manifest.
+
+    Where `verify`, also if a row has changed since it was written; a store of an older version cannot tell.
+    """
     folder, manifest = Path(folder), read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")
@@ -89,13 +96,28 @@ def open_store(folder: str | Path) -> Features:
         raise UserError(f"{folder}: {what}; run train.py to extract the rest")
     arrays = {}
     for name, layout in manifest["arrays"].items():
-        if name in FEATURE_ARRAYS:
-            arrays[name] = map_array(folder / f"{name}.npy")
-            if list(arrays[name].shape) != layout["shape"] or arrays[name].dtype != layout["dtype"]:
-                raise UserError(f"{folder / name}.npy: shape or dtype differ from {MANIFEST}; {REMEDY}")
+        arrays[name] = map_array(folder / f"{name}.npy")
+        if list(arrays[name].shape) != layout["shape"] or arrays[name].dtype != layout["dtype"]:
+            raise UserError(f"{folder / name}.npy: shape or dtype differ from {MANIFEST}; {REMEDY}")
+    if verify:
+        _verify(folder, manifest, ids, arrays)
+    arrays = {name: array for name, array in arrays.items() if name in FEATURE_ARRAYS}
     bad = np.array([row for row, image_id in enumerate(ids) if image_id in bad_images], np.int64)
     grid = tuple(manifest.get("grid") or ()) or None
     return Features(ids, grid=grid, manifest=manifest, bad_rows=bad, **arrays)
+
+
+def _verify(folder: Path, manifest: Mapping, ids: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> None:
+    if SUMS not in manifest.get("kept", ()):
+        logger.info("%s: of an older version, without checksums; not verified", folder)
+        return
+    sums = map_array(folder / f"{SUMS}.npy")
+    if sums.shape != (len(ids),) or sums.dtype != np.uint32:
+        raise UserError(f"{folder / SUMS}.npy: doesn't fit {MANIFEST}; {REMEDY}")
+    if changed := changed_rows(ids, arrays, sums):
+        what = f"{len(changed)} of {len(ids)} rows have changed since they were written, the first that of"
+        remedy = "put the folder back, or delete it to extract the features anew"
+        raise UserError(f"{folder}: {what} {ids[changed[0]]} (row {changed[0]}); {remedy}")
 
 
 def map_array(path: str | Path) -> np.ndarray:

@@ -13,16 +13,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import IDS, MANIFEST, REMEDY, read_ids, read_manifest
-from bssan_tf.tools.files import locked, write_json, write_text
+from bssan_tf.features.store_sums import SUMS, row_sums
+from bssan_tf.tools.files import locked, open_own, write_json, write_text
 
 FORMAT = 1
+OTHER = "give what it was made with, or another --cache"  # the store there is whole
 LOCK = ".lock"
 PROGRESS = "shard-*.json"  # files of `shards.py`, each there once its shard has finished rows
 
@@ -34,6 +36,7 @@ class StorePlan:
     image_ids: tuple[str, ...]
     arrays: Mapping[str, tuple[tuple[int, ...], str]]
     made_with: Mapping  # JSON values; a store made with others does not fit
+    kept: Mapping[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # arrays that older stores lack
 
     def manifest(self) -> dict:
         """The manifest but for the progress."""
@@ -46,9 +49,15 @@ class StorePlan:
             "arrays": {name: {"shape": [count, *row], "dtype": dtype} for name, (row, dtype) in self.arrays.items()},
         }
 
+    def layout(self, kept: Iterable[str]) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Row shape and dtype of all arrays, and of those `kept`, in the order in which they are written."""
+        beside = {**self.kept, SUMS: ((), "uint32")}
+        *first, last = self.arrays
+        return {name: self.arrays.get(name) or beside[name] for name in (*first, *kept, last)}
+
     def row_bytes(self, name: str) -> int:
         """Bytes of a row of an array."""
-        shape, dtype = self.arrays[name]
+        shape, dtype = self.layout((*self.kept, SUMS))[name]
         return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
     def rows_of(self, image_ids: Iterable[str]) -> set[int]:
@@ -65,9 +74,9 @@ def check_fit(folder: str | Path, manifest: Mapping, plan: StorePlan) -> None:
         if manifest.get(key) != wanted
     ]
     if differences:
-        raise UserError(f"{Path(folder) / MANIFEST}: {'; '.join(differences)}; {REMEDY}")
+        raise UserError(f"{Path(folder) / MANIFEST}: {'; '.join(differences)}; {OTHER}")
     if read_ids(folder) != plan.image_ids:
-        raise UserError(f"{Path(folder) / IDS}: other images than the corpus'; {REMEDY}")
+        raise UserError(f"{Path(folder) / IDS}: other images than the corpus'; {OTHER}")
     known = set(plan.image_ids).issuperset(manifest["bad_images"])
     if not (known and 0 <= manifest["finished_rows"] <= len(plan.image_ids)):
         raise UserError(f"{Path(folder) / MANIFEST}: damaged (finished_rows or bad_images); {REMEDY}")
@@ -92,6 +101,7 @@ class StoreWriter(contextlib.AbstractContextManager):
     def __init__(self, folder: str | Path, plan: StorePlan):
         self.folder, self.plan = Path(folder), plan
         self.finished_rows, self.bad = 0, set()
+        self.kept: tuple[str, ...] = (SUMS, *plan.kept)
         self._files: dict[str, tuple[int, int]] = {}  # name -> descriptor, offset of row 0
         with contextlib.ExitStack() as held, self._disk_errors("give another --cache"):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,8 +128,9 @@ class StoreWriter(contextlib.AbstractContextManager):
             StoreWriter._write_state(self)  # before the arrays, so that a folder with arrays always has a manifest
         else:
             check_fit(self.folder, manifest, self.plan)
+            self.kept = tuple(name for name in self.kept if name in manifest.get("kept", ()))
             self.finished_rows, self.bad = manifest["finished_rows"], self.plan.rows_of(manifest["bad_images"])
-        for name in self.plan.arrays:
+        for name in self.plan.layout(self.kept):
             self._open_array(name, held)
 
     def _check_space(self) -> None:
@@ -131,10 +142,10 @@ class StoreWriter(contextlib.AbstractContextManager):
 
     def _open_array(self, name: str, held: contextlib.ExitStack) -> None:
         path, count = self.folder / f"{name}.npy", len(self.plan.image_ids)
-        shape, dtype = self.plan.arrays[name]
+        shape, dtype = self.plan.layout(self.kept)[name]
         header = _npy_header((count, *shape), np.dtype(dtype))
         size = len(header) + count * self.plan.row_bytes(name)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         held.callback(os.close, descriptor)
         self._files[name] = (descriptor, len(header))
         if os.pread(descriptor, len(header), 0) == header and os.fstat(descriptor).st_size == size:
@@ -146,20 +157,27 @@ class StoreWriter(contextlib.AbstractContextManager):
 
     def write(self, start: int, rows: Mapping[str, np.ndarray]) -> None:
         """Write rows [start, start + n) of every array, name -> (n, *row shape); they count only after `commit`."""
-        if set(rows) != set(self._files):
-            raise ValueError(f"arrays {sorted(rows)} given, {sorted(self._files)} planned")
-        for name, values in rows.items():
-            shape, dtype = self.plan.arrays[name]
-            values = np.ascontiguousarray(values, dtype)
-            if values.shape[1:] != tuple(shape) or start + len(values) > len(self.plan.image_ids):
-                raise ValueError(f"{name}: rows {values.shape} at {start} don't fit {shape}")
-            descriptor, offset = self._files[name]
-            offset += start * self.plan.row_bytes(name)
-            data = memoryview(values).cast("B")
-            with self._disk_errors("make room and start again"):
-                while len(data):
-                    written = os.pwrite(descriptor, data, offset)
-                    data, offset = data[written:], offset + written
+        if set(rows) != {*self.plan.arrays, *self.plan.kept}:
+            raise ValueError(f"arrays {sorted(rows)} given, {sorted({*self.plan.arrays, *self.plan.kept})} planned")
+        values = {name: np.ascontiguousarray(rows[name], dtype) for name, (_, dtype) in self.plan.arrays.items()}
+        for name, array in values.items():
+            shape = self.plan.arrays[name][0]
+            if array.shape[1:] != tuple(shape) or start + len(array) > len(self.plan.image_ids):
+                raise ValueError(f"{name}: rows {array.shape} at {start} don't fit {shape}")
+        count = len(next(iter(values.values())))
+        beside = {**rows, SUMS: row_sums(self.plan.image_ids[start : start + count], values)}
+        for name in self._files:
+            self.write_array(name, start, values[name] if name in values else beside[name])
+
+    def write_array(self, name: str, start: int, values: np.ndarray) -> None:
+        """Write rows [start, start + n) of one array."""
+        descriptor, offset = self._files[name]
+        offset += start * self.plan.row_bytes(name)
+        data = memoryview(np.ascontiguousarray(values, self.plan.layout(self.kept)[name][1])).cast("B")
+        with self._disk_errors("make room and start again"):
+            while len(data):
+                written = os.pwrite(descriptor, data, offset)
+                data, offset = data[written:], offset + written
 
     @contextlib.contextmanager
     def _disk_errors(self, remedy: str):
@@ -177,7 +195,7 @@ class StoreWriter(contextlib.AbstractContextManager):
             self._write_state()
 
     def _write_state(self) -> None:
-        state = {"finished_rows": self.finished_rows, "bad_images": self._bad_images()}
+        state = {"kept": self.kept, "finished_rows": self.finished_rows, "bad_images": self._bad_images()}
         write_json(self.folder / MANIFEST, {**self.plan.manifest(), **state}, durable=True)
 
     def _bad_images(self) -> list[str]:

@@ -79,8 +79,9 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
 
     extractor, boxes, folder = _sources(corpus, data)
     features = extract_features(
-        corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress
-    )
+        corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress,
+        verify=data.verify, check_photos=data.check_photos,
+    )  # fmt: skip
     return Data(corpus, with_context(features) if data.object_context else features)
 
 

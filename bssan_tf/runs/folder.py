@@ -1,33 +1,40 @@
 """The run folder: config, vocabulary, weights, and how each came to be; all that later commands need.
 
-runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  metrics.json
-          history.csv  early_signs.csv  state/ (for --resume)  logs/ (TensorBoard)  export/1/ (SavedModel)  lock
+runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  best.keras.sha256
+          metrics.json  history.csv  early_signs.csv  state/ (for --resume)  logs/ (TensorBoard)
+          export/1/ (SavedModel)  lock
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
 import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
-from bssan_tf.tools.files import locked, write_json, write_text
+from bssan_tf.reading.documents import read_json
+from bssan_tf.runs.weights import PART, require_weights
+from bssan_tf.tools.files import clear_leftovers, file_sha256, locked, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")  # for versions.json
+
+VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
+PATTERNS = re.compile(r"[][*?\\]")  # what a shell, and TensorFlow, take for patterns of names
+MOST_NAME = 200  # bytes of a name; files beside it have some more
 
 
 class RunFolder:
@@ -42,11 +49,14 @@ class RunFolder:
         self.state, self.logs, self.export = path / "state", path / "logs", path / "export" / "1"
 
     def require_new(self) -> None:
-        """UserError if the folder holds a run already, or other files."""
+        """UserError if the folder holds a run already, or other files, or can't be made."""
         if self.config_file.exists():
             raise UserError(f"{self.path}: holds a run already; choose another --name, or --resume {self.path}")
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise UserError(f"{self.path}: is no run, but not empty either; choose another --name, or remove it")
+        there = next(folder for folder in self.path.absolute().parents if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{self.path}: no folder can be made in {there}; mend that, or start elsewhere")
 
     def create(self, config: Config, arguments: list[str], data: dict, save_vocabulary: Callable[[Path], None]) -> None:
         """Make the folder with config, vocabulary, data, command line and versions, all at once or not at all.
@@ -54,11 +64,12 @@ class RunFolder:
         `data` is a `Data.fingerprint`; `save_vocabulary` writes the file that it is given. UserError as `require_new`.
         """
         self.require_new()
+        clear_leftovers(self.path.parent, self.name)
         part = RunFolder(self.path.with_name(f".{self.name}.{os.getpid()}.part"))
         part.path.mkdir(parents=True, exist_ok=True)
         try:
             save_vocabulary(part.vocabulary_file)
-            write_json(part.data_file, data)
+            write_json(part.data_file, {**data, VOCABULARY: file_sha256(part.vocabulary_file)})
             write_text(part.command_file, shlex.join(arguments) + "\n")
             python = {"python": platform.python_version(), "platform": platform.platform()}
             write_json(part.path / "versions.json", {**python, **{name: version(name) for name in _PACKAGES}})
@@ -70,22 +81,26 @@ class RunFolder:
         finally:
             shutil.rmtree(part.path, ignore_errors=True)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from training the run; UserError if one does."""
-        return locked(self.path / "lock", f"{self.path}: is being trained by another process; wait for it or stop it")
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the run; UserError if one does. What killed ones have left is removed."""
+        with locked(self.path / "lock", f"{self.path}: is being trained by another process; wait for it or stop it"):
+            for folder in (self.path, self.state):
+                clear_leftovers(folder)
+            (self.path / f"{PART}{self.best.name}").unlink(missing_ok=True)
+            yield
 
     def trained_data(self) -> dict:
         """What `Data.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
-        try:
-            return json.loads(self.data_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.data_file}: cannot be read ({error}); train the run anew") from None
+        return read_json(self.data_file, "put it back, or train the run anew")
 
     def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
         """UserError if `data`, what `Data.fingerprint` says now, differ from the run's in one of `keys`, or in any."""
         trained = self.trained_data()
-        for key in keys or trained:
-            if (now := data.get(key)) != (then := trained.get(key)):
+        for key in keys or data:
+            if key not in trained:
+                raise UserError(f"{self.data_file}: has no {key}; put it back, or train the run anew")
+            if (now := data.get(key)) != (then := trained[key]):
                 changed = f"the data have changed since training: {key} is {now}, was {then}"
                 raise UserError(f"{self.path}: {changed}; give those that it was trained with")
 
@@ -101,16 +116,38 @@ class RunFolder:
             raise UserError(f"{self.path}: no such run; `python train.py` makes one, or name another")
         return Config.load(self.config_file)
 
+    def load_tokenizer(self, config: Config):
+        """The run's Tokenizer; UserError if its file has changed since training, or cannot be read."""
+        from bssan_tf.datasets.text import Tokenizer
+
+        tokenizer, noted = (
+            Tokenizer.load(self.vocabulary_file, config.data.caption_length, config.data.word_rule),
+            self.trained_data(),
+        )
+        if VOCABULARY not in noted:
+            logger.info("%s: of an older version, which noted no checksum of its vocabulary", self.path)
+        elif noted[VOCABULARY] != file_sha256(self.vocabulary_file):
+            changed = "has changed since training"
+            raise UserError(f"{self.vocabulary_file}: {changed}; put back the file of then, or train the run anew")
+        return tokenizer
+
+    def require_best(self) -> None:
+        """UserError if the best weights are not those of the training; that older runs cannot tell is said."""
+        if not self.best.exists():
+            raise UserError(f"{self.best}: is gone; put it back, or train the run anew")
+        if not require_weights(self.best):
+            logger.info("%s: of an older version, which noted no checksum of it", self.best)
+
     def load_model(self):
         """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""
-        from bssan_tf.datasets.text import Tokenizer
         from bssan_tf.models.bssan import Bssan
         from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
         config = self.load_config()
         if not self.best.exists():
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
-        tokenizer = Tokenizer.load(self.vocabulary_file, config.data.caption_length, config.data.word_rule)
+        self.require_best()
+        tokenizer = self.load_tokenizer(config)
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
         try:
@@ -129,6 +166,8 @@ def find_run(name: str | None) -> RunFolder:
             raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
         logger.info("the latest run: %s", found[-1].parent)
         return RunFolder(found[-1].parent)
+    if not name:
+        raise UserError("run: the given name is empty; name a run, or leave it out for the latest")
     given, named = Path(name), RUNS / name
     run = RunFolder(named if not given.exists() and named.is_dir() else given)
     run.load_config()  # before TensorFlow loads: a wrong name is told at once
@@ -136,7 +175,8 @@ def find_run(name: str | None) -> RunFolder:
 
 
 def free_name(stem: str) -> str:
-    """`stem`, or `stem-2`, `stem-3`, ... if that is taken in runs/."""
+    """`stem` as a name, or `stem-2`, `stem-3`, ... if that is taken in runs/."""
+    stem = PATTERNS.sub("_", stem)
     names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (RUNS / name).exists())
 

@@ -139,8 +139,9 @@ def folder_features(
     boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
+    checks = {"verify": data.verify, "check_photos": data.check_photos}
     features = extract_features(
-        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True
+        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True, **checks
     )
     context = run_context(run, config)
     return with_context(features, context) if context else features

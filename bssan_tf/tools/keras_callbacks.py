@@ -1,21 +1,24 @@
-"""Keras callbacks that every training has, of the matcher and of the detector alike: speed, history, resume.
+"""Keras callbacks that every training has, of the matcher and of the detector alike: speed and history.
 
-Out: a CSV of the epochs, the state that a resumed training goes on from, and one clear error where a loss is no number.
+Out: a CSV of the epochs, TensorBoard's curves, and one clear error where a loss is no number.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.tools.files import write_json, write_text
+from bssan_tf.reading.documents import read_text
+from bssan_tf.tools.files import write_text
 
 
 class Throughput(tf.keras.callbacks.Callback):
@@ -55,14 +58,41 @@ class HistoryFile(tf.keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        saved = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        rows = [row for row in csv.DictReader(io.StringIO(saved)) if int(row["epoch"]) <= epoch]
+        rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
         rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[-1]))
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """The rows of a `HistoryFile`, none where it isn't there yet; UserError where it is damaged."""
+    remedy = "it is only a record: mend it, or move it away"
+    rows = list(csv.DictReader(io.StringIO(read_text(path, remedy)))) if os.path.lexists(path) else []
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values() or not row.get("epoch", "").isdecimal():
+            raise UserError(f"{path}: line {line} is not a row of an epoch; {remedy}")
+    return rows
+
+
+@contextlib.contextmanager
+def writing_logs(folder: Path) -> Iterator[None]:
+    """Give an error of TensorFlow's writers, such as that of a full disk, the name of TensorBoard's folder."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error.message).splitlines()[0]
+        raise UserError(f"{folder}: TensorBoard's logs can't be written ({reason}); make room and go on") from error
+
+
+class TensorBoard(tf.keras.callbacks.TensorBoard):
+    """Keras' own, with errors that name its folder."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        with writing_logs(self.log_dir):
+            super().on_epoch_end(epoch, logs)
 
 
 def not_finite(where: str) -> str:
@@ -77,74 +107,3 @@ class StopAtNaN(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise UserError(not_finite(f"loss at step {batch + 1} of the epoch"))
-
-
-class TrainingState(tf.keras.callbacks.Callback):
-    """Save after every epoch all that a resumed run needs: weights, optimizer, and what the callbacks remember.
-
-    Keras' BackupAndRestore would forget the last, so also the best score so far.
-
-    Args:
-        folder: holds the TensorFlow checkpoint and `callbacks-N.json`.
-        remembered: {callback: names of its attributes to keep}.
-
-    Attributes:
-        stopped: whether training had been stopped early, or by the time limit, when the state was saved.
-        saved_weights: names of the trainable weights in the order of the saved state; None before it is read.
-    """
-
-    def __init__(self, folder: Path, remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]]):
-        super().__init__()
-        self.folder, self.remembered, self.stopped = folder, remembered, False
-        self.saved_weights: list[str] | None = None
-
-    def _manager(self) -> tf.train.CheckpointManager:
-        checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
-        return tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
-
-    def on_train_begin(self, logs=None):
-        # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
-        if latest_epoch(self.folder):
-            self.restore_remembered()
-            foreign = f"{self.folder}: saved by another version of bssan_tf; go on with that one, or train the run anew"
-            if self.saved_weights != self._weights():  # a checkpoint matches by order, not by name
-                raise UserError(foreign)
-            manager = self._manager()
-            try:
-                manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-            except (ValueError, AssertionError):  # of other shapes, or absent
-                raise UserError(foreign) from None
-
-    def restore_remembered(self) -> None:
-        """Give the callbacks back what they remembered at the last finished epoch."""
-        path = self.folder / f"callbacks-{latest_epoch(self.folder)}.json"
-        state = json.loads(path.read_text(encoding="utf-8"))
-        for callback, names in self.remembered.items():
-            for name in names:
-                setattr(callback, name, state[type(callback).__name__][name])
-        self.stopped, self.saved_weights = state["stopped"], state.get("weights")
-
-    def _weights(self) -> list[str]:
-        return [variable.name for variable in self.model.trainable_variables]
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.stopped = self.model.stop_training
-        state = {"stopped": self.stopped, "weights": self._weights()}
-        for callback, names in self.remembered.items():
-            state[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / f"callbacks-{epoch + 1}.json", state)  # first: a checkpoint is never without it
-        self._manager().save(checkpoint_number=epoch + 1)
-        for old in self.folder.glob("callbacks-*.json"):
-            if int(old.stem.rsplit("-", 1)[1]) < epoch:
-                old.unlink()
-
-
-def latest_epoch(folder: Path) -> int:
-    """Number of epochs that the state saved in a folder has behind it; 0 if there is none."""
-    latest = tf.train.latest_checkpoint(str(folder))
-    return int(latest.rsplit("-", 1)[1]) if latest else 0
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value

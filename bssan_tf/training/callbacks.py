@@ -18,7 +18,9 @@ import tensorflow as tf
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import retrieval_report
-from bssan_tf.tools.keras_callbacks import not_finite
+from bssan_tf.runs.weights import fresh_part, note_weights
+from bssan_tf.tools.files import naming
+from bssan_tf.tools.keras_callbacks import not_finite, writing_logs
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +89,10 @@ class BestScorer(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs["val_rsum"] > self.best:
             self.best, self.best_epoch, self.best_report = logs["val_rsum"], epoch + 1, self.report()
-            part = self.path.with_name("part-" + self.path.name)  # Keras wants the ending .keras
-            self.scorer.save(part)
-            part.replace(self.path)
+            with naming(self.path), fresh_part(self.path) as part:
+                self.scorer.save(part)
+                note_weights(self.path, part)  # first: a kill leaves the old file or the new one, and both are known
+                part.replace(self.path)
 
 
 class CollapseWarning(tf.keras.callbacks.Callback):
@@ -155,12 +158,12 @@ class AttentionImages(tf.keras.callbacks.Callback):
 
     def __init__(self, logs: Path, draw: Callable[[], dict[str, np.ndarray]], every: int = 1):
         super().__init__()
-        self.writer = tf.summary.create_file_writer(str(logs))
+        self.logs, self.writer = logs, tf.summary.create_file_writer(str(logs))
         self.draw, self.every = draw, every
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0:
-            with self.writer.as_default():
+            with writing_logs(self.logs), self.writer.as_default():
                 for title, image in self.draw().items():
                     tf.summary.image(title, image[None], step=epoch)
                 self.writer.flush()
@@ -180,5 +183,5 @@ class RunHparams(tf.keras.callbacks.Callback):
         values = {"preset": config.preset, "size": config.size, **asdict(config.model), **asdict(config.training)}
         shown = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in values.items()}
         # TensorBoard takes a session's metrics from its folder and those below: train/ and validation/
-        with tf.summary.create_file_writer(str(self.logs)).as_default():
+        with writing_logs(self.logs), tf.summary.create_file_writer(str(self.logs)).as_default():
             hp.hparams(shown, trial_id=self.logs.parent.name)

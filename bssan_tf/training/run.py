@@ -24,7 +24,7 @@ from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
-from bssan_tf.tools.keras_callbacks import latest_epoch
+from bssan_tf.tools.training_state import SavedState, newest_state
 from bssan_tf.training.batches import PairStream, check_pictures
 from bssan_tf.training.callbacks import BestScorer
 from bssan_tf.training.cca_start import adapt_norms, check_cca_start, check_start, start_from_cca
@@ -90,20 +90,23 @@ def resume(
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
-        saved = latest_epoch(run.state)
-        if limits.get("epochs", saved) < saved:
-            raise UserError(f"--epochs {limits['epochs']}: {run.path} has {saved} epochs already; give more, or none")
+        saved = newest_state(run.state, run.history_file, run.metrics_file)
+        done = saved.epoch if saved else 0
+        if saved:
+            run.require_best()
+        if limits.get("epochs", done) < done:
+            raise UserError(f"--epochs {limits['epochs']}: {run.path} has {done} epochs already; give more, or none")
         strategy = _strategy(devices, config.training)
         data = data or open_data(config.data, progress)
         run.require_same_data(data.fingerprint)
-        tokenizer = Tokenizer.load(run.vocabulary_file, config.data.caption_length, config.data.word_rule)
+        tokenizer = run.load_tokenizer(config)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
         glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
             differ = f"its vectors have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
             raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
         run.note_resume(config, command_line())
-        return job.run_on(glove, new_limits=bool(limits))
+        return job.run_on(glove, saved, new_limits=bool(limits))
 
 
 def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bool = True) -> np.ndarray | None:
@@ -172,9 +175,9 @@ class Trainer:
         self.validation = validation_split(self.data.corpus, self.config.training)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps  # of an epoch
 
-    def run_on(self, glove: np.ndarray | None, new_limits: bool = False) -> dict:
-        """Build the model, train it from the last saved epoch on, and finish the folder; returns the metrics."""
-        training, done = self.config.training, latest_epoch(self.run.state)
+    def run_on(self, glove: np.ndarray | None, saved: SavedState | None = None, new_limits: bool = False) -> dict:
+        """Build the model, train it from the saved state on, and finish the folder; returns the metrics."""
+        training, done = self.config.training, saved.epoch if saved else 0
         split, features = self.split, self.data.features
         tf.keras.utils.set_random_seed(training.seed)  # not earlier: extraction draws random numbers, too
         tf.config.experimental.enable_op_determinism()
@@ -189,7 +192,7 @@ class Trainer:
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
-                self.config, self.run, model, trained, self.validation, features, self.tokenizer, self.steps
+                self.config, self.run, model, trained, self.validation, features, self.tokenizer, self.steps, saved
             )
             callbacks = steering.callbacks(self.progress)
         if done:
@@ -202,7 +205,7 @@ class Trainer:
             self._fit(siamese, callbacks, done)
             if steering.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
-        return self._finish(model, steering.best)
+        return self._finish(model, steering.best, steering.state.epoch)
 
     def _fit(self, siamese: tf.keras.Model, callbacks: list, done: int) -> None:
         epochs, batches = self.config.training.epochs, self.stream.dataset(siamese.input, list(siamese.output))
@@ -212,10 +215,10 @@ class Trainer:
                 steps, epochs=epochs, initial_epoch=done, steps_per_epoch=self.steps, callbacks=callbacks, verbose=0
             )
 
-    def _finish(self, model: Bssan, best: BestScorer) -> dict:
+    def _finish(self, model: Bssan, best: BestScorer, epochs: int) -> dict:
         """Write metrics.json and the SavedModel of the best epoch."""
         metrics = {"run": self.run.name, "corpus": self.data.corpus.name, "split": "val"}
-        metrics |= {"epochs": latest_epoch(self.run.state), "best_epoch": best.best_epoch, **best.best_report}
+        metrics |= {"epochs": epochs, "best_epoch": best.best_epoch, **best.best_report}
         write_json(self.run.metrics_file, metrics)
         model.scorer.load_weights(self.run.best)
         export_saved_model(model.scorer, self.tokenizer.layer, self.run.export)

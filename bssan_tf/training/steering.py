@@ -16,7 +16,8 @@ from bssan_tf.metrics import chance_rsum
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
-from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, TensorBoard, Throughput
+from bssan_tf.tools.training_state import SavedState, TrainingState
 from bssan_tf.training import callbacks as cb
 from bssan_tf.training.early_signs import EarlySigns, Probe
 from bssan_tf.training.step import spent_loss
@@ -38,6 +39,7 @@ class Steering:
     features: Features
     tokenizer: Tokenizer
     steps: int  # of an epoch
+    saved: SavedState | None  # to go on from
 
     def __post_init__(self):
         training, owner = self.config.training, self.validation.image_of_caption
@@ -65,7 +67,7 @@ class Steering:
             self.collapse: ("announced",),
             self.limit: ("spent",),
         }
-        self.state = TrainingState(self.run.state, remembered)
+        self.state = TrainingState(self.run.state, remembered, self.saved)
 
     def callbacks(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
         """All of them, in order."""
@@ -94,6 +96,6 @@ class Steering:
                 every=max(1, training.epochs // 10),
             ),
             cb.RunHparams(logs, self.config),
-            tf.keras.callbacks.TensorBoard(logs, write_graph=False),
+            TensorBoard(logs, write_graph=False),
         ]
         return [*shown, ProgressBar()] if progress else shown

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.weights import FLAG, checkpoint_prefix, load_detector, load_settings
 from bssan_tf.features.objects import empty_objects
 from bssan_tf.features.regions import FLOAT16_MAX
+from bssan_tf.tools.files import file_sha256
 
 PACKAGED = Path(__file__).with_name("slim_scenes.npz")
 

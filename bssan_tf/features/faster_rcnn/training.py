@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.backbones import file_sha256
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.model import FasterRcnn, JointTraining
 from bssan_tf.features.faster_rcnn.photos import AnnotatedPhotos
@@ -25,9 +24,10 @@ from bssan_tf.features.faster_rcnn.weights import initial_file, load_initial, sa
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.reading.documents import read_json
 from bssan_tf.reading.files import refusing
-from bssan_tf.tools.files import write_json
-from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, Throughput, TrainingState, latest_epoch
+from bssan_tf.tools.files import file_sha256, write_json
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, TensorBoard, Throughput
 from bssan_tf.tools.step_dataset import StepDataset
+from bssan_tf.tools.training_state import TrainingState, newest_state
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ def train(
     A state saved in it must be of the same photos, settings (except `steps`) and initial weights, see `load_initial`;
     None for random ones. UserError if it is not, if photos can't be read, or the loss is no number.
     """
-    done = latest_epoch(folder / "state")
+    saved = newest_state(folder / "state", folder / "history.csv", folder / "weights.npz")
+    done = saved.epoch if saved else 0
     initial = None if initial is None else initial_file(initial)
     settings = _settings(photos, config, training, initial)
     if done:  # before the first saved state there is nothing that other settings could spoil
@@ -125,9 +126,9 @@ def train(
         load_initial(model, initial)
     graph, save_every = compile_training(model, training), training.save_every
     epochs = -(-training.steps // save_every)
-    state = TrainingState(folder / "state", {})
+    state = TrainingState(folder / "state", {}, saved)
     speed = Throughput(training.photos_per_step, unit="photos")
-    board = tf.keras.callbacks.TensorBoard(folder / "logs", write_graph=False)
+    board = TensorBoard(folder / "logs", write_graph=False)
     callbacks = [speed, StopAtNaN(), HistoryFile(folder / "history.csv"), board, state]
     if progress:
         from bssan_tf.tools.tfa import ProgressBar  # late: it loads TensorFlow Addons

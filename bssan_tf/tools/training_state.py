@@ -1,0 +1,162 @@
+"""What a resumed training goes on from: one file an epoch, whole or refused, of which the last two are kept.
+
+`epoch-N.npz` holds weights, optimizer and what the callbacks remember. TensorFlow's own checkpoints would not do: it
+takes [, ], * and ? anywhere in their paths for patterns, and reads or removes the files of other folders.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+from bssan_tf.reading.arrays import read_npz
+from bssan_tf.reading.documents import parse_json
+from bssan_tf.reading.files import refusing
+from bssan_tf.tools.files import replacing
+from bssan_tf.tools.keras_callbacks import read_history
+
+logger = logging.getLogger(__name__)
+
+_FILE = re.compile(r"epoch-([1-9]\d{0,8})\.npz")
+CALLBACKS = "callbacks"  # the array with JSON in UTF-8; the others are weights and optimizer, numbered
+ANEW = "go on with that one, or train anew under another name"
+
+
+class SavedState(NamedTuple):
+    """The state after a number of epochs."""
+
+    epoch: int
+    arrays: dict[str, np.ndarray]
+    callbacks: dict
+
+
+def newest_state(folder: Path, history: Path, result: Path) -> SavedState | None:
+    """The newest whole state of a folder, None where there is none yet; that a newer one is damaged is said.
+
+    Args:
+        history: the CSV of the epochs, which tells that there was a state.
+        result: a file that only a finished training writes, which tells it, too.
+
+    Raises:
+        UserError: no state is whole, or all are gone; what a training from nothing would replace is kept.
+    """
+    files = _files(folder)
+    damages = []
+    for epoch in sorted(files, reverse=True):
+        try:
+            saved = _read(files[epoch], epoch)
+        except UserError as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            logger.warning("%s; going on from %s, the last whole state", damage, files[epoch].name)
+        return saved
+    if damages:
+        raise UserError(f"{damages[0]}; no state in {folder} is whole. {_kept(result)}")
+    if folder.is_dir() and any(name.startswith("ckpt-") or name == "checkpoint" for name in os.listdir(folder)):
+        raise UserError(f"{folder}: saved by another version of bssan_tf; {ANEW}")
+    if len(read_history(history)) > 1 or result.exists():
+        raise UserError(f"{folder}: has no state, though epochs were trained. {_kept(result)}")
+    return None
+
+
+def _kept(result: Path) -> str:
+    return (
+        f"Nothing in {result.parent} was touched: its best model can be used; to go on, train anew under another name"
+    )
+
+
+def _files(folder: Path) -> dict[int, Path]:
+    names = os.listdir(folder) if folder.is_dir() else ()
+    return {int(match[1]): folder / name for name in names if (match := _FILE.fullmatch(name))}
+
+
+def _read(path: Path, epoch: int) -> SavedState:
+    """UserError where a byte of it has changed: each array of the archive has a checksum."""
+    remedy = "put it back"
+    arrays = read_npz(path, remedy)
+    with refusing(str(path), "not a whole state", remedy):
+        told = parse_json(arrays.pop(CALLBACKS).tobytes().decode(), str(path), remedy)
+        if (found := (told["epoch"], told["arrays"])) != (epoch, len(arrays)):
+            raise ValueError(f"epoch and number of arrays are {found}, not {(epoch, len(arrays))}")
+    return SavedState(epoch, arrays, told)
+
+
+class TrainingState(tf.keras.callbacks.Callback):
+    """Save after every epoch all that a resumed run needs: weights, optimizer, and what the callbacks remember.
+
+    Keras' BackupAndRestore would forget the last, so also the best score so far.
+
+    Args:
+        folder: holds the states.
+        remembered: {callback: names of its attributes to keep}.
+        saved: the state to go on from.
+
+    Attributes:
+        epoch: number of epochs behind the newest saved state.
+        stopped: whether training had been stopped early, or by the time limit, when the state was saved.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]],
+        saved: SavedState | None = None,
+    ):
+        super().__init__()
+        self.folder, self.remembered, self.saved = folder, remembered, saved
+        self.epoch, self.stopped = saved.epoch if saved else 0, bool(saved and saved.callbacks.get("stopped"))
+
+    def on_train_begin(self, logs=None):
+        # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
+        if not self.saved:
+            return
+        self.restore_remembered()
+        arrays, variables = self.saved.arrays, self._variables()
+        shapes = [arrays[str(i)].shape for i in range(len(arrays)) if str(i) in arrays]
+        if self.saved.callbacks.get("weights") != self._weights() or shapes != [tuple(v.shape) for v in variables]:
+            raise UserError(f"{self.folder}: saved by another version of bssan_tf; {ANEW}")
+        tf.keras.backend.batch_set_value([(variable, arrays[str(i)]) for i, variable in enumerate(variables)])
+        self.saved = None  # its arrays are as large as the model and its optimizer
+
+    def restore_remembered(self) -> None:
+        """Give the callbacks back what they remembered when the state was saved."""
+        for callback, names in self.remembered.items():
+            own = self.saved.callbacks.get(type(callback).__name__)
+            if not isinstance(own, dict) or not own.keys() >= set(names):
+                raise UserError(f"{self.folder}: saved by another version of bssan_tf; {ANEW}")
+            for name in names:
+                setattr(callback, name, own[name])
+
+    def _variables(self) -> list[tf.Variable]:
+        optimizer = self.model.optimizer
+        rate = [optimizer.learning_rate] if isinstance(optimizer.learning_rate, tf.Variable) else []
+        return [*self.model.weights, *optimizer.variables, *rate]
+
+    def _weights(self) -> list[str]:
+        return [variable.name for variable in self.model.trainable_variables]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch, self.stopped = epoch + 1, self.model.stop_training
+        arrays = {str(i): value for i, value in enumerate(tf.keras.backend.batch_get_value(self._variables()))}
+        told = {"epoch": self.epoch, "arrays": len(arrays), "stopped": self.stopped, "weights": self._weights()}
+        for callback, names in self.remembered.items():
+            told[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / f"epoch-{self.epoch}.npz") as part, open(part, "wb") as file:
+            np.savez(file, **arrays, **{CALLBACKS: np.frombuffer(json.dumps(told).encode(), np.uint8)})
+        for old, path in _files(self.folder).items():
+            if old < epoch:
+                path.unlink()
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value

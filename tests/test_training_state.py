@@ -1,0 +1,160 @@
+"""The state that training goes on from: whole or refused, and never a file of another folder's."""
+
+import contextlib
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bssan_tf.errors import UserError
+from bssan_tf.tools.keras_callbacks import HistoryFile
+from bssan_tf.tools.training_state import TrainingState, newest_state
+
+
+class Remembers(tf.keras.callbacks.Callback):
+    best = 0.0
+
+
+def make():
+    model = tf.keras.Sequential(
+        [tf.keras.Input((3,)), tf.keras.layers.Dense(2, kernel_initializer="ones", name="only")]
+    )
+    model.compile(tf.keras.optimizers.Adam(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(folder, epochs, saved=None):
+    """Train into `folder`/state from a saved state on; the model and its callback that remembers."""
+    model, judge = make(), Remembers()
+    state = TrainingState(folder / "state", {judge: ("best",)}, saved)
+    judge.on_epoch_end = lambda epoch, logs: setattr(judge, "best", epoch + 0.5)
+    folder.mkdir(exist_ok=True)
+    callbacks = [judge, HistoryFile(folder / "history.csv"), state]
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    start = saved.epoch if saved else 0
+    model.fit(x, x[:, :2], epochs=epochs, initial_epoch=start, shuffle=False, callbacks=callbacks, verbose=0)
+    return model, judge
+
+
+def newest(folder):
+    return newest_state(folder / "state", folder / "history.csv", folder / "result")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Three epochs, and the model after them."""
+    folder = tmp_path_factory.mktemp("state") / "run"
+    return folder, train(folder, 3)[0]
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole[0], tmp_path / "run")
+
+
+def same(model, other):
+    for a, b in zip([*model.weights, *model.optimizer.variables], [*other.weights, *other.optimizer.variables]):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_two_are_kept_and_training_goes_on_to_the_same_numbers(whole, run):
+    assert sorted(path.name for path in (run / "state").iterdir()) == ["epoch-2.npz", "epoch-3.npz"]
+    (run / "state" / "epoch-3.npz").unlink()
+    saved = newest(run)
+    assert saved.epoch == 2
+    model, judge = train(run, 3, saved)
+    same(model, whole[1])
+    assert judge.best == 2.5
+    assert int(model.optimizer.iterations) == 3
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x93NUMPY") + 140] ^= 16  # in the first array's numbers
+    path.write_bytes(content)
+
+
+DAMAGES = [cut, flip, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 99)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_last_whole_state_is_used_and_that_is_said(whole, run, damage, caplog):
+    damage(run / "state" / "epoch-3.npz")
+    with caplog.at_level(logging.WARNING):
+        saved = newest(run)
+    assert saved.epoch == 2
+    assert "epoch-3.npz" in caplog.text
+    assert "going on from epoch-2.npz, the last whole state" in caplog.text
+    same(train(run, 3, saved)[0], whole[1])
+    assert newest(run).epoch == 3
+
+
+def test_no_byte_of_a_state_changes_unseen(run):
+    path = run / "state" / "epoch-3.npz"
+    before, content = newest(run), path.read_bytes()
+    (run / "state" / "epoch-2.npz").unlink()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        with contextlib.suppress(UserError):
+            found = newest(run)  # a byte that tells nothing, as the time in a header
+            assert found.callbacks == before.callbacks
+            assert all(np.array_equal(found.arrays[name], array) for name, array in before.arrays.items())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_training_never_begins_anew_over_damaged_states(run, damage):
+    for path in (run / "state").iterdir():
+        damage(path)
+    with pytest.raises(UserError, match=r"epoch-3\.npz: .*no state in .* is whole\. .*; to go on, train anew under"):
+        newest(run)
+
+
+def test_training_never_begins_anew_where_epochs_were_trained(run):
+    shutil.rmtree(run / "state")
+    with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
+        newest(run)
+    (run / "history.csv").unlink()
+    assert newest(run) is None
+    (run / "result").write_text("")
+    with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
+        newest(run)
+
+
+def test_a_kill_in_the_first_epoch_leaves_nothing_to_go_on_from(run):
+    shutil.rmtree(run / "state")
+    lines = (run / "history.csv").read_text().splitlines()
+    (run / "history.csv").write_text("\n".join(lines[:2]) + "\n")  # written before the state
+    assert newest(run) is None
+
+
+def test_a_state_of_the_version_before_is_told_as_such(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "ckpt-2.index").write_text("")
+    with pytest.raises(UserError, match="state: saved by another version of bssan_tf"):
+        newest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["epoch,loss\nx,1\n", "epoch,loss\n1\n", "loss\n1\n", "epoch\n1,2\n"])
+def test_a_damaged_history(run, text):
+    shutil.rmtree(run / "state")
+    (run / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=r"history\.csv: line 2 is not a row of an epoch; it is only a record"):
+        newest(run)
+
+
+def test_names_that_tensorflow_takes_for_patterns(whole, tmp_path):
+    plain, pattern = tmp_path / "a[1]" / "g1", tmp_path / "a[1]" / "g[1]"
+    plain.parent.mkdir()
+    train(plain, 2)
+    before = sorted((plain / "state").iterdir())
+    train(pattern, 3)
+    assert sorted((plain / "state").iterdir()) == before
+    (pattern / "state" / "epoch-3.npz").unlink()
+    same(train(pattern, 3, newest(pattern))[0], whole[1])
