@@ -120,10 +120,8 @@ class RunFolder:
         """The run's Tokenizer; UserError if its file has changed since training, or cannot be read."""
         from bssan_tf.datasets.text import Tokenizer
 
-        tokenizer, noted = (
-            Tokenizer.load(self.vocabulary_file, config.data.caption_length, config.data.word_rule),
-            self.trained_data(),
-        )
+        data, noted = config.data, self.trained_data()
+        tokenizer = Tokenizer.load(self.vocabulary_file, data.caption_length, data.word_rule)
         if VOCABULARY not in noted:
             logger.info("%s: of an older version, which noted no checksum of its vocabulary", self.path)
         elif noted[VOCABULARY] != file_sha256(self.vocabulary_file):
