@@ -272,7 +272,7 @@ def test_curves_of_runs(workplace, capsys):
 @pytest.mark.usefixtures("no_export")
 def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
     command = [sys.executable, str(project / "train.py"), *TRAIN[1:], "--name", "killed"]
-    started = workplace / "runs" / "killed" / "state" / "checkpoint"
+    started = workplace / "runs" / "killed" / "state" / "epoch-1.npz"
     child = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
@@ -382,7 +382,13 @@ def test_windows_is_refused_with_one_line(tmp_path, monkeypatch, capsys):
     ("error", "code", "told"),
     [
         (UserError("--flag 1: is wrong"), 2, "error: --flag 1: is wrong\n"),
-        (OSError(28, "No space left on device", "a.npy"), 2, "error: a.npy: No space left on device\n"),
+        (
+            OSError(28, "No space left on device", "a.npy"),
+            2,
+            "error: a.npy: No space left on device; what was finished is kept: make room and go on "
+            "(a training by --resume)\n",
+        ),
+        (OSError(13, "Permission denied", "a.npy"), 2, "error: a.npy: Permission denied\n"),
         (KeyboardInterrupt(), 130, "stopped; what was finished is kept\n"),
     ],
 )

@@ -233,7 +233,7 @@ def test_shards_have_extracted_what_the_run_was_made_for(run):
 def opened(monkeypatch):
     """The picture files that are opened to be decoded, one after the other."""
     found, original = [], Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *rest: found.append(Path(path).name) or original(path, *rest))
+    monkeypatch.setattr(Image, "open", lambda path, **how: found.append(Path(path).name) or original(path, **how))
     return found
 
 

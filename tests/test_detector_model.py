@@ -1,7 +1,5 @@
 """What Faster R-CNN sees of a photo, and its graphs: shapes, the chain against a reference, gradients, batches."""
 
-import io
-
 import faster_rcnn_reference as reference
 import numpy as np
 import pytest
@@ -109,14 +107,11 @@ def test_a_large_photo_is_scaled_before_it_becomes_float32(monkeypatch):
     assert seen == [np.uint8]
 
 
-def saved(image, **options):
-    file = io.BytesIO()
-    image.save(file, **options)
-    file.seek(0)
-    return file
+def test_whole_photos_of_every_kind(tmp_path):
+    def saved(image, **options):
+        image.save(tmp_path / "photo", **options)
+        return tmp_path / "photo"
 
-
-def test_whole_photos_of_every_kind():
     one = Image.fromarray(photo(40, 60))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
@@ -128,8 +123,9 @@ def test_whole_photos_of_every_kind():
     np.testing.assert_array_equal(grey, np.repeat(np.asarray(one.convert("L"))[..., None], 3, 2))
     cmyk, _ = read_picture(saved(one.convert("CMYK"), format="JPEG", quality=95), side=None)
     assert np.abs(cmyk.astype(int) - np.asarray(one)).mean() < 4
+    (tmp_path / "none").write_bytes(b"no picture")
     with pytest.raises(UserError, match="can't be read"):
-        read_picture(io.BytesIO(b"no picture"), side=None)
+        read_picture(tmp_path / "none", side=None)
 
 
 # ---- inference ----

@@ -257,7 +257,7 @@ def test_bad_pictures_are_named_and_the_others_kept(tmp_path, corpus, extractor,
 
 def test_each_photo_is_decoded_once_for_backbone_and_detector(tmp_path, corpus, extractor, monkeypatch):
     decode, decoded = pictures.Image.open, []
-    monkeypatch.setattr(pictures.Image, "open", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(pictures.Image, "open", lambda path, **how: decoded.append(path) or decode(path, **how))
     detector = Detector()
     extract(corpus, tmp_path / "store", extractor, boxes=detector)
     assert sorted(decoded) == sorted(corpus.image_paths)

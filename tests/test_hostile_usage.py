@@ -75,7 +75,7 @@ def raising(error):
         (MemoryError(), r"not enough memory \(\); take smaller sizes, such as --batch-size or --memory"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM: [9]\nmore"), r"not enough memory \(OOM: \[9\]\); take .*"),
         (tf.errors.ResourceExhaustedError(None, None, f"a/b.part; {FULL}"), f"a/b.part; {FULL}; make room, .*"),
-        (OSError(errno.ENOSPC, FULL, "x.json"), rf"x\.json: {FULL}; make room, and start again"),
+        (OSError(errno.ENOSPC, FULL, "x.json"), rf"x\.json: {FULL}; what was finished is kept: .*"),
         (UserError("a\nb.jpg: no such file"), r"a b\.jpg: no such file"),
     ],
 )

@@ -47,7 +47,7 @@ def assemble(
     Args:
         name, root: the data set and its folder.
         splits, published: split -> image ids, and -> number of images, asserted where given.
-        captions: image id -> captions; images in no split are left out.
+        captions: image id -> captions, in the order of their file; images in no split are left out.
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         problems: what the reader has found missing.
@@ -56,6 +56,7 @@ def assemble(
         source: the format of the captions, in words.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
+    file_ids = tuple(captions)
     _check_disjoint(name, splits)
     listed = [image for images in splits.values() for image in images]
     _check_text(name, listed, captions)
@@ -85,6 +86,7 @@ def assemble(
         splits=rows,
         official=official and not problems,
         split_lists=split_lists,
+        file_ids=file_ids,
         place=place,
     )
 

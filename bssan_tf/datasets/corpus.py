@@ -85,6 +85,7 @@ class Corpus:
     boxes_file: Path | None = None  # of scenes: their boxes.npz
     official: bool = True  # the published data set, whole; False for a subset, a folder, scenes
     split_lists: str = "official"  # whose lists divide it: "official", "karpathy", "2017" (COCO), "own"
+    file_ids: tuple[str, ...] = ()  # ids in the order of the captions' file, those left out included; () = image_ids
     place: str = ""  # tells corpora of one name apart in the cache, e.g. a digest of a folder's path
 
     def __post_init__(self):

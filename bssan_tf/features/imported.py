@@ -1,12 +1,15 @@
 """A user's own features: regions (N, D, M) and objects (N, P, Q) of any size from .npy files, memory-mapped.
 
-Rows are in the corpus' order or in that of an ids file: one image id a line, in any order, other images allowed.
+Rows are in the order of an ids file, one image id a line, in any order, other images allowed; without one in the order
+of the captions' file, as public feature files have them, also with each row as often as an image has captions.
 Objects that are all zeros count as padding.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +21,8 @@ from bssan_tf.features.store import Features
 from bssan_tf.reading.arrays import first_not_finite, open_npy
 from bssan_tf.reading.documents import lines_of, read_text
 from bssan_tf.tools.files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 << 20
 WHOLE_BYTES = 256 << 20  # larger files are hashed in part
@@ -44,24 +49,28 @@ def import_features(
     regions: str | Path | None = None,
     objects: str | Path | None = None,
     ids: str | Path | None = None,
+    file_ids: Sequence[str] = (),
 ) -> Features:
     """Open a user's own arrays as `Features` whose row i is image i of the corpus.
 
     Args:
         image_ids: the corpus' ids, N of them.
         regions, objects: .npy, float16 or float32 (n, D, M) and (n, P, Q).
-        ids: text file with the image id of each of the n rows; None where rows are in the corpus' order (n = N).
+        ids: text file with the image id of each of the n rows; None where rows are in the order of `file_ids`.
+        file_ids: ids in the order of the captions' file, at least the corpus'; () for the corpus' order.
 
     Raises:
         UserError: a file absent or damaged, a wrong shape or dtype, images without a row, values not finite.
     """
     image_ids = tuple(image_ids)
     files = {"regions": regions, "objects": objects, "ids": ids}
-    order = None if ids is None else _read_order(Path(ids), image_ids)
+    names = None if ids is None else _read_ids(Path(ids), image_ids)
     given = [name for name in ("regions", "objects") if files[name] is not None]
     if not given:
         raise ValueError("neither regions nor objects given")
-    arrays = {name: _open_rows(name, files, image_ids, order) for name in given}
+    opened = {name: _open_array(name, files[name]) for name in given}
+    rows = {name: _rows_of(name, files, opened[name], image_ids, names, tuple(file_ids)) for name in given}
+    arrays = {name: _in_order(name, files[name], opened[name], rows[name], image_ids) for name in given}
     D = arrays["regions"].shape[1] if "regions" in given else 0
     side = math.isqrt(D)
     grid = (side, side) if D and side**2 == D else None
@@ -70,7 +79,11 @@ def import_features(
         "extractor": "imported",
         "files": {name: path and str(path) for name, path in files.items()},
         "arrays": {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()},
+        "rows": {name: found.tolist() for name, found in rows.items()},
     }
+    if ids is None and any(not np.array_equal(found, np.arange(len(image_ids))) for found in rows.values()):
+        told = json.dumps(manifest["rows"], sort_keys=True)  # earlier runs took them in the corpus' order
+        manifest["order"] = {"order": hashlib.sha256(told.encode()).hexdigest()}
     return Features(image_ids, **arrays, valid=valid, grid=grid, manifest=manifest)
 
 
@@ -90,40 +103,71 @@ def content_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read_order(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
-    """The row of each corpus image, int64 (N,), and the number of rows that the file speaks of."""
+def _read_ids(path: Path, image_ids: Sequence[str]) -> list[str]:
+    """The image of each row, all of the corpus' among them."""
     lines = lines_of(read_text(path, "give a text file, one id a line", f"--import-ids {path}"))
     names = [line.strip() for line in lines if line.strip()]
-    row_of = {name: row for row, name in enumerate(names)}
-    for row, name in enumerate(names):
-        if row_of[name] != row:
+    known: set[str] = set()
+    for name in names:
+        if name in known:
             raise UserError(f"--import-ids {path}: {name} occurs twice; each image has one row")
-    if absent := [image_id for image_id in image_ids if image_id not in row_of]:
+        known.add(name)
+    if absent := [image_id for image_id in image_ids if image_id not in known]:
         problem = f"{len(absent)} of the {len(image_ids)} images of the data set are not in it, the first {absent[0]}"
         raise UserError(f"--import-ids {path}: {problem}; extract features for them, too")
-    return np.array([row_of[image_id] for image_id in image_ids], np.int64), len(names)
+    return names
 
 
-def _open_rows(name: str, files: dict, image_ids: tuple[str, ...], order) -> np.ndarray | Reordered:
-    """The regions or the objects, checked; `order` as of `_read_order`, None for the corpus' own."""
-    what, count = f"--import-{name} {files[name]}", len(image_ids)
-    array = open_npy(files[name], "save it anew by np.save", what)
-    rows, expected = (np.arange(count), count) if order is None else order
-    problem = None
+def _open_array(name: str, path: str | Path) -> np.ndarray:
+    """The regions or the objects, of a shape and dtype that can be."""
+    array = open_npy(path, "save it anew by np.save", f"--import-{name} {path}")
     if array.ndim != 3 or 0 in array.shape:
         letters = "(N, D, M)" if name == "regions" else "(N, P, Q)"
-        problem = f"shape {array.shape}, wanted is {letters}; reshape it"
-    elif array.dtype not in (np.float16, np.float32):
+        raise UserError(f"--import-{name} {path}: shape {array.shape}, wanted is {letters}; reshape it")
+    if array.dtype not in (np.float16, np.float32):
         problem = f"dtype {array.dtype}, wanted is float16 or float32; convert it by .astype"
-    elif len(array) != expected and order is None:
-        problem = f"{len(array)} rows for {count} images; say by --import-ids which row is which image"
-    elif len(array) != expected:
-        problem = f"{len(array)} rows, --import-ids {files['ids']} has {expected} ids; give its own list"
-    if problem:
-        raise UserError(f"{what}: {problem}")
+        raise UserError(f"--import-{name} {path}: {problem}")
+    return array
+
+
+def _rows_of(name: str, files: dict, array: np.ndarray, image_ids: tuple, names, file_ids: tuple) -> np.ndarray:
+    """The row of each corpus image, int64 (N,); `names` of an ids file, None without one."""
+    what, count = f"--import-{name} {files[name]}", len(array)
+    times = 1
+    if names is not None:
+        if count != len(names):
+            raise UserError(
+                f"{what}: {count} rows, --import-ids {files['ids']} has {len(names)} ids; give its own list"
+            )
+    else:
+        kept = set(image_ids)
+        names = file_ids or image_ids
+        if count % len(names) and tuple(name for name in names if name in kept) == image_ids:
+            names = image_ids  # one row for each image that is left, and their order is the file's
+        times, rest = divmod(count, len(names))
+        if rest or not times or (times > 1 and not _repeats(array, times)):
+            images = f"{len(names)} images in the captions' file"
+            raise UserError(f"{what}: {count} rows for {images}; say by --import-ids which row is which image")
+        again = f", each {times} times" if times > 1 else ""
+        logger.info("%s: rows in the order of the captions' file%s, the first %s", what, again, ", ".join(names[:3]))
+    row_of = {name: row for row, name in enumerate(names)}
+    return times * np.array([row_of[image_id] for image_id in image_ids], np.int64)
+
+
+def _repeats(array: np.ndarray, times: int) -> bool:
+    """Whether each row stands there so often, one after the other."""
+    step = max(1, BLOCK_BYTES // (times * array[0].nbytes)) * times
+    blocks = (array[start : start + step] for start in range(0, len(array), step))
+    groups = (block.reshape(-1, times, *array.shape[1:]) for block in blocks)
+    return all(np.array_equal(group[:, 1:], np.broadcast_to(group[:, :1], group[:, 1:].shape)) for group in groups)
+
+
+def _in_order(name: str, path, array: np.ndarray, rows: np.ndarray, image_ids: tuple) -> np.ndarray | Reordered:
+    """Row i of image i, without a copy; UserError where one is not finite."""
+    count = len(image_ids)
     array = array[:count] if np.array_equal(rows, np.arange(count)) else Reordered(array, rows)
     if (row := first_not_finite(array)) is not None:
-        raise UserError(f"{what}: the features of {image_ids[row]} are not finite; extract them anew")
+        raise UserError(f"--import-{name} {path}: the features of {image_ids[row]} are not finite; extract them anew")
     return array
 
 

@@ -5,8 +5,10 @@ Extraction happens here, on first use; later calls open what the cache holds.
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable
@@ -39,6 +41,14 @@ class Data:
         """A split without the pictures that could not be read; UserError if there is no such split."""
         return self.corpus.split(name).without_rows(self.features.bad_rows)
 
+    @property
+    def imported_rows(self) -> str:
+        """Which row of each imported array a picture has, as CSV; nothing where features were extracted."""
+        rows, text = self.features.manifest.get("rows", {}), io.StringIO()
+        if rows:
+            csv.writer(text).writerows([("image", *rows), *zip(self.corpus.image_ids, *rows.values())])
+        return text.getvalue()
+
     @functools.cached_property
     def fingerprint(self) -> dict:
         """What a run's results depend on: captions, splits and features, as JSON values; not where they lie."""
@@ -54,7 +64,10 @@ class Data:
             "splits_sha256": hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest(),
             "shapes": {name: list(array.shape) for name, array in arrays.items() if array is not None},
             **{key: features.manifest.get(key) for key in FEATURE_KEYS},
-            "imported_sha256": {name: content_sha256(path) for name, path in files.items() if path},
+            "imported_sha256": {
+                **{name: content_sha256(path) for name, path in files.items() if path},
+                **features.manifest.get("order", {}),
+            },
         }
 
 
@@ -74,7 +87,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
             raise UserError(NO_CONTEXT)
         given = {name: getattr(data, f"import_{name}") for name in ("regions", "objects", "ids")}
         files = {name: Path(path) for name, path in given.items() if path}
-        return Data(corpus, import_features(corpus.image_ids, **files))
+        return Data(corpus, import_features(corpus.image_ids, **files, file_ids=corpus.file_ids))
     from bssan_tf.features.extraction import extract_features
 
     extractor, boxes, folder = _sources(corpus, data)

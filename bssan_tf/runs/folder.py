@@ -24,6 +24,7 @@ from zipfile import BadZipFile
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.hdf5 import check_keras
 from bssan_tf.runs.weights import PART, require_weights
 from bssan_tf.tools.files import clear_leftovers, file_sha256, locked, write_json, write_text
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 RUNS = Path("runs")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")  # for versions.json
 
+NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
 VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
 PATTERNS = re.compile(r"[][*?\\]")  # what a shell, and TensorFlow, take for patterns of names
 MOST_NAME = 200  # bytes of a name; files beside it have some more
@@ -58,10 +60,18 @@ class RunFolder:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"{self.path}: no folder can be made in {there}; mend that, or start elsewhere")
 
-    def create(self, config: Config, arguments: list[str], data: dict, save_vocabulary: Callable[[Path], None]) -> None:
+    def create(
+        self,
+        config: Config,
+        arguments: list[str],
+        data: dict,
+        save_vocabulary: Callable[[Path], None],
+        imported_rows: str = "",
+    ) -> None:
         """Make the folder with config, vocabulary, data, command line and versions, all at once or not at all.
 
-        `data` is a `Data.fingerprint`; `save_vocabulary` writes the file that it is given. UserError as `require_new`.
+        `data` is a `Data.fingerprint`; `save_vocabulary` writes the file that it is given; `imported_rows` are those of
+        `Data`. UserError as `require_new`.
         """
         self.require_new()
         clear_leftovers(self.path.parent, self.name)
@@ -70,6 +80,8 @@ class RunFolder:
         try:
             save_vocabulary(part.vocabulary_file)
             write_json(part.data_file, {**data, VOCABULARY: file_sha256(part.vocabulary_file)})
+            if imported_rows:
+                write_text(part.path / "imported_rows.csv", imported_rows)
             write_text(part.command_file, shlex.join(arguments) + "\n")
             python = {"python": platform.python_version(), "platform": platform.platform()}
             write_json(part.path / "versions.json", {**python, **{name: version(name) for name in _PACKAGES}})
@@ -98,9 +110,9 @@ class RunFolder:
         """UserError if `data`, what `Data.fingerprint` says now, differ from the run's in one of `keys`, or in any."""
         trained = self.trained_data()
         for key in keys or data:
-            if key not in trained:
+            if key not in trained and key not in NOTED_LATER:
                 raise UserError(f"{self.data_file}: has no {key}; put it back, or train the run anew")
-            if (now := data.get(key)) != (then := trained[key]):
+            if (now := data.get(key)) != (then := trained.get(key, now)):
                 changed = f"the data have changed since training: {key} is {now}, was {then}"
                 raise UserError(f"{self.path}: {changed}; give those that it was trained with")
 
@@ -146,6 +158,7 @@ class RunFolder:
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
         self.require_best()
         tokenizer = self.load_tokenizer(config)
+        check_keras(self.best, "train the run anew")
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
         try:

@@ -61,7 +61,7 @@ def train(
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = Trainer(config, run, data, tokenizer, strategy, progress)
-    run.create(config, command_line(), data.fingerprint, tokenizer.save)
+    run.create(config, command_line(), data.fingerprint, tokenizer.save, data.imported_rows)
     with run.locked():
         return job.run_on(glove)
 
