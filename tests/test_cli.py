@@ -388,7 +388,7 @@ def test_windows_is_refused_with_one_line(tmp_path, monkeypatch, capsys):
     ("error", "code", "told"),
     [
         (UserError("--flag 1: is wrong"), 2, "error: --flag 1: is wrong\n"),
-        (OSError(28, "No space left on device", "a.npy"), 2, "error: a.npy: No space left on device\n"),
+        (OSError(13, "Permission denied", "a.npy"), 2, "error: a.npy: Permission denied\n"),
         (KeyboardInterrupt(), 130, "stopped; what was finished is kept\n"),
     ],
 )
