@@ -457,3 +457,11 @@ def test_vgg16_on_real_photos_is_as_fast_as_the_bare_backbone_in_2_gb(tmp_path, 
     print({name: round(result[name], 3) for name in ("images_per_s", "bare_images_per_s", "ratio_to_bare")})
     assert result["cpu_ratio_to_bare"] > 0.9
     assert result["ratio_to_bare"] > 0.9
+
+
+def test_weights_that_cannot_be_read_are_not_told_as_another_stores(corpus, tmp_path, extractor):
+    extract(corpus, tmp_path / "store", extractor)
+    (tmp_path / "bad.npz").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"--backbone-weights .*bad\.npz: not a readable weights file") as error:
+        extract(corpus, tmp_path / "store", Extractor(extractor.backbone, tmp_path / "bad.npz"))
+    assert "delete" not in str(error.value)

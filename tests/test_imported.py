@@ -1,6 +1,7 @@
 """A user's own arrays: any sizes, any order of rows, and the errors about them."""
 
 import hashlib
+import logging
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features import imported
 from bssan_tf.features.imported import Reordered, content_sha256, import_features
+from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import extractors_of
 
@@ -113,7 +115,7 @@ NAN[1, 2, 3] = np.nan
         (regions()[0], r"--import-regions .*r\.npy: shape \(7, 5\), wanted is \(N, D, M\)"),
         (regions(dtype=np.float64), "dtype float64, wanted is float16 or float32"),
         (regions(dtype=np.int32), "dtype int32"),
-        (regions(2), "2 rows for 3 images; say by --import-ids"),
+        (regions(2), "2 rows for 3 images in the captions' file; say by --import-ids"),
         (np.zeros((3, 0, 5), np.float32), r"shape \(3, 0, 5\)"),
         (NAN, r"the features of b\.jpg are not finite"),
     ],
@@ -177,3 +179,60 @@ def test_content_sha256(tmp_path, monkeypatch):
         assert (content_sha256(path) != in_part) == seen
     path.write_bytes(content + b"x")
     assert content_sha256(path) != in_part
+
+
+def test_rows_without_ids_are_in_the_order_of_the_captions_file(tmp_path, caplog):
+    listed = ("c.jpg", "left_out.jpg", "a.jpg", "b.jpg")  # the splits have another order, and leave one out
+    R = regions(4)
+    with caplog.at_level(logging.INFO):
+        features = import_features(IDS, save(tmp_path / "r.npy", R), file_ids=listed)
+    np.testing.assert_array_equal(features.regions[:], R[[2, 3, 0]])
+    assert features.manifest["rows"] == {"regions": [2, 3, 0]}
+    assert "rows in the order of the captions' file, the first c.jpg, left_out.jpg, a.jpg" in caplog.text
+    same = import_features(IDS, tmp_path / "r.npy", file_ids=(*IDS, "left_out.jpg"))
+    np.testing.assert_array_equal(same.regions, R[:3])
+    assert ("order" in features.manifest, "order" in same.manifest) == (True, False)  # what earlier runs had
+
+
+def test_a_row_for_each_caption_is_told_and_taken(tmp_path, caplog):
+    R, O = np.repeat(regions(), 5, axis=0), regions()[:, :2]  # noqa: E741
+    with caplog.at_level(logging.INFO):
+        features = import_features(
+            IDS, save(tmp_path / "r.npy", R), save(tmp_path / "o.npy", O), file_ids=("b.jpg", "a.jpg", "c.jpg")
+        )
+    np.testing.assert_array_equal(features.regions[:], regions()[[1, 0, 2]])
+    np.testing.assert_array_equal(features.objects[:], O[[1, 0, 2]])
+    assert features.manifest["rows"] == {"regions": [5, 0, 10], "objects": [1, 0, 2]}
+    assert "captions' file, each 5 times, the first b.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"),
+    [
+        (3, ("c.jpg", "x.jpg", "a.jpg", "b.jpg")),  # one for each image of the splits, which have another order
+        (15, IDS),  # five an image, but not five equal ones
+        (2, IDS),
+        (7, IDS),
+    ],
+)
+def test_rows_that_could_be_of_others_are_refused(tmp_path, count, listed):
+    with pytest.raises(UserError, match=rf"{count} rows for {len(listed)} images in the captions' file; say by --impo"):
+        import_features(IDS, save(tmp_path / "r.npy", regions(count)), file_ids=listed)
+
+
+def test_one_row_for_each_image_that_is_left_in_the_files_order(tmp_path):
+    features = import_features(IDS, save(tmp_path / "r.npy", regions()), file_ids=("a.jpg", "x.jpg", "b.jpg", "c.jpg"))
+    np.testing.assert_array_equal(features.regions, regions())
+
+
+def test_a_folder_with_mixed_splits_takes_the_files_order(tmp_path):
+    rows = [(f"{i}.jpg", "A dog.", ("test", "train", "val")[i % 3]) for i in range(6)]
+    text = "\n".join(map(",".join, [("image", "caption", "split"), *rows]))
+    (tmp_path / "captions.csv").write_text(text)
+    R = regions(6)
+    data = open_data(DataConfig(data=str(tmp_path), import_regions=str(save(tmp_path / "r.npy", R))), progress=False)
+    for row, image_id in enumerate(data.corpus.image_ids):
+        np.testing.assert_array_equal(data.features.regions[row], R[int(image_id[0])])
+    assert data.corpus.image_ids[:2] == ("1.jpg", "4.jpg")
+    assert data.imported_rows.splitlines()[:2] == ["image,regions", "1.jpg,1"]
+    assert set(data.fingerprint["imported_sha256"]) == {"regions", "order"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
 from bssan_tf.metrics import chance_rsum
+from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.keras_callbacks import StopAtNaN
 from bssan_tf.training import callbacks as cb
@@ -275,6 +277,24 @@ def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypat
     with pytest.raises(type(error), match="is gone") as raised:
         training.train(make_config(corpus, variant="w2r"), RunFolder(tmp_path / "run"), progress=False)
     assert raised.value is error
+
+
+def test_bad_data_are_named_not_the_learning_rate(whole, corpus, tmp_path, monkeypatch):
+    def diverge(*_, **__):
+        StopAtNaN().on_train_batch_end(0, {"loss": np.nan})
+
+    monkeypatch.setattr(tf.keras.Model, "fit", diverge)
+    run, bad = RunFolder(tmp_path / "copy"), np.load(corpus / "objects.npy")
+    shutil.copytree(whole[0].path, run.path)
+    with pytest.raises(UserError, match=r"loss at step 1 of the epoch: not a number; .*--learning-rate"):
+        training.resume(run, progress=False, epochs=9)
+    data = open_data(run.load_config().data, progress=False)
+    bad[5, 0, 0] = np.nan
+    bad = dataclasses.replace(data, features=dataclasses.replace(data.features, objects=bad))
+    with pytest.raises(
+        UserError, match=r"objects\.npy: the row of 005\.png \(picture 5 of the corpus\) has values that"
+    ):
+        training.resume(run, progress=False, epochs=9, data=bad)
 
 
 @pytest.mark.usefixtures("no_export")

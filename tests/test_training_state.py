@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from disk_fixtures import limited_files
 
 from bssan_tf.errors import UserError
-from bssan_tf.tools.keras_callbacks import HistoryFile
+from bssan_tf.tools.keras_callbacks import HistoryFile, TensorBoard
 from bssan_tf.tools.training_state import TrainingState, newest_state
+from bssan_tf.training.callbacks import BestScorer
 
 
 class Remembers(tf.keras.callbacks.Callback):
@@ -158,3 +160,46 @@ def test_names_that_tensorflow_takes_for_patterns(whole, tmp_path):
     assert sorted((plain / "state").iterdir()) == before
     (pattern / "state" / "epoch-3.npz").unlink()
     same(train(pattern, 3, newest(pattern))[0], whole[1])
+
+
+def test_a_disk_that_fills_is_told_by_the_files_name_and_spoils_nothing(whole, run):
+    """After room is made, training goes on to the same numbers."""
+
+    def train_on(size):
+        with limited_files(size):
+            train(run, 4, newest(run))
+
+    before = sorted((run / "state").iterdir())
+    with pytest.raises(OSError, match="File too large") as raised:
+        train_on(1000)
+    assert raised.value.filename == str(run / "state" / "epoch-4.npz")
+    assert sorted((run / "state").iterdir()) == before
+    same(train(run, 4, newest(run))[0], train(run.with_name("other"), 4)[0])
+
+
+def test_best_weights_on_a_full_disk(tmp_path):
+    best = BestScorer(make(), tmp_path / "best.keras", dict)
+    best.on_epoch_end(0, {"val_rsum": 1.0})
+    before = best.path.read_bytes()
+
+    def save():
+        with limited_files(1000):
+            best.on_epoch_end(1, {"val_rsum": 2.0})
+
+    with pytest.raises(OSError, match="File too large") as raised:
+        save()
+    assert raised.value.filename == str(best.path)
+    assert best.path.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "best.keras.sha256"]
+
+
+def test_tensorboards_logs_on_a_full_disk(tmp_path):
+    def write():
+        board = TensorBoard(tmp_path / "logs", write_graph=False)
+        board.set_model(make())
+        with limited_files(2000):
+            for epoch in range(100):
+                board.on_epoch_end(epoch, {"loss": 1.0})
+
+    with pytest.raises(UserError, match=r"logs: TensorBoard's logs can't be written \(.*\); make room and go on"):
+        write()

@@ -110,6 +110,8 @@ def extract_shard(
 
 def _describer(corpus, folder, extractor, boxes, objects: int, batch_size: int) -> Describer:
     begun = read_manifest(folder) or {}  # batches of another size could round differently
+    if begun.get("weights_sha256") not in (None, extractor.weights_sha256):
+        _ = extractor.model  # weights that can't be read are told as such, not as another store's
     return Describer(corpus, extractor, boxes, objects, begun.get("batch_size", batch_size))
 
 

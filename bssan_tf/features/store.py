@@ -16,6 +16,7 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store_sums import SUMS, changed_rows
+from bssan_tf.reading.arrays import first_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,16 @@ def map_array(path: str | Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a complete .npy array of numbers ({reason})") from error
+
+
+def require_finite(features: Features) -> None:
+    """UserError that names the first picture whose regions or objects have a NaN or an infinity; reads all of them."""
+    for name in ("regions", "objects"):
+        array = getattr(features, name)
+        if array is not None and (row := first_not_finite(array)) is not None:
+            file = features.manifest.get("files", {}).get(name) or getattr(array, "filename", None) or name
+            what = f"the row of {features.image_ids[row]} (picture {row} of the corpus) has values that are not finite"
+            raise UserError(f"{file}: {what}; extract these features anew")
 
 
 def gather(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -101,9 +101,13 @@ def not_finite(where: str) -> str:
     return f"{where}: not a number; training has diverged. What earlier epochs saved is kept. {remedy}"
 
 
+class DivergedError(UserError):
+    """A loss or a score is no number, because of the training or of its data."""
+
+
 class StopAtNaN(tf.keras.callbacks.Callback):
     """End training with a clear word at the first loss that is not a finite number."""
 
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
-            raise UserError(not_finite(f"loss at step {batch + 1} of the epoch"))
+            raise DivergedError(not_finite(f"loss at step {batch + 1} of the epoch"))

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,8 +152,11 @@ class TrainingState(tf.keras.callbacks.Callback):
         for callback, names in self.remembered.items():
             told[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / f"epoch-{self.epoch}.npz") as part, open(part, "wb") as file:
-            np.savez(file, **arrays, **{CALLBACKS: np.frombuffer(json.dumps(told).encode(), np.uint8)})
+        arrays[CALLBACKS] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+        with replacing(self.folder / f"epoch-{self.epoch}.npz") as part, zipfile.ZipFile(part, "w") as archive:
+            for name, array in arrays.items():  # np.savez would leave an archive open on a full disk
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         for old, path in _files(self.folder).items():
             if old < epoch:
                 path.unlink()

@@ -16,11 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.schema import Config
-from bssan_tf.errors import UserError
 from bssan_tf.metrics import retrieval_report
 from bssan_tf.runs.weights import fresh_part, note_weights
 from bssan_tf.tools.files import naming
-from bssan_tf.tools.keras_callbacks import not_finite, writing_logs
+from bssan_tf.tools.keras_callbacks import DivergedError, not_finite, writing_logs
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         scores = self.score()
         if not all(np.isfinite(value).all() for value in scores.values()):
-            raise UserError(not_finite(f"validation after epoch {epoch + 1}"))
+            raise DivergedError(not_finite(f"validation after epoch {epoch + 1}"))
         self.report = retrieval_report(scores["score"], self.image_of_caption)
         logs["val_rsum"] = self.report["rsum"]
         for direction in ("i2t", "t2i"):

@@ -18,12 +18,14 @@ from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
+from bssan_tf.features.store import require_finite
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import Data, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
+from bssan_tf.tools.keras_callbacks import DivergedError
 from bssan_tf.tools.training_state import SavedState, newest_state
 from bssan_tf.training.batches import PairStream, check_pictures
 from bssan_tf.training.callbacks import BestScorer
@@ -210,10 +212,14 @@ class Trainer:
     def _fit(self, siamese: tf.keras.Model, callbacks: list, done: int) -> None:
         epochs, batches = self.config.training.epochs, self.stream.dataset(siamese.input, list(siamese.output))
         steps = batches.steps(done * self.steps, epochs * self.steps)
-        with batches.own_errors():
-            siamese.fit(
-                steps, epochs=epochs, initial_epoch=done, steps_per_epoch=self.steps, callbacks=callbacks, verbose=0
-            )
+        try:
+            with batches.own_errors():
+                siamese.fit(
+                    steps, epochs=epochs, initial_epoch=done, steps_per_epoch=self.steps, callbacks=callbacks, verbose=0
+                )
+        except DivergedError:
+            require_finite(self.data.features)  # bad data are no reason to lower the learning rate
+            raise
 
     def _finish(self, model: Bssan, best: BestScorer, epochs: int) -> dict:
         """Write metrics.json and the SavedModel of the best epoch."""
