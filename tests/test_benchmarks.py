@@ -81,6 +81,7 @@ def numbers(main, flags):
     return json.loads(Path(flags[flags.index("--json") + 1]).read_text())
 
 
+@pytest.mark.large
 def test_scoring_against_keras(flags, capsys):
     flags += ["--images", "2", "--naive-batches", "16", "32", "--checked", "48", "--only", "comparison"]
     found = numbers(scoring.main, flags)
@@ -137,6 +138,7 @@ def test_ranking_of_two_stages():
     np.testing.assert_array_equal(search.staged(first, full, 0), full)
 
 
+@pytest.mark.large
 def test_training_against_a_plain_loop(flags, capsys):
     found = numbers(training.main, [*flags, "--images", "16", "--batch-size", "8", "--steps", "2", "--rounds", "1"])
     assert found["batch_size"] == 8

@@ -462,6 +462,6 @@ def test_vgg16_on_real_photos_is_as_fast_as_the_bare_backbone_in_2_gb(tmp_path, 
 def test_weights_that_cannot_be_read_are_not_told_as_another_stores(corpus, tmp_path, extractor):
     extract(corpus, tmp_path / "store", extractor)
     (tmp_path / "bad.npz").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"--backbone-weights .*bad\.npz: not a readable weights file") as error:
+    with pytest.raises(UserError, match=r"--backbone-weights .*bad\.npz: not a readable \.npz") as error:
         extract(corpus, tmp_path / "store", Extractor(extractor.backbone, tmp_path / "bad.npz"))
     assert "delete" not in str(error.value)

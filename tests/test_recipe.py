@@ -59,6 +59,7 @@ def test_a_plateau_ends_with_the_minutes_and_a_cosine_with_its_epochs():
     assert plateau.training.stop_patience == cosine.training.stop_patience == 10_000
 
 
+@pytest.mark.large
 def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, capsys):
     sets, table = tmp_path / "sets.txt", tmp_path / "study.csv"
     sets.write_text("\nhinge: --loss hinge --schedule plateau\n\n")

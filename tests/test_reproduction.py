@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_export")
 SIZES = "--size tiny --variant w2r --lstm 8 --trained-embeddings 10 --batch-size 8 --negatives 3 --validation-images 0"
 
 
+@pytest.mark.large
 def test_sets_are_trained_once_and_drawn(tmp_path, capsys, monkeypatch):
     corpus, sets, out = write_features(tmp_path / "corpus"), tmp_path / "sets.txt", tmp_path / "out.png"
     sets.write_text("paper: --preset paper\n")

@@ -165,6 +165,7 @@ def test_folding_the_batch_norm_changes_nothing():
         np.testing.assert_allclose(plain(pixels).numpy(), scale * unfolded, atol=1e-4 * scale * np.abs(unfolded).max())
 
 
+@pytest.mark.large
 def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project):
     out = tmp_path / "new" / "slim.npz"
     command = [sys.executable, "-m", "benchmarks.train_slim", "--out", str(out)]

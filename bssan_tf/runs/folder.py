@@ -24,7 +24,6 @@ from zipfile import BadZipFile
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
-from bssan_tf.reading.hdf5 import check_keras
 from bssan_tf.runs.weights import PART, require_weights
 from bssan_tf.tools.files import clear_leftovers, file_sha256, locked, write_json, write_text
 
@@ -151,6 +150,7 @@ class RunFolder:
     def load_model(self):
         """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""
         from bssan_tf.models.bssan import Bssan
+        from bssan_tf.reading.hdf5 import check_keras
         from bssan_tf.tools.lstm_kernels import trace_needed_kernels
 
         config = self.load_config()
