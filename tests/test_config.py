@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shlex
 
 import pytest
@@ -277,3 +278,21 @@ def test_an_older_run_keeps_its_rule_of_words():
     value = json.loads(Config().to_json())
     assert value["data"].pop("word_rule") == "unicode"
     assert Config.from_json(json.dumps(value)).data.word_rule == "ascii"
+
+
+def test_what_one_call_does_is_not_kept(caplog):
+    config = preset("paper").replace(verify=False, check_photos=True)
+    with caplog.at_level(logging.INFO):
+        kept = Config.from_json(config.to_json())
+    assert (kept.data.verify, kept.data.check_photos) == (True, False)
+    assert "verify" not in config.to_json()
+    older = json.loads(config.to_json())
+    older["data"]["verify"] = False
+    assert Config.from_json(json.dumps(older)).data.verify
+    assert not caplog.records  # nothing is missing
+
+
+def test_runs_of_before_have_their_rows_in_the_order_of_the_splits():
+    older = json.loads(preset("paper").to_json())
+    assert older["data"].pop("imported_order") == "file"
+    assert Config.from_json(json.dumps(older)).data.imported_order == "splits"

@@ -1,5 +1,6 @@
 """A user's own arrays: any sizes, any order of rows, and the errors about them."""
 
+import dataclasses
 import hashlib
 import logging
 
@@ -236,3 +237,13 @@ def test_a_folder_with_mixed_splits_takes_the_files_order(tmp_path):
     assert data.corpus.image_ids[:2] == ("1.jpg", "4.jpg")
     assert data.imported_rows.splitlines()[:2] == ["image,regions", "1.jpg,1"]
     assert set(data.fingerprint["imported_sha256"]) == {"regions", "order"}
+
+
+def test_an_earlier_run_keeps_the_order_of_the_splits(tmp_path):
+    rows = [("0.jpg", "A dog.", "test"), ("1.jpg", "A dog.", "train"), ("2.jpg", "A dog.", "val")]
+    (tmp_path / "captions.csv").write_text("\n".join(map(",".join, [("image", "caption", "split"), *rows])))
+    settings = DataConfig(data=str(tmp_path), import_regions=str(save(tmp_path / "r.npy", regions())))
+    data = open_data(dataclasses.replace(settings, imported_order="splits"), progress=False)
+    np.testing.assert_array_equal(data.features.regions, regions())
+    assert data.corpus.image_ids == ("1.jpg", "2.jpg", "0.jpg")
+    assert set(data.fingerprint["imported_sha256"]) == {"regions"}  # as its data.json has it

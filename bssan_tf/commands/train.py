@@ -13,7 +13,8 @@ from bssan_tf.config.presets import PRESETS, SIZES, preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import MOST_NAME, PATTERNS, RUNS, RunFolder, find_run, free_name
+from bssan_tf.runs.folder import MOST_NAME, RUNS, RunFolder, find_run, free_name
+from bssan_tf.tools.files import PATTERNS
 
 logger = logging.getLogger(__name__)
 

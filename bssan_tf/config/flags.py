@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
 
 def moving_fields() -> dict[str, dataclasses.Field]:
     """The settings that may be others when a run is used again: where files lie, and how they are checked."""
-    return {name: told for name, told in fields_of("data").items() if told.metadata.get("moves")}
+    return {name: told for name, told in fields_of("data").items() if {"moves", "once"} & told.metadata.keys()}
 
 
 def default_of(name: str) -> str:

@@ -131,8 +131,10 @@ class Config:
         return config
 
     def to_json(self) -> str:
-        """The config as JSON text, fields in their order."""
+        """The config as JSON text, fields in their order, but for those of one call."""
         value = {"format": FORMAT, **dataclasses.asdict(self)}
+        for key in settings.SECTIONS:
+            value[key] = {name: kept for name, kept in value[key].items() if not _of_one_call(key, name)}
         return json.dumps(value, indent=2, ensure_ascii=False)
 
     @classmethod
@@ -146,11 +148,13 @@ class Config:
             if raw.get("format", 1) != FORMAT:
                 raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
             for key, section in settings.SECTIONS.items():
-                own = typed_fields(section, raw[key])
+                own = {
+                    name: kept for name, kept in typed_fields(section, raw[key]).items() if not _of_one_call(key, name)
+                }
                 missing = {name: told for name, told in fields_of(key).items() if name not in own}
                 missing = {name: told.metadata.get("older", told.default) for name, told in missing.items()}
                 sections[key] = section(**own, **missing)
-                absent += [f"{name} {value}" for name, value in missing.items()]
+                absent += [f"{name} {value}" for name, value in missing.items() if not _of_one_call(key, name)]
             for name in ("w2r_mlp", "o2w_mlp"):
                 if not all(0 < width < settings.MOST for width in getattr(sections["model"], name)):
                     raise ValueError(f"{name} has a layer without dimensions")
@@ -167,3 +171,7 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read a config file; UserError if it is absent or not one."""
         return cls.from_json(read_text(path, "is this a run folder?"), str(path))
+
+
+def _of_one_call(section: str, name: str) -> bool:
+    return "once" in getattr(fields_of(section).get(name), "metadata", ())

@@ -40,7 +40,8 @@ def setting(default, help: str, **told):
             flag: its name, where it is not the field's.
             metavar, const: as of argparse.
             improved: True for a part of the network that the paper does not have.
-            moves: True for what may be another when the run is used again, as the place of a file.
+            moves: True for a file or folder that may lie elsewhere when the run is used again.
+            once: True for what one call does, and a run doesn't keep.
             older: its value in configs that do not have it, where that is not the default.
     """
     return field(default=default, metadata={"help": help, **told})
@@ -86,9 +87,9 @@ class DataConfig:
     import_objects: str | None = _file("your own objects, .npy (N, P, Q)")
     import_ids: str | None = _file("text file with the image id of each imported row, one a line")
     skip_bad_images: bool = setting(False, "leave out pictures that cannot be read")
-    verify: bool = setting(True, "compare kept features with their checksums before they are used", moves=True)
+    verify: bool = setting(True, "compare kept features with their checksums before they are used", once=True)
     check_photos: bool = setting(
-        False, "read all photos to find those that have changed, not only those whose size or times have", moves=True
+        False, "read all photos to find those that have changed, not only those whose size or times have", once=True
     )
     object_context: bool = setting(
         False,
@@ -98,6 +99,7 @@ class DataConfig:
     glove: str | None = _file("pre-trained word vectors in GloVe's text format")
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
+    imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})
 
 
 @dataclass(frozen=True)

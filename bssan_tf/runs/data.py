@@ -87,7 +87,8 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
             raise UserError(NO_CONTEXT)
         given = {name: getattr(data, f"import_{name}") for name in ("regions", "objects", "ids")}
         files = {name: Path(path) for name, path in given.items() if path}
-        return Data(corpus, import_features(corpus.image_ids, **files, file_ids=corpus.file_ids))
+        listed = corpus.file_ids if data.imported_order == "file" else ()  # earlier runs had the splits' order
+        return Data(corpus, import_features(corpus.image_ids, **files, file_ids=listed))
     from bssan_tf.features.extraction import extract_features
 
     extractor, boxes, folder = _sources(corpus, data)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.tools.files import PATTERNS
+
+logger = logging.getLogger(__name__)
 
 
 def export_saved_model(
@@ -55,6 +59,8 @@ def export_saved_model(
     archive.add_endpoint("serving_default", score_tokens, [{**features, "tokens": tokens}])
     archive.add_endpoint("captions", score_captions, [{**features, "captions": captions}])
     _write(archive, Path(folder))
+    if PATTERNS.search(str(Path(folder).resolve())):
+        logger.warning("%s: TensorFlow loads no SavedModel from a path with [, ], *, ? or \\; copy it first", folder)
 
 
 def _write(archive: tf.keras.export.ExportArchive, folder: Path) -> None:

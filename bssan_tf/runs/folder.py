@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import platform
-import re
 import shlex
 import shutil
 import sys
@@ -25,7 +24,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
 from bssan_tf.runs.weights import PART, require_weights
-from bssan_tf.tools.files import clear_leftovers, file_sha256, locked, write_json, write_text
+from bssan_tf.tools.files import PATTERNS, clear_leftovers, file_sha256, locked, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,6 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "mat
 
 NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
 VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
-PATTERNS = re.compile(r"[][*?\\]")  # what a shell, and TensorFlow, take for patterns of names
 MOST_NAME = 200  # bytes of a name; files beside it have some more
 
 

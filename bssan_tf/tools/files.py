@@ -26,6 +26,9 @@ except ImportError:  # on Windows
 _PART = re.compile(r"\.(.+)\.(\d+)\.part")
 
 
+PATTERNS = re.compile(r"[][*?\\]")  # what a shell, and TensorFlow, take for patterns of names
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Give a part path to write to; after the block it replaces `path`, whose folder exists, unless the block raises.

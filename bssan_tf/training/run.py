@@ -59,6 +59,8 @@ def train(
         _check_corpus(data.corpus, config)
     else:
         data = open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
+    if data.corpus.split_lists in ("official", "karpathy", "random"):  # for lists that come later
+        config = config.replace(split=data.corpus.split_lists)
     tokenizer = _fit_tokenizer(data.split("train"), config)
     glove = glove_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])

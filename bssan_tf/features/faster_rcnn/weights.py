@@ -22,7 +22,7 @@ from bssan_tf.features.faster_rcnn.settings import DetectorConfig
 from bssan_tf.reading.arrays import read_npz
 from bssan_tf.reading.files import reason, refusing
 from bssan_tf.reading.hdf5 import open_hdf5
-from bssan_tf.tools.files import replacing
+from bssan_tf.tools.files import PATTERNS, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,8 @@ def copy_checkpoint(model: FasterRcnn, prefix: str, flag: str = FLAG) -> None:
     another network's, or unreadable; the model is then unchanged.
     """
     source = f"{flag} {prefix}"
+    if PATTERNS.search(str(prefix)):
+        raise UserError(f"{source}: TensorFlow reads no checkpoint from a path with [, ], *, ? or \\; move it")
     with refusing(source, "not a readable checkpoint", "download it anew"):
         reader = tf.train.load_checkpoint(prefix)
         found = reader.get_variable_to_shape_map()
