@@ -129,8 +129,8 @@ def save(path, **changes):
 
 
 def test_rows_are_found_by_id_or_by_file_name(tmp_path):
-    file = BoxesFile(save(tmp_path / "b.npz", labels=np.array(["cat", "dog"])))
-    assert file.labels == ("cat", "dog")
+    file = BoxesFile(save(tmp_path / "b.npz", labels=np.array(["cat", "dog", "car", "emu"])))
+    assert file.labels == ("cat", "dog", "car", "emu")
     np.testing.assert_array_equal(file.rows(("b.jpg", "17"), ("x/y.jpg", "x/a.jpg")), [1, 0])
     with pytest.raises(UserError, match=r"b\.npz: no row for 1 of 2 images, the first c\.jpg; run the detector"):
         file.rows(("b.jpg", "c.jpg"), ("x/b.jpg", "x/c.jpg"))
@@ -207,3 +207,11 @@ def test_describe_gives_zeros_where_there_is_no_object(tmp_path):
     whole = extractor.describe(pictures, np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1, 1)))
     mean = whole["regions"].astype(np.float32).mean(1)
     np.testing.assert_allclose(whole["objects"][:, 0], mean, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("number", [-3, 2, 0.5, 1e20])
+def test_classes_that_are_none_are_refused(tmp_path, number):
+    boxes = np.array([[[1, 1, 5, 5, 0.9, number], [0, 0, 0, 0, 0, 99]]], np.float32)
+    np.savez(tmp_path / "b.npz", names=np.array(["a.jpg"]), boxes=boxes, labels=np.array(["dog", "cat"]))
+    with pytest.raises(UserError, match=r"b\.npz.*class .*, of 2 classes"):
+        BoxesFile(tmp_path / "b.npz")

@@ -194,3 +194,17 @@ def test_real_photos(shared_data):
             expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
             assert size == (image.height, image.width)
         assert np.abs(found.astype(int) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg"])
+def test_every_format_is_turned_once(tmp_path, suffix):
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20, 0] = pixels[:, 20:, 2] = 255  # left red, right blue
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: red comes up
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif)
+    found, size = read_picture(tmp_path / f"a.{suffix}", side=None)
+    assert size == (40, 20)
+    assert found.shape == (40, 20, 3)
+    assert found[5, 10, 0] > 200 > 50 > found[5, 10, 2]
+    assert found[35, 10, 2] > 200 > 50 > found[35, 10, 0]

@@ -1,9 +1,13 @@
 """Tokenizer against Keras' own layer and hand-worked ids; GloVe files against a plain parse."""
 
 import gzip
+import json
 import logging
+import os
 import random
 import string
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -311,3 +315,32 @@ def test_real_captions_and_glove(shared_data):
     in_table = sum(counts[w] for w in counts if w in table) / sum(counts.values())
     assert coverage.token_share == pytest.approx(in_table, abs=1e-3)  # a few captions are cut to 30 tokens
     assert coverage.token_share > 0.99
+
+
+def test_words_are_the_same_under_a_turkish_locale(project):
+    """TensorFlow lowers capitals by the process's locale."""
+    code = """
+from bssan_tf.datasets.text import Tokenizer
+tokenizer, texts = Tokenizer.fit(["title istanbul i", "İzmir ılık"]), ["TITLE ISTANBUL I", "İZMİR ILIK Ilık"]
+print([tokenizer.layer(texts).numpy()[:, :3].tolist(), tokenizer(texts).tolist()])
+"""
+    environment = {**os.environ, "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
+    graph, python = json.loads(done.stdout.strip().splitlines()[-1])
+    assert graph == [row[:3] for row in python]
+    assert 1 not in graph[0]
+
+
+def test_a_glove_file_with_a_mark_of_utf_8(tmp_path):
+    (tmp_path / "g.txt").write_bytes(b"\xef\xbb\xbfdog 1.0 2.0\ncat 3.0 4.0\n")
+    matrix, coverage = load_glove(tmp_path / "g.txt", ["", "[UNK]", "dog", "cat"], progress=False)
+    assert coverage.found == 2
+    np.testing.assert_array_equal(matrix[2], [1, 2])
+
+
+def test_a_sentence_that_is_cut_is_told(caplog):
+    tokenizer = Tokenizer.fit(["a dog runs"], 2)
+    assert tokenizer.read_sentence("a dog runs", "query").shape == (1, 2)
+    assert "query: the first 2 of its 3 words are read" in caplog.text

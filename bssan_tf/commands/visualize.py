@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import find_run
 
 
@@ -30,8 +31,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     run = find_run(options.run)
     from bssan_tf.drawing.attention import explain
+    from bssan_tf.drawing.figures import own_drawing
 
     out = options.out or Path(f"{options.photo.stem}-attention.png")
+    if out.exists() and not own_drawing(out):
+        raise UserError(f"{out}: is a file of yours, not a drawing of this command; name another with -o")
     scores = explain(run, options.photo, options.caption, out, cli.moved_files(options))
     print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     print(out)

@@ -7,6 +7,7 @@ model does the same inside its graph, by a Keras layer.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import gzip
 import logging
@@ -129,6 +130,8 @@ class Tokenizer:
         words = self.words_of(sentence)
         if not words:
             raise UserError(f"{source} {sentence!r}: has no word; give a sentence")
+        if (count := len(split_words(sentence, self.rule))) > self.length:
+            logger.warning("%s: the first %d of its %d words are read", source, self.length, count)
         if unknown := [word for word in words if word not in self._id_of]:
             logger.warning("not in the vocabulary, so read as one unknown word: %s", ", ".join(unknown))
         return self([sentence])
@@ -150,6 +153,7 @@ class Tokenizer:
 
 def _standardize(text: tf.Tensor) -> tf.Tensor:
     """What `split_words` does before it splits, for strings of any shape."""
+    text = tf.strings.regex_replace(tf.strings.lower(text), "İ", "i̇")  # else a Turkish locale has its own i
     text = tf.strings.lower(text, encoding="utf-8")
     for pattern, replacement in UNICODE_STEPS:
         text = tf.strings.regex_replace(text, pattern, replacement)
@@ -212,7 +216,7 @@ def _read_vectors(path: Path, row_of: dict[bytes, int], progress: bool) -> dict[
     with (gzip.open if packed else open)(path, "rb") as file, tqdm(total=None if packed else size, **look) as bar:
         for number, line in enumerate(_lines(file), 1):
             bar.update(len(line))
-            line = line.rstrip()
+            line = (line[len(codecs.BOM_UTF8) :] if number == 1 and line.startswith(codecs.BOM_UTF8) else line).rstrip()
             n_fields = line.count(b" ")  # E, or more where the token holds blanks
             if not line:
                 continue

@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from bssan_tf.errors import UserError
 from bssan_tf.tools.files import replacing
@@ -129,6 +130,15 @@ def save(figure: Figure, path: Path) -> None:
             FigureCanvasAgg(figure).print_png(part)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
+
+
+def own_drawing(path: Path) -> bool:
+    """Whether a file is a picture that Matplotlib has drawn, and so may be drawn anew."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            return "matplotlib" in str(picture.info.get("Software", "")).lower()
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def _top_objects(beta, object_scores, valid) -> np.ndarray:

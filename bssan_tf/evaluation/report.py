@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import RECALLS, both_ways
+from bssan_tf.reading.documents import read_json
 from bssan_tf.tools.files import write_json
 
 # R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
@@ -166,6 +167,13 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     `baselines` (further rows of our own measurement).
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
+
+
+def require_replaceable(path: Path) -> None:
+    """UserError if a file is there that is no report."""
+    remedy = "name another file"
+    if path.exists() and "run" not in read_json(path, remedy, source=f"--json {path}"):
+        raise UserError(f"--json {path}: is a file of yours, not a report of this command; {remedy}")
 
 
 def write_report(path: Path, value: Mapping) -> None:

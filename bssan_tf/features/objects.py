@@ -19,6 +19,7 @@ from bssan_tf.reading.files import refusing
 
 ROI_SIDE = 7
 NO_CLASS = -1
+MOST_CLASSES = 1_000_000
 BOXES_REMEDY = "see docs/data.md, 'Boxes'"
 
 
@@ -123,6 +124,10 @@ class BoxesFile:
             raise ValueError(f"{names[row]} has values that are not finite")
         if self.boxes.size and (self.boxes[..., 4] > 0).any() and self.boxes[..., :4].max() <= 1.0:
             raise ValueError("all corners are at most 1, but pixels of the photo file are wanted")
+        classes = self.boxes[self.boxes[..., 4] > 0][:, 5]
+        most = len(self.labels) if self.labels else MOST_CLASSES
+        if len(wrong := classes[(classes != np.floor(classes)) | (classes < NO_CLASS) | (classes >= most)]):
+            raise ValueError(f"class {wrong[0]:g}, of {most} classes; numbers begin with 0")
 
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
         """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none.

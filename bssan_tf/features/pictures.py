@@ -45,13 +45,14 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
     file_size(path, "give a picture file")  # a pipe would wait for a writer
     try:
         with Image.open(path, formats=FORMATS) as image:
+            turned = image.format == "TIFF"  # by Pillow itself, when the pixels are read
             size = image.size
             if side:  # a JPEG decoder halves for free; from twice the size asked for, nothing is lost by it
                 image.draft(None, (2 * side, 2 * side))
             width, height = size if image.info.get("progressive") else image.size  # that are in memory at once
             if width * height <= MAX_PIXELS:
                 with _turn(width * height):
-                    return _upright(image, size, side)
+                    return _upright(image, size, side, turned)
         problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
     except Image.DecompressionBombError:
         problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
@@ -71,10 +72,15 @@ def _turn(pixels: int) -> contextlib.AbstractContextManager:
     return _one_large_picture if pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
-def _upright(image: Image.Image, size: tuple[int, int], side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+def _upright(
+    image: Image.Image, size: tuple[int, int], side: int | None, turned: bool
+) -> tuple[np.ndarray, tuple[int, int]]:
+    if turned:
+        image.load()
+        size = image.size
     width, height = size
     try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+        orientation = 1 if turned else image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # a damaged EXIF block does not spoil the pixels
         orientation = 1
     small = _small_rgb(image, side)
