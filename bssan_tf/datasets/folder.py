@@ -96,10 +96,8 @@ def _table_rows(path: Path) -> Iterator[Row]:
 
 
 def _metadata_files(root: Path) -> list[Path]:
-    folders = [
-        root,
-        *(path.parent for place in ("*", "data/*") for file in METADATA for path in root.glob(f"{place}/{file}")),
-    ]
+    patterns = [f"{place}/{file}" for place in ("*", "data/*") for file in METADATA]
+    folders = [root, *(path.parent for pattern in patterns for path in sorted(root.glob(pattern)))]
     return [folder / file for folder in dict.fromkeys(folders) for file in METADATA if (folder / file).is_file()]
 
 
