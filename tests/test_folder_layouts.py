@@ -87,6 +87,42 @@ def test_captions_without_words(tmp_path, caplog):
     assert "2 of 6 captions are empty or only punctuation" in caplog.text
 
 
+def test_a_photo_whose_list_of_captions_is_empty(tmp_path):
+    lines = [json.dumps({"image": f"{n}.jpg", "captions": [] if n == 2 else ["a", "b"]}) for n in (1, 2, 3, 4)]
+    root = write(tmp_path, **{"captions.jsonl": "\n".join(lines)})
+    with pytest.raises(UserError, match=r"1 of 7 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root), need_images=False)
+    assert load_corpus(str(root), need_images=False, allow_partial=True).file_ids == (
+        "1.jpg",
+        "2.jpg",
+        "3.jpg",
+        "4.jpg",
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("captions.csv", "{}.jpg,a, "),
+        ("captions.jsonl", '{{"image": "{}.jpg", "caption": "a", "split": null}}'),
+        ("captions.jsonl", '{{"image": "{}.jpg", "caption": "a", "split": ""}}'),
+    ],
+)
+def test_a_split_that_no_row_says(tmp_path, file, row):
+    header = "image,caption,split\n" if file.endswith("csv") else ""
+    write(tmp_path, **{file: header + "\n".join(row.format(n) for n in (1, 2, 3, 4))})
+    assert set(load_corpus(str(tmp_path), need_images=False).splits) == {"train", "val", "test"}
+
+
+def test_metadata_in_the_folder_of_one_split_is_divided(tmp_path, caplog):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n" + "".join(f"{n}.jpg,a\n" for n in range(10)))
+    with caplog.at_level(logging.INFO):
+        corpus = load_corpus(str(tmp_path), need_images=False)
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {"train": 8, "val": 1, "test": 1}
+    assert "has no split field: 8 train, 1 val, 1 test images" in caplog.text
+
+
 def test_metadata_of_hugging_face_in_folders_of_splits(tmp_path, caplog):
     for split in ("train", "validation", "test"):
         (tmp_path / split).mkdir()

@@ -91,8 +91,11 @@ def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
 
 def _table_rows(path: Path) -> Iterator[Row]:
     for where, row in tables.caption_rows(path):
-        for caption in tables.as_list(row["caption"]):
-            yield where, row["image"], caption, row.get("split")
+        split = row.get("split")
+        if isinstance(split, str) and not split.strip():
+            split = None
+        for caption in tables.as_list(row["caption"]) or [""]:  # no caption counts as an empty one
+            yield Row(where, row["image"], caption, split)
 
 
 def _metadata_files(root: Path) -> list[Path]:
@@ -102,18 +105,16 @@ def _metadata_files(root: Path) -> list[Path]:
 
 
 def _metadata_rows(root: Path, metadata: list[Path]) -> Iterator[Row]:
-    """Their rows; where none says a split and all photos lie in folders of splits, these are the splits."""
+    """Their rows; where none says a split and all photos lie in folders of several splits, these are the splits."""
     rows = [
-        (where, str(PurePosixPath(path.parent.relative_to(root).as_posix(), image)), caption, split)
+        row._replace(image=str(PurePosixPath(path.parent.relative_to(root).as_posix(), row.image)))
         for path in metadata
-        for where, image, caption, split in _table_rows(path)
+        for row in _table_rows(path)
     ]
-    folders = [
-        next((split for part in image.split("/")[:-1] if (split := _split_of(part))), None) for _, image, *_ in rows
-    ]
-    if all(folders) and not any(split for *_, split in rows):
+    folders = [next((split for part in row.image.split("/")[:-1] if (split := _split_of(part))), None) for row in rows]
+    if len(set(folders)) > 1 and all(folders) and not any(row.split for row in rows):
         logger.info("%s: the folders' names are the splits", root)
-        return ((where, image, caption, split) for (where, image, caption, _), split in zip(rows, folders))
+        return (row._replace(split=split) for row, split in zip(rows, folders))
     return iter(rows)
 
 
