@@ -1,5 +1,6 @@
 """Folders as people have them: other column names, separators and encodings; Hugging Face, img2dataset, Multi30k."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -7,8 +8,10 @@ import re
 
 import pytest
 
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import load_corpus
 from bssan_tf.errors import UserError
+from bssan_tf.runs.data import corpus_of
 
 PHOTOS = {f"{i}.jpg": str(i) for i in range(1, 5)}
 CAPTIONS = {f"{i}.jpg": f"A dog é {i}" for i in range(1, 5)}
@@ -85,6 +88,14 @@ def test_captions_without_words(tmp_path, caplog):
         load_corpus(str(root))
     assert len(captions_of(root, allow_partial=True)) == 4
     assert "2 of 6 captions are empty or only punctuation" in caplog.text
+
+
+def test_an_older_run_keeps_captions_without_words(tmp_path):
+    root = write(tmp_path, **{"captions.csv": "image,caption\n1.jpg,a\n2.jpg,b\n3.jpg,...\n3.jpg,c\n"})
+    data = DataConfig(data=str(root), word_rule="ascii")
+    assert corpus_of(data, progress=False).captions == ("a", "...", "c", "b")
+    with pytest.raises(UserError, match="1 of 4 captions are empty or only punctuation"):
+        corpus_of(dataclasses.replace(data, word_rule="unicode"), progress=False)
 
 
 def test_a_photo_whose_list_of_captions_is_empty(tmp_path):

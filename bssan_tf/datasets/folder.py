@@ -33,7 +33,12 @@ Row = folder_texts.Row
 
 
 def load_folder(
-    root: Path | None = None, name: str = "folder", allow_partial: bool = False, need_images: bool = True, seed: int = 0
+    root: Path | None = None,
+    name: str = "folder",
+    allow_partial: bool = False,
+    need_images: bool = True,
+    seed: int = 0,
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Loads a folder of pictures with captions; `name` is the corpus' name, the other arguments see `load_corpus`.
 
@@ -68,8 +73,9 @@ def load_folder(
         places = folder_texts.PHOTO_FOLDERS if source.endswith(folder_texts.LINES) else ("",)
         photos = PhotoFolders(root, places).find(captions, bare=False)
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    options = {"allow_partial": allow_partial, "need_images": need_images, "official": False, "source": source}
-    return assemble(name, root, splits, captions, photos, f"in {root}", **options, split_lists="own", place=digest)
+    options = {"allow_partial": allow_partial, "need_images": need_images, "source": source, "word_rule": word_rule}
+    own = {"official": False, "split_lists": "own", "place": digest}
+    return assemble(name, root, splits, captions, photos, f"in {root}", **options, **own)
 
 
 def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
