@@ -52,20 +52,17 @@ def assemble(
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         problems: what the reader has found missing.
-        allow_partial, need_images: see `load_corpus`; a corpus that lacks anything is not official.
+        allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, place: see `Corpus`.
         source: the format of the captions, in words.
-        word_rule: see `load_corpus`.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
-    file_ids = tuple(captions)
     _check_disjoint(name, splits)
     listed = [image for images in splits.values() for image in images]
     _check_text(name, listed, captions)
-    captions, wordless = (captions, []) if word_rule == "ascii" else _with_words(listed, captions)
-    problems = [*problems, *_other_sizes(splits, published or {}), *wordless]
-    kept, missing = _complete(listed, captions, photos if need_images else None, photo_place)
-    problems += missing
+    texts, wordless = (captions, []) if word_rule == "ascii" else _with_words(listed, captions)
+    kept, missing = _complete(listed, texts, photos if need_images else None, photo_place)
+    problems = [*problems, *_other_sizes(splits, published or {}), *wordless, *missing]
     _tell(name, root, problems, allow_partial, bool(kept))
     row = {image: index for index, image in enumerate(kept)}
     rows = {split: found for split, ids in splits.items() if (found := [row[image] for image in ids if image in row])}
@@ -75,12 +72,12 @@ def assemble(
         name=name,
         image_ids=tuple(kept),
         image_paths=tuple(photos.get(image, root / "images" / image) for image in kept),
-        captions=tuple(caption for image in kept for caption in captions[image]),
-        image_of_caption=np.repeat(np.arange(len(kept)), [len(captions[image]) for image in kept]),
+        captions=tuple(caption for image in kept for caption in texts[image]),
+        image_of_caption=np.repeat(np.arange(len(kept)), [len(texts[image]) for image in kept]),
         splits=rows,
         official=official and not problems,
         split_lists=split_lists,
-        file_ids=file_ids,
+        file_ids=tuple(captions),
         place=place,
     )
 
