@@ -123,28 +123,31 @@ def test_pictures_of_a_folder_and_a_drawing_whatever_numbers_the_boxes_give_the_
     flags = {name: str(trained.photos.parent / file) for name, file in flags.items()}
     names = sorted({name for name, _ in trained.scores})
     caption = next(iter(trained.scores))[1]
-    for name in names:
+    folder = tmp_path if flags else trained.photos  # copies are no photos of the run
+    for name in names if flags else ():
         shutil.copy(trained.photos / name, tmp_path / name)
-    found = search(trained.run, caption, folder=tmp_path, rerank=0, data_flags=flags, progress=False)
+    found = search(trained.run, caption, folder=folder, top=COUNT, rerank=0, data_flags=flags, progress=False)
     expected = {name: trained.scores[name, caption] for name in names}
-    assert {Path(path).name: score for score, path in found} == pytest.approx(expected, abs=1e-3)
-    drawn = explain(trained.run, tmp_path / names[1], caption, tmp_path / "out.png", flags)
+    scores = {Path(path).name: score for score, path in found}
+    assert {name: scores[name] for name in names} == pytest.approx(expected, abs=1e-3)
+    drawn = explain(trained.run, folder / names[1], caption, tmp_path / "out.png", flags)
     assert drawn["score"] == pytest.approx(expected[names[1]], abs=1e-3)
     assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
-def test_photos_that_the_run_s_boxes_do_not_list_have_ten_fixed_ones(trained, tmp_path, caplog):
+def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, caplog):
     caplog.set_level("INFO")
     folder, (name, caption) = tmp_path / "mine", next(iter(trained.scores))
     folder.mkdir()
-    for copy in ("new.jpg", name):  # the second is listed
+    for copy in ("new.jpg", name):  # the boxes file lists another photo of the second name
         shutil.copy(trained.photos / name, folder / copy)
     found = {Path(path).name: score for score, path in search(trained.run, caption, folder=folder, progress=False)}
-    assert "ten fixed boxes, as" in caplog.text
-    assert "boxes.npz is not there or lacks some of these photos; --boxes FILE.npz gives theirs" in caplog.text
+    assert caplog.text.count("objects: ten fixed boxes, as") == 1
+    assert "boxes.npz are the run's own for its own photos; --boxes FILE.npz gives theirs" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
-    drawn = explain(trained.run, folder / "new.jpg", caption, tmp_path / "out.png")
-    assert drawn["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
+    for copy in ("new.jpg", name):
+        drawn = explain(trained.run, folder / copy, caption, tmp_path / "out.png")
+        assert drawn["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
     given = {"boxes": str(trained.photos.parent / "other.npz")}
     with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
         search(trained.run, caption, folder=folder, data_flags=given, progress=False)

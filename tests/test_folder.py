@@ -126,7 +126,7 @@ def test_missing_pictures(tmp_path, caplog):
         ("image,caption\n../a.jpg,x\n", ":2: image '../a.jpg' is not a file inside the folder"),
         ("image,caption\n/a.jpg,x\n", ":2: image '/a.jpg' is not a file inside the folder"),
         ("image,caption,split\na.jpg,x,extra\n", ":2: split 'extra' is not one of train, val, test"),
-        ("image,caption,split\na.jpg,x,\n", ":2: split '' is not one of train, val, test"),
+        ("image,caption,split\na.jpg,x,train\nc.jpg,x, \n", ":3: has no split, but other rows have one; give all rows"),
         (
             "image,caption,split\na.jpg,x,train\na.jpg,y,dev\n",
             ":3: a.jpg is in train above, in val here; choose one",

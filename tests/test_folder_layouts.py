@@ -1,5 +1,6 @@
 """Folders as people have them: other column names, separators and encodings; Hugging Face, img2dataset, Multi30k."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -7,8 +8,10 @@ import re
 
 import pytest
 
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import load_corpus
 from bssan_tf.errors import UserError
+from bssan_tf.runs.data import corpus_of
 
 PHOTOS = {f"{i}.jpg": str(i) for i in range(1, 5)}
 CAPTIONS = {f"{i}.jpg": f"A dog é {i}" for i in range(1, 5)}
@@ -85,6 +88,50 @@ def test_captions_without_words(tmp_path, caplog):
         load_corpus(str(root))
     assert len(captions_of(root, allow_partial=True)) == 4
     assert "2 of 6 captions are empty or only punctuation" in caplog.text
+
+
+def test_an_older_run_keeps_captions_without_words(tmp_path):
+    root = write(tmp_path, **{"captions.csv": "image,caption\n1.jpg,a\n2.jpg,b\n3.jpg,...\n3.jpg,c\n"})
+    data = DataConfig(data=str(root), word_rule="ascii")
+    assert corpus_of(data, progress=False).captions == ("a", "...", "c", "b")
+    with pytest.raises(UserError, match="1 of 4 captions are empty or only punctuation"):
+        corpus_of(dataclasses.replace(data, word_rule="unicode"), progress=False)
+
+
+def test_a_photo_whose_list_of_captions_is_empty(tmp_path):
+    lines = [json.dumps({"image": f"{n}.jpg", "captions": [] if n == 2 else ["a", "b"]}) for n in (1, 2, 3, 4)]
+    root = write(tmp_path, **{"captions.jsonl": "\n".join(lines)})
+    with pytest.raises(UserError, match=r"1 of 7 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root), need_images=False)
+    assert load_corpus(str(root), need_images=False, allow_partial=True).file_ids == (
+        "1.jpg",
+        "2.jpg",
+        "3.jpg",
+        "4.jpg",
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("captions.csv", "{}.jpg,a, "),
+        ("captions.jsonl", '{{"image": "{}.jpg", "caption": "a", "split": null}}'),
+        ("captions.jsonl", '{{"image": "{}.jpg", "caption": "a", "split": ""}}'),
+    ],
+)
+def test_a_split_that_no_row_says(tmp_path, file, row):
+    header = "image,caption,split\n" if file.endswith("csv") else ""
+    write(tmp_path, **{file: header + "\n".join(row.format(n) for n in (1, 2, 3, 4))})
+    assert set(load_corpus(str(tmp_path), need_images=False).splits) == {"train", "val", "test"}
+
+
+def test_metadata_in_the_folder_of_one_split_is_divided(tmp_path, caplog):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n" + "".join(f"{n}.jpg,a\n" for n in range(10)))
+    with caplog.at_level(logging.INFO):
+        corpus = load_corpus(str(tmp_path), need_images=False)
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {"train": 8, "val": 1, "test": 1}
+    assert "has no split field: 8 train, 1 val, 1 test images" in caplog.text
 
 
 def test_metadata_of_hugging_face_in_folders_of_splits(tmp_path, caplog):

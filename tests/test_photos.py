@@ -24,6 +24,13 @@ def test_exact_names_come_before_other_capitals_and_accents(tmp_path):
     assert {name: path.name for name, path in found.items()} == {"a.jpg": "a.jpg", "b.jpg": "b.JPG", "é.jpg": nfd}
 
 
+def test_a_link_in_a_circle_is_no_photo(tmp_path):
+    write(tmp_path, images=["a.jpg"])
+    circle = tmp_path / "images" / "b.jpg"
+    circle.symlink_to(circle)
+    assert PhotoFolders(tmp_path, ("images",)).find(["a.jpg", "b.jpg"]) == {"a.jpg": circle.with_name("a.jpg")}
+
+
 def test_two_photos_for_one_name_are_refused(tmp_path):
     write(tmp_path, images=["a.JPG", "A.jpg"])
     with pytest.raises(UserError, match=r"^a\.jpg: is it .*(A\.jpg|a\.JPG) or .*; rename or remove one"):

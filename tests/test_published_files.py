@@ -154,3 +154,19 @@ def test_captions_without_words_are_counted_and_refused(tmp_path, caplog):
         load_flickr(SMALL8K, tmp_path)
     assert len(load_flickr(SMALL8K, tmp_path, allow_partial=True).captions) == 8
     assert "2 of 10 captions are empty or only punctuation" in caplog.text
+
+
+def test_a_name_without_photo_is_left_out_of_a_random_division(tmp_path, caplog):
+    kaggle_8k(tmp_path)
+    with (tmp_path / "captions.txt").open("a") as file:
+        file.write("5.jpg.1,A dog\n")  # as in the published file
+    corpus = load_flickr(SMALL8K, tmp_path, "random")
+    assert sorted(corpus.image_ids) == NAMES
+    assert {name: len(rows) for name, rows in corpus.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert corpus.file_ids == (*NAMES, "5.jpg.1")
+    assert "1 of 5 images have no photo file in images/, Images/" in caplog.text
+    assert "are left out (the first: 5.jpg.1)" in caplog.text
+    for photo in (tmp_path / "Images").iterdir():
+        photo.unlink()
+    with pytest.raises(UserError, match="5 of 5 images have no photo file"):
+        load_flickr(SMALL8K, tmp_path, "random")

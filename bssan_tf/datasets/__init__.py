@@ -37,6 +37,7 @@ def load_corpus(
     need_images: bool = True,
     seed: int = 0,
     progress: bool = True,
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Loads the data set that `--data` names.
 
@@ -51,6 +52,7 @@ def load_corpus(
         scene_sizes: split -> number of scenes; None for the default.
         need_images: False leaves out the check that the photo files are there, for work on the text alone.
         seed: of scenes, and of the splits of a folder that says none.
+        word_rule: the run's; of "ascii", that of older runs, captions without a word are kept.
     """
     if split_lists not in SPLIT_LISTS:
         raise UserError(f"--split {split_lists}: not known; choose one of {', '.join(SPLIT_LISTS)}")
@@ -63,9 +65,9 @@ def load_corpus(
         return load_scenes(scenes_folder(cache), seed, scene_sizes, progress)
     if data in ("flickr8k", "flickr30k"):
         layout = FLICKR8K if data == "flickr8k" else FLICKR30K
-        return load_flickr(layout, root, split_lists, allow_partial, need_images)
+        return load_flickr(layout, root, split_lists, allow_partial, need_images, word_rule)
     if data == "coco":
-        return load_coco(root, split_lists, allow_partial, need_images)
+        return load_coco(root, split_lists, allow_partial, need_images, word_rule)
     name = "folder"
     if data != "folder":
         if not Path(data).is_dir():
@@ -74,4 +76,4 @@ def load_corpus(
         if root is not None:
             raise UserError(f"--root {root}: --data {data} is a folder already; leave --root out")
         root, name = Path(data), f"folder-{Path(data).resolve().name}"
-    return load_folder(root, name, allow_partial, need_images, seed)
+    return load_folder(root, name, allow_partial, need_images, seed, word_rule)

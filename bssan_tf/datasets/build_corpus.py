@@ -38,6 +38,7 @@ def assemble(
     split_lists: str = "official",
     place: str = "",
     source: str = "its captions file",
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
@@ -51,28 +52,18 @@ def assemble(
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         problems: what the reader has found missing.
-        allow_partial, need_images: see `load_corpus`; a corpus that lacks anything is not official.
+        allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, place: see `Corpus`.
         source: the format of the captions, in words.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
-    file_ids = tuple(captions)
     _check_disjoint(name, splits)
     listed = [image for images in splits.values() for image in images]
     _check_text(name, listed, captions)
-    captions, wordless = _with_words(listed, captions)
-    kept = with_captions = [image for image in listed if captions.get(image)]
-    problems = [*problems, *_other_sizes(splits, published or {}), *wordless]
-    problems += _missing("have no caption", listed, kept)
-    if need_images:
-        kept = [image for image in with_captions if image in photos]
-        problems += _missing(f"have no photo file {photo_place}", with_captions, kept)
-    if problems and not allow_partial:
-        raise UserError(f"{name}: {'; '.join(problems)}; complete {root}, or use what is there by --allow-partial")
-    if not kept:
-        raise UserError(f"{name}: no image is left in {root}: {'; '.join(problems) or 'its lists are empty'}")
-    for problem in problems:
-        logger.warning("%s: %s", name, problem)
+    texts, wordless = (captions, []) if word_rule == "ascii" else _with_words(listed, captions)
+    kept, missing = _complete(listed, texts, photos if need_images else None, photo_place)
+    problems = [*problems, *_other_sizes(splits, published or {}), *wordless, *missing]
+    _tell(name, root, problems, allow_partial, bool(kept))
     row = {image: index for index, image in enumerate(kept)}
     rows = {split: found for split, ids in splits.items() if (found := [row[image] for image in ids if image in row])}
     logger.info("%s: captions from %s, %s", name, source, _folders_of([photos.get(image) for image in kept]))
@@ -81,14 +72,36 @@ def assemble(
         name=name,
         image_ids=tuple(kept),
         image_paths=tuple(photos.get(image, root / "images" / image) for image in kept),
-        captions=tuple(caption for image in kept for caption in captions[image]),
-        image_of_caption=np.repeat(np.arange(len(kept)), [len(captions[image]) for image in kept]),
+        captions=tuple(caption for image in kept for caption in texts[image]),
+        image_of_caption=np.repeat(np.arange(len(kept)), [len(texts[image]) for image in kept]),
         splits=rows,
         official=official and not problems,
         split_lists=split_lists,
-        file_ids=file_ids,
+        file_ids=tuple(captions),
         place=place,
     )
+
+
+def _complete(
+    listed: Sequence[str], captions: Mapping[str, Sequence[str]], photos: Mapping[str, Path] | None, photo_place: str
+) -> tuple[list[str], list[str]]:
+    """The images with captions and, where `photos` are given, a photo; and one sentence about each lack."""
+    kept = with_captions = [image for image in listed if captions.get(image)]
+    problems = _missing("have no caption", listed, kept)
+    if photos is not None:
+        kept = [image for image in with_captions if image in photos]
+        problems += _missing(f"have no photo file {photo_place}", with_captions, kept)
+    return kept, problems
+
+
+def _tell(name: str, root: Path, problems: Sequence[str], allow_partial: bool, any_left: bool) -> None:
+    """All that is missing: as warnings where that is allowed and images are left, else as a UserError."""
+    if problems and not allow_partial:
+        raise UserError(f"{name}: {'; '.join(problems)}; complete {root}, or use what is there by --allow-partial")
+    if not any_left:
+        raise UserError(f"{name}: no image is left in {root}: {'; '.join(problems) or 'its lists are empty'}")
+    for problem in problems:
+        logger.warning("%s: %s", name, problem)
 
 
 def _other_sizes(splits: Mapping[str, Sequence[str]], published: Mapping[str, int]) -> list[str]:

@@ -27,7 +27,7 @@ _NO_SEPARATOR = re.compile(r"(\d+)\s+(\S.*)")  # "4   A dog runs": what one publ
 class Captions:
     """What a file says."""
 
-    captions: dict[str, list[str]]  # image id -> its captions
+    captions: dict[str, list[str]]  # image id -> its captions, images in the order in which the file names them first
     format: str  # in words, for the log
     splits: dict[str, list[str]] | None = None  # split -> image ids, where the file says them
     folders: dict[str, list[str]] = field(default_factory=dict)  # image id -> where its photo is looked for first
@@ -40,7 +40,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _numbered(path: Path, rows: Iterable[tuple[int, str, int, str]]) -> dict[str, list[str]]:
-    """(line, photo, k, caption) -> photo -> captions in the order of k.
+    """(line, photo, k, caption) -> photo -> captions in the order of k; photos in the order of their first row.
 
     A warning counts rows that repeat others; UserError at one that gives a caption a second text.
     """
@@ -54,9 +54,9 @@ def _numbered(path: Path, rows: Iterable[tuple[int, str, int, str]]) -> dict[str
         repeated += before != number
     if repeated:
         logger.warning("%s: %d repeated lines are left out", path, repeated)
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {name: [] for name, _ in known}  # by k alone, one without #0 would come last
     for (name, _), (_, caption) in sorted(known.items(), key=lambda item: item[0][1]):
-        captions.setdefault(name, []).append(caption)
+        captions[name].append(caption)
     return captions
 
 

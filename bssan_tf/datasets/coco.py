@@ -47,7 +47,11 @@ class PhotoObjects(NamedTuple):
 
 
 def load_coco(
-    root: Path | None = None, split_lists: str = "auto", allow_partial: bool = False, need_images: bool = True
+    root: Path | None = None,
+    split_lists: str = "auto",
+    allow_partial: bool = False,
+    need_images: bool = True,
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Loads MSCOCO. Photos are found by their name, else by their COCO number: either year's files serve any lists.
 
@@ -89,6 +93,7 @@ def load_coco(
         need_images=need_images,
         split_lists=split_lists,
         source=found.format,
+        word_rule=word_rule,
     )
 
 

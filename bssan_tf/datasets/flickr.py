@@ -7,7 +7,7 @@ ids without `.jpg`; lists of either form are read. Captions and lists may come f
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,7 @@ def load_flickr(
     split_lists: str = "auto",
     allow_partial: bool = False,
     need_images: bool = True,
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Loads `FLICKR8K` or `FLICKR30K`; see `load_corpus` for the arguments.
 
@@ -125,10 +126,10 @@ def load_flickr(
     if split_lists != "random" and not carried and not any(lists[split_lists].values()):
         raise UserError(_no_lists(layout, root, path, split_lists, carriers))
     found = readers[path.name](path)
+    photos = folders.find(found.captions, found.folders) if need_images else {}
     problems: list[str] = []
     if split_lists == "random":
-        splits, told = files.divide(found.captions, SEED, str(path), MOST_RANDOM)
-        logger.info("%s: %s", layout.name, told)
+        splits = _divided(layout, path, found, photos)
     elif carried:
         splits = found.splits
     else:
@@ -140,7 +141,7 @@ def load_flickr(
         root,
         splits,
         found.captions,
-        folders.find(found.captions, found.folders) if need_images else {},
+        photos,
         f"in {layout.photo_place} of {root}",
         published=layout.sizes.get(split_lists),
         problems=problems,
@@ -149,7 +150,20 @@ def load_flickr(
         official=split_lists != "random",
         split_lists=split_lists,
         source=f"{found.format} ({path})",
+        word_rule=word_rule,
     )
+
+
+def _divided(layout: Layout, path: Path, found: Captions, photos: Mapping[str, Path]) -> dict[str, list[str]]:
+    """The splits of --split random: of the images that have a photo, where any has; a warning counts the others."""
+    names = [name for name in found.captions if name in photos] if photos else [*found.captions]
+    if lacking := len(found.captions) - len(names):
+        first = next(name for name in found.captions if name not in photos)
+        told = "%s: %d of %d images have no photo file in %s and are left out (the first: %s)"
+        logger.warning(told, layout.name, lacking, len(found.captions), layout.photo_place, first)
+    splits, divided = files.divide(names, SEED, str(path), MOST_RANDOM)
+    logger.info("%s: %s", layout.name, divided)
+    return splits
 
 
 def _no_lists(layout: Layout, root: Path, path: Path, split_lists: str, carriers: list[str]) -> str:

@@ -33,7 +33,12 @@ Row = folder_texts.Row
 
 
 def load_folder(
-    root: Path | None = None, name: str = "folder", allow_partial: bool = False, need_images: bool = True, seed: int = 0
+    root: Path | None = None,
+    name: str = "folder",
+    allow_partial: bool = False,
+    need_images: bool = True,
+    seed: int = 0,
+    word_rule: str = "unicode",
 ) -> Corpus:
     """Loads a folder of pictures with captions; `name` is the corpus' name, the other arguments see `load_corpus`.
 
@@ -68,8 +73,9 @@ def load_folder(
         places = folder_texts.PHOTO_FOLDERS if source.endswith(folder_texts.LINES) else ("",)
         photos = PhotoFolders(root, places).find(captions, bare=False)
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    options = {"allow_partial": allow_partial, "need_images": need_images, "official": False, "source": source}
-    return assemble(name, root, splits, captions, photos, f"in {root}", **options, split_lists="own", place=digest)
+    options = {"allow_partial": allow_partial, "need_images": need_images, "source": source, "word_rule": word_rule}
+    own = {"official": False, "split_lists": "own", "place": digest}
+    return assemble(name, root, splits, captions, photos, f"in {root}", **options, **own)
 
 
 def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
@@ -91,31 +97,30 @@ def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
 
 def _table_rows(path: Path) -> Iterator[Row]:
     for where, row in tables.caption_rows(path):
-        for caption in tables.as_list(row["caption"]):
-            yield where, row["image"], caption, row.get("split")
+        split = row.get("split")
+        if isinstance(split, str) and not split.strip():
+            split = None
+        for caption in tables.as_list(row["caption"]) or [""]:  # no caption counts as an empty one
+            yield Row(where, row["image"], caption, split)
 
 
 def _metadata_files(root: Path) -> list[Path]:
-    folders = [
-        root,
-        *(path.parent for place in ("*", "data/*") for file in METADATA for path in root.glob(f"{place}/{file}")),
-    ]
+    patterns = [f"{place}/{file}" for place in ("*", "data/*") for file in METADATA]
+    folders = [root, *(path.parent for pattern in patterns for path in sorted(root.glob(pattern)))]
     return [folder / file for folder in dict.fromkeys(folders) for file in METADATA if (folder / file).is_file()]
 
 
 def _metadata_rows(root: Path, metadata: list[Path]) -> Iterator[Row]:
-    """Their rows; where none says a split and all photos lie in folders of splits, these are the splits."""
+    """Their rows; where none says a split and all photos lie in folders of several splits, these are the splits."""
     rows = [
-        (where, str(PurePosixPath(path.parent.relative_to(root).as_posix(), image)), caption, split)
+        row._replace(image=str(PurePosixPath(path.parent.relative_to(root).as_posix(), row.image)))
         for path in metadata
-        for where, image, caption, split in _table_rows(path)
+        for row in _table_rows(path)
     ]
-    folders = [
-        next((split for part in image.split("/")[:-1] if (split := _split_of(part))), None) for _, image, *_ in rows
-    ]
-    if all(folders) and not any(split for *_, split in rows):
+    folders = [next((split for part in row.image.split("/")[:-1] if (split := _split_of(part))), None) for row in rows]
+    if len(set(folders)) > 1 and all(folders) and not any(row.split for row in rows):
         logger.info("%s: the folders' names are the splits", root)
-        return ((where, image, caption, split) for (where, image, caption, _), split in zip(rows, folders))
+        return (row._replace(split=split) for row, split in zip(rows, folders))
     return iter(rows)
 
 

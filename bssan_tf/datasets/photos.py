@@ -7,10 +7,11 @@ mean, and two names that would get one photo, are refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bssan_tf.errors import UserError
@@ -42,7 +43,7 @@ class PhotoFolders:
         if folder not in self._listings:
             try:
                 with os.scandir(folder) as entries:
-                    self._listings[folder] = {entry.name: entry.is_dir() for entry in entries}
+                    self._listings[folder] = dict(_kinds(entries))
             except (FileNotFoundError, NotADirectoryError):
                 self._listings[folder] = {}
             except (OSError, ValueError) as error:
@@ -123,6 +124,13 @@ class PhotoFolders:
                     photos.setdefault(key, []).append(folder / entry)
         keys = {name: number(name.rpartition("/")[2]) for name in names}
         return {name: _one(name, photos[key]) for name, key in keys.items() if key in photos}
+
+
+def _kinds(entries: Iterable[os.DirEntry]) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is a folder) of each entry that can be looked at: a link in a circle is neither."""
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            yield entry.name, entry.is_dir()
 
 
 def fold(name: str) -> str:

@@ -77,7 +77,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
     """
-    corpus = _corpus(data, progress)
+    corpus = corpus_of(data, progress)
     if check:
         check(corpus)
     if data.import_regions or data.import_objects:
@@ -119,7 +119,8 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
     return data
 
 
-def _corpus(data: DataConfig, progress: bool) -> Corpus:
+def corpus_of(data: DataConfig, progress: bool = True) -> Corpus:
+    """The corpus of data settings; UserError as `load_corpus`."""
     return load_corpus(
         data.data,
         root=Path(data.root) if data.root else None,
@@ -128,6 +129,7 @@ def _corpus(data: DataConfig, progress: bool) -> Corpus:
         cache=Path(data.cache),
         need_images=not (data.import_regions or data.import_objects),
         progress=progress,
+        word_rule=data.word_rule,
     )
 
 
@@ -172,7 +174,7 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     part = Shard.parse(shard)
     if data.import_regions or data.import_objects:
         raise UserError(f"--shard {shard}: imported arrays need no extraction; leave it out")
-    corpus = _corpus(data, progress)
+    corpus = corpus_of(data, progress)
     extractor, boxes, folder = _sources(corpus, data)
     return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from bssan_tf.features.context import RunContext, in_context, known_classes, pho
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture, shrink
 from bssan_tf.features.store import Features
-from bssan_tf.runs.data import build_detector, build_extractor, objects_from, store_name
+from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
 from bssan_tf.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def photo_inputs(
     """What the run's model takes of one photo, and its objects.
 
     Args:
-        boxes: a boxes file that must list the photo, or None for the run's own if it does, else ten fixed boxes.
+        boxes: a boxes file that must list the photo, or None for the run's own of its own photos, else ten fixed boxes.
 
     Returns:
         regions float32 (1, D, M), objects float32 (1, P, Q) and valid bool (1, P), as attributes; and boxes float32
@@ -85,18 +86,51 @@ def photo_inputs(
 
 def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str, np.ndarray]:
     """Objects of one photo from a file of boxes, or ten fixed ones, which is said."""
-    data, count = config.data, config.model.P
+    name, count = photo.path.name, config.model.P
+    if boxes is not None:
+        file = BoxesFile(boxes)
+        if (row := file.row_of_name.get(name)) is None:
+            raise UserError(f"--boxes {boxes}: does not list {name}; add it, or leave --boxes out")
+    elif own := _own_boxes(config.data, [photo.path]):
+        file, (row,) = own.file, own.rows
+    else:
+        logger.info("boxes of %s: ten fixed ones", name)
+        return grid_boxes(count)
+    logger.info("boxes of %s: from %s", name, file.path)
+    return {**top_objects(file.boxes[row], photo.size, count), "labels": file.labels}
+
+
+class OwnBoxes(NamedTuple):
+    """What a run's boxes file says of some photos of the run's own corpus."""
+
+    file: BoxesFile
+    ids: tuple[str, ...]  # of the photos in the corpus
+    rows: tuple[int, ...]  # of the photos in the file
+
+
+def _own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
+    """The run's own boxes of these photos; None if it has none, or one of the files is not a photo of its corpus.
+
+    A name alone does not tell: another photo may have it.
+    """
     own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
-    path = boxes or (Path(own) if own and data.objects == "boxes" and Path(own).exists() else None)
-    if path is not None:
-        file = BoxesFile(path)
-        if (row := file.row_of_name.get(photo.path.name)) is not None:
-            logger.info("boxes of %s: from %s", photo.path.name, path)
-            return {**top_objects(file.boxes[row], photo.size, count), "labels": file.labels}
-        if boxes is not None:
-            raise UserError(f"--boxes {boxes}: does not list {photo.path.name}; add it, or leave --boxes out")
-    logger.info("boxes of %s: ten fixed ones", photo.path.name)
-    return grid_boxes(count)
+    if data.objects != "boxes" or own is None or not Path(own).exists():
+        return None
+    file, names = BoxesFile(own), {path.name for path in paths}
+    if not names <= {name.rpartition("/")[2] for name in file.row_of_name}:
+        return None  # before the corpus, which takes longer
+    try:
+        corpus = corpus_of(data, progress=False)
+        images = [(i, path) for i, path in zip(corpus.image_ids, corpus.image_paths) if path.name in names]
+        rows = file.rows(*zip(*images)) if images else ()
+    except UserError as error:
+        logger.info("the boxes of the run's own photos can't be told: %s", error)
+        return None
+    found = {os.path.realpath(path): (image_id, int(row)) for (image_id, path), row in zip(images, rows)}
+    real = [os.path.realpath(path) for path in paths]
+    if len(set(real)) < len(real) or not set(real) <= found.keys():
+        return None
+    return OwnBoxes(file, *zip(*(found[path] for path in real)))
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
@@ -124,7 +158,8 @@ def folder_features(
     Args:
         folder: names the store.
         paths: the photos, row by row.
-        flags: what was given; `boxes` among them must list all photos, the run's own gives way to ten fixed boxes.
+        flags: what was given; `boxes` among them must list all photos. The run's own is for photos of the run's corpus,
+            else they have ten fixed boxes.
 
     Raises:
         UserError: as `extractors_of`, or given boxes that do not list all of the photos.
@@ -134,9 +169,15 @@ def folder_features(
     data, ids = config.data, tuple(path.name for path in paths)
     if len(set(ids)) < len(ids):
         ids = tuple(path.relative_to(folder).as_posix() for path in paths)
+    extractor, boxes = extractors_of(run, data)
+    if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
+        boxes = objects_from(data)
+    elif boxes is None and (own := _own_boxes(data, paths)):
+        boxes, ids = own.file.path, own.ids
+    elif boxes is None:
+        boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
+        logger.info(told, data.boxes or "scenes' boxes", "--boxes FILE.npz")
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
-    extractor, detector = extractors_of(run, data)
-    boxes = detector or (objects_from(data) if "boxes" in (flags or {}) or _lists(data, ids) else "grid")
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
     checks = {"verify": data.verify, "check_photos": data.check_photos}
@@ -145,13 +186,3 @@ def folder_features(
     )
     context = run_context(run, config)
     return with_context(features, context) if context else features
-
-
-def _lists(data: DataConfig, names: Sequence[str]) -> bool:
-    """Whether the run's boxes file, if it has one, lists all photos of these names; said if not."""
-    path = Path(data.boxes) if data.objects == "boxes" and data.boxes else None
-    if path is None or (path.exists() and set(names) <= BoxesFile(path).row_of_name.keys()):
-        return True
-    said = "objects: ten fixed boxes, as %s is not there or lacks some of these photos; --boxes FILE.npz gives theirs"
-    logger.info(said, path)
-    return False
