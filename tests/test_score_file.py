@@ -219,6 +219,7 @@ def finished(folder):
         *(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.ones((2, 3)), np.full((2, 3), "x")),
         *(b"no array", b"", packed({"a.npy": saved(np.ones((2, 3), np.float32))})),
     ],
+    ids=range(7),
 )
 def test_a_finished_file_that_has_changed_is_refused(tmp_path, other):
     path = finished(tmp_path)
