@@ -19,6 +19,10 @@ _BLOCK_SCORES = 1 << 22  # scores read at once
 _FOLD, _FOLDS = 1000, 5  # the COCO protocols: 1K folds of the 5K test images
 
 
+class NotFiniteError(ValueError):
+    """Scores that are NaN or infinite have no ranks."""
+
+
 def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
     """Ranks int64 (N_q,) of each query's best correct candidate, from 1; ties with a wrong one count against us.
 
@@ -31,7 +35,8 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
         candidate_labels: int (N_k,).
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite scores, a query without a correct candidate.
+        NotFiniteError: NaN or infinite scores.
+        ValueError: shapes that do not fit, a query without a correct candidate.
     """
     query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
     if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
@@ -42,7 +47,7 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
     for start in range(0, len(query_labels), step):
         block = np.asarray(scores[start : start + step])  # (b, N_k)
         if not np.isfinite(block).all():
-            raise ValueError("scores: NaN or infinite values")
+            raise NotFiniteError("scores: NaN or infinite values")
         correct = query_labels[start : start + step, None] == candidate_labels  # (b, N_k)
         lonely = np.flatnonzero(~correct.any(axis=1))
         if lonely.size:

@@ -109,6 +109,39 @@ def hostile_json() -> Iterator[tuple[str, bytes]]:
         yield f"text {number}", text
 
 
+MANIFEST = {  # of a feature store
+    "format": 2, "images": 3, "finished_rows": 3, "bad_images": ["a"], "kept": ["sums", "digests", "stamps"],
+    "grid": [2, 2], "arrays": {"regions": {"shape": [3, 4], "dtype": "float32"}},
+}  # fmt: skip
+
+
+def hostile_manifests() -> Iterator[tuple[str, bytes]]:
+    """JSON of which none is the manifest of a feature store."""
+    yield from hostile_json()
+    for name in sorted(MANIFEST.keys() - {"grid"}):
+        yield f"no {name}", json.dumps({key: value for key, value in MANIFEST.items() if key != name}).encode()
+    for name, value in (
+        ("format", 3), ("format", "2"), ("images", None), ("images", -1), ("finished_rows", 2.0),
+        ("finished_rows", True),
+        ("bad_images", [[1]]), ("bad_images", "a"), ("kept", 5), ("kept", []), ("kept", ["foo"]), ("kept", [["sums"]]),
+        ("kept", ["sums", "digests"]), ("kept", ["digests", "stamps"]), ("grid", [1]), ("grid", 5), ("batch_size", "x"),
+        ("batch_size", 0), ("arrays", []), ("arrays", {"regions": None}), ("arrays", {"regions": {}}),
+        ("arrays", {"regions": {"shape": [3, -4], "dtype": "float32"}}),
+        ("arrays", {"regions": {"shape": [2, 4], "dtype": "float32"}}),
+        ("arrays", {"regions": {"shape": [3, 4], "dtype": "x"}}),
+        ("arrays", {"regions": {"shape": [3, 4], "dtype": None}}),
+    ):  # fmt: skip
+        yield f"{name} {value}", json.dumps({**MANIFEST, name: value}).encode()
+
+
+def hostile_progress() -> Iterator[tuple[str, bytes]]:
+    """JSON of which none is the progress of a shard."""
+    yield from hostile_json()
+    good = {"first": 2, "finished": 4, "bad_images": ["a"]}
+    for name, value in (("first", -1), ("first", "2"), ("finished", 1), ("finished", 2.5), ("bad_images", [[1]])):
+        yield f"{name} {value}", json.dumps({**good, name: value}).encode()
+
+
 def hostile_xml() -> Iterator[tuple[str, bytes]]:
     """XML that is none, or would grow, or would read other files."""
     bomb = b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + b"".join(

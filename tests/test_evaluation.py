@@ -85,6 +85,7 @@ def measure(monkeypatch):
         model = SimpleNamespace(scorer=scorer)
         run = SimpleNamespace(
             name="stub",
+            best="stub/best.keras",
             load_config=lambda: config,
             load_model=lambda: (model, Tokens()),
             require_same_data=compared.append,
@@ -107,6 +108,19 @@ def test_whole_split(measure):
     (data,) = measure.compared
     assert set(data) >= {"captions_sha256", "splits_sha256", "imported_sha256"}  # all of it, against the training's
     assert "baselines" not in value
+
+
+def test_scores_that_are_not_finite_name_the_picture_or_the_weights(measure, monkeypatch):
+    def scores(*_, **__):
+        return {"score": np.full((TEST, TEST * CAPTIONS), np.nan, np.float32)}
+
+    monkeypatch.setattr(evaluation, "score_matrices", scores)
+    with pytest.raises(UserError, match=r"^stub/best\.keras: gives scores that are not finite; train the run anew$"):
+        measure()
+    spoiled = make_features()
+    spoiled.regions[17, 0, 0] = np.inf
+    with pytest.raises(UserError, match=r"^regions: the row of 17 \(picture 17 of the corpus\) has values"):
+        measure(features=spoiled)
 
 
 def test_only_the_pairs_of_each_fold_are_scored(measure, monkeypatch):

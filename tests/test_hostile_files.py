@@ -1,5 +1,6 @@
 """Hostile files: each parser gives the right value, or one line that names the file; never another exception."""
 
+import json
 import os
 
 import h5py
@@ -13,6 +14,8 @@ from bssan_tf.features.faster_rcnn.settings import DetectorConfig
 from bssan_tf.features.imported import import_features
 from bssan_tf.features.objects import BoxesFile
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.shards import read_progress
+from bssan_tf.features.store import open_array, read_manifest
 from bssan_tf.reading.arrays import first_not_finite, open_npy, read_npz, texts
 from bssan_tf.reading.documents import lines_of, parse_json, parse_xml, read_json, read_text
 from bssan_tf.reading.hdf5 import check_keras, open_hdf5
@@ -59,13 +62,19 @@ PARSERS = {
 }
 
 
-@pytest.mark.parametrize("kind", PARSERS)
+STORE = {  # of a feature store, by name
+    "manifest.json": (lambda path: read_manifest(path.parent), lambda folder: hostile.hostile_manifests()),
+    "regions.npy": (lambda path: open_array(path.parent, "regions", (3, 4), "float32"), PARSERS["npy"][1]),
+    "shard-1-of-2.json": (lambda path: read_progress(path.parent), lambda folder: hostile.hostile_progress()),
+}
+
+
+@pytest.mark.parametrize("kind", [*PARSERS, *STORE])
 def test_hostile_files_are_refused_with_one_line(tmp_path, kind):
-    parse, cases = PARSERS[kind]
+    parse, cases = {**PARSERS, **STORE}[kind]
+    path = tmp_path / (kind if kind in STORE else "x")
     (tmp_path / "beside").mkdir()
-    assert [
-        name for name, content in cases(tmp_path / "beside") if refused(parse, tmp_path / "x", content) is None
-    ] == []
+    assert [name for name, content in cases(tmp_path / "beside") if refused(parse, path, content) is None] == []
 
 
 KERAS = hostile.packed({"config.json": b"{}", "model.weights.h5": hostile.valid_h5()})
@@ -80,6 +89,8 @@ VALID = {
     "voc": (VOC, _read_voc),
     "h5": (hostile.valid_h5(), read_h5),
     "keras": (KERAS, PARSERS["keras"][0]),
+    "manifest.json": (json.dumps(hostile.MANIFEST).encode(), STORE["manifest.json"][0]),
+    "regions.npy": (hostile.saved(ARRAY), STORE["regions.npy"][0]),
     **{kind: (hostile.valid_picture(kind), read_picture) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")},
 }
 
@@ -88,8 +99,9 @@ VALID = {
 @pytest.mark.parametrize("kind", VALID)
 def test_mutations_are_read_or_refused_with_one_line(tmp_path, kind):
     content, parse = VALID[kind]
-    assert refused(parse, tmp_path / "x", content) is None
-    said = [refused(parse, tmp_path / "x", spoiled) for _, spoiled in hostile.mutations(content, seed=len(kind))]
+    path = tmp_path / (kind if kind in STORE else "x")
+    assert refused(parse, path, content) is None
+    said = [refused(parse, path, spoiled) for _, spoiled in hostile.mutations(content, seed=len(kind))]
     assert len([text for text in said if text]) >= 5  # at least what was cut
 
 

@@ -164,6 +164,9 @@ def test_a_kill_between_the_note_and_the_weights_spoils_neither(tmp_path):
     (tmp_path / "new").write_bytes(b"two")
     note_weights(run.best, tmp_path / "new")
     run.require_best()  # still the one before
+    (tmp_path / "new").write_bytes(b"three")
+    note_weights(run.best, tmp_path / "new")  # killed there again
+    run.require_best()
     save(run, b"two")
     run.require_best()
 

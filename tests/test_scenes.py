@@ -90,7 +90,7 @@ def test_lost_files_come_back_as_they_were(tmp_path, lost):
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("broken", ["", "[1, 2]", '{"seed": 0'])
+@pytest.mark.parametrize("broken", ["", "[1, 2]", '{"seed": 0', "[" * 100_000], ids=range(4))
 def test_a_broken_manifest_or_truth_is_written_anew(tmp_path, broken):
     load_scenes(tmp_path, sizes=TINY)
     before = content(tmp_path)

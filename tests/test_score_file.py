@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from disk_fixtures import dead_process, limited_files
+from hostile_files import packed, saved
 from scoring_fixtures import TREE_TOKENS, make, make_captions, make_pictures, score, score_in_blocks, sizes_of
 
 from bssan_tf.errors import UserError
@@ -214,7 +215,11 @@ def finished(folder):
 
 @pytest.mark.parametrize(
     "other",
-    [np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.ones((2, 3)), np.full((2, 3), "x"), b"no array", b""],
+    [
+        *(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.ones((2, 3)), np.full((2, 3), "x")),
+        *(b"no array", b"", packed({"a.npy": saved(np.ones((2, 3), np.float32))})),
+    ],
+    ids=range(7),
 )
 def test_a_finished_file_that_has_changed_is_refused(tmp_path, other):
     path = finished(tmp_path)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_a_damaged_progress_file(tmp_path):
     with ShardWriter(tmp_path, PLAN, Shard(1, 2), 4) as writer:
         writer.commit(4, [])
     (tmp_path / "shard-1-of-2.json").write_text("{")
-    with pytest.raises(UserError, match=r"shard-1-of-2\.json: damaged .*delete this folder"):
+    with pytest.raises(UserError, match=r"shard-1-of-2\.json: not valid JSON .*delete this folder"):
         read_progress(tmp_path)
 
 
@@ -206,6 +207,19 @@ def test_a_killed_shard_goes_on(tmp_path, extractor):
         extract_shard(corpus, tmp_path / "store", extractor, Shard(number, 2), **OPTIONS)
     extract_features(corpus, tmp_path / "store", extractor, **OPTIONS)
     assert content(tmp_path / "store") == content(tmp_path / "whole")
+
+
+def test_shards_of_a_corpus_that_grew(tmp_path, extractor, monkeypatch):
+    corpus = write_pictures(tmp_path / "photos", 11)
+    few = SimpleNamespace(name=corpus.name, image_ids=corpus.image_ids[:5], image_paths=corpus.image_paths[:5])
+    extract_features(few, tmp_path / "store", extractor, **OPTIONS)
+    for number in (1, 2, 3):
+        extract_shard(corpus, tmp_path / "store", extractor, Shard(number, 3), **OPTIONS)
+    forbid_describing(monkeypatch, extractor)
+    features = extract_features(corpus, tmp_path / "store", extractor, **OPTIONS)  # nor is a shard's work done again
+    assert features.image_ids == corpus.image_ids
+    assert features.regions.any((1, 2)).all()
+    assert features.bad_rows.size == 0
 
 
 def test_more_shards_than_batches(tmp_path, extractor):

@@ -8,14 +8,17 @@ import textwrap
 
 import numpy as np
 import pytest
+from hostile_files import packed, saved
 
 from bssan_tf.errors import UserError
 from bssan_tf.features import store_writer
-from bssan_tf.features.store import Features, map_array, open_store
+from bssan_tf.features.store import Features, open_array, open_store
 from bssan_tf.features.store_writer import StorePlan, StoreWriter
 
 IDS = tuple(f"ü{i}.jpg" for i in range(6))
 ARRAYS = {"regions": ((4, 2), "float16"), "valid": ((3,), "bool"), "sizes": ((), "int64")}
+
+ARCHIVE = packed({"a.npy": saved(np.ones(1))})
 
 
 def plan(ids=IDS, arrays=ARRAYS, **made_with):
@@ -92,7 +95,7 @@ def test_rows_swapped_with_their_sums_are_refused(tmp_path):
 
 def test_a_store_of_an_older_version_is_taken_and_that_is_said(tmp_path, caplog):
     write_all(tmp_path)
-    edit_manifest(tmp_path, kept=[])
+    edit_manifest(tmp_path, kept=[], format=1)
     (tmp_path / "sums.npy").unlink()
     with caplog.at_level("INFO"):
         open_store(tmp_path)
@@ -106,7 +109,9 @@ def test_arrays_are_not_written_through_links(tmp_path):
     mine.write_text("mine")
     store.mkdir()
     (store / "regions.npy").symlink_to(mine)
-    (store / "manifest.json").write_text(json.dumps({**plan().manifest(), "finished_rows": 0, "bad_images": []}))
+    (store / "manifest.json").write_text(
+        json.dumps({**plan().manifest(), "format": 1, "finished_rows": 0, "bad_images": []})
+    )
     (store / "ids.txt").write_text("".join(f"{name}\n" for name in IDS), encoding="utf-8")
     with pytest.raises(UserError, match=r"regions\.npy: is a symbolic link"):
         write_all(store)
@@ -256,16 +261,20 @@ def edit_manifest(folder, **changes):
 def test_damaged_stores(tmp_path):
     for i, (damage, words) in enumerate(
         [
-            (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: damaged"),
-            (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: damaged"),
+            (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: not valid JSON"),
+            (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: is a list"),
             (lambda f: edit_manifest(f, finished_rows="6"), "manifest.json: damaged .finished_rows is '6'"),
+            (lambda f: edit_manifest(f, kept=[]), "manifest.json: damaged .kept lacks sums"),
+            (lambda f: edit_manifest(f, kept=[], format=1), "manifest.json: damaged .kept lacks sums"),
             (lambda f: edit_manifest(f, bad_images=["x"]), "doesn't fit|damaged"),
             (lambda f: edit_manifest(f, finished_rows=7), "doesn't fit|damaged"),
             (lambda f: (f / "manifest.json").unlink(), "has regions.npy but no manifest.json"),
-            (lambda f: (f / "ids.txt").unlink(), "ids.txt: unreadable"),
+            (lambda f: (f / "ids.txt").unlink(), "ids.txt: no such file"),
             (lambda f: (f / "ids.txt").write_text("a\nb\n"), "ids.txt: (doesn't fit|other images)"),
             (lambda f: (f / "regions.npy").unlink(), "regions.npy: (no such file|missing)"),
             (lambda f: os.truncate(f / "regions.npy", 200), "regions.npy: (not a complete|missing or not)"),
+            (lambda f: (f / "regions.npy").write_bytes(ARCHIVE), "regions.npy: (not a complete|missing)"),
+            (lambda f: (f / "sums.npy").write_bytes(ARCHIVE), "sums.npy: (not a complete|missing)"),
             (lambda f: np.save(f / "regions.npy", np.zeros((6, 4, 2))), "regions.npy: (shape or dtype|missing)"),
         ]
     ):
@@ -288,7 +297,7 @@ def test_no_store(tmp_path):
 def test_objects_arrays_are_never_unpickled(tmp_path):
     np.save(tmp_path / "regions.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(UserError, match=r"not a complete .npy array of numbers"):
-        map_array(tmp_path / "regions.npy")
+        open_array(tmp_path, "regions", (1,), "float16")
 
 
 def test_one_writer_at_a_time(tmp_path):

@@ -42,7 +42,7 @@ def train(folder, epochs, saved=None):
 
 
 def newest(folder):
-    return newest_state(folder / "state", folder / "history.csv", folder / "result")
+    return newest_state(folder / "state", folder / "history.csv", folder / "result", folder / "best")
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +122,34 @@ def test_training_never_begins_anew_where_epochs_were_trained(run):
     shutil.rmtree(run / "state")
     with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
         newest(run)
-    (run / "history.csv").unlink()
-    assert newest(run) is None
-    (run / "result").write_text("")
+    lines = (run / "history.csv").read_text().splitlines()
+    (run / "history.csv").write_text("\n".join(lines[:2]) + "\n")
     with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
         newest(run)
-
-
-def test_a_kill_in_the_first_epoch_leaves_nothing_to_go_on_from(run):
-    shutil.rmtree(run / "state")
-    lines = (run / "history.csv").read_text().splitlines()
-    (run / "history.csv").write_text("\n".join(lines[:2]) + "\n")  # written before the state
+    (run / "history.csv").unlink()
     assert newest(run) is None
+    for name in ("result", "best"):
+        (run / name).write_text("")
+        with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
+            newest(run)
+        (run / name).unlink()
+
+
+def test_a_kill_before_the_first_state_leaves_nothing_to_go_on_from(tmp_path, monkeypatch):
+    def killed(*_):
+        (tmp_path / "best").write_text("")  # written before the state, as is the history
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, 1)
+    assert (tmp_path / "history.csv").exists()
+    assert newest(tmp_path) is None
+    train(tmp_path, 1)
+    (tmp_path / "state" / "epoch-1.npz").unlink()  # from the first state on, it is missed
+    with pytest.raises(UserError, match="state: has no state, though epochs were trained"):
+        newest(tmp_path)
 
 
 def test_a_state_of_the_version_before_is_told_as_such(tmp_path):

@@ -27,6 +27,7 @@ from bssan_tf.datasets.corpus import SPLITS, Corpus, Grounding
 from bssan_tf.datasets.scene_captions import write_captions
 from bssan_tf.datasets.scene_pictures import SHAPES, SIDE, Scene, detected_boxes, plan_scene, scene_jpeg
 from bssan_tf.errors import UserError
+from bssan_tf.reading.documents import read_json
 from bssan_tf.tools.files import write_bytes, write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ VERSION = 1  # raise it when the same seed gives other pictures, captions or box
 DEFAULT_SIZES = {"train": 1200, "val": 200, "test": 200}
 MOST_SCENES = 50_000  # more could not all differ from each other
 
+_ANEW = "it is written anew"
 _NAME = re.compile(r"(train|val|test)_\d{5}_[0-9a-f]{8}\.jpg")
 
 
@@ -106,8 +108,8 @@ def _whole(value: object, least: int) -> bool:
 
 def _read_manifest(folder: Path) -> dict | None:
     try:
-        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(folder / "manifest.json", _ANEW)
+    except UserError:
         return None
 
 
@@ -158,7 +160,7 @@ def _tidy(folder: Path, names: set[str]) -> None:
 def _read(folder: Path) -> Corpus | None:
     """The corpus that lies in a finished folder, or None where a file is missing or broken."""
     try:
-        truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        truth = read_json(folder / "truth.json", _ANEW, list)
         with open(folder / "captions.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         names = tuple(image["image"] for image in truth)
@@ -182,7 +184,7 @@ def _read(folder: Path) -> Corpus | None:
             official=False,
             split_lists="own",
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (UserError, FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

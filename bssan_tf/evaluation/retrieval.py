@@ -20,7 +20,8 @@ from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.pointing import pointing
-from bssan_tf.metrics import mean_report, protocol_folds, retrieval_report
+from bssan_tf.features.store import require_finite
+from bssan_tf.metrics import NotFiniteError, mean_report, protocol_folds, retrieval_report
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
@@ -51,7 +52,7 @@ def evaluate(
 
     `data_flags` are fields of DataConfig to replace, where the data have moved since training. UserError for no such
     run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a run that has one, a
-    baseline that the data do not allow, a file of other scores.
+    baseline that the data do not allow, a file of other scores, or scores that are not finite.
     """
     config = run.load_config().moved(data_flags)
     if request.parts and len(config.model.needed_features) < 2:
@@ -74,7 +75,11 @@ def evaluate(
             data=json.dumps(data.fingerprint), progress=progress,
         )  # fmt: skip
 
-    parts = protocol_reports(scores, part, request.protocol)
+    try:
+        parts = protocol_reports(scores, part, request.protocol)
+    except NotFiniteError:
+        require_finite(data.features)
+        raise UserError(f"{run.best}: gives scores that are not finite; train the run anew") from None
     report, baselines = parts.pop("score"), {}
     if request.baseline:
         glove = model.scorer.get_layer("glove").get_weights()[0] if config.model.E_glove else None

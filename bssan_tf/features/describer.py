@@ -23,8 +23,11 @@ from bssan_tf.tools.files import file_sha256
 
 BATCHES_AHEAD = 3
 SCALED_AHEAD = 1  # of batches with a detector's photos, of up to 7 MB each
-KEPT = {"digests": ((), "uint64"), "stamps": ((2,), "int64")}  # of the picture files; older stores lack them
-UNREADABLE = -1  # in `sizes`, the bytes of each picture file as it was extracted
+KEPT = {
+    "digests": ((), "uint64"),
+    "stamps": ((2,), "int64"),
+}  # of the files; older stores lack them; digest 0: none
+UNREADABLE, UNREAD = -1, -2  # in `sizes`, the bytes of each file as it was extracted; UNREAD: not looked at yet
 
 
 class FileState(NamedTuple):

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.describer import KEPT, UNREADABLE, Describer, decoding_pool, file_digest, file_state
+from bssan_tf.features.describer import KEPT, UNREAD, UNREADABLE, Describer, decoding_pool, file_digest, file_state
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.growing import grow_store
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.shards import Shard, ShardWriter, read_progress
-from bssan_tf.features.store import Features, map_array, open_store, read_manifest
+from bssan_tf.features.store import Features, open_array, open_store, read_manifest
 from bssan_tf.features.store_writer import PROGRESS, StoreWriter, check_fit
 
 logger = logging.getLogger(__name__)
@@ -60,17 +60,17 @@ def extract_features(
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
-    grow_store(folder, describer.plan, UNREADABLE, may_lose)
+    grow_store(folder, describer.plan, UNREAD, may_lose)
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress, check_photos)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
             _extract(missing, writer, commit_seconds)
+            missing.note_touched(writer)
             for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
                 path.unlink(missing_ok=True)
     elif missing.touched:  # a cache that can't be written is read as it is
         with contextlib.suppress(UserError), StoreWriter(folder, describer.plan) as writer:
-            for row, stamps in missing.touched.items():
-                writer.write_array("stamps", row, np.array([stamps]))
+            missing.note_touched(writer)
     features = open_store(folder, verify)
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
@@ -102,6 +102,7 @@ def extract_shard(
     UserError: the store was made with something else, or another process extracts all of it or the same shard.
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
+    grow_store(folder, describer.plan, UNREAD, wait=True)
     with ShardWriter(folder, describer.plan, shard, describer.batch_size) as writer:
         missing = MissingRows(folder, describer, range(writer.first, writer.stop), progress)
         _extract(missing, writer, commit_seconds)
@@ -121,7 +122,7 @@ class MissingRows:
     Attributes:
         bad: the rows whose pictures could not be read, as `find` saw them.
         in_shards: whether shards have left their progress there.
-        touched: the stamps of files that have others by now, but the same content, by row.
+        touched: digest and stamps of files that have other stamps by now, but the same content, by row.
     """
 
     def __init__(
@@ -144,11 +145,13 @@ class MissingRows:
         if manifest is not None:
             check_fit(self.folder, manifest, plan)
             shards = read_progress(self.folder)
-            bad = plan.rows_of([*manifest["bad_images"], *(name for shard in shards for name in shard.bad_images)])
-            finished = [range(manifest["finished_rows"]), *(range(shard.first, shard.finished) for shard in shards)]
-            if rows := sorted(set().union(*finished).intersection(self.rows)):
+            in_shards = set().union(*(range(shard.first, shard.finished) for shard in shards))
+            bad = plan.rows_of(manifest["bad_images"]) - in_shards  # a shard's word is newer
+            bad |= plan.rows_of(name for shard in shards for name in shard.bad_images)
+            if rows := sorted(in_shards.union(range(manifest["finished_rows"])).intersection(self.rows)):
                 kept = [name for name in ("sizes", *KEPT) if name == "sizes" or name in manifest.get("kept", ())]
-                known = dict(zip(rows, zip(*(map_array(self.folder / f"{name}.npy")[rows].tolist() for name in kept))))
+                values = (open_array(self.folder, name, *plan.whole(name))[rows].tolist() for name in kept)
+                known = dict(zip(rows, zip(*values)))
         state = manifest, shards, known
         if state != self._state:
             self.bad, self.in_shards = bad.intersection(self.rows), bool(shards)
@@ -158,10 +161,11 @@ class MissingRows:
     def _compare(self, known: dict[int, tuple]) -> np.ndarray:
         """`find` in a store whose finished rows have these sizes and, if it is not older, digests and stamps."""
         wanted, bad, doubtful = np.zeros(len(self.describer.plan.image_ids), bool), [], {}
+        self.touched = {}
         wanted[self.rows.start : self.rows.stop] = True
         for row, (size, *kept) in known.items():
-            if (size == UNREADABLE) != (row in self.bad):
-                continue  # a kill came between the row and the manifest
+            if size == UNREAD or (size == UNREADABLE) != (row in self.bad):
+                continue  # or a kill came between the row and the manifest
             state = file_state(self.describer.paths[row])
             if size == UNREADABLE:
                 bad.append(row)
@@ -171,7 +175,7 @@ class MissingRows:
                 wanted[row] = False
                 if self.check_photos or list(state.stamps) != kept[1]:
                     doubtful[row] = kept[0], state.stamps
-        if self.check_photos and known and not any(kept for _, *kept in known.values()):
+        if self.check_photos and any(size >= 0 and not (kept and kept[0]) for size, *kept in known.values()):
             logger.warning("%s: of an older version; --check-photos can compare sizes only", self.folder)
         with decoding_pool() as pool:
             found = self._bar(pool.map(self.describer.read, bad), "bad pictures, again", bad)
@@ -179,10 +183,16 @@ class MissingRows:
             paths = [self.describer.paths[row] for row in doubtful]
             digests = self._bar(pool.map(file_digest, paths), "touched pictures", doubtful)
             for (row, (then, stamps)), now in zip(doubtful.items(), digests):
-                wanted[row] = now not in (then, None)
-                if now == then:
-                    self.touched[row] = stamps
+                wanted[row] = now not in (then or now, None)  # without a digest its size must do, as above
+                if now is not None and not wanted[row]:
+                    self.touched[row] = now, stamps
         return wanted
+
+    def note_touched(self, writer: StoreWriter) -> None:
+        """Write what is `touched`, so that these files are not read again."""
+        for row, (digest, stamps) in self.touched.items():
+            writer.write_array("digests", row, np.array([digest], np.uint64))
+            writer.write_array("stamps", row, np.array([stamps]))
 
     def _bar(self, found, title: str, rows) -> tqdm:
         shown = self.progress and len(rows)

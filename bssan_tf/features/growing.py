@@ -2,8 +2,8 @@
 extracted.
 
 In: a store's folder and the plan of what it is to hold now. Out: the store of that plan in its place; new pictures
-stand in it like unreadable ones, which every extraction looks at again. Nothing is done where more than the pictures
-differs, or where features of a picture that is not in the plan would be lost and that is not wanted.
+stand in it like unreadable ones, so that nobody takes their zeros for features. Nothing is done where more than the
+pictures differs, or where features of a picture that is not in the plan would be lost and that is not wanted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.features.store import map_array, read_ids, read_manifest
-from bssan_tf.features.store_writer import LOCK, PROGRESS, StorePlan, StoreWriter
+from bssan_tf.features.store import open_array, read_ids, read_manifest
+from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of
 from bssan_tf.tools.files import locked
 
 logger = logging.getLogger(__name__)
@@ -25,39 +25,45 @@ _BLOCK = 256  # rows that are copied at once
 _IMAGES = ("images", "ids_sha256", "arrays")  # what the pictures change in a manifest
 
 
-def grow_store(folder: str | Path, plan: StorePlan, unread: int, may_lose: bool = False) -> None:
+def grow_store(folder: str | Path, plan: StorePlan, unread: int, may_lose: bool = False, wait: bool = False) -> None:
     """Make the store fit `plan` if only its pictures differ; `unread` is the size that marks a row to extract.
 
-    `may_lose`: pictures that are not in the plan may go.
+    `may_lose`: pictures that are not in the plan may go. `wait` for another process that writes it.
 
     UserError: the store is damaged, another process writes it, or the disk is too small for the old and the new one.
     """
     folder = Path(folder)
     part, old = (folder.with_name(f".{folder.name}.{ending}") for ending in ("grown", "old"))
-    if old.is_dir() and not folder.exists():
-        old.rename(folder)  # a kill came between the two renames
-    manifest = read_manifest(folder)
-    if manifest is None or not _grows(manifest, plan) or any(folder.glob(PROGRESS)):
-        return
-    ids = read_ids(folder)
-    if len(ids) != manifest["images"] or not (may_lose or set(ids) <= set(plan.image_ids)):
-        return
+    torn = old.is_dir() and not folder.exists()
+    if not torn and _growing(folder, plan, may_lose) is None:
+        return  # without the lock, so that a cache that can't be written is read
     refusal = f"{folder}: another process is extracting into it; wait for it or give another --cache"
-    with locked(folder / LOCK, refusal):
+    with locked(lock_of(folder), None if wait else refusal):
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)  # a kill came between the two renames
+        found = _growing(folder, plan, may_lose)
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        bad = set(manifest["bad_images"])
-        row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]]) if name not in bad}
-        sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)
-        with StoreWriter(part, plan) as writer:
-            _copy(folder, manifest, writer, sources, unread)
-            writer.commit(len(sources), np.flatnonzero(sources < 0).tolist())
-        folder.rename(old)
-        part.rename(folder)
-    with contextlib.suppress(OSError):
-        shutil.rmtree(old)
-    known = int((sources >= 0).sum())
-    logger.info("%s: %d pictures are known, %d are new", folder, known, len(sources) - known)
+        if found is None:
+            return
+        try:
+            known = _copy(folder, *found, part, plan, unread)
+            folder.rename(old)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    logger.info("%s: %d pictures are known, %d are new", folder, known, len(plan.image_ids) - known)
+
+
+def _growing(folder: Path, plan: StorePlan, may_lose: bool) -> tuple[dict, tuple[str, ...]] | None:
+    """Manifest and ids of a store that is to grow; None where it fits, or can't be made to."""
+    manifest = read_manifest(folder)
+    if manifest is None or not _grows(manifest, plan) or any(folder.glob(PROGRESS)):
+        return None
+    ids = read_ids(folder)
+    fits = len(ids) == manifest["images"] and (may_lose or set(ids) <= set(plan.image_ids))
+    return (manifest, ids) if fits else None
 
 
 def _grows(manifest: dict, plan: StorePlan) -> bool:
@@ -73,18 +79,36 @@ def _grows(manifest: dict, plan: StorePlan) -> bool:
     return same and rows[0] == rows[1]
 
 
-def _copy(folder: Path, manifest: dict, writer: StoreWriter, sources: np.ndarray, unread: int) -> None:
-    """Write the row of each picture, `sources` (N,) in the old store; -1: zeros, and `unread` for its size."""
-    plan, kept = writer.plan, manifest.get("kept", ())
-    arrays = {name: map_array(folder / f"{name}.npy") for name in {*plan.arrays, *(plan.kept.keys() & set(kept))}}
-    for start in range(0, len(sources), _BLOCK):
-        rows = sources[start : start + _BLOCK]
-        values = {name: np.where(_like(rows >= 0, array), array[rows], 0) for name, array in arrays.items()}
-        values["sizes"] = np.where(rows >= 0, arrays["sizes"][rows], unread)
-        for name in plan.kept:  # of an older store: zeros, which say nothing and so have the picture read again
-            shape, dtype = plan.kept[name]
-            values.setdefault(name, np.zeros((len(rows), *shape), dtype))
-        writer.write(start, values)
+class _PartWriter(StoreWriter):
+    """Of a folder that no other process knows; the lock is that of the store it is to be."""
+
+    def _take_locks(self, held: contextlib.ExitStack) -> None:
+        pass
+
+
+def _copy(folder: Path, manifest: dict, ids: tuple[str, ...], part: Path, plan: StorePlan, unread: int) -> int:
+    """Write the store of the plan to `part`: known rows as they are, others as zeros, `unread` for their size.
+
+    Pictures that can't be read are copied, too. Returns the number of known rows.
+    """
+    bad, kept = set(manifest["bad_images"]), manifest.get("kept", ())
+    row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]])}
+    sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)  # (N,)
+    there = StorePlan(ids, plan.arrays, plan.made_with, plan.kept)
+    names = {*plan.arrays, *(plan.kept.keys() & set(kept))}
+    arrays = {name: open_array(folder, name, *there.whole(name)) for name in names}
+    with _PartWriter(part, plan) as writer:
+        for start in range(0, len(sources), _BLOCK):
+            rows = sources[start : start + _BLOCK]
+            values = {name: np.where(_like(rows >= 0, array), array[rows], 0) for name, array in arrays.items()}
+            values["sizes"] = np.where(rows >= 0, values["sizes"], unread)
+            for name in plan.kept:  # of an older store: zeros, which are no digest
+                shape, dtype = plan.kept[name]
+                values.setdefault(name, np.zeros((len(rows), *shape), dtype))
+            writer.write(start, values)
+        missing = [row for row, name in enumerate(plan.image_ids) if sources[row] < 0 or name in bad]
+        writer.commit(len(sources), missing)
+    return len(sources) - len(missing)
 
 
 def _like(flags: np.ndarray, array: np.ndarray) -> np.ndarray:

@@ -7,15 +7,20 @@ its progress in a file of its own, `shard-2-of-4.json`. The next extraction with
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import REMEDY
-from bssan_tf.features.store_writer import LOCK, PROGRESS, StorePlan, StoreWriter
+from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of
+from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.files import refusing
+from bssan_tf.reading.records import typed_fields
 from bssan_tf.tools.files import locked, write_json
+
+LOCK = ".lock"  # of a shard, in the folder
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,16 @@ def read_progress(folder: str | Path) -> list[Progress]:
 def _read(path: Path) -> Progress | None:
     """What a shard's file says; None where there is none (any more)."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return Progress(int(raw["first"]), int(raw["finished"]), tuple(raw["bad_images"]))
-    except FileNotFoundError:
+        raw = read_json(path, REMEDY)
+    except UserError:
+        if os.path.lexists(path):
+            raise
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
+    with refusing(str(path), "damaged", REMEDY):
+        found = Progress(**typed_fields(Progress, raw))
+        if not 0 <= found.first <= found.finished:
+            raise ValueError(f"rows {found.first} to {found.finished}")
+        return found
 
 
 class ShardWriter(StoreWriter):
@@ -79,8 +88,9 @@ class ShardWriter(StoreWriter):
         super().__init__(folder, plan)
 
     def _take_locks(self, held: contextlib.ExitStack) -> None:
-        held.enter_context(self._locked(LOCK, "all of it", shared=True))
-        held.enter_context(self._locked(f"{LOCK}-{self._name}", "this shard"))
+        held.enter_context(self._locked(lock_of(self.folder), "all of it", shared=True))
+        self.folder.mkdir(exist_ok=True)
+        held.enter_context(self._locked(self.folder / f"{LOCK}-{self._name}", "this shard"))
 
     def _open(self, held: contextlib.ExitStack) -> None:
         with locked(self.folder / f"{LOCK}-making"):  # one shard at a time makes manifest and arrays

@@ -6,9 +6,9 @@ many rows are finished. `store_writer.py` writes it; `open_store` gives a finish
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,16 @@ import numpy as np
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store_sums import SUMS, changed_rows
-from bssan_tf.reading.arrays import first_not_finite
+from bssan_tf.reading.arrays import first_not_finite, open_npy
+from bssan_tf.reading.documents import read_bytes, read_json
+from bssan_tf.reading.files import refusing
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 2  # of the manifest; stores of format 1 may have no checksums
 MANIFEST, IDS = "manifest.json", "ids.txt"
 FEATURE_ARRAYS = ("regions", "objects", "boxes", "classes", "scores", "valid")  # a writer may keep more beside them
+OF_FILES = {"digests", "stamps"}  # arrays that older stores lack, as `store_sums.SUMS`
 REMEDY = "give another --cache or delete this folder"
 
 
@@ -58,27 +62,66 @@ def read_manifest(folder: str | Path) -> dict | None:
     """The manifest of a store; None where there is no store yet. UserError: it is damaged, or arrays have none."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        for key, kind in (("finished_rows", int), ("bad_images", list), ("arrays", dict)):
-            if not isinstance(manifest[key], kind):
-                raise ValueError(f"{key} is {manifest[key]!r}")
-        return manifest
-    except FileNotFoundError:
+        manifest = read_json(path, REMEDY)
+    except UserError:
+        if os.path.lexists(path):
+            raise
         for name in FEATURE_ARRAYS:
             if (Path(folder) / f"{name}.npy").exists():
                 raise UserError(f"{folder}: has {name}.npy but no {MANIFEST}; {REMEDY}") from None
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); {REMEDY}") from error
+    with refusing(str(path), "damaged", REMEDY):
+        _check_manifest(manifest)
+        if SUMS not in manifest.get("kept", ()) and (manifest["format"] > 1 or (path.parent / f"{SUMS}.npy").exists()):
+            raise ValueError(f"kept lacks {SUMS}")
+    return manifest
+
+
+def _check_manifest(manifest: dict) -> None:
+    """Any exception where a field that this package reads is absent or of another kind."""
+    count, grid, arrays, kept = manifest["images"], manifest.get("grid"), manifest["arrays"], manifest.get("kept", [])
+    checks = {
+        "format": manifest["format"] in range(1, FORMAT + 1),
+        "images": _is_count(count),
+        "finished_rows": _is_count(manifest["finished_rows"]),
+        "bad_images": _is_list(manifest["bad_images"], str),
+        "kept": _is_list(kept, str) and {*kept} <= {SUMS, *OF_FILES} and len({*kept} & OF_FILES) in (0, len(OF_FILES)),
+        "batch_size": type(manifest.get("batch_size", 1)) is int and manifest.get("batch_size", 1) > 0,
+        "grid": grid is None or (_is_list(grid, int) and len(grid) == 2),
+        "arrays": isinstance(arrays, dict) and all(isinstance(one, dict) for one in arrays.values()),
+    }
+    for name, passes in checks.items():
+        if not passes:
+            raise ValueError(f"{name} is {manifest[name]!r:.80}")
+    for name, layout in arrays.items():
+        shape = layout["shape"]
+        np.dtype(layout["dtype"])  # or TypeError
+        if not (_is_list(shape, int) and shape[:1] == [count] and min(shape) >= 0 and isinstance(layout["dtype"], str)):
+            raise ValueError(f"the layout of {name} is {layout!r:.80}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(type(one) is kind for one in value)
 
 
 def read_ids(folder: str | Path) -> tuple[str, ...]:
     """The image ids of a store; UserError where they can't be read."""
     path = Path(folder) / IDS
-    try:
-        return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); {REMEDY}") from error
+    with refusing(str(path), "unreadable", REMEDY):
+        return tuple(read_bytes(path, REMEDY).decode("utf-8").split("\n")[:-1])
+
+
+def open_array(folder: str | Path, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """An array of a store, memory-mapped; UserError where it is damaged, or not of this shape and dtype."""
+    path = Path(folder) / f"{name}.npy"
+    array = open_npy(path, REMEDY)
+    if array.shape != tuple(shape) or array.dtype != dtype:
+        raise UserError(f"{path}: shape or dtype differ from {MANIFEST}; {REMEDY}")
+    return array
 
 
 def open_store(folder: str | Path, verify: bool = True) -> Features:
@@ -90,16 +133,13 @@ def open_store(folder: str | Path, verify: bool = True) -> Features:
     if manifest is None:
         raise UserError(f"{folder}: no feature store; run train.py, which extracts the features")
     ids, finished, bad_images = read_ids(folder), manifest["finished_rows"], set(manifest["bad_images"])
-    if not bad_images.issubset(ids) or len(ids) != manifest.get("images") or finished > len(ids):
+    if not bad_images.issubset(ids) or len(ids) != manifest["images"] or finished > len(ids):
         raise UserError(f"{folder / IDS}: doesn't fit {MANIFEST}; {REMEDY}")
     if finished < len(ids):
         what = f"only {finished} of {len(ids)} images are extracted"
         raise UserError(f"{folder}: {what}; run train.py to extract the rest")
-    arrays = {}
-    for name, layout in manifest["arrays"].items():
-        arrays[name] = map_array(folder / f"{name}.npy")
-        if list(arrays[name].shape) != layout["shape"] or arrays[name].dtype != layout["dtype"]:
-            raise UserError(f"{folder / name}.npy: shape or dtype differ from {MANIFEST}; {REMEDY}")
+    layouts = manifest["arrays"].items()
+    arrays = {name: open_array(folder, name, layout["shape"], layout["dtype"]) for name, layout in layouts}
     if verify:
         _verify(folder, manifest, ids, arrays)
     arrays = {name: array for name, array in arrays.items() if name in FEATURE_ARRAYS}
@@ -112,24 +152,11 @@ def _verify(folder: Path, manifest: Mapping, ids: tuple[str, ...], arrays: Mappi
     if SUMS not in manifest.get("kept", ()):
         logger.info("%s: of an older version, without checksums; not verified", folder)
         return
-    sums = map_array(folder / f"{SUMS}.npy")
-    if sums.shape != (len(ids),) or sums.dtype != np.uint32:
-        raise UserError(f"{folder / SUMS}.npy: doesn't fit {MANIFEST}; {REMEDY}")
+    sums = open_array(folder, SUMS, (len(ids),), "uint32")
     if changed := changed_rows(ids, arrays, sums):
         what = f"{len(changed)} of {len(ids)} rows have changed since they were written, the first that of"
         remedy = "put the folder back, or delete it to extract the features anew"
         raise UserError(f"{folder}: {what} {ids[changed[0]]} (row {changed[0]}); {remedy}")
-
-
-def map_array(path: str | Path) -> np.ndarray:
-    """Memory-map a .npy for reading; a UserError where it is absent, damaged or holds Python objects."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a complete .npy array of numbers ({reason})") from error
 
 
 def require_finite(features: Features) -> None:

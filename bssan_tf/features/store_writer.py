@@ -19,13 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.store import IDS, MANIFEST, REMEDY, read_ids, read_manifest
+from bssan_tf.features.store import FORMAT, IDS, MANIFEST, REMEDY, read_ids, read_manifest
 from bssan_tf.features.store_sums import SUMS, row_sums
 from bssan_tf.tools.files import locked, open_own, write_json, write_text
 
-FORMAT = 1
 OTHER = "give what it was made with, or another --cache"  # the store there is whole
-LOCK = ".lock"
 PROGRESS = "shard-*.json"  # files of `shards.py`, each there once its shard has finished rows
 
 
@@ -42,7 +40,6 @@ class StorePlan:
         """The manifest but for the progress."""
         count = len(self.image_ids)
         return {
-            "format": FORMAT,
             **self.made_with,
             "images": count,
             "ids_sha256": hashlib.sha256("\n".join(self.image_ids).encode()).hexdigest(),
@@ -55,6 +52,11 @@ class StorePlan:
         *first, last = self.arrays
         return {name: self.arrays.get(name) or beside[name] for name in (*first, *kept, last)}
 
+    def whole(self, name: str) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype of an array of all rows."""
+        shape, dtype = self.layout((*self.kept, SUMS))[name]
+        return (len(self.image_ids), *shape), dtype
+
     def row_bytes(self, name: str) -> int:
         """Bytes of a row of an array."""
         shape, dtype = self.layout((*self.kept, SUMS))[name]
@@ -64,6 +66,11 @@ class StorePlan:
         """The rows of some of the images."""
         wanted = set(image_ids)
         return {row for row, image_id in enumerate(self.image_ids) if image_id in wanted}
+
+
+def lock_of(folder: str | Path) -> Path:
+    """The file that a store's writers lock; beside it, as `grow_store` puts another folder in its place."""
+    return Path(folder).with_name(f".{Path(folder).name}.lock")
 
 
 def check_fit(folder: str | Path, manifest: Mapping, plan: StorePlan) -> None:
@@ -88,7 +95,7 @@ def _short(value) -> str:
 
 
 class StoreWriter(contextlib.AbstractContextManager):
-    """Writes a store, or goes on with one of the same plan; holds the folder's lock from its making until `__exit__`.
+    """Writes a store, or goes on with one of the same plan; holds its lock from its making until `__exit__`.
 
     Attributes:
         finished_rows: rows [0, finished_rows) are on disk.
@@ -104,8 +111,9 @@ class StoreWriter(contextlib.AbstractContextManager):
         self.kept: tuple[str, ...] = (SUMS, *plan.kept)
         self._files: dict[str, tuple[int, int]] = {}  # name -> descriptor, offset of row 0
         with contextlib.ExitStack() as held, self._disk_errors("give another --cache"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._take_locks(held)
+            self.folder.mkdir(exist_ok=True)
             self._open(held)
             self._held = held.pop_all()  # locks and files
 
@@ -113,11 +121,11 @@ class StoreWriter(contextlib.AbstractContextManager):
         self._held.close()
 
     def _take_locks(self, held: contextlib.ExitStack) -> None:
-        held.enter_context(self._locked(LOCK, "into it"))
+        held.enter_context(self._locked(lock_of(self.folder), "into it"))
 
-    def _locked(self, name: str, what: str, shared: bool = False) -> contextlib.AbstractContextManager:
+    def _locked(self, path: Path, what: str, shared: bool = False) -> contextlib.AbstractContextManager:
         refusal = f"{self.folder}: another process is extracting {what}; wait for it or give another --cache"
-        return locked(self.folder / name, refusal, shared)
+        return locked(path, refusal, shared)
 
     def _open(self, held: contextlib.ExitStack) -> None:
         manifest = read_manifest(self.folder)
@@ -195,7 +203,8 @@ class StoreWriter(contextlib.AbstractContextManager):
             self._write_state()
 
     def _write_state(self) -> None:
-        state = {"kept": self.kept, "finished_rows": self.finished_rows, "bad_images": self._bad_images()}
+        state = {"format": FORMAT if SUMS in self.kept else 1, "kept": self.kept}
+        state |= {"finished_rows": self.finished_rows, "bad_images": self._bad_images()}
         write_json(self.folder / MANIFEST, {**self.plan.manifest(), **state}, durable=True)
 
     def _bad_images(self) -> list[str]:

@@ -27,8 +27,8 @@ def fresh_part(path: Path) -> Iterator[Path]:
 
 
 def note_weights(path: Path, part: Path) -> None:
-    """Note the SHA-256 of `part`, which is to become `path`, before those of what `path` was."""
-    write_text(_note(path), "\n".join([file_sha256(part), *_noted(path)[:1]]) + "\n")
+    """Note the SHA-256 of `part`, which is to become `path`, and that of the file that `path` is until then."""
+    write_text(_note(path), "\n".join(file_sha256(one) for one in (part, path) if one.exists()) + "\n")
 
 
 def require_weights(path: Path) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.errors import UserError
+from bssan_tf.reading.arrays import open_npy
 from bssan_tf.reading.documents import read_json
-from bssan_tf.reading.files import refusing
 from bssan_tf.tools.files import clear_leftovers, replacing, write_json
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,10 @@ class ScoreFile:
     def _map(self, path: Path, mode: str) -> np.ndarray:
         if path.is_symlink():
             raise UserError(f"--out {self.path}: {path} is a symbolic link; {OTHER}")
-        with refusing(f"--out {self.path}", "not a whole file of scores", f"delete it or {OTHER}"):
-            matrix = np.load(path, mmap_mode=mode)
+        matrix = open_npy(path, f"delete it or {OTHER}", f"--out {self.path}")
         if list(matrix.shape) != self.key["shape"] or matrix.dtype != np.float32:
             raise UserError(f"--out {self.path}: {path} has changed; delete it or {OTHER}")
-        return matrix
+        return matrix if mode == "r" else np.load(path, mmap_mode=mode)
 
     def _create(self, shape: tuple[int, int]) -> None:
         # by file I/O: a map of a file that has no room on the disk ends the process when it is written

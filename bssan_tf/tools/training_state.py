@@ -27,6 +27,7 @@ from bssan_tf.tools.keras_callbacks import read_history
 logger = logging.getLogger(__name__)
 
 _FILE = re.compile(r"epoch-([1-9]\d{0,8})\.npz")
+NONE_YET = "none-yet"  # a file beside the states, from the first step to the first state
 CALLBACKS = "callbacks"  # the array with JSON in UTF-8; the others are weights and optimizer, numbered
 ANEW = "go on with that one, or train anew under another name"
 
@@ -39,12 +40,12 @@ class SavedState(NamedTuple):
     callbacks: dict
 
 
-def newest_state(folder: Path, history: Path, result: Path) -> SavedState | None:
+def newest_state(folder: Path, history: Path, *results: Path) -> SavedState | None:
     """The newest whole state of a folder, None where there is none yet; that a newer one is damaged is said.
 
     Args:
         history: the CSV of the epochs, which tells that there was a state.
-        result: a file that only a finished training writes, which tells it, too.
+        results: files that a training writes, which tell it, too, unless `NONE_YET` says that a kill came before it.
 
     Raises:
         UserError: no state is whole, or all are gone; what a training from nothing would replace is kept.
@@ -61,17 +62,18 @@ def newest_state(folder: Path, history: Path, result: Path) -> SavedState | None
             logger.warning("%s; going on from %s, the last whole state", damage, files[epoch].name)
         return saved
     if damages:
-        raise UserError(f"{damages[0]}; no state in {folder} is whole. {_kept(result)}")
+        raise UserError(f"{damages[0]}; no state in {folder} is whole. {_kept(history)}")
     if folder.is_dir() and any(name.startswith("ckpt-") or name == "checkpoint" for name in os.listdir(folder)):
         raise UserError(f"{folder}: saved by another version of bssan_tf; {ANEW}")
-    if len(read_history(history)) > 1 or result.exists():
-        raise UserError(f"{folder}: has no state, though epochs were trained. {_kept(result)}")
+    rows = len(read_history(history))
+    if rows > 1 or ((rows or any(map(os.path.lexists, results))) and not (folder / NONE_YET).exists()):
+        raise UserError(f"{folder}: has no state, though epochs were trained. {_kept(history)}")
     return None
 
 
-def _kept(result: Path) -> str:
+def _kept(history: Path) -> str:
     return (
-        f"Nothing in {result.parent} was touched: its best model can be used; to go on, train anew under another name"
+        f"Nothing in {history.parent} was touched: its best model can be used; to go on, train anew under another name"
     )
 
 
@@ -119,6 +121,9 @@ class TrainingState(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
         if not self.saved:
+            if not self.epoch:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / NONE_YET).touch()
             return
         self.restore_remembered()
         arrays, variables = self.saved.arrays, self._variables()
@@ -157,6 +162,7 @@ class TrainingState(tf.keras.callbacks.Callback):
             for name, array in arrays.items():  # np.savez would leave an archive open on a full disk
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        (self.folder / NONE_YET).unlink(missing_ok=True)
         for old, path in _files(self.folder).items():
             if old < epoch:
                 path.unlink()

@@ -94,7 +94,7 @@ def resume(
     if config.data.glove and not config.model.E_glove:
         raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
     with run.locked():
-        saved = newest_state(run.state, run.history_file, run.metrics_file)
+        saved = newest_state(run.state, run.history_file, run.metrics_file, run.best)
         done = saved.epoch if saved else 0
         if saved:
             run.require_best()
