@@ -91,7 +91,7 @@ def test_an_older_store_goes_by_sizes_and_says_what_it_cannot(same_sized, tmp_pa
     store = tmp_path / "store"
     extract(same_sized, store, extractor)
     manifest = json.loads((store / "manifest.json").read_text())
-    (store / "manifest.json").write_text(json.dumps({**manifest, "kept": []}))
+    (store / "manifest.json").write_text(json.dumps({**manifest, "format": 1, "kept": []}))
     for name in ("sums", "digests", "stamps"):
         (store / f"{name}.npy").unlink()
     same_sized.image_paths[3].touch()

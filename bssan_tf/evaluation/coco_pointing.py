@@ -30,7 +30,7 @@ def point_at_photos(
 
     "w2r" and "o2w" hold the rows of `shares`, or None; "objects" says what the objects are, "grid" for the ten fixed
     boxes, None for a run without O2W. `data_flags` are fields of DataConfig to replace; `boxes` is a file that lists
-    these photos. Without it, the run's own boxes where they list them, else the fixed ones, on which O2W is not
+    these photos. Without it, the run's own boxes where these are its corpus', else the fixed ones, on which O2W is not
     measured. UserError for a run without W2R, or on imported arrays; files that are missing or malformed; nothing to
     count.
     """

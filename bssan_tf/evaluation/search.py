@@ -42,7 +42,7 @@ def search(
         top: how many to return.
         rerank: candidates that the whole model scores, the best by O2W; 0 for all.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
-            it, the run's own boxes where they list them, else the ten fixed ones.
+            it, the run's own boxes where they are its corpus' pictures, else the fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.
     """
     config = run.load_config().moved(data_flags)
