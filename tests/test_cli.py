@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ SEARCH = ["search.py", "a dog", "--run", "runs/one", "--quiet"]
 POINTING = ["evaluate.py", "runs/one", "--pointing", "photos"]
 IMPORTS = "leave --import-regions and --import-objects out"
 IMPORTED = ["train.py", "--data", "photos", "--batch-size", "8"]
+IMPORTS_OBJECTS = [*IMPORTED, "--import-objects", "photos/objects.npy"]
 PHOTOS = [*IMPORTED, "--backbone", "slim"]
 TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
 
@@ -402,3 +404,50 @@ def test_what_ends_a_command_is_one_line_and_a_code(capsys, error, code, told):
     with pytest.raises(SystemExit) as stopped:
         cli.run(main)
     assert (stopped.value.code, capsys.readouterr().err) == (code, told)
+
+
+def claims_ten_terabytes(path):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2500000000, 1000, 1), }".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+
+
+def nested_boxes(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("names.npy", b"\x00" * 50_000_000)
+        archive.writestr("boxes.npy", b"\x93NUMPY")
+
+
+def corpus_of(line, name="captions.jsonl"):
+    def make(path):
+        path.mkdir()
+        (path / name).write_bytes(line)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("flag", "make", "message"),
+    [
+        ("--import-regions", claims_ten_terabytes, "--import-regions hostile"),
+        ("--import-regions", lambda path: np.save(path.open("wb"), np.array([{}])), "--import-regions hostile"),
+        ("--boxes", nested_boxes, "--boxes hostile"),
+        ("--boxes", lambda path: path.write_bytes(b"PK\x03\x04 cut"), "--boxes hostile"),
+        ("--glove", os.mkfifo, "--glove hostile: no such file"),
+        ("--backbone-weights", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "--backbone-weights hostile"),
+        ("--data", corpus_of(b"[" * 100_000), "captions.jsonl"),
+        ("--data", corpus_of(b'{"image": "a.jpg", "caption": "\\ud800"}'), "captions.jsonl"),
+        ("--data", corpus_of(b'image,caption\na.jpg,"a dog', "captions.csv"), "captions.csv"),
+        ("--data", corpus_of(b"image,caption\na\xff.jpg,a dog\n", "captions.csv"), "captions.csv"),
+    ],
+)
+def test_a_hostile_file_is_told_in_one_line(call, workplace, flag, make, message):
+    hostile = workplace / "hostile"
+    make(hostile)
+    try:
+        done = call([*(IMPORTS_OBJECTS if flag.startswith("--import") else PHOTOS), flag, "hostile"])
+    finally:
+        shutil.rmtree(hostile) if hostile.is_dir() else hostile.unlink()
+    assert done.returncode == 2, done.stderr
+    (error,) = [line for line in done.stderr.strip().split("\n") if line.startswith("error: ")]
+    assert message in error
+    assert "Traceback" not in done.stderr

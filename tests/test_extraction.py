@@ -493,6 +493,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.large
 def test_peak_memory(tmp_path, project):
     few, many = map(float, run(["-c", textwrap.dedent(MEMORY), tmp_path], project).split())
     assert many < 1024  # MB, TensorFlow included
@@ -504,6 +505,7 @@ def benchmark(project, tmp_path, *options):
     return json.loads((tmp_path / "result.json").read_text())
 
 
+@pytest.mark.large
 def test_the_benchmark_runs_without_any_data(tmp_path, project):
     result = benchmark(project, tmp_path, "--backbone", "slim", "--images", 8, "--rounds", 1, "--batch-size", 4)
     assert result["images"] == 8

@@ -76,6 +76,7 @@ def test_any_sizes(sizes):
     np.testing.assert_allclose(score(scorer, pictures, tokens), expected, atol=1e-5)
 
 
+@pytest.mark.large
 def test_table_1_sizes_agree_to_1e_4():
     config, scorer = make(H=1024, S=512, M=512, Q=512, D=49, w2r_mlp=(1024, 512, 128), o2w_mlp=(512, 256, 64))
     for weight in scorer.weights:  # of the size that training gives them, so that gates are not saturated

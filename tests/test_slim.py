@@ -181,6 +181,7 @@ def test_the_command_line_trains_and_writes_a_file_that_loads(tmp_path, project)
     assert all(0 <= float(share) <= 1 for share in said.groups())
 
 
+@pytest.mark.large
 def test_the_slim_vgg16_is_where_the_slim_detector_starts(tmp_path):
     out = tmp_path / "trunk.npz"
     main(["--layers", "vgg16", "--out", str(out), "--steps", "1", "--batch", "2", "--scenes", "2", "--held-out", "1"])

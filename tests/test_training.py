@@ -451,6 +451,7 @@ def test_cosine_falls_to_nothing_at_the_last_step_whatever_the_plateau():
     assert all(a > b for a, b in zip(found[1:], found[2:]))
 
 
+@pytest.mark.large
 def test_two_replicas_train_as_one(project, tmp_path):
     """Same global batch: loss and weights after 3 steps; regulariser and BatchNorm counted once."""
     script = str(project / "tests" / "three_steps.py")
