@@ -146,7 +146,7 @@ def read_karpathy(path: Path) -> Captions:
         found.splits.setdefault(_karpathy_split(split, where), []).append(name)
         found.captions[name] = texts
         if folder:
-            found.folders[name] = [folder, f"images/{folder}"]
+            found.folders[name] = [folder, f"images/{folder}", "images"]
     return found
 
 

@@ -115,8 +115,8 @@ def _read_official(paths: dict[str, Path | None], year: str) -> tuple[Captions, 
 
 
 def folders_of(part: str) -> list[str]:
-    """Where the photos of a part such as train2014 are looked for first."""
-    return [f"{place}{name}" for name in (part, part[:-4]) for place in ("", "images/")]
+    """Where the photos of a part such as train2014 are looked for first; those without COCO's number only there."""
+    return [*(f"{place}{name}" for name in (part, part[:-4]) for place in ("", "images/")), "images"]
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:
