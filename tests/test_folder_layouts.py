@@ -69,6 +69,65 @@ def test_tables_that_can_not_be_read(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('caption,image\n"a dog,1.jpg\na cat",2.jpg\n', "a dog,1.jpg"),
+        ('split,image,caption\ntrain,1.jpg,"a\ntrain,2.jpg,b"\n', "train,2.jpg,b"),
+        ('split,caption,image\ntrain,"a dog,1.jpg\ntrain,a cat",2.jpg\n', "a dog,1.jpg"),
+    ],
+)
+def test_a_quote_that_takes_in_a_row_whatever_the_columns_order(tmp_path, content, row):
+    message = f"captions.csv:2: a quote that this row opens takes in the row '{row}'; close it before"
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_corpus(str(write(tmp_path, **{"captions.csv": content})))
+
+
+def test_a_caption_with_a_line_end_is_kept(tmp_path):
+    rows = "".join(f'"a dog, which runs,\nand a cat {name[0]}",{name}\n' for name in PHOTOS)
+    found = captions_of(write(tmp_path, **{"captions.csv": f"caption,image\n{rows}"}))
+    assert found["2.jpg"] == "a dog, which runs, and a cat 2"
+
+
+@pytest.mark.parametrize("column", ["captions", "caption"])
+def test_a_list_of_captions_in_a_cell(tmp_path, column):
+    rows = "".join(f'{name},"[""a dog {name[0]}"", ""a cat""]"\n' for name in PHOTOS)
+    root = write(tmp_path, **{"captions.csv": f"image,{column}\n{rows}"})
+    assert load_corpus(str(root)).captions[:2] == ("a dog 1", "a cat")
+    write(root, **{"captions.csv": f"image,{column}\n1.jpg,\"['a', 'b']\"\n"})
+    with pytest.raises(UserError, match=r"captions.csv:2: caption: not valid JSON .*; correct the row"):
+        load_corpus(str(root))
+
+
+def test_two_columns_that_could_be_the_caption(tmp_path, caplog):
+    lines = [json.dumps({"image": name, "title": "x", "text": "y"}) for name in PHOTOS]
+    for name, content, line in (
+        (
+            "captions.csv",
+            "image,title,captions\n1.jpg,x,y\n",
+            ":1: header 'image,title,captions' has title and captions",
+        ),
+        ("captions.jsonl", "\n".join(lines), ":1 has text and title"),
+    ):
+        write(tmp_path, **{name: content})
+        with pytest.raises(UserError, match=re.escape(f"{name}{line}, each of which could be the caption; call the")):
+            load_corpus(str(tmp_path))
+        (tmp_path / name).unlink()
+    rows = "".join(f"{name},x,y\n" for name in PHOTOS)
+    assert set(captions_of(write(tmp_path, **{"captions.csv": f"image,title,caption\n{rows}"})).values()) == {"y"}
+    with caplog.at_level(logging.INFO):
+        captions_of(write(tmp_path, **{"captions.csv": f"path,number,text\n{rows}"}))
+    assert "captions.csv:1: header 'path,number,text': path is taken as the image, text as the caption" in caplog.text
+
+
+def test_a_caption_of_null_counts_as_an_empty_one(tmp_path):
+    lines = [json.dumps({"image": name, "caption": None if name == "2.jpg" else "a"}) for name in PHOTOS]
+    root = write(tmp_path, **{"captions.jsonl": "\n".join(lines)})
+    with pytest.raises(UserError, match=r"1 of 4 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root))
+    assert "2.jpg" not in captions_of(root, allow_partial=True)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("[" * 100_000, "nested too deeply"),
