@@ -206,6 +206,16 @@ def test_metadata_of_hugging_face_in_folders_of_splits(tmp_path, caplog):
     assert "the folders' names are the splits" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["extra", "data/extra"])
+def test_a_folder_beside_those_of_splits_is_refused(tmp_path, place):
+    for folder in ("train", "test", place):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metadata.csv").write_text("file_name,text\n1.jpg,a\n2.jpg,b\n")
+    message = f"folders of splits, but {place}/1.jpg in none of them .*; move {place}, or give all rows the field split"
+    with pytest.raises(UserError, match=message):
+        load_corpus(str(tmp_path), need_images=False)
+
+
 def test_metadata_of_hugging_face_beside_the_photos(tmp_path):
     lines = [json.dumps({"file_name": name, "text": [text, "b"]}) for name, text in CAPTIONS.items()]
     corpus = load_corpus(str(write(tmp_path, **{"metadata.jsonl": "\n".join(lines)})))
@@ -227,6 +237,30 @@ def test_a_text_beside_each_photo(tmp_path, ending, caplog):
     assert "5 photos have no text beside them (the first: " in caplog.text  # 00000/5.jpg, and PHOTOS
 
 
+def test_a_text_beside_a_photo_has_a_caption_on_each_line(tmp_path):
+    texts = {f"{name[:-4]}.txt": f"A dog {name}.\n\nA cat.\r\n" for name in PHOTOS}
+    corpus = load_corpus(str(write(tmp_path, **texts)))
+    assert len(corpus.captions) == 8
+    assert corpus.split("train").captions[-2:] == ("A dog 4.jpg.", "A cat.")
+
+
+def test_labels_of_yolo_are_no_captions(tmp_path):
+    root = write(tmp_path, **{f"{name[:-4]}.txt": "0 0.5 0.5 1.0 .25\n17 0.1 0.2 3e-05 0.4\n" for name in PHOTOS})
+    with pytest.raises(UserError, match=r"1.txt: holds only numbers, as YOLO's labels; captions are expected beside"):
+        load_corpus(str(root))
+
+
+def test_null_in_the_file_beside_a_photo_counts_as_an_empty_caption(tmp_path):
+    texts = {f"{name[:-4]}.json": json.dumps({"caption": None if name == "2.jpg" else "a"}) for name in PHOTOS}
+    root = write(tmp_path, **texts)
+    with pytest.raises(UserError, match=r"1 of 4 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root))
+    assert sorted(captions_of(root, allow_partial=True)) == ["1.jpg", "3.jpg", "4.jpg"]
+    write(root, **{"2.json": '{"text": "a"}'})
+    with pytest.raises(UserError, match=r"2.json: has no text 'caption'"):
+        load_corpus(str(root), allow_partial=True)
+
+
 def test_a_photo_whose_name_is_not_utf8(tmp_path):
     for ending in (b"jpg", b"txt"):
         with open(os.path.join(os.fsencode(tmp_path), b"\xff." + ending), "wb") as file:
@@ -244,6 +278,17 @@ def test_lines_beside_lists_of_names(tmp_path):
     (root / "train.de").write_text("A\nB\n")
     with pytest.raises(UserError, match=r"captions of several languages \(de, en\); leave those of one there"):
         load_corpus(str(root))
+
+
+def test_lines_without_a_list_of_names_and_the_reverse(tmp_path, caplog):
+    lists = {"train.en": "A\nB\n", "train.txt": "1.jpg\n2\n", "val.en": "C\n", "val.txt": "3.jpg\n"}
+    root = write(tmp_path, **lists, **{"test_2016_flickr.en": "D\n", "test_2016.txt": "4.jpg\n"})
+    message = r"test_2016_flickr.en: no list of the photos' names goes with it \(test_2016.txt has no captions\); name"
+    with pytest.raises(UserError, match=message):
+        load_corpus(str(root))
+    (root / "test_2016_flickr.en").unlink()
+    assert len(load_corpus(str(root)).image_ids) == 3
+    assert "no captions go with test_2016.txt, which is not used" in caplog.text
 
 
 def test_lines_without_splits_and_lists_of_other_lengths(tmp_path):

@@ -118,7 +118,13 @@ def _metadata_rows(root: Path, metadata: list[Path]) -> Iterator[Row]:
         for row in _table_rows(path)
     ]
     folders = [next((split for part in row.image.split("/")[:-1] if (split := _split_of(part))), None) for row in rows]
-    if len(set(folders)) > 1 and all(folders) and not any(row.split for row in rows):
+    if any(row.split for row in rows) or not any(folders):
+        return iter(rows)
+    if None in folders:
+        image, known = rows[folders.index(None)].image, ", ".join(f"{split}/" for split in SPLITS)
+        told = f"photos lie in folders of splits, but {image} in none of them ({known})"
+        raise UserError(f"{root}: {told}; move {image.rpartition('/')[0] or image}, or give all rows the field split")
+    if len(set(folders)) > 1:
         logger.info("%s: the folders' names are the splits", root)
         return (row._replace(split=split) for row, split in zip(rows, folders))
     return iter(rows)
