@@ -36,6 +36,7 @@ def assemble(
     need_images: bool = True,
     official: bool = True,
     split_lists: str = "official",
+    one_file: bool = True,
     place: str = "",
     source: str = "its captions file",
     word_rule: str = "unicode",
@@ -53,7 +54,7 @@ def assemble(
         photo_place: where photos are looked for, in words: "in images/ of ROOT".
         problems: what the reader has found missing.
         allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
-        official, split_lists, place: see `Corpus`.
+        official, split_lists, one_file, place: see `Corpus`.
         source: the format of the captions, in words.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
@@ -78,6 +79,7 @@ def assemble(
         official=official and not problems,
         split_lists=split_lists,
         file_ids=tuple(captions),
+        one_file=one_file,
         place=place,
     )
 

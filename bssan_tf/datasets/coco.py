@@ -92,6 +92,7 @@ def load_coco(
         allow_partial=allow_partial,
         need_images=need_images,
         split_lists=split_lists,
+        one_file=split_lists == "karpathy" or len([*filter(None, annotations[year].values())]) == 1,
         source=found.format,
         word_rule=word_rule,
     )

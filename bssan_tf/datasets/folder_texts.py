@@ -37,12 +37,15 @@ class Row(NamedTuple):
     split: str | None  # None: not said
 
 
-def find(root: Path) -> tuple[str, Iterator[Row]] | None:
-    """What says the captions, in words, and its rows; None if neither layout is there. UserError where files differ."""
+def find(root: Path) -> tuple[str, Iterator[Row], bool] | None:
+    """What says the captions, in words, its rows, and whether it is one file; None if neither layout is there.
+
+    UserError where files differ.
+    """
     if pairs := _pairs(root):
-        return f"{pairs[0][1].parent} {LINES}", _line_rows(pairs)
+        return f"{pairs[0][1].parent} {LINES}", _line_rows(pairs), len(pairs) == 1
     beside = any(text for _, text in _beside(root))
-    return (f"{root} (a text beside each photo)", _beside_rows(root)) if beside else None
+    return (f"{root} (a text beside each photo)", _beside_rows(root), False) if beside else None
 
 
 def _pairs(root: Path) -> list[tuple[str | None, Path, Path]]:
