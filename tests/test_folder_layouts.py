@@ -51,7 +51,8 @@ def test_columns_separators_and_encodings(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (table(("image", "text")).encode("cp1252"), ":2: not UTF-8 (byte 0xe9; perhaps Windows' CP1252); convert it"),
+        (table(("image", "text")).encode("cp1252"), ":2: not UTF-8 (byte 0xe9); convert it from its"),
+        ("image,text\n1.jpg,一只狗\n".encode("gbk"), ":2: not UTF-8 (byte 0xb9); convert it from its"),
         (table(("image", "text")).encode("utf-16-le"), ":1: has NUL bytes (perhaps UTF-16 without its mark)"),
         ("image,text\n1.jpg,a\n2.jpg,\"b\n3.jpg,c\n", ":3: not valid CSV (a quote that this row opens is not closed"),
         ('image,text\n1.jpg,a\n2.jpg,"b\n3.jpg,"c"\n4.jpg,d\n', ":3: not valid CSV (a quote that this row opens"),
