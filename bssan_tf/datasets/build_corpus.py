@@ -51,11 +51,10 @@ def assemble(
         splits, published: split -> image ids, and -> number of images, asserted where given.
         captions: image id -> captions, in the order of their file; images in no split are left out.
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
-        photo_place: where photos are looked for, in words: "in images/ of ROOT".
+        photo_place, source: where photos are looked for, "in images/ of ROOT", and the captions' format, in words.
         problems: what the reader has found missing.
         allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, one_file, place: see `Corpus`.
-        source: the format of the captions, in words.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
