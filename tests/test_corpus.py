@@ -282,7 +282,7 @@ def test_scenes_are_drawn_into_the_cache(tmp_path):
     ("content", "message"),
     [
         (b'{"images": [', "x.json: not valid JSON .* that the download is complete"),
-        (b"\xff\xfe{}", "x.json: line 1 is not UTF-8"),
+        (b"\xff\xfe{}", "x.json: is UTF-16, and UTF-8 is expected"),
         (b"[]", "x.json: is a list, not an object of JSON"),
     ],
 )

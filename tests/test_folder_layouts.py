@@ -51,7 +51,8 @@ def test_columns_separators_and_encodings(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (table(("image", "text")).encode("cp1252"), ":2: not UTF-8 (byte 0xe9; perhaps Windows' CP1252); convert it"),
+        (table(("image", "text")).encode("cp1252"), ":2: not UTF-8 (byte 0xe9); convert it from its"),
+        ("image,text\n1.jpg,一只狗\n".encode("gbk"), ":2: not UTF-8 (byte 0xb9); convert it from its"),
         (table(("image", "text")).encode("utf-16-le"), ":1: has NUL bytes (perhaps UTF-16 without its mark)"),
         ("image,text\n1.jpg,a\n2.jpg,\"b\n3.jpg,c\n", ":3: not valid CSV (a quote that this row opens is not closed"),
         ('image,text\n1.jpg,a\n2.jpg,"b\n3.jpg,"c"\n4.jpg,d\n', ":3: not valid CSV (a quote that this row opens"),
@@ -66,6 +67,65 @@ def test_tables_that_can_not_be_read(tmp_path, content, message):
     with pytest.raises(UserError, match=f"captions.csv{re.escape(message)}") as error:
         load_corpus(str(write(tmp_path, **{"captions.csv": content})))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('caption,image\n"a dog,1.jpg\na cat",2.jpg\n', "a dog,1.jpg"),
+        ('split,image,caption\ntrain,1.jpg,"a\ntrain,2.jpg,b"\n', "train,2.jpg,b"),
+        ('split,caption,image\ntrain,"a dog,1.jpg\ntrain,a cat",2.jpg\n', "a dog,1.jpg"),
+    ],
+)
+def test_a_quote_that_takes_in_a_row_whatever_the_columns_order(tmp_path, content, row):
+    message = f"captions.csv:2: a quote that this row opens takes in the row '{row}'; close it before"
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_corpus(str(write(tmp_path, **{"captions.csv": content})))
+
+
+def test_a_caption_with_a_line_end_is_kept(tmp_path):
+    rows = "".join(f'"a dog, which runs,\nand a cat {name[0]}",{name}\n' for name in PHOTOS)
+    found = captions_of(write(tmp_path, **{"captions.csv": f"caption,image\n{rows}"}))
+    assert found["2.jpg"] == "a dog, which runs, and a cat 2"
+
+
+@pytest.mark.parametrize("column", ["captions", "caption"])
+def test_a_list_of_captions_in_a_cell(tmp_path, column):
+    rows = "".join(f'{name},"[""a dog {name[0]}"", ""a cat""]"\n' for name in PHOTOS)
+    root = write(tmp_path, **{"captions.csv": f"image,{column}\n{rows}"})
+    assert load_corpus(str(root)).captions[:2] == ("a dog 1", "a cat")
+    write(root, **{"captions.csv": f"image,{column}\n1.jpg,\"['a', 'b']\"\n"})
+    with pytest.raises(UserError, match=r"captions.csv:2: caption: not valid JSON .*; correct the row"):
+        load_corpus(str(root))
+
+
+def test_two_columns_that_could_be_the_caption(tmp_path, caplog):
+    lines = [json.dumps({"image": name, "title": "x", "text": "y"}) for name in PHOTOS]
+    for name, content, line in (
+        (
+            "captions.csv",
+            "image,title,captions\n1.jpg,x,y\n",
+            ":1: header 'image,title,captions' has title and captions",
+        ),
+        ("captions.jsonl", "\n".join(lines), ":1 has text and title"),
+    ):
+        write(tmp_path, **{name: content})
+        with pytest.raises(UserError, match=re.escape(f"{name}{line}, each of which could be the caption; call the")):
+            load_corpus(str(tmp_path))
+        (tmp_path / name).unlink()
+    rows = "".join(f"{name},x,y\n" for name in PHOTOS)
+    assert set(captions_of(write(tmp_path, **{"captions.csv": f"image,title,caption\n{rows}"})).values()) == {"y"}
+    with caplog.at_level(logging.INFO):
+        captions_of(write(tmp_path, **{"captions.csv": f"path,number,text\n{rows}"}))
+    assert "captions.csv:1: header 'path,number,text': path is taken as the image, text as the caption" in caplog.text
+
+
+def test_a_caption_of_null_counts_as_an_empty_one(tmp_path):
+    lines = [json.dumps({"image": name, "caption": None if name == "2.jpg" else "a"}) for name in PHOTOS]
+    root = write(tmp_path, **{"captions.jsonl": "\n".join(lines)})
+    with pytest.raises(UserError, match=r"1 of 4 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root))
+    assert "2.jpg" not in captions_of(root, allow_partial=True)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +207,16 @@ def test_metadata_of_hugging_face_in_folders_of_splits(tmp_path, caplog):
     assert "the folders' names are the splits" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["extra", "data/extra"])
+def test_a_folder_beside_those_of_splits_is_refused(tmp_path, place):
+    for folder in ("train", "test", place):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metadata.csv").write_text("file_name,text\n1.jpg,a\n2.jpg,b\n")
+    message = f"folders of splits, but {place}/1.jpg in none of them .*; move {place}, or give all rows the field split"
+    with pytest.raises(UserError, match=message):
+        load_corpus(str(tmp_path), need_images=False)
+
+
 def test_metadata_of_hugging_face_beside_the_photos(tmp_path):
     lines = [json.dumps({"file_name": name, "text": [text, "b"]}) for name, text in CAPTIONS.items()]
     corpus = load_corpus(str(write(tmp_path, **{"metadata.jsonl": "\n".join(lines)})))
@@ -168,6 +238,30 @@ def test_a_text_beside_each_photo(tmp_path, ending, caplog):
     assert "5 photos have no text beside them (the first: " in caplog.text  # 00000/5.jpg, and PHOTOS
 
 
+def test_a_text_beside_a_photo_has_a_caption_on_each_line(tmp_path):
+    texts = {f"{name[:-4]}.txt": f"A dog {name}.\n\nA cat.\r\n" for name in PHOTOS}
+    corpus = load_corpus(str(write(tmp_path, **texts)))
+    assert len(corpus.captions) == 8
+    assert corpus.split("train").captions[-2:] == ("A dog 4.jpg.", "A cat.")
+
+
+def test_labels_of_yolo_are_no_captions(tmp_path):
+    root = write(tmp_path, **{f"{name[:-4]}.txt": "0 0.5 0.5 1.0 .25\n17 0.1 0.2 3e-05 0.4\n" for name in PHOTOS})
+    with pytest.raises(UserError, match=r"1.txt: holds only numbers, as YOLO's labels; captions are expected beside"):
+        load_corpus(str(root))
+
+
+def test_null_in_the_file_beside_a_photo_counts_as_an_empty_caption(tmp_path):
+    texts = {f"{name[:-4]}.json": json.dumps({"caption": None if name == "2.jpg" else "a"}) for name in PHOTOS}
+    root = write(tmp_path, **texts)
+    with pytest.raises(UserError, match=r"1 of 4 captions are empty or only punctuation \(the first: of 2.jpg\)"):
+        load_corpus(str(root))
+    assert sorted(captions_of(root, allow_partial=True)) == ["1.jpg", "3.jpg", "4.jpg"]
+    write(root, **{"2.json": '{"text": "a"}'})
+    with pytest.raises(UserError, match=r"2.json: has no text 'caption'"):
+        load_corpus(str(root), allow_partial=True)
+
+
 def test_a_photo_whose_name_is_not_utf8(tmp_path):
     for ending in (b"jpg", b"txt"):
         with open(os.path.join(os.fsencode(tmp_path), b"\xff." + ending), "wb") as file:
@@ -185,6 +279,17 @@ def test_lines_beside_lists_of_names(tmp_path):
     (root / "train.de").write_text("A\nB\n")
     with pytest.raises(UserError, match=r"captions of several languages \(de, en\); leave those of one there"):
         load_corpus(str(root))
+
+
+def test_lines_without_a_list_of_names_and_the_reverse(tmp_path, caplog):
+    lists = {"train.en": "A\nB\n", "train.txt": "1.jpg\n2\n", "val.en": "C\n", "val.txt": "3.jpg\n"}
+    root = write(tmp_path, **lists, **{"test_2016_flickr.en": "D\n", "test_2016.txt": "4.jpg\n"})
+    message = r"test_2016_flickr.en: no list of the photos' names goes with it \(test_2016.txt has no captions\); name"
+    with pytest.raises(UserError, match=message):
+        load_corpus(str(root))
+    (root / "test_2016_flickr.en").unlink()
+    assert len(load_corpus(str(root)).image_ids) == 3
+    assert "no captions go with test_2016.txt, which is not used" in caplog.text
 
 
 def test_lines_without_splits_and_lists_of_other_lengths(tmp_path):

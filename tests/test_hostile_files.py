@@ -136,6 +136,17 @@ def test_text_is_utf8_with_or_without_a_mark(tmp_path):
     path.write_bytes(b"one\ntwo\ncaf\xe9\n")
     with pytest.raises(UserError, match=r"a\.txt: line 3 is not UTF-8 \(byte 0xe9\); give another file"):
         read_text(path, REMEDY)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "problem"),
+    [("utf-16", "is UTF-16"), ("utf-16-be", r"has NUL bytes \(perhaps UTF-16 without its mark\)")],
+)
+@pytest.mark.parametrize("read", [read_text, read_json])
+def test_utf16_is_named(tmp_path, read, encoding, problem):
+    (tmp_path / "a").write_text('{"a": "b"}', encoding=encoding)
+    with pytest.raises(UserError, match=rf"a: {problem}, and UTF-8 is expected; convert it, or give another file"):
+        read(tmp_path / "a", REMEDY)
     assert parse_json("[1]", "x", REMEDY, (dict, list)) == [1]
 
 

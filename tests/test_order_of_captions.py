@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import load_corpus
 from bssan_tf.datasets.caption_files import (
     read_annotations_csv,
@@ -13,6 +15,8 @@ from bssan_tf.datasets.caption_files import (
     read_token_file,
 )
 from bssan_tf.datasets.coco import read_annotations
+from bssan_tf.errors import UserError
+from bssan_tf.runs.data import open_data
 
 NAMES = ("c.jpg", "a.jpg", "d.jpg", "b.jpg")
 ROWS = [("c.jpg", 1), ("a.jpg", 0), ("c.jpg", 2), ("d.jpg", 3), ("b.jpg", 0), ("a.jpg", 1)]  # c and d have no caption 0
@@ -60,7 +64,9 @@ def test_order_of_a_published_file(tmp_path, read, content):
 def test_order_of_a_folder(tmp_path, files):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert load_corpus(str(tmp_path), need_images=False).file_ids == NAMES
+    found = load_corpus(str(tmp_path), need_images=False)
+    assert found.one_file
+    assert found.file_ids == NAMES
 
 
 def test_order_of_several_metadata_files_is_that_of_their_folders(tmp_path):
@@ -68,5 +74,42 @@ def test_order_of_several_metadata_files_is_that_of_their_folders(tmp_path):
     for folder in folders:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "metadata.csv").write_text("file_name,text\n1.jpg,text\n")
-    found = load_corpus(str(tmp_path), need_images=False).file_ids
-    assert found == tuple(f"{folder}/1.jpg" for folder in sorted(folders))
+    found = load_corpus(str(tmp_path), need_images=False)
+    assert not found.one_file
+    assert found.file_ids == tuple(f"{folder}/1.jpg" for folder in sorted(folders))
+
+
+def coco_parts():
+    for part, shift in (("train", 0), ("val", 10)):
+        images = [{"id": n + shift, "file_name": f"{n + shift}.jpg"} for n in range(4)]
+        captions = [{"image_id": image["id"], "caption": "text"} for image in images]
+        yield f"captions_{part}2014.json", json.dumps({"images": images, "annotations": captions})
+
+
+@pytest.mark.parametrize(
+    ("data", "files"),
+    [
+        ("", {f"{split}/metadata.csv": "file_name,text\n1.jpg,a\n2.jpg,b\n" for split in ("train", "val", "test")}),
+        ("", {f"{split}{end}": f"{split}\n" for split in ("train", "val", "test") for end in (".en", ".txt")}),
+        ("", {f"{n}{end}": "text" for n in range(4) for end in (".jpg", ".txt")}),
+        ("coco", dict(coco_parts())),
+    ],
+    ids=["metadata", "lines", "texts", "coco"],
+)
+def test_rows_without_ids_are_refused_where_several_files_hold_the_captions(tmp_path, data, files):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    given = {"data": data, "root": str(tmp_path)} if data else {"data": str(tmp_path)}
+    count = {"coco": 8}.get(data, 6)
+    np.save(tmp_path / "r.npy", np.zeros((count, 4, 3), np.float32))
+    config = DataConfig(**given, import_regions=str(tmp_path / "r.npy"), allow_partial=True, imported_order="file")
+    with pytest.raises(UserError, match=r"captions come from several files, .*; say by --import-ids FILE.txt"):
+        open_data(config, progress=False)
+    ids = load_corpus(**given, allow_partial=True, need_images=False).image_ids
+    (tmp_path / "ids").mkdir()
+    (tmp_path / "ids" / "ids.list").write_text("".join(f"{name}\n" for name in reversed(ids)))
+    np.save(tmp_path / "r.npy", np.arange(len(ids) * 12, dtype=np.float32).reshape(-1, 4, 3))
+    rows = dict(given, import_regions=str(tmp_path / "r.npy"), import_ids=str(tmp_path / "ids" / "ids.list"))
+    features = open_data(DataConfig(**rows, allow_partial=True, imported_order="file"), progress=False).features
+    assert features.manifest["rows"]["regions"] == [*range(len(ids))][::-1]

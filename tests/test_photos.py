@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from bssan_tf.datasets.coco import coco_number
+from bssan_tf.datasets.coco import PHOTO_FOLDERS, coco_number, folders_of
 from bssan_tf.datasets.photos import PhotoFolders, check_name
 from bssan_tf.errors import UserError
 
@@ -41,6 +41,45 @@ def test_two_photos_for_one_name_are_refused(tmp_path):
     (tmp_path / "two" / "x.jpg").write_bytes(b"one/x.jpg")  # a copy
     assert PhotoFolders(tmp_path, ("one", "two")).find(["x.jpg"]) == {"x.jpg": tmp_path / "one" / "x.jpg"}
     assert PhotoFolders(tmp_path, ("one", "two")).find(["x.jpg"], {"x.jpg": ["two"]})["x.jpg"].parent.name == "two"
+
+
+def test_photos_that_differ_in_one_byte_are_two(tmp_path):
+    write(tmp_path, one=["x.jpg"], two=["x.jpg"])
+    for folder, last in (("one", b"a"), ("two", b"b")):
+        (tmp_path / folder / "x.jpg").write_bytes(b"\0" * 20_000 + last)
+    with pytest.raises(UserError, match="They differ"):
+        PhotoFolders(tmp_path, ("one", "two")).find(["x.jpg"])
+
+
+@pytest.mark.parametrize("there", [[], ["1.jpg"]], ids=["no such folder", "in it another photo"])
+def test_a_photo_of_another_folder_than_the_named_one_is_none(tmp_path, there):
+    write(tmp_path / "images", cats=["2.jpg"], **({"dogs": there} if there else {}))
+    assert PhotoFolders(tmp_path, ("images",)).find(["dogs/2.jpg"]) == {}
+    if there:
+        write(tmp_path, images=["2.jpg"])
+        assert PhotoFolders(tmp_path, ("images",)).find(["dogs/2.jpg"]) == {}
+
+
+def test_a_photo_of_another_part_is_none_but_for_one_with_a_number(tmp_path):
+    named = "COCO_val2014_000000000042.jpg"
+    write(tmp_path, train2014=["5.jpg", named])
+    folders = PhotoFolders(tmp_path, PHOTO_FOLDERS)
+    own = dict.fromkeys(["5.jpg", named], folders_of("val2014"))
+    assert folders.find(own, own, coco_number) == {named: tmp_path / "train2014" / named}
+    write(tmp_path, images=["5.jpg"])  # photos that are not divided by parts
+    found = PhotoFolders(tmp_path, PHOTO_FOLDERS).find(own, own, coco_number)
+    assert found["5.jpg"] == tmp_path / "images" / "5.jpg"
+
+
+@pytest.mark.parametrize("place", ["", "images"])
+def test_the_named_folder_comes_before_the_parts_own(tmp_path, place):
+    write(tmp_path / place, train2014=["1.jpg"], val2014=["1.jpg"])
+    own = {"val2014/1.jpg": folders_of("train2014")}
+    folders = PhotoFolders(tmp_path, PHOTO_FOLDERS)
+    assert folders.find(own, own, coco_number) == {"val2014/1.jpg": tmp_path / place / "val2014" / "1.jpg"}
+    (tmp_path / place / "val2014" / "1.jpg").unlink()
+    (tmp_path / place / "val2014" / "2.jpg").touch()
+    assert PhotoFolders(tmp_path, PHOTO_FOLDERS).find(own, own, coco_number) == {}
 
 
 def test_one_photo_for_two_names_is_refused(tmp_path):

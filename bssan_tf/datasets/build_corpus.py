@@ -36,6 +36,7 @@ def assemble(
     need_images: bool = True,
     official: bool = True,
     split_lists: str = "official",
+    one_file: bool = True,
     place: str = "",
     source: str = "its captions file",
     word_rule: str = "unicode",
@@ -50,11 +51,10 @@ def assemble(
         splits, published: split -> image ids, and -> number of images, asserted where given.
         captions: image id -> captions, in the order of their file; images in no split are left out.
         photos: image id -> photo file, for the photos there are; others get a path in `images/`.
-        photo_place: where photos are looked for, in words: "in images/ of ROOT".
+        photo_place, source: where photos are looked for, "in images/ of ROOT", and the captions' format, in words.
         problems: what the reader has found missing.
         allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
-        official, split_lists, place: see `Corpus`.
-        source: the format of the captions, in words.
+        official, split_lists, one_file, place: see `Corpus`.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
@@ -78,6 +78,7 @@ def assemble(
         official=official and not problems,
         split_lists=split_lists,
         file_ids=tuple(captions),
+        one_file=one_file,
         place=place,
     )
 

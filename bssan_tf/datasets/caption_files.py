@@ -102,8 +102,9 @@ def read_results(path: Path) -> Captions:
 def read_table(path: Path) -> Captions:
     """Kaggle's `captions.txt` of Flickr8k: a table `image,caption`, a row for each caption."""
     captions: dict[str, list[str]] = {}
-    for _, row in tables.csv_rows(path, (tables.IMAGE, tables.CAPTION)):
-        captions.setdefault(row["image"].strip(), []).append(clean_caption(row["caption"]))
+    for _, row in tables.caption_rows(path):
+        texts = map(clean_caption, tables.as_list(row["caption"]))
+        captions.setdefault(row["image"].strip(), []).extend(texts)
     return Captions(captions, f"Kaggle's {path.name}")
 
 
@@ -146,7 +147,7 @@ def read_karpathy(path: Path) -> Captions:
         found.splits.setdefault(_karpathy_split(split, where), []).append(name)
         found.captions[name] = texts
         if folder:
-            found.folders[name] = [folder, f"images/{folder}"]
+            found.folders[name] = [folder, f"images/{folder}", "images"]
     return found
 
 

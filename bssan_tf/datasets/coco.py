@@ -92,6 +92,7 @@ def load_coco(
         allow_partial=allow_partial,
         need_images=need_images,
         split_lists=split_lists,
+        one_file=split_lists == "karpathy" or len([*filter(None, annotations[year].values())]) == 1,
         source=found.format,
         word_rule=word_rule,
     )
@@ -115,8 +116,8 @@ def _read_official(paths: dict[str, Path | None], year: str) -> tuple[Captions, 
 
 
 def folders_of(part: str) -> list[str]:
-    """Where the photos of a part such as train2014 are looked for first."""
-    return [f"{place}{name}" for name in (part, part[:-4]) for place in ("", "images/")]
+    """Where the photos of a part such as train2014 are looked for first; those without COCO's number only there."""
+    return [*(f"{place}{name}" for name in (part, part[:-4]) for place in ("", "images/")), "images"]
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:

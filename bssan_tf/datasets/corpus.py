@@ -86,6 +86,7 @@ class Corpus:
     official: bool = True  # the published data set, whole; False for a subset, a folder, scenes
     split_lists: str = "official"  # whose lists divide it: "official", "karpathy", "2017" (COCO), "own"
     file_ids: tuple[str, ...] = ()  # ids in the order of the captions' file, those left out included; () = image_ids
+    one_file: bool = True  # one file of captions names all images; False: rows of a user's arrays have no sure order
     place: str = ""  # tells corpora of one name apart in the cache, e.g. a digest of a folder's path
 
     def __post_init__(self):

@@ -6,7 +6,6 @@ file and the line. tables.py reads tables, photos.py finds the photos.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -46,7 +45,7 @@ def first_file(root: Path, *names: str) -> Path | None:
 def read_text(path: Path) -> str:
     """A text file, UTF-8 or UTF-16 with its mark, every line end as "\\n"; UserError for other encodings."""
     content = documents.read_bytes(path, COMPLETE)
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = content.startswith(documents.UTF16_MARKS)
     if not wide and (place := content.find(b"\0")) >= 0:
         line = content.count(b"\n", 0, place) + 1
         raise UserError(f"{path}:{line}: has NUL bytes (perhaps UTF-16 without its mark); convert it to UTF-8")
@@ -56,8 +55,8 @@ def read_text(path: Path) -> str:
         if wide:
             raise UserError(f"{path}: starts as UTF-16, but is not ({error.reason}); convert it to UTF-8") from None
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        problem = f"not UTF-8 (byte 0x{byte:02x}; perhaps Windows' CP1252)"
-        raise UserError(f"{path}:{line}: {problem}; convert it: iconv -f CP1252 -t UTF-8") from None
+        problem = f"not UTF-8 (byte 0x{byte:02x})"
+        raise UserError(f"{path}:{line}: {problem}; convert it from its encoding to UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

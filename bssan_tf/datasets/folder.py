@@ -45,7 +45,7 @@ def load_folder(
     UserError if the captions file or pictures are missing, or a row is malformed.
     """
     root = files.find_root(name, root, LAYOUT)
-    source, rows = _find_rows(name, root)
+    source, rows, one_file = _find_rows(name, root)
     captions: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     without_split: str | None = None
@@ -74,22 +74,25 @@ def load_folder(
         photos = PhotoFolders(root, places).find(captions, bare=False)
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     options = {"allow_partial": allow_partial, "need_images": need_images, "source": source, "word_rule": word_rule}
-    own = {"official": False, "split_lists": "own", "place": digest}
+    own = {"official": False, "split_lists": "own", "one_file": one_file, "place": digest}
     return assemble(name, root, splits, captions, photos, f"in {root}", **options, **own)
 
 
-def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row]]:
-    """What says the captions of a folder, in words, and its rows; UserError if nothing does, or two files do."""
+def _find_rows(name: str, root: Path) -> tuple[str, Iterable[Row], bool]:
+    """What says the captions of a folder, in words, its rows, and whether it is one file.
+
+    UserError if nothing says them, or two files do.
+    """
     there = [file for file in TABLES if (root / file).is_file()]
     if len(there) > 1:
         raise UserError(f"{name}: {root} has both {' and '.join(there)}; remove one of them")
     if there:
-        return str(root / there[0]), _table_rows(root / there[0])
+        return str(root / there[0]), _table_rows(root / there[0]), True
     if metadata := _metadata_files(root):
         if len({path.parent for path in metadata}) < len(metadata):
             raise UserError(f"{name}: {metadata[0].parent} has both {' and '.join(METADATA)}; remove one of them")
         more = f" and {len(metadata) - 1} more" if len(metadata) > 1 else ""
-        return f"{metadata[0]}{more}", _metadata_rows(root, metadata)
+        return f"{metadata[0]}{more}", _metadata_rows(root, metadata), len(metadata) == 1
     if found := folder_texts.find(root):
         return found
     raise UserError(f"{name}: no captions.csv or captions.jsonl in {root}; {LAYOUT}")
@@ -118,7 +121,13 @@ def _metadata_rows(root: Path, metadata: list[Path]) -> Iterator[Row]:
         for row in _table_rows(path)
     ]
     folders = [next((split for part in row.image.split("/")[:-1] if (split := _split_of(part))), None) for row in rows]
-    if len(set(folders)) > 1 and all(folders) and not any(row.split for row in rows):
+    if any(row.split for row in rows) or not any(folders):
+        return iter(rows)
+    if None in folders:
+        image, known = rows[folders.index(None)].image, ", ".join(f"{split}/" for split in SPLITS)
+        told = f"photos lie in folders of splits, but {image} in none of them ({known})"
+        raise UserError(f"{root}: {told}; move {image.rpartition('/')[0] or image}, or give all rows the field split")
+    if len(set(folders)) > 1:
         logger.info("%s: the folders' names are the splits", root)
         return (row._replace(split=split) for row, split in zip(rows, folders))
     return iter(rows)

@@ -8,6 +8,7 @@ mean, and two names that would get one photo, are refused.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import unicodedata
 from collections import Counter
@@ -17,7 +18,6 @@ from pathlib import Path
 from bssan_tf.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of picture files
-_COMPARED = 4096  # bytes, at the start and in the middle
 
 
 class PhotoFolders:
@@ -30,6 +30,7 @@ class PhotoFolders:
 
     def __init__(self, root: Path, folders: Sequence[str] = ("",)):
         self.root = root
+        self._names = {os.path.basename(folder) for folder in folders}
         self._listings: dict[Path, dict[str, bool]] = {}
         self._folded: dict[Path, dict[str, list[str]]] = {}
         there = [path for folder in folders if self.listing(path := root / folder)]
@@ -80,8 +81,10 @@ class PhotoFolders:
 
         Args:
             own: name -> the folders, relative to the root, in which its photo is looked for first.
-            bare: a name's folder need not be there, if no other photo has the last part of its name.
-            number: what two names of one photo share, or None for a name that has no such number.
+            bare: a name's folder need not be there, if no other photo has the last part of its name. One that is
+                there, or a photo in a folder that is none of these and one deeper, contradicts the name.
+            number: what two names of one photo share, or None for a name that has no such number; its photo lies in
+                its own folders only, where it has any.
 
         Raises:
             UserError: different photos for one name, or one photo for two names.
@@ -91,30 +94,41 @@ class PhotoFolders:
         found: dict[str, Path] = {}
         for folded in (False, True):
             for name in names:
-                if name not in found and (hits := self._hits(name, own.get(name, ()), ends, folded)):
+                if name in found:
+                    continue
+                owned = own.get(name, ())
+                alone = bool(owned and number and number(name.rpartition("/")[2]) is None)
+                if hits := self._hits(name, owned, alone, ends, folded):
                     found[name] = _one(name, hits)
         if number and len(found) < len(names):
             found |= self._by_number([name for name in names if name not in found], number)
         _refuse_shared(found)
         return found
 
-    def _hits(self, name: str, own: Sequence[str], ends: Counter, folded: bool) -> list[Path]:
-        """What could be the photo, from the nearest place that has any."""
-        last = name.rpartition("/")[2]
-        short = [last] if last != name and ends[last] == 1 else []
-        for folder in own:
-            for text in dict.fromkeys((last, name)):
-                if hits := self.inside(self.root / folder, text, folded):
-                    return hits
-        for folders in (self.upper, self.deeper):
-            if hits := [hit for folder in folders for hit in self.inside(folder, name, folded)]:
+    def _hits(self, name: str, own: Sequence[str], alone: bool, ends: Counter, folded: bool) -> list[Path]:
+        """What could be the photo, from the nearest place that has any: its whole name before the last part of it."""
+        owned = [self.root / folder for folder in own]
+        groups = [[place] for place in owned]
+        groups += [[self.root]] if own and "/" in name else []
+        groups += [[p for p in places if not alone or _within(p, owned)] for places in (self.upper, self.deeper)]
+        groups += [[self.root]] if "/" in name else []
+        for places in groups:
+            if hits := [hit for place in places for hit in self.inside(place, name, folded)]:
                 return hits
-        if "/" in name and (hits := self.inside(self.root, name, folded)):
-            return hits
-        for folders in (self.upper, self.deeper):
-            if hits := [hit for folder in folders for text in short for hit in self.inside(folder, text, folded)]:
+        folder, _, last = name.rpartition("/")
+        if not folder or not (folder in own or (ends[last] == 1 and not self._is_there(folder))):
+            return []
+        groups = [[place] for place in owned]
+        if ends[last] == 1:
+            deeper = [place for place in self.deeper if place.name in self._names]  # others tell photos apart
+            groups += [[p for p in places if not alone or _within(p, owned)] for places in (self.upper, deeper)]
+        for places in groups:
+            if hits := [hit for place in places for hit in self.inside(place, last, folded)]:
                 return hits
         return []
+
+    def _is_there(self, folder: str) -> bool:
+        return any(self.listing(place / folder) for place in (self.root, *self.upper))
 
     def _by_number(self, names: Sequence[str], number: Callable[[str], str | None]) -> dict[str, Path]:
         photos: dict[str, list[Path]] = {}
@@ -147,20 +161,16 @@ def _one(name: str, hits: Sequence[Path]) -> Path:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two files are one, or copies as far as their size and two blocks tell."""
+    """Whether two files are one, or copies."""
     if os.path.samefile(one, other):
         return True
     if one.name != other.name and fold(one.name) == fold(other.name):
         return False  # beside each other on purpose
-    size = one.stat().st_size
-    return size == other.stat().st_size and _blocks(one, size) == _blocks(other, size)
+    return filecmp.cmp(one, other, shallow=False)
 
 
-def _blocks(path: Path, size: int) -> tuple[bytes, bytes]:
-    with open(path, "rb") as file:
-        start = file.read(_COMPARED)
-        file.seek(size // 2)
-        return start, file.read(_COMPARED)
+def _within(place: Path, folders: Sequence[Path]) -> bool:
+    return place in folders or place.parent in folders
 
 
 def _refuse_shared(found: Mapping[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from bssan_tf.reading.files import file_size, refusing
 
 MOST_BYTES = 2 << 30  # COCO's largest instances file has 0.45 GB
 MOST_XML_BYTES = 16 << 20
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_FIRST = 100  # bytes, among which UTF-16 without its mark has a NUL
 KINDS = {dict: "an object", list: "a list", str: "text"}
 # One escape of JSON after the other, so that an escaped backslash before a "u" is not taken for one; group 1: lone.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
@@ -31,6 +34,9 @@ def read_bytes(path: str | Path, remedy: str, source: str | None = None, most: i
 def read_text(path: str | Path, remedy: str, source: str | None = None) -> str:
     """The text of a UTF-8 file, without a byte order mark; UserError that names the first line of another encoding."""
     content = read_bytes(path, remedy, source)
+    if content.startswith(UTF16_MARKS) or b"\0" in content[:_FIRST]:
+        seen = "is UTF-16" if content.startswith(UTF16_MARKS) else "has NUL bytes (perhaps UTF-16 without its mark)"
+        raise UserError(f"{source or path}: {seen}, and UTF-8 is expected; convert it, or {remedy}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

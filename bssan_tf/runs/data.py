@@ -87,6 +87,9 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
             raise UserError(NO_CONTEXT)
         given = {name: getattr(data, f"import_{name}") for name in ("regions", "objects", "ids")}
         files = {name: Path(path) for name, path in given.items() if path}
+        if not (corpus.one_file or data.import_ids or data.imported_order != "file"):
+            problem = "captions come from several files, so that the order of the rows is not sure"
+            raise UserError(f"--data {data.data}: {problem}; say by --import-ids FILE.txt which row is which image")
         listed = corpus.file_ids if data.imported_order == "file" else ()  # earlier runs had the splits' order
         return Data(corpus, import_features(corpus.image_ids, **files, file_ids=listed))
     from bssan_tf.features.extraction import extract_features
