@@ -125,9 +125,8 @@ def load_flickr(
     path = there[(carriers[-1:] if carried else [*there])[0]]  # Karpathy's own file is the last
     if split_lists != "random" and not carried and not any(lists[split_lists].values()):
         raise UserError(_no_lists(layout, root, path, split_lists, carriers))
-    found = readers[path.name](path)
+    found, problems = readers[path.name](path), []
     photos = folders.find(found.captions, found.folders) if need_images else {}
-    problems: list[str] = []
     if split_lists == "random":
         splits = _divided(layout, path, found, photos)
     elif carried:
