@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from bssan_tf.features.extraction import extract_features
+
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 
@@ -58,3 +60,24 @@ def write_boxes(path: Path, corpus, detections=4, seed=0):
     order = generator.permutation(len(boxes))
     np.savez(path, names=np.array(corpus.image_ids)[order], boxes=boxes[order], labels=np.array(["dog", "cat"]))
     return boxes
+
+
+def extract(corpus, folder, extractor, **options):
+    options = {"boxes": "grid", "batch_size": 4, "progress": False, **options}
+    return extract_features(corpus, folder, extractor, **options)
+
+
+def arrays(folder):
+    """The bytes of all arrays but the times of the picture files."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy")) if path.name != "stamps.npy"}
+
+
+def spoil(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def forbid_describing(monkeypatch, extractor):
+    def describe(*_):
+        raise AssertionError("nothing is left to extract")
+
+    monkeypatch.setattr(extractor, "describe", describe)

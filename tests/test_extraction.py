@@ -12,19 +12,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from feature_fixtures import tiny_extractor, vgg_arrays, write_boxes, write_pictures
+from feature_fixtures import (
+    arrays,
+    extract,
+    forbid_describing,
+    spoil,
+    tiny_extractor,
+    vgg_arrays,
+    write_boxes,
+    write_pictures,
+)
 from PIL import Image
 
 from bssan_tf.errors import UserError
-from bssan_tf.features import describer, extraction, growing, pictures
+from bssan_tf.features import describer, extraction, pictures
 from bssan_tf.features.backbones import Backbone
-from bssan_tf.features.extraction import MissingRows, extract_features
+from bssan_tf.features.extraction import MissingRows
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
-from bssan_tf.features.store_writer import StoreWriter, lock_of
-from bssan_tf.tools.files import locked
+from bssan_tf.features.store_writer import StoreWriter
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +43,6 @@ def extractor(tmp_path_factory):
 @pytest.fixture
 def corpus(tmp_path):
     return write_pictures(tmp_path / "photos", 11)
-
-
-def extract(corpus, folder, extractor, **options):
-    options = {"boxes": "grid", "batch_size": 4, "progress": False, **options}
-    return extract_features(corpus, folder, extractor, **options)
-
-
-def arrays(folder):
-    """The bytes of all arrays but the times of the picture files."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy")) if path.name != "stamps.npy"}
-
-
-def forbid_describing(monkeypatch, extractor):
-    def describe(*_):
-        raise AssertionError("nothing is left to extract")
-
-    monkeypatch.setattr(extractor, "describe", describe)
-
-
-def spoil(path):
-    path.write_bytes(path.read_bytes()[:100])
 
 
 def test_each_row_describes_its_own_picture(tmp_path, corpus, extractor):
@@ -358,94 +345,6 @@ def test_a_replaced_picture_is_described_anew(tmp_path, corpus, extractor):
     broken = extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
     np.testing.assert_array_equal(broken.bad_rows, [6])
     assert not broken.regions[6].any()
-
-
-def test_a_corpus_that_grew_keeps_what_is_extracted(tmp_path, corpus, extractor, monkeypatch):
-    def part(rows):
-        return SimpleNamespace(name="pictures", **{
-            name: tuple(getattr(corpus, name)[row] for row in rows) for name in ("image_ids", "image_paths")
-        })  # fmt: skip
-
-    fresh = extract(part([7, 0, 3, 10, 1, 4]), tmp_path / "fresh", extractor, batch_size=1)
-    spoil(corpus.image_paths[4])
-    first = [0, 1, 4, 7]
-    extract(part(first), tmp_path / "store", extractor, batch_size=1, skip_bad_images=True)
-    write_pictures(tmp_path / "photos", 11)  # 4 is mended
-    described, describe = [], extractor.describe
-    monkeypatch.setattr(extractor, "describe", lambda *values: described.append(1) or describe(*values))
-    grown = extract(part([7, 0, 3, 10, 1, 4]), tmp_path / "store", extractor, batch_size=1)
-    assert len(described) == 3  # two new pictures, and the mended one
-    assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
-    assert (grown.image_ids, grown.bad_rows.size) == (fresh.image_ids, 0)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["fresh", "photos", "store"]
-    with pytest.raises(UserError, match=r"images is 6 there, 5 asked for"):  # features would be lost
-        extract(part([7, 0, 3, 10, 2]), tmp_path / "store", extractor, batch_size=1)
-    other = extract(part([7, 0, 3, 10, 2]), tmp_path / "store", extractor, batch_size=1, may_lose=True)
-    assert len(described) == 4
-    np.testing.assert_array_equal(other.regions[:4], fresh.regions[:4])
-
-
-def first_of(corpus, count):
-    return SimpleNamespace(name=corpus.name, image_ids=corpus.image_ids[:count], image_paths=corpus.image_paths[:count])
-
-
-def make_older(store):
-    """As a version without checksums has left it."""
-    for name in ("sums", "digests", "stamps"):
-        (store / f"{name}.npy").unlink()
-    manifest = json.loads((store / "manifest.json").read_text())
-    del manifest["kept"]
-    (store / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
-
-
-def test_an_older_store_that_grew_goes_by_size_and_gets_digests(tmp_path, corpus, extractor, monkeypatch, caplog):
-    extract(corpus, tmp_path / "fresh", extractor, batch_size=1)
-    extract(first_of(corpus, 9), tmp_path / "store", extractor, batch_size=1)
-    make_older(tmp_path / "store")
-    read = []
-    monkeypatch.setattr(describer, "read_picture", lambda path: read.append(path.name) or read_picture(path))
-    with caplog.at_level(logging.INFO):
-        extract(corpus, tmp_path / "store", extractor, batch_size=1)
-    assert "9 pictures are known, 2 are new" in caplog.text
-    assert sorted(read) == ["photo009.jpg", "photo010.jpg"]  # once each
-    assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
-    stamps = [np.load(tmp_path / name / "stamps.npy") for name in ("store", "fresh")]
-    np.testing.assert_array_equal(*stamps)
-
-
-def test_a_store_grows_under_a_lock_that_outlives_its_folder(tmp_path, corpus, extractor, monkeypatch):
-    extract(first_of(corpus, 9), tmp_path / "store", extractor)
-    (tmp_path / "store").rename(tmp_path / ".store.old")  # as a kill between the two renames leaves it
-    with locked(lock_of(tmp_path / "store")), pytest.raises(UserError, match="another process is extracting into it"):
-        extract(corpus, tmp_path / "store", extractor)
-    assert (tmp_path / ".store.old").exists()
-
-    def overtaken(*arguments):
-        monkeypatch.setattr(growing, "locked", locked)
-        extract(corpus, tmp_path / "store", Extractor(extractor.backbone, extractor.weights_file))
-        return locked(*arguments)
-
-    monkeypatch.setattr(growing, "locked", overtaken)
-    forbid_describing(monkeypatch, extractor)  # nor is what the other process did copied once more
-    before = os.stat(tmp_path / ".store.old" / "regions.npy").st_ino
-    features = extract(corpus, tmp_path / "store", extractor)
-    assert features.bad_rows.size == 0
-    assert os.stat(tmp_path / "store" / "regions.npy").st_ino != before
-    assert not (tmp_path / ".store.old").exists()
-
-
-def test_what_a_failed_growth_wrote_is_removed(tmp_path, corpus, extractor, monkeypatch):
-    extract(first_of(corpus, 9), tmp_path / "store", extractor)
-    before = arrays(tmp_path / "store")
-
-    def full(*_):
-        raise UserError("disk: full")
-
-    monkeypatch.setattr(StoreWriter, "commit", full)
-    with pytest.raises(UserError, match="disk: full"):
-        extract(corpus, tmp_path / "store", extractor)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".store.lock", "photos", "store"]
-    assert arrays(tmp_path / "store") == before
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,9 @@ def test_a_kill_between_the_note_and_the_weights_spoils_neither(tmp_path):
     run.require_best()
     save(run, b"two")
     run.require_best()
+    run.best.write_bytes(b"three")  # which was announced, but never became the run's
+    with pytest.raises(UserError, match=r"best\.keras: has changed since training"):
+        run.require_best()
 
 
 def test_weights_are_never_written_through_a_link(tmp_path):

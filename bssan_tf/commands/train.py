@@ -50,8 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_name(text: str) -> str:
     """A name that makes one folder in runs/, for argparse."""
-    if not text or Path(text).name != text or text in (".", ".."):
-        raise argparse.ArgumentTypeError(f"{text}: a run's name is one folder in {RUNS}/, without slashes")
+    if text.strip() != text or not text or Path(text).name != text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(
+            f"{text}: a run's name is one folder in {RUNS}/, without slashes or blanks at its ends"
+        )
     if PATTERNS.search(text) or not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!a}: a run's name may not have [ ] * ? \\ or unprintable characters")
     if len(os.fsencode(text)) > MOST_NAME:

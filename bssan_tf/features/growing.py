@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.features.store import open_array, read_ids, read_manifest
+from bssan_tf.features.store_sums import SUMS, changed_rows
 from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of
 from bssan_tf.tools.files import locked
 
@@ -93,10 +94,15 @@ def _copy(folder: Path, manifest: dict, ids: tuple[str, ...], part: Path, plan: 
     """
     bad, kept = set(manifest["bad_images"]), manifest.get("kept", ())
     row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]])}
-    sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)  # (N,)
     there = StorePlan(ids, plan.arrays, plan.made_with, plan.kept)
     names = {*plan.arrays, *(plan.kept.keys() & set(kept))}
     arrays = {name: open_array(folder, name, *there.whole(name)) for name in names}
+    if SUMS in kept:  # else a changed row would get a new checksum, and pass for whole
+        sums = open_array(folder, SUMS, (len(ids),), "uint32")
+        for row in changed_rows(ids, {name: arrays[name] for name in plan.arrays}, sums):
+            if row_of.pop(ids[row], None) is not None:
+                logger.warning("%s: the row of %s has changed since it was written; extracted anew", folder, ids[row])
+    sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)  # (N,)
     with _PartWriter(part, plan) as writer:
         for start in range(0, len(sources), _BLOCK):
             rows = sources[start : start + _BLOCK]
