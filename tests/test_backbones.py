@@ -240,6 +240,7 @@ def test_values_above_float16_are_clipped(tmp_path):
     assert (features["objects"] == 65504).all()
 
 
+@pytest.mark.large
 def test_real_vgg16_equals_keras_applications(shared_data):
     path = shared_data / "weights" / "vgg16_imagenet_notop_float16.npz"
     keras_model = tf.keras.applications.VGG16(weights=None, include_top=False)

@@ -127,6 +127,7 @@ def test_karpathy_counts_restval_as_train(tmp_path, small, place):
     assert load_corpus("coco", root=tmp_path).split_lists == "karpathy"  # what is there
 
 
+@pytest.mark.large
 def test_published_sizes_are_asserted(tmp_path):
     """Decision 14 at full size: 82,783, and 4,000 + 1,000 of the 40,504 of val2014."""
     write_annotations(tmp_path, "train2014", range(1, 82_784))
@@ -203,6 +204,7 @@ def test_karpathy_file_absent(tmp_path):
         load_corpus("coco", root=tmp_path, split_lists="karpathy")
 
 
+@pytest.mark.large
 def test_real_coco_mini(shared_data):
     root = shared_data / "coco_mini"
     with pytest.raises(UserError, match=r"coco: train lists 80 images, published are 118,287"):

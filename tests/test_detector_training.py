@@ -93,6 +93,7 @@ def test_a_training_leaves_weights_history_and_logs(whole):
     assert list(run.glob("logs/**/events*"))
 
 
+@pytest.mark.large
 def test_kill_9_and_resume_gives_the_same_numbers(whole, project, tmp_path):
     arguments = [*TRAIN, "--cache", str(whole / "cache"), "--out", str(tmp_path / "run")]
     child = subprocess.Popen(

@@ -152,6 +152,7 @@ def test_a_resumed_run_continues_the_file(collapsing, tmp_path):
     assert again == logged  # row 20 alone is older than the resumed epoch, so the sign is seen in it
 
 
+@pytest.mark.large
 def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     probe, config = probe_of(corpus, variant="o2w", learning_rate=1e-4)
     twin = bfloat16_copy(probe.model)

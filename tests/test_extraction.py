@@ -154,6 +154,7 @@ def finished_rows(folder):
         return -1
 
 
+@pytest.mark.large
 def test_kill_9_in_the_middle_then_resume(tmp_path, project):
     base = tmp_path / "killed"
     base.mkdir()

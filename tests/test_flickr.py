@@ -243,6 +243,7 @@ def test_real_flickr8k(shared_data):
     assert train.image_paths[0].is_file()
 
 
+@pytest.mark.large
 def test_real_flickr30k(shared_data):
     root = shared_data / "flickr30k"
     with pytest.raises(UserError, match=r"769 of 31,783 images have no caption"):

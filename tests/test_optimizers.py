@@ -25,22 +25,32 @@ def test_o2w_takes_shorter_steps_and_all_others_keras_own(kind):
         np.testing.assert_allclose(o2w, 0.25 * full, rtol=1e-4)
 
 
-def one_step(**values):
-    """A model, its compiled siamese network, and the trainable weights before and after a step of random gradients."""
-    config = tiny_config("improved", **{"l2": 0.0, "clip_norm": 0.0, "learning_rate": 0.01, **values}).check()
+@pytest.fixture(scope="module")
+def networks():
+    """A model and its siamese network."""
     tf.keras.utils.set_random_seed(0)
-    model = Bssan(config.model, 12, config.training.l2)
-    siamese = model.siamese(config.training)
+    config = tiny_config("improved")
+    model = Bssan(config.model, 12)
+    return model, model.siamese(config.training)
+
+
+def one_step(siamese, **values):
+    """The trainable weights after a step of random gradients, from the weights that they have, which come back."""
+    config = tiny_config("improved", **{"l2": 0.0, "clip_norm": 0.0, "learning_rate": 0.01, **values}).check()
     compile_siamese(siamese, config)
     variables, rng = siamese.trainable_variables, np.random.default_rng(0)
-    before = [v.numpy() for v in variables]
+    start = siamese.get_weights()
     siamese.optimizer.apply_gradients([(tf.constant(rng.normal(size=v.shape), v.dtype), v) for v in variables])
-    return model, siamese, before, [v.numpy() for v in variables]
+    after = [v.numpy() for v in variables]
+    siamese.set_weights(start)
+    return after
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_the_networks_o2w_alone_takes_the_share(optimizer):
-    (_, _, before, full), (model, siamese, _, half) = (one_step(optimizer=optimizer, o2w_rate=r) for r in (1.0, 0.5))
+def test_the_networks_o2w_alone_takes_the_share(networks, optimizer):
+    model, siamese = networks
+    before = [v.numpy() for v in siamese.trainable_variables]
+    full, half = (one_step(siamese, optimizer=optimizer, o2w_rate=rate) for rate in (1.0, 0.5))
     own = {id(w) for network in (model.networks["o2w"].model, model.o2w_text) for w in network.trainable_variables}
     assert len(own) > 10
     for variable, start, one, other in zip(siamese.trainable_variables, before, full, half):

@@ -115,6 +115,7 @@ def test_other_scenes_take_the_place_of_these(tmp_path, caplog):
     assert content(tmp_path / "used") == content(tmp_path / "fresh")
 
 
+@pytest.mark.large
 def test_kill_while_drawing_then_resume(tmp_path, project):
     sizes = {"train": 150, "val": 5, "test": 5}
     code = (

@@ -102,6 +102,7 @@ def test_an_interrupted_one_goes_on(tmp_path, passes, small_blocks, parts):
     assert passes == {"w2r": blocks + 1, "o2w": blocks}  # the interrupted block is all that W2R scored twice
 
 
+@pytest.mark.large
 def test_kill_9_in_the_middle_then_resume(tmp_path, monkeypatch, project, small_blocks):
     parts = PARTS
     out, whole = tmp_path / "killed.npy", tmp_path / "whole.npy"

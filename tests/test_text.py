@@ -317,6 +317,7 @@ def test_real_captions_and_glove(shared_data):
     assert coverage.token_share > 0.99
 
 
+@pytest.mark.large
 def test_words_are_the_same_under_a_turkish_locale(project):
     """TensorFlow lowers capitals by the process's locale."""
     code = """
