@@ -28,6 +28,7 @@ from bssan_tf.features.backbones import BACKBONES, build_vgg, preprocess
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
+from bssan_tf.tools.stack import weights_of
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -120,7 +121,7 @@ def photos(options: argparse.Namespace, folder: Path) -> tuple[Path, ...]:
 def random_weights(backbone: str, path: Path) -> Path:
     """A weights file of the right shapes, as build_vgg initialises them."""
     model = build_vgg(BACKBONES[backbone].layers, BACKBONES[backbone].width)
-    np.savez(path, **{weight.name.split(":")[0]: weight.numpy() for weight in model.weights})
+    np.savez(path, **weights_of(model))
     return path
 
 

@@ -103,12 +103,13 @@ def train(net: tf.keras.Model, data: tf.data.Dataset, steps: int, learning_rate:
         learning_rate / 20, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
     loss = {name: tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in CLASSES}
-    net.compile(tf.keras.optimizers.Adam(schedule), loss)
+    net.compile(tf.keras.optimizers.Adam(schedule), loss, jit_compile=False)
     with tqdm(total=steps, desc="slim: training", unit="step") as bar:
         show = tf.keras.callbacks.LambdaCallback(
-            on_batch_end=lambda _, logs: bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False) or bar.update()
+            on_train_batch_end=lambda _, logs: bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+            or bar.update()
         )
-        net.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[show])
+        net.fit(data, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[show])
 
 
 def cell_accuracy(net: tf.keras.Model, pictures: np.ndarray, cells: np.ndarray) -> dict[str, float]:

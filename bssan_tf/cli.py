@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     try:
         if os.name == "nt":
             raise UserError(NO_WINDOWS)
+        for name, right in (("KERAS_BACKEND", "tensorflow"), ("TF_USE_LEGACY_KERAS", "0")):
+            if (given := os.environ.get(name, right)) not in (right, ""):
+                raise UserError(f"{name}={given}: the networks are of Keras on TensorFlow; unset it")
         sys.exit(main(None) or 0)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
@@ -49,6 +53,28 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
             raise
     print(f"error: {' '.join(problem.splitlines())}", file=sys.stderr)
     sys.exit(2)
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow, before the modules that need it.
+
+    TensorFlow 2.20 and newer say on standard error what they lack before they ask for a log level; it isn't for users.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:  # what it said before is the reason
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def shortage(error: Exception) -> str | None:

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def _needed_lstm_kernels():
     """As the scripts do."""
-    from bssan_tf.tools.lstm_kernels import trace_needed_kernels
+    from bssan_tf.tools.stack import trace_needed_kernels
 
     trace_needed_kernels()
 

@@ -1,6 +1,7 @@
 """Small models and random pairs that several test files use."""
 
 import numpy as np
+import tensorflow as tf
 
 from bssan_tf.config.presets import preset
 
@@ -37,6 +38,6 @@ def randomise(model, seed=0):
     """Give every weight, also biases and BatchNorm statistics, a value that shows if it is left out."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
-        if weight.dtype.is_floating:
+        if tf.as_dtype(weight.dtype).is_floating:
             value = rng.normal(scale=0.5, size=weight.shape)
             weight.assign(np.abs(value) + 0.1 if "variance" in weight.name else value)

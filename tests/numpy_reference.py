@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bssan_tf.tools.stack import path_of
+
 
 def softmax(e):
     exp = np.exp(e - e.max())
@@ -25,7 +27,7 @@ class Weights:
                 self._collect(layer)
             else:
                 for weight in layer.weights:
-                    parts = weight.name.split(":")[0].split("/")
+                    parts = path_of(weight).split("/")
                     direction = [p.split("_")[0] for p in parts if p.startswith(("forward_", "backward_"))]
                     self.values["/".join([layer.name, *direction, parts[-1]])] = weight.numpy().astype(np.float64)
 

@@ -104,6 +104,19 @@ def test_what_hangs_on_the_system_is_in_one_place():
     assert uses["bssan_tf/tools/step_dataset.py"] == 1
 
 
+OF_KERAS = (
+    "KERAS_3", "keras.src", "_symbolic_build", "_var_key", "_clip_gradients", "_flatten_layers", "_learning_rate",
+    "_momentums", "_velocities", "compiled_loss", "compiled_metrics", "use_cudnn",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("word", OF_KERAS)
+def test_what_differs_between_the_stacks_is_in_one_place(word):
+    """And so are the private names of Keras."""
+    uses = {name_of(path) for path in FILES if re.search(rf"(?<![a-z]){word}\b", path.read_text(encoding="utf-8"))}
+    assert uses == {"bssan_tf/tools/stack.py"}
+
+
 def architecture() -> str:
     return (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
 

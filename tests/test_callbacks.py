@@ -51,7 +51,8 @@ def rates(callback, steps):
     class Model:
         optimizer = tf.keras.optimizers.SGD(0.5)
 
-    callback.model, found = Model(), []
+    callback.set_model(Model())
+    found = []
     for step in range(steps):
         Model.optimizer.iterations.assign(step)
         callback.on_train_batch_begin(0)

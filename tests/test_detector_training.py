@@ -82,6 +82,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.smoke
 def test_a_training_leaves_weights_history_and_logs(whole):
     run = whole / "run"
     rows = history(run)

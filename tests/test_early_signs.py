@@ -191,7 +191,7 @@ def test_losses_are_means_since_the_last_row_or_the_epochs_start(tmp_path):
     probe = SimpleNamespace(parts=("w2r",), model=None, measure=lambda rsum: asked.append(rsum) or measured)
     signs = es.EarlySigns(probe, None, tmp_path / "signs.csv", last=81)  # the next look is at 100
     steps = tf.Variable(0)
-    signs.model = SimpleNamespace(optimizer=SimpleNamespace(iterations=steps))
+    signs.set_model(SimpleNamespace(optimizer=SimpleNamespace(iterations=steps)))
     losses = np.arange(1, 121) / 100
     for epoch in range(4):
         signs.on_epoch_begin(epoch)

@@ -11,6 +11,7 @@ from bssan_tf.models.attention import ObjectToWordAttention, WordToRegionAttenti
 from bssan_tf.models.blocks import Network
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
+from bssan_tf.tools.stack import path_of
 
 IMPROVED = {"region_norm": "sqrt_l2", "object_norm": "centred", "attention_scale": 3.0, "fusion": 4, "E_glove": 3}
 
@@ -45,6 +46,7 @@ def siamese_inputs(config, pairs=8, seed=1):
     return inputs
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "values",
     [
@@ -74,6 +76,7 @@ def test_scorer_is_the_papers_equations(values):
         assert not outputs["beta"][i][:, len(words) :].any()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("source", ["random", "batch"])
 @pytest.mark.parametrize("attention", ["uniform", "learned"])
 def test_siamese_scores_are_those_of_the_pairs(paper, source, attention):
@@ -148,10 +151,10 @@ def test_batch_norm_sees_positives_and_negatives_together(paper):
     rows = []
     for k in range(3):  # the inputs of the first BatchNorm, block by block
         feed = {
-            "regions": inputs["regions"],
+            "regions": tf.constant(inputs["regions"]),
             "words": tf.roll(words, -k, 0)[:, None],
-            "mask": np.roll(mask, -k, 0)[:, None],
-            "uniform": np.full((8, 1), k > 0),
+            "mask": tf.roll(mask, -k, 0)[:, None],
+            "uniform": tf.fill((8, 1), k > 0),
         }
         rows.append(mlp.get_layer("w2r_mlp_dense1")(last(feed)).numpy())
     norm = mlp.get_layer("w2r_mlp_norm1")
@@ -217,6 +220,7 @@ def test_variants(variant, inputs, outputs):
     assert all(got[name].shape == shapes[name] for name in outputs)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("values", [{}, {**IMPROVED, "dropout": 0.3}], ids=["paper", "with all extras"])
 def test_saved_scorer_gives_the_same_scores(tmp_path, values):
     config, model = build(**values)
@@ -232,9 +236,7 @@ def test_l2_counts_kernels_only(paper):
     config, model = paper
     siamese = model.siamese(config.training)
     kernels = [
-        w
-        for w in model.scorer.trainable_weights
-        if w.name.split("/")[-1].split(":")[0] in ("kernel", "recurrent_kernel", "W")
+        w for w in model.scorer.trainable_weights if path_of(w).split("/")[-1] in ("kernel", "recurrent_kernel", "W")
     ]
     # two attentions, three LSTM directions with two kernels each, two MLPs of four Dense layers
     assert len(kernels) == 2 + 6 + 8

@@ -44,6 +44,7 @@ class TestPrefixTree:
         assert PrefixTree(np.zeros((2, 5), np.int32)).levels == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])  # no_reg has the graphs of full
 @pytest.mark.parametrize("name", ["paper", "improved"])
 class TestSameScoresAsKeras:

@@ -13,7 +13,7 @@ class Model:
 
 def test_time_limit_counts_the_whole_run():
     limit = cb.TimeLimit(minutes=10)
-    limit.model = Model()
+    limit.set_model(Model())
     for spent, stops in ((5.0, False), (9.99999, True)):
         limit.spent = spent  # as a resumed run would have it
         limit.on_epoch_begin(0)

@@ -20,9 +20,8 @@ class Remembers(tf.keras.callbacks.Callback):
 
 
 def make():
-    model = tf.keras.Sequential(
-        [tf.keras.Input((3,)), tf.keras.layers.Dense(2, kernel_initializer="ones", name="only")]
-    )
+    values = tf.keras.Input((3,))
+    model = tf.keras.Model(values, tf.keras.layers.Dense(2, kernel_initializer="ones", name="only")(values))
     model.compile(tf.keras.optimizers.Adam(0.1), "mse")
     model.optimizer.build(model.trainable_variables)
     return model

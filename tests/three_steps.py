@@ -42,7 +42,7 @@ class KeepLosses(tf.keras.callbacks.Callback):
 
 def main(devices: str, out: str) -> None:
     strategy = make_strategy(devices)
-    config = tiny_config(negatives=2, l2=0.01, learning_rate=0.1, o2w_rate=0.3)
+    config = tiny_config(negatives=2, l2=0.01, learning_rate=0.1, o2w_rate=0.3, clip_norm=0.1)
     tf.keras.utils.set_random_seed(1)
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():

@@ -21,7 +21,7 @@ def write_corpus(folder, pictures=48, seed=0):
     objects = np.zeros((pictures, P, Q), np.float32)
     rows = []
     for i in range(pictures):
-        Image.fromarray(np.full((8, 8, 3), 5 * i, np.uint8)).save(folder / f"{i:03}.png")
+        Image.fromarray(np.full((8, 8, 3), 5 * i % 256, np.uint8)).save(folder / f"{i:03}.png")
         colours, things = rng.permutation(6)[:2], rng.permutation(6)[:2]
         for k, place in enumerate(rng.permutation(D)[:2]):
             regions[i, place, [colours[k], 6 + things[k]]] += 3.0

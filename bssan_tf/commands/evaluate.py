@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             shown = "" if value is True else f" {value}"
             raise UserError(f"{flag_of(name)}{shown}: has no effect with --pointing; leave it out")
     run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
+    cli.load_tensorflow()
     from bssan_tf.evaluation.report import require_replaceable, write_report
 
     if options.json:

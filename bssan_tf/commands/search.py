@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.images and options.split:
         raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
     run = find_run(options.run)
+    cli.load_tensorflow()
     from bssan_tf.evaluation.search import search, text_of
 
     where = {"folder": options.images, "split": options.split or "test", "data_flags": cli.moved_files(options)}

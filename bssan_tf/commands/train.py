@@ -96,6 +96,7 @@ def resume(options: argparse.Namespace, run: RunFolder) -> dict:
     if others:
         what = "goes on with the run's own settings"
         raise UserError(f"--resume {options.resume}: {what}; leave out {flag_of(min(others))}")
+    cli.load_tensorflow()
     from bssan_tf.training import run as training
 
     limits = {name: given.pop(name) for name in RESUME_LIMITS if name in given}
@@ -108,6 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.shard is not None:
         if options.resume is not None:
             raise UserError(f"--shard {options.shard}: is for the data set's flags, not for --resume")
+        cli.load_tensorflow()
         from bssan_tf.runs.data import extract_part
 
         rows = extract_part(config_of(options).data, options.shard, not options.quiet)
@@ -121,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = config_of(options)
         stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
         run = RunFolder(RUNS / (options.name or free_name(stem)))
+        cli.load_tensorflow()
         from bssan_tf.training import run as training
 
         metrics = training.train(config, run, options.devices, not options.quiet)

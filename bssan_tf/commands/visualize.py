@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, draw, say where the picture is."""
     options = build_parser().parse_args(arguments)
     run = find_run(options.run)
+    cli.load_tensorflow()
     from bssan_tf.drawing.attention import explain
     from bssan_tf.drawing.figures import own_drawing
 

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from bssan_tf.config import settings
@@ -23,7 +24,7 @@ from bssan_tf.reading.records import typed_fields
 logger = logging.getLogger(__name__)
 
 REMEDY = "train the run anew"
-FORMAT = 2  # of config.json; 1 had no number
+FORMATS = (2, 3)  # of config.json: the Keras that trains; either reads both. Format 1 had no number
 SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  # behind a flag that must be set
 
 
@@ -132,7 +133,7 @@ class Config:
 
     def to_json(self) -> str:
         """The config as JSON text, fields in their order, but for those of one call."""
-        value = {"format": FORMAT, **dataclasses.asdict(self)}
+        value = {"format": _keras(), **dataclasses.asdict(self)}
         for key in settings.SECTIONS:
             value[key] = {name: kept for name, kept in value[key].items() if not _of_one_call(key, name)}
         return json.dumps(value, indent=2, ensure_ascii=False)
@@ -145,8 +146,8 @@ class Config:
         """
         raw, sections, absent = parse_json(text, source, REMEDY), {}, []
         with refusing(source, "not a config of this version of bssan_tf", REMEDY):
-            if raw.get("format", 1) != FORMAT:
-                raise ValueError(f"its format is {raw.get('format', 1)}, this version's is {FORMAT}")
+            if (saved_by := raw.get("format", 1)) not in FORMATS:
+                raise ValueError(f"its format is {saved_by}, this version's are {' and '.join(map(str, FORMATS))}")
             for key, section in settings.SECTIONS.items():
                 own = {
                     name: kept for name, kept in typed_fields(section, raw[key]).items() if not _of_one_call(key, name)
@@ -163,6 +164,8 @@ class Config:
             config.check()
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
+        if saved_by != _keras():
+            logger.info("%s: of Keras %s, this is Keras %s: scores are the same to 1e-4", source, saved_by, _keras())
         if absent:
             logger.info("%s: does not know all settings; taken are %s", source, ", ".join(absent))
         return config
@@ -171,6 +174,10 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read a config file; UserError if it is absent or not one."""
         return cls.from_json(read_text(path, "is this a run folder?"), str(path))
+
+
+def _keras() -> int:
+    return int(version("keras").split(".")[0])
 
 
 def _of_one_call(section: str, name: str) -> bool:

@@ -141,7 +141,7 @@ def _read_h5(file: Mapping, skip: Collection[str]) -> dict[str, np.ndarray]:
     """Keras 2's layout: a group per layer, its attribute `weight_names` in the order kernel, bias."""
     found, group = {}, file.get("model_weights", file)
     if "layer_names" not in group.attrs:
-        raise ValueError("no attribute layer_names: not in the layout of Keras 2's .h5 weights")
+        raise ValueError("no attribute layer_names; Keras 3 writes it by model.save('FILE.h5')")
     for name in np.asarray(group.attrs["layer_names"]).astype(str):
         weight_names = [] if name in skip else np.asarray(group[name].attrs["weight_names"]).astype(str)
         kinds = ("kernel", "bias") if len(weight_names) == 2 else weight_names

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.blocks import register, regularizer
+from bssan_tf.models.blocks import regularizer
+from bssan_tf.tools.stack import in_own_dtype, register
 
 LOGIT_SIZE = 0.5  # deviation of query' W key at a given start, where tanh is still nearly linear
 
@@ -56,11 +57,14 @@ class Attention(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def compare(self, projected, keys):
-        """Products of projected queries query' W (..., N_q, F) and keys (..., N_k, F): (..., N_q, N_k)."""
-        return tf.matmul(projected, keys, transpose_b=True)
+        """Products of projected queries query' W (B, N_q, F) and keys (B, N_k, F), or (B, C, N_k, F) if they are words.
+
+        Either may have 1 in place of B. Returns (B, N_q, N_k), or (B, C, N_q, N_k).
+        """
+        raise NotImplementedError
 
     def energies(self, products):
-        return energies(products, self.b)
+        return energies(products, *in_own_dtype(self, self.b))
 
     def weights_of(self, products, uniform, key_mask=None):
         """Weights float (..., N_k) from products, where bool `uniform` is True those of Eq. 8."""
@@ -104,12 +108,16 @@ class WordToRegionAttention(Attention):
     def text_side(self, W):
         return W  # (E, M)
 
+    def compare(self, projected, keys):
+        return tf.matmul(projected, keys, transpose_b=True)
+
     def call(self, inputs):
         words, regions, mask, uniform = inputs
+        words, regions, W = in_own_dtype(self, words, regions, self.W)
         own, C, L, E = tf.unstack(tf.shape(words))  # own is B, or 1 where all pictures share the captions
         B, D = tf.unstack(tf.shape(regions)[:2])
         queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
-        projected = tf.einsum("bqe,em->bqm", queries, self.W)
+        projected = tf.einsum("bqe,em->bqm", queries, W)
         products = tf.reshape(self.compare(projected, regions), (B, C, L, D))
         alpha = self.weights_of(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
@@ -136,9 +144,22 @@ class ObjectToWordAttention(Attention):
     def text_side(self, W):
         return W.T  # of (Q, S)
 
+    def compare(self, projected, keys):
+        return _of_words("bps,bcls->bcpl", projected, keys)
+
     def call(self, inputs):
         objects, states, mask, uniform = inputs
-        projected = tf.einsum("bpq,qs->bps", objects, self.W)[:, None]  # (B, 1, P, S)
-        products = self.compare(projected, states)  # (B, C, P, L)
+        objects, states, W = in_own_dtype(self, objects, states, self.W)
+        products = self.compare(tf.einsum("bpq,qs->bps", objects, W), states)  # (B, C, P, L)
         beta = self.weights_of(products, uniform[:, :, None, None], mask[:, :, None, :])
-        return tf.matmul(beta, states), beta  # Eq. 11
+        return _of_words("bcpl,bcls->bcps", beta, states), beta  # Eq. 11
+
+
+def _of_words(equation: str, x, states):
+    """An einsum with states (B, C, L, S), or (1, C, L, S) where all pictures share the captions.
+
+    Not tf.matmul: with four axes, that of TensorFlow 2.20 and 2.21 spoils memory on CPUs (tensorflow#117700).
+    """
+    if states.shape[0] == 1:
+        equation, states = equation.replace(",bc", ",c"), states[0]
+    return tf.einsum(equation, x, states)

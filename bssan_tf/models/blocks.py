@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-register = tf.keras.saving.register_keras_serializable(package="bssan_tf")
-
 
 def mlp(units: tuple[int, ...], l2: float, name: str, inputs: int, silent: bool = False) -> tf.keras.Model:
     """Dense -> BatchNorm -> tanh for each of `units`, then a linear Dense(1): (R, inputs) -> (R, 1). Table I.

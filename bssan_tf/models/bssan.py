@@ -19,6 +19,7 @@ from bssan_tf.models.layers import MatchingScore, WordMask
 from bssan_tf.models.o2w import build_o2w, build_o2w_text
 from bssan_tf.models.pairing import FirstCaption, JoinNegatives, PairCaptions, PositiveFirst, UniformPairs
 from bssan_tf.models.w2r import build_w2r
+from bssan_tf.tools.stack import build
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Bssan:
         config, V, layers = self.config, self.vocabulary_size, []
         if config.E_glove:
             layer = tf.keras.layers.Embedding(V, config.E_glove, trainable=config.train_embeddings, name="glove")
-            layer.build((None, None))
+            build(layer, (None, None))
             if self.glove is not None:
                 if self.glove.shape != (V, config.E_glove):
                     raise ValueError(f"glove {self.glove.shape}: expected ({V}, {config.E_glove})")

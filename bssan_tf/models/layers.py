@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.models.blocks import register
+from bssan_tf.tools.stack import register
 
 
 @register

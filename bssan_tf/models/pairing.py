@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.models.blocks import register
+from bssan_tf.tools.stack import register
 
 
 @register
@@ -24,6 +24,9 @@ class PairCaptions(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.how = how
         self.negatives = negatives
+
+    def compute_mask(self, captions, mask=None):
+        return None  # the layers that need a mask are given it; Keras 3 would warn that the Bi-LSTM's ends here
 
     def call(self, captions):
         rest = tf.shape(captions)[1:]

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.tools.files import PATTERNS
+from bssan_tf.tools.stack import take_plain_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def export_saved_model(
     Raises:
         UserError: the folder can't be written.
     """
+    take_plain_kernels(scorer)  # who uses it may have no GPU, or a caption without a word
     inputs = {name: value for name, value in scorer.input.items() if name != "tokens"}
     features = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype, name) for name, value in inputs.items()}
 

@@ -16,14 +16,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from zipfile import BadZipFile
 
 from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
-from bssan_tf.runs.weights import PART, require_weights
+from bssan_tf.runs.weights import PART, require_listed, require_weights
 from bssan_tf.tools.files import PATTERNS, clear_leftovers, file_sha256, locked, write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,7 @@ class RunFolder:
             if imported_rows:
                 write_text(part.path / "imported_rows.csv", imported_rows)
             write_text(part.command_file, shlex.join(arguments) + "\n")
-            python = {"python": platform.python_version(), "platform": platform.platform()}
-            write_json(part.path / "versions.json", {**python, **{name: version(name) for name in _PACKAGES}})
+            write_json(part.path / "versions.json", _versions())
             write_text(part.config_file, config.to_json() + "\n")
             part.path.rename(self.path)  # replaces an empty folder only
         except OSError:
@@ -148,23 +147,39 @@ class RunFolder:
     def load_model(self):
         """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""
         from bssan_tf.models.bssan import Bssan
-        from bssan_tf.reading.hdf5 import check_keras
-        from bssan_tf.tools.lstm_kernels import trace_needed_kernels
+        from bssan_tf.tools.stack import trace_needed_kernels
 
         config = self.load_config()
         if not self.best.exists():
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
         self.require_best()
         tokenizer = self.load_tokenizer(config)
-        check_keras(self.best, "train the run anew")
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
+        self.load_best(model.scorer)
+        return model, tokenizer
+
+    def load_best(self, scorer) -> None:
+        """Read the best weights into a scorer; UserError if the file is damaged or of another network."""
+        from bssan_tf.reading.hdf5 import check_keras
+        from bssan_tf.tools.stack import weights_of
+
+        check_keras(self.best, "train the run anew")
         try:
-            model.scorer.load_weights(self.best)
+            scorer.load_weights(self.best)
         except (ValueError, OSError, KeyError, BadZipFile) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None
-        return model, tokenizer
+        require_listed(self.best, weights_of(scorer))
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, as far as they are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # TensorFlow Addons, where Python is newer
+            found[package] = version(package)
+    return found
 
 
 def find_run(name: str | None) -> RunFolder:

@@ -52,7 +52,7 @@ class FastW2R(FoldedNetwork):
         from_region = tf.constant(np.concatenate([region, fusion]) if self.F else region)
         self.weights = RegionWeights(self.softmax, self.A, from_region, self.bilinear)
         self.gates = recurrent.shape[1]  # 4H
-        self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp))
+        self.no_word = float(apply_mlp(tf.zeros((1, recurrent.shape[0])), self.mlp)[0])
 
     def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`: input products, states, regions."""

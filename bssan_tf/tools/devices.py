@@ -8,7 +8,7 @@ import re
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.tools.lstm_kernels import trace_needed_kernels
+from bssan_tf.tools.stack import trace_needed_kernels
 
 MOST_CPUS = 64
 

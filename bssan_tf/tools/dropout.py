@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bssan_tf.tools.stack import counted_once, register
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+
+@register
 class ReplayableDropout(tf.keras.layers.Layer):
     """Dropout whose masks depend on seed, step and replica alone, so that a resumed run draws the masks it would have.
 
@@ -24,8 +26,7 @@ class ReplayableDropout(tf.keras.layers.Layer):
         self.shared = tuple(shared)
 
     def build(self, input_shape):
-        counted_once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
-        self.step = self.add_weight(name="step", shape=(), dtype="int32", initializer="zeros", **counted_once)
+        self.step = self.add_weight(name="step", shape=(), **counted_once())
         super().build(input_shape)
 
     def call(self, features, training=None):
@@ -34,7 +35,7 @@ class ReplayableDropout(tf.keras.layers.Layer):
         self.step.assign_add(1)
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context else 0  # none while a graph is put together
-        seed = tf.stack([self.seed + 1000 * replica, self.step.read_value()])
+        seed = tf.stack([self.seed + 1000 * replica, tf.convert_to_tensor(self.step)])
         noise = tf.unstack(tf.shape(features))
         for axis in self.shared:
             noise[axis] = 1

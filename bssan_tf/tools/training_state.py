@@ -23,12 +23,13 @@ from bssan_tf.reading.documents import parse_json
 from bssan_tf.reading.files import refusing
 from bssan_tf.tools.files import replacing
 from bssan_tf.tools.keras_callbacks import read_history
+from bssan_tf.tools.stack import training_variables
 
 logger = logging.getLogger(__name__)
 
 _FILE = re.compile(r"epoch-([1-9]\d{0,8})\.npz")
 NONE_YET = "none-yet"  # a file beside the states, from the first step to the first state
-CALLBACKS = "callbacks"  # the array with JSON in UTF-8; the others are weights and optimizer, numbered
+CALLBACKS = "callbacks"  # the array with JSON in UTF-8; the others are those of `training_variables`
 ANEW = "go on with that one, or train anew under another name"
 
 
@@ -126,11 +127,12 @@ class TrainingState(tf.keras.callbacks.Callback):
                 (self.folder / NONE_YET).touch()
             return
         self.restore_remembered()
-        arrays, variables = self.saved.arrays, self._variables()
-        shapes = [arrays[str(i)].shape for i in range(len(arrays)) if str(i) in arrays]
-        if self.saved.callbacks.get("weights") != self._weights() or shapes != [tuple(v.shape) for v in variables]:
+        arrays, variables = self.saved.arrays, training_variables(self.model)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if {name: array.shape for name, array in arrays.items()} != shapes:
             raise UserError(f"{self.folder}: saved by another version of bssan_tf; {ANEW}")
-        tf.keras.backend.batch_set_value([(variable, arrays[str(i)]) for i, variable in enumerate(variables)])
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
         self.saved = None  # its arrays are as large as the model and its optimizer
 
     def restore_remembered(self) -> None:
@@ -142,18 +144,10 @@ class TrainingState(tf.keras.callbacks.Callback):
             for name in names:
                 setattr(callback, name, own[name])
 
-    def _variables(self) -> list[tf.Variable]:
-        optimizer = self.model.optimizer
-        rate = [optimizer.learning_rate] if isinstance(optimizer.learning_rate, tf.Variable) else []
-        return [*self.model.weights, *optimizer.variables, *rate]
-
-    def _weights(self) -> list[str]:
-        return [variable.name for variable in self.model.trainable_variables]
-
     def on_epoch_end(self, epoch, logs=None):
         self.epoch, self.stopped = epoch + 1, self.model.stop_training
-        arrays = {str(i): value for i, value in enumerate(tf.keras.backend.batch_get_value(self._variables()))}
-        told = {"epoch": self.epoch, "arrays": len(arrays), "stopped": self.stopped, "weights": self._weights()}
+        arrays = {name: variable.numpy() for name, variable in training_variables(self.model).items()}
+        told = {"epoch": self.epoch, "arrays": len(arrays), "stopped": self.stopped}
         for callback, names in self.remembered.items():
             told[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}
         self.folder.mkdir(parents=True, exist_ok=True)

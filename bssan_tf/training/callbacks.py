@@ -17,9 +17,10 @@ import tensorflow as tf
 
 from bssan_tf.config.schema import Config
 from bssan_tf.metrics import retrieval_report
-from bssan_tf.runs.weights import fresh_part, note_weights
+from bssan_tf.runs.weights import fresh_part, list_weights, note_weights
 from bssan_tf.tools.files import naming
 from bssan_tf.tools.keras_callbacks import DivergedError, not_finite, writing_logs
+from bssan_tf.tools.stack import weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class LearningRate(tf.keras.callbacks.Callback):
         self.warmup_steps, self.learning_rate, self.total_steps = warmup_steps, learning_rate, total_steps
 
     def on_train_batch_begin(self, batch, logs=None):
-        step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))  # of any replica
+        step = int(self.model.optimizer.iterations.numpy())  # of any replica
         rate = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.total_steps:
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
@@ -71,7 +72,7 @@ class LearningRate(tf.keras.callbacks.Callback):
         self.model.optimizer.learning_rate.assign(rate)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["lr"] = float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
+        logs["lr"] = float(self.model.optimizer.learning_rate.numpy())
 
 
 class BestScorer(tf.keras.callbacks.Callback):
@@ -90,6 +91,7 @@ class BestScorer(tf.keras.callbacks.Callback):
             self.best, self.best_epoch, self.best_report = logs["val_rsum"], epoch + 1, self.report()
             with naming(self.path), fresh_part(self.path) as part:
                 self.scorer.save(part)
+                list_weights(part, weights_of(self.scorer))
                 note_weights(self.path, part)  # first: a kill leaves the old file or the new one, and both are known
                 part.replace(self.path)
 

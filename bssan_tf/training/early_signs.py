@@ -151,13 +151,13 @@ class EarlySigns(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.rows is None:  # the optimizer knows its steps only now where a run is resumed
-            done = int(tf.keras.backend.get_value(self.model.optimizer.iterations))
+            done = int(self.model.optimizer.iterations.numpy())
             self.rows = [row for row in read_rows(self.path) if row["step"] <= done]
             if not self.rows:
                 self._look(done, np.full(len(self.probe.parts), np.nan))
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(tf.keras.backend.get_value(self.model.optimizer.iterations))
+        step = int(self.model.optimizer.iterations.numpy())
         if step % EVERY == 0 and step <= self.last:
             means = np.array([float(logs[f"{part}_ranking"]) for part in self.probe.parts])  # since the epoch's start
             total = (batch + 1) * means

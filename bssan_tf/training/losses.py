@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bssan_tf.tools.stack import register
+
 
 def caption_view(scores: tf.Tensor) -> tf.Tensor:
     """Re-order scores (V_i, T_{i+k}) of shape (B, 1 + K) so that row j holds all scores of caption j."""
@@ -32,7 +34,7 @@ class _RankingLoss(tf.keras.losses.Loss):
         return {"symmetric": self.symmetric, "name": self.name}
 
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+@register
 class PairwiseHinge(_RankingLoss):
     """max[0, margin - Y + Y⁻] (Eq. 7 and 17; margin is their M, above 0), averaged over the negatives and the batch."""
 
@@ -47,7 +49,7 @@ class PairwiseHinge(_RankingLoss):
         return {**super().get_config(), "margin": self.margin}
 
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+@register
 class RankingSoftmax(_RankingLoss):
     """-log softmax of the positive among its K negatives: InfoNCE (van den Oord et al., 2018), no temperature."""
 
@@ -58,7 +60,7 @@ class RankingSoftmax(_RankingLoss):
         return -tf.nn.log_softmax(scores, axis=1)[:, 0]
 
 
-@tf.keras.saving.register_keras_serializable(package="bssan_tf")
+@register
 class ActiveHinges(tf.keras.metrics.Mean):
     """Share of the negatives whose hinge max[0, margin - Y + Y⁻] is above 0; 0 means that nothing is learned."""
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bssan_tf.tools.stack import SharedSteps
 
-class _TwoRates:
+
+class _TwoRates(SharedSteps):
     """Steps of `o2w_rate`, above 0, times their length for variables whose name begins with `o2w`."""
 
     def __init__(self, o2w_rate: float, **options):
         super().__init__(**options)
         self.o2w_rate = o2w_rate
 
-    def update_step(self, gradient, variable):
-        if self.o2w_rate == 1 or not variable.name.startswith("o2w"):
-            super().update_step(gradient, variable)
-            return
-        before = tf.identity(variable)
-        super().update_step(gradient, variable)
-        variable.assign(before + self.o2w_rate * (variable - before))
+    def share_of(self, path):
+        return self.o2w_rate if path.startswith("o2w") else 1.0
 
 
 class TwoRateAdam(_TwoRates, tf.keras.optimizers.Adam):

@@ -26,6 +26,7 @@ from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
 from bssan_tf.tools.keras_callbacks import DivergedError
+from bssan_tf.tools.stack import take_plain_kernels
 from bssan_tf.tools.training_state import SavedState, newest_state
 from bssan_tf.training.batches import PairStream, check_pictures
 from bssan_tf.training.callbacks import BestScorer
@@ -193,6 +194,8 @@ class Trainer:
                 start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
         with self.strategy.scope():
             trained = bfloat16_copy(model) if training.mixed_precision else model
+            if not (self.tokens.any(axis=1).all() and self.tokenizer(self.validation.captions).any(axis=1).all()):
+                take_plain_kernels(trained.scorer)  # for captions without a word; the siamese graph has the same layers
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
@@ -216,9 +219,8 @@ class Trainer:
         steps = batches.steps(done * self.steps, epochs * self.steps)
         try:
             with batches.own_errors():
-                siamese.fit(
-                    steps, epochs=epochs, initial_epoch=done, steps_per_epoch=self.steps, callbacks=callbacks, verbose=0
-                )
+                turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": self.steps, "shuffle": False}
+                siamese.fit(steps, **turns, callbacks=callbacks, verbose=0)
         except DivergedError:
             require_finite(self.data.features)  # bad data are no reason to lower the learning rate
             raise
@@ -228,6 +230,6 @@ class Trainer:
         metrics = {"run": self.run.name, "corpus": self.data.corpus.name, "split": "val"}
         metrics |= {"epochs": epochs, "best_epoch": best.best_epoch, **best.best_report}
         write_json(self.run.metrics_file, metrics)
-        model.scorer.load_weights(self.run.best)
+        self.run.load_best(model.scorer)
         export_saved_model(model.scorer, self.tokenizer.layer, self.run.export)
         return metrics

@@ -10,6 +10,7 @@ import tensorflow as tf
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.tools.stack import build_losses
 from bssan_tf.training.losses import ActiveHinges, PairwiseHinge, RankingSoftmax
 from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
@@ -27,11 +28,9 @@ def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
     sgd = training.optimizer == "sgd"
     optimizer = TwoRateSGD(**options, momentum=training.momentum) if sgd else TwoRateAdam(**options)
     metrics = {name: _metrics(losses[name], training.margin, prefix) for name in names}
-    siamese.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+    siamese.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics, jit_compile=False)
     optimizer.build(siamese.trainable_variables)  # now, so that a saved state finds its slots
-    # means of what is logged, too: made in the first step, they would have it traced a second time
-    siamese.compiled_loss.build(siamese.output)
-    siamese.compiled_metrics.build(siamese.output, siamese.output)
+    build_losses(siamese, training.batch_size)
 
 
 def _loss(training: TrainingConfig, of_all: bool) -> tf.keras.losses.Loss:

@@ -79,11 +79,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--coco {options.coco}: give the folder of its photos by --images")
     for section in (DetectorConfig(), DetectorTraining()):
         given_settings(options, section)  # a wrong value is refused before photos are read or drawn
+    cli.load_tensorflow()
     train(options) if options.train else evaluate(options)
 
 
 def convert(options: argparse.Namespace) -> None:
     """Read any detector's weights, write our own."""
+    cli.load_tensorflow()
     from bssan_tf.features.faster_rcnn.weights import load_detector, save_weights
 
     if options.out is None or options.out.suffix not in (".npz", ".h5"):

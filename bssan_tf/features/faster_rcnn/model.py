@@ -14,6 +14,7 @@ from bssan_tf.features.faster_rcnn.losses import BoxLoss, ClassLoss, ObjectLoss
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig, DetectorTraining
 from bssan_tf.features.faster_rcnn.targets import AnchorTargets, RoiTargets
 from bssan_tf.tools.dropout import ReplayableDropout
+from bssan_tf.tools.stack import build, path_of
 
 Conv2D, Dense = tf.keras.layers.Conv2D, tf.keras.layers.Dense
 
@@ -44,7 +45,7 @@ class FasterRcnn:
         self._box = Dense(4 * C, kernel_initializer=normal(0.001), name="bbox_pred")
         inputs = (M, M, M, 7 * 7 * M, config.hidden, config.hidden, config.hidden)
         for layer, size in zip(self.layers[-7:], inputs):
-            layer.build((None, None, None, size) if isinstance(layer, Conv2D) else (None, None, size))
+            build(layer, (None, None, None, size) if isinstance(layer, Conv2D) else (None, None, size))
 
     @property
     def layers(self) -> list[tf.keras.layers.Layer]:
@@ -136,7 +137,7 @@ class JointTraining(tf.keras.Model):
             loss = tf.add_n(list(losses.values()))
         variables = self.trainable_variables
         gradients = [
-            gradient + self.weight_decay * variable if "kernel" in variable.name else 2.0 * gradient
+            gradient + self.weight_decay * variable if "kernel" in path_of(variable) else 2.0 * gradient
             for gradient, variable in zip(tape.gradient(loss, variables), variables)
         ]
         self.optimizer.apply_gradients(zip(gradients, variables))

@@ -94,7 +94,7 @@ def compile_training(model: FasterRcnn, training: DetectorTraining) -> JointTrai
     rate = tf.keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [slow, fast, slow])
     clip = training.clip_norm or None
     optimizer = tf.keras.optimizers.SGD(rate, momentum=training.momentum, global_clipnorm=clip)
-    graph.compile(optimizer=optimizer)
+    graph.compile(optimizer=optimizer, jit_compile=False)
     optimizer.build(graph.trainable_variables)  # now, so that a saved state finds its slots
     return graph
 
@@ -141,7 +141,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "settings.json", settings)
         batches = stream.dataset()
-        turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": save_every}
+        turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": save_every, "shuffle": False}
         with batches.own_errors():
             graph.fit(batches.steps(start, stop), **turns, callbacks=callbacks, verbose=0)
     else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from bssan_tf.models.attention import ObjectToWordAttention, WordToRegionAttention
-from bssan_tf.models.blocks import register
 from bssan_tf.models.improved.bilinear import unit
+from bssan_tf.tools.stack import in_own_dtype, register
 
 COSINE_SCALE = 4.0  # the products' largest size with cosine attention; tanh(4) is still below 1 in float32
 
@@ -39,7 +39,7 @@ class _Sharpened:
 
     def energies(self, products):
         e = super().energies(products)
-        return e * self.sharpness if self.scale else e
+        return e * in_own_dtype(self, self.sharpness)[0] if self.scale else e
 
     def start_from(self, look, products, first=0):
         super().start_from(look, products, first)

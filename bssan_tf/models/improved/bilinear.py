@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.models.attention import attended
-from bssan_tf.models.blocks import register, regularizer
+from bssan_tf.models.blocks import regularizer
+from bssan_tf.tools.stack import in_own_dtype, register
 
 SHY = 0.1  # factor on the random weights of A that a start leaves: they count in the bilinear score's lengths
 LEAST_GAIN = 0.1  # of a dimension that does not vary, in units of the root mean square: at 0 it would stay there
@@ -53,7 +54,7 @@ class AttendedProjections(tf.keras.layers.Layer):
     """
 
     def call(self, inputs):
-        alpha, projections = inputs
+        alpha, projections = in_own_dtype(self, *inputs)
         return attended(alpha, projections)
 
 
@@ -96,14 +97,16 @@ class BilinearScore(tf.keras.layers.Layer):
 
     def call(self, inputs):
         queries, attended, mask = inputs
+        queries, attended, log_scale = in_own_dtype(self, queries, attended, self.log_scale)
         queries *= tf.cast(mask, queries.dtype)[..., None]
         squares, total = attended * attended, tf.reduce_sum(queries, axis=-2)
         if self.weighted:  # a product of squares: g a itself would be one more array of (B, C, K, F)
-            squares, total = tf.linalg.matvec(squares, self.attended_gain**2), self.query_gain * total
+            query_gain, attended_gain = in_own_dtype(self, self.query_gain, self.attended_gain)
+            squares, total = tf.tensordot(squares, attended_gain**2, 1), query_gain * total
         else:
             squares = tf.reduce_sum(squares, axis=-1)
         fits = tf.reduce_sum(queries * attended, axis=-1) * _inverse_root(squares)  # (B, C, K)
-        return tf.exp(self.log_scale) * tf.reduce_sum(fits, axis=-1) * inverse_length(total)[..., 0]
+        return tf.exp(log_scale) * tf.reduce_sum(fits, axis=-1) * inverse_length(total)[..., 0]
 
     def start_from(self, queries: np.ndarray, attended: np.ndarray) -> None:
         """Weighted lengths from samples of both sides, float (n, F) and (m, F): each becomes a deviation of scores."""

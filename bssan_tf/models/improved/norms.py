@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.models.blocks import register
+from bssan_tf.tools.stack import in_own_dtype, register
 
 
 @register
@@ -45,7 +45,8 @@ class FeatureNorm(tf.keras.layers.Layer):
             return features
         features = _signed_root(features)
         if self.fitted:
-            return (features - self.mean) * tf.math.rsqrt(self.variance)
+            mean, variance = in_own_dtype(self, self.mean, self.variance)
+            return (features - mean) * tf.math.rsqrt(variance)
         return tf.math.l2_normalize(features, axis=-1, epsilon=1e-12)
 
     def get_config(self):

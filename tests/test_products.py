@@ -1,0 +1,89 @@
+"""No product of four axes by tf.matmul in any graph that is trained or exported.
+
+TensorFlow 2.20 and 2.21 spoil memory there, on CPUs with oneDNN (tensorflow#117700), and exports run in whatever
+TensorFlow their user has.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_fixtures import random_pairs, tiny_config
+
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.models.attention import ObjectToWordAttention
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs.export import export_saved_model
+
+pytestmark = pytest.mark.smoke
+
+
+def products(graph_def):
+    """Names of the operations of a graph and its functions that multiply arrays of four or more axes, or unknown."""
+    nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
+    shapes = [(node.name, node.attr["_output_shapes"].list.shape[0]) for node in nodes if "MatMul" in node.op]
+    assert shapes, "no product at all"
+    return [name for name, shape in shapes if shape.unknown_rank or len(shape.dim) > 3]
+
+
+def gradients_of(model, inputs):
+    """The graph of a training step's loss and gradients."""
+
+    @tf.function
+    def step(inputs):
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_sum(value) for value in model(inputs, training=True).values()])
+        return tape.gradient(loss, model.trainable_variables)
+
+    return step.get_concrete_function(inputs).graph.as_graph_def(add_shapes=True)
+
+
+def test_the_search_sees_a_product_of_four_axes():
+    @tf.function
+    def four(x):
+        return tf.matmul(x, x)
+
+    @tf.function
+    def three(x):
+        return tf.matmul(x[0], x[0])
+
+    spec = tf.TensorSpec((2, 3, 4, 4))
+    for both in (lambda x: four(x) + three(x), lambda x: three(x) + four(x)):  # their products have the same name
+        assert len(products(tf.function(both).get_concrete_function(spec).graph.as_graph_def(add_shapes=True))) == 1
+    unknown = tf.function(lambda x: tf.matmul(x, x)).get_concrete_function(tf.TensorSpec(None)).graph
+    assert products(unknown.as_graph_def(add_shapes=True))
+
+
+@pytest.mark.parametrize(("name", "source"), [("paper", "random"), ("improved", "batch")])
+def test_training(name, source):
+    more = {} if name == "paper" else {"all_pairs": 1.0, "dropout": 0.1}
+    config = tiny_config(name, negative_source=source, **more).check()
+    inputs = random_pairs(config, 8)
+    if source == "random":
+        inputs["negative_tokens"] = np.ones((8, 2, 7), np.int32)
+    siamese = Bssan(config.model, 12).siamese(config.training)
+    assert not products(gradients_of(siamese, {key: tf.constant(value) for key, value in inputs.items()}))
+
+
+def test_export(tmp_path):
+    tokenizer = Tokenizer.fit(["a dog"], length=30)
+    model = Bssan(tiny_config("improved").model, len(tokenizer.words))
+    export_saved_model(model.scorer, tokenizer.layer, tmp_path / "1")
+    for call in tf.saved_model.load(str(tmp_path / "1")).signatures.values():
+        assert not products(call.graph.as_graph_def(add_shapes=True))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_o2w_s_attention_is_the_product(shared):
+    """Of each object with each word, whether captions are a picture's own or shared by all."""
+    rng = np.random.default_rng(0)
+    objects, states = rng.normal(size=(3, 4, 5)), rng.normal(size=(1 if shared else 3, 2, 6, 7))
+    layer = ObjectToWordAttention()
+    mask, uniform = np.ones((states.shape[0], 2, 6), bool), np.zeros((3, 2), bool)
+    arrays = [tf.constant(x, tf.float32) for x in (objects, states)]
+    u, beta = layer([*arrays, tf.constant(mask), tf.constant(uniform)])
+    e = np.tanh(np.einsum("bpq,qs,bcls->bcpl", objects, layer.W.numpy(), np.broadcast_to(states, (3, 2, 6, 7))))
+    wanted = np.exp(e) / np.exp(e).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(beta, wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        u, np.einsum("bcpl,bcls->bcps", wanted, np.broadcast_to(states, (3, 2, 6, 7))), atol=1e-5
+    )
