@@ -7,7 +7,7 @@ swap. The matrix is read in blocks of about 16 MB, so that 5,000 x 25,000 scores
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -38,23 +38,53 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
         NotFiniteError: NaN or infinite scores.
         ValueError: shapes that do not fit, a query without a correct candidate.
     """
+    found = np.empty(len(query_labels), np.int64)
+    for rows, block, correct in _blocks(scores, query_labels, candidate_labels):
+        best = np.max(block, axis=1, where=correct, initial=-np.inf, keepdims=True)  # (b, 1)
+        found[rows] = 1 + np.count_nonzero((block >= best) & ~correct, axis=1)
+    return found
+
+
+def positive_ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
+    """Ranks int64 (N_q, R_max) of all correct candidates of each query, the best first; 0 behind a query's last one.
+
+    The rank of the p-th best is p + the number of wrong candidates that score at least as high; else as `ranks`, which
+    is the first column.
+    """
+    labels, counts = np.unique(np.asarray(candidate_labels), return_counts=True)
+    most = int(counts[np.isin(labels, query_labels)].max(initial=1))
+    found = np.zeros((len(query_labels), most), np.int64)
+    for rows, block, correct in _blocks(scores, query_labels, candidate_labels):
+        owned = np.count_nonzero(correct, axis=1)  # (b,)
+        real = np.arange(most) < owned[:, None]  # (b, R_max)
+        own = np.full(real.shape, -np.inf, block.dtype)
+        own[real] = block[correct]
+        own = -np.sort(-own, axis=1)  # the best first
+        for p in range(most):
+            above = np.count_nonzero((block >= own[:, p : p + 1]) & ~correct, axis=1)
+            found[rows, p] = np.where(real[:, p], p + 1 + above, 0)
+    return found
+
+
+def _blocks(
+    scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows of the queries, their scores (b, N_k), and where the candidate is correct, bool (b, N_k)."""
     query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
     if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
         sizes = f"{len(query_labels)} queries and {len(candidate_labels)} candidates"
         raise ValueError(f"scores: shape {scores.shape} does not fit {sizes}")
-    found = np.empty(len(query_labels), np.int64)
     step = max(1, _BLOCK_SCORES // len(candidate_labels))
     for start in range(0, len(query_labels), step):
-        block = np.asarray(scores[start : start + step])  # (b, N_k)
+        rows = slice(start, start + step)
+        block = np.asarray(scores[rows])
         if not np.isfinite(block).all():
             raise NotFiniteError("scores: NaN or infinite values")
-        correct = query_labels[start : start + step, None] == candidate_labels  # (b, N_k)
+        correct = query_labels[rows, None] == candidate_labels
         lonely = np.flatnonzero(~correct.any(axis=1))
         if lonely.size:
             raise ValueError(f"query {start + lonely[0]} has no correct candidate")
-        best = np.max(block, axis=1, where=correct, initial=-np.inf, keepdims=True)  # (b, 1)
-        found[start : start + step] = 1 + np.count_nonzero((block >= best) & ~correct, axis=1)
-    return found
+        yield rows, block, correct
 
 
 def retrieval_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,6 +113,25 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     return "\n".join(lines)
 
 
+def detail_lines(value: Mapping) -> str:
+    """Further metrics of our own row, and 95 % intervals where one matrix was measured; "" if there are none."""
+    if "MeanR" not in value["i2t"]:
+        return ""
+    names = {"i2t": "image to text", "t2i": "text to image"}
+    shown = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
+    lines = [
+        f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in shown.items())}"
+        for way, name in names.items()
+    ]
+    if bounds := value.get("intervals"):
+        recalls = "; ".join(
+            f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
+            for way, name in names.items()
+        )
+        lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
+    return "\n".join(lines)
+
+
 def pointing_lines(pointing: Mapping) -> str:
     """What `pointing.pointing` found, one line for each attention that the model has; "" if there is none."""
     lines = []

@@ -19,9 +19,10 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
+from bssan_tf.evaluation.details import detailed_report
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.features.store import require_finite
-from bssan_tf.metrics import NotFiniteError, mean_report, protocol_folds, retrieval_report
+from bssan_tf.metrics import NotFiniteError, mean_report, protocol_folds
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
@@ -93,7 +94,8 @@ def evaluate(
         pointing=pointed, parts=parts, baselines=baselines,
     )  # fmt: skip
     text = reports.text_table(value, reports.differences(_setting(config, data, part, request, report)))
-    return value, text + ("\n\n" + reports.pointing_lines(pointed) if pointed else "")
+    lines = (text, reports.detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
+    return value, "\n\n".join(line for line in lines if line)
 
 
 def _part_of(data: Data, request: Request, seed: int) -> Split:
@@ -121,7 +123,7 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str
     for start, stop in protocol_folds(protocol, len(split.image_ids)):
         fold = split.without_rows(np.delete(split.image_rows, np.s_[start:stop]))
         for name, matrix in scores(fold).items():
-            found.setdefault(name, []).append(retrieval_report(matrix, fold.image_of_caption))
+            found.setdefault(name, []).append(detailed_report(matrix, fold.image_of_caption))
     return {name: mean_report(folds, protocol) for name, folds in found.items()}
 
 
