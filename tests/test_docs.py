@@ -1,5 +1,7 @@
 """What the documents say of presets, flags, commands and files is so; their Python runs."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import importlib

@@ -1,5 +1,7 @@
 """Hostile files: each parser gives the right value, or one line that names the file; never another exception."""
 
+from __future__ import annotations
+
 import json
 import os
 
