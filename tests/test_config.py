@@ -296,3 +296,14 @@ def test_runs_of_before_have_their_rows_in_the_order_of_the_splits():
     older = json.loads(preset("paper").to_json())
     assert older["data"].pop("imported_order") == "file"
     assert Config.from_json(json.dumps(older)).data.imported_order == "splits"
+
+
+def test_a_config_of_the_other_keras_is_read_and_told_once(caplog):
+    caplog.set_level("INFO")
+    value = json.loads(preset("improved").to_json())
+    other = {2: 3, 3: 2}[value["format"]]
+    for _ in range(2):
+        config = Config.from_json(json.dumps({**value, "format": other}), "other/config.json")
+    assert config == preset("improved")
+    told = f"other/config.json: of Keras {other}, this is Keras {value['format']}: scores are the same to 1e-4"
+    assert caplog.messages.count(told) == 1

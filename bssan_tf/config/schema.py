@@ -7,6 +7,7 @@ The result is saved as `config.json` in the run folder and read back to an equal
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 from collections.abc import Collection, Mapping
@@ -165,7 +166,7 @@ class Config:
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         if saved_by != _keras():
-            logger.info("%s: of Keras %s, this is Keras %s: scores are the same to 1e-4", source, saved_by, _keras())
+            _tell_other_keras(source, saved_by)
         if absent:
             logger.info("%s: does not know all settings; taken are %s", source, ", ".join(absent))
         return config
@@ -178,6 +179,11 @@ class Config:
 
 def _keras() -> int:
     return int(version("keras").split(".")[0])
+
+
+@functools.cache  # once a process, however often the file is read
+def _tell_other_keras(source: str, saved_by: int) -> None:
+    logger.info("%s: of Keras %s, this is Keras %s: scores are the same to 1e-4", source, saved_by, _keras())
 
 
 def _of_one_call(section: str, name: str) -> bool:
