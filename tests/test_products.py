@@ -4,6 +4,8 @@ TensorFlow 2.20 and 2.21 spoil memory there, on CPUs with oneDNN (tensorflow#117
 TensorFlow their user has.
 """
 
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +15,7 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.models.attention import ObjectToWordAttention
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.export import export_saved_model
+from bssan_tf.tools.stack import KERAS_3
 
 pytestmark = pytest.mark.smoke
 
@@ -64,10 +67,14 @@ def test_training(name, source):
     assert not products(gradients_of(siamese, {key: tf.constant(value) for key, value in inputs.items()}))
 
 
-def test_export(tmp_path):
+def test_export(tmp_path, monkeypatch):
+    if KERAS_3:  # where there is a GPU, it would put in cuDNN's kernels alone, which run nowhere else
+        rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
+        monkeypatch.setattr(rnn, "_is_gpu_available", lambda: True)
     tokenizer = Tokenizer.fit(["a dog"], length=30)
     model = Bssan(tiny_config("improved").model, len(tokenizer.words))
     export_saved_model(model.scorer, tokenizer.layer, tmp_path / "1")
+    assert b"CudnnRNN" not in (tmp_path / "1" / "saved_model.pb").read_bytes()
     for call in tf.saved_model.load(str(tmp_path / "1")).signatures.values():
         assert not products(call.graph.as_graph_def(add_shapes=True))
 

@@ -19,6 +19,7 @@ from training_fixtures import PHOTOS, change_state, killed_in_the_last_epoch, ma
 from bssan_tf.commands import evaluate as evaluate_command
 from bssan_tf.commands import train
 from bssan_tf.config.presets import preset
+from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
@@ -390,6 +391,25 @@ def test_a_run_is_measured_judged_saved_and_shown_in_this_order(corpus, tmp_path
     limit, rate = by_name["TimeLimit"], by_name["LearningRate"]
     assert (limit.minutes, limit.schedule) == (7, values["schedule"])
     assert rate.total_steps == (3 * 4 if values["schedule"] == "cosine" else 0)  # epochs of 32 / 8 steps
+
+
+@pytest.mark.parametrize(("wordless", "asked"), [(False, 0), (True, 2)])
+def test_a_caption_without_words_keeps_cudnn_out(corpus, tmp_path, monkeypatch, wordless, asked):
+    """Of the model that is measured, and of its bfloat16 twin, which is trained."""
+    plain, tokens_of = [], Tokenizer.__call__
+
+    def emptied(tokenizer, captions):
+        tokens = tokens_of(tokenizer, captions)
+        tokens[0] *= not wordless
+        return tokens
+
+    monkeypatch.setattr(Tokenizer, "__call__", emptied)
+    monkeypatch.setattr(tf.keras.Model, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(training.Trainer, "_finish", lambda *_: {})
+    monkeypatch.setattr(training, "take_plain_kernels", plain.append)
+    config = make_config(corpus, variant="w2r", cca_start=False, mixed_precision=True)
+    training.train(config, RunFolder(tmp_path / "run"), progress=False)
+    assert len({id(model) for model in plain}) == asked
 
 
 @pytest.mark.smoke

@@ -195,7 +195,8 @@ class Trainer:
         with self.strategy.scope():
             trained = bfloat16_copy(model) if training.mixed_precision else model
             if not (self.tokens.any(axis=1).all() and self.tokenizer(self.validation.captions).any(axis=1).all()):
-                take_plain_kernels(trained.scorer)  # for captions without a word; the siamese graph has the same layers
+                for one in (model, trained):  # a caption has no word; the siamese graph has the scorer's layers
+                    take_plain_kernels(one.scorer)
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
