@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.tools.keras_callbacks import StopAtNaN
+from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, read_history
 from bssan_tf.training import callbacks as cb
 
 
@@ -72,3 +72,13 @@ def test_cosine_falls_to_nothing_at_the_last_step_whatever_the_plateau():
     found = rates(cb.LearningRate(2, 0.5, total_steps=20), 21)
     np.testing.assert_allclose([found[0], found[10], found[15], found[20]], [0.25, 0.25, 0.0732233, 0], atol=1e-6)
     assert all(a > b for a, b in zip(found[1:], found[2:]))
+
+
+def test_a_history_begun_on_the_other_keras_goes_on(tmp_path):
+    """Whose plateau has another name for the rate; no row loses a number."""
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,lr,learning_rate\n1,0.5,0.1,0.1\n2,0.4,0.1,0.1\n")
+    HistoryFile(path).on_epoch_end(1, {"loss": 0.25, "lr": 0.1, "learning_rate": 0.1, "val_rsum": 300.0})
+    first, second = read_history(path)
+    assert first == {"epoch": "1", "loss": "0.5", "lr": "0.1", "val_rsum": "", "learning_rate": "0.1"}
+    assert second == {"epoch": "2", "loss": "0.25", "lr": "0.1", "val_rsum": "300.0", "learning_rate": ""}

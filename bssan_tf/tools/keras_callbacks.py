@@ -59,9 +59,12 @@ class HistoryFile(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
-        rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        # Keras 3's plateau calls `learning_rate` what stands there as `lr` on both stacks
+        told = {name: float(value) for name, value in logs.items() if name != "learning_rate"}
+        rows.append({"epoch": epoch + 1, **told})
+        columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))  # earlier rows may have others
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[-1]))
+        writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
