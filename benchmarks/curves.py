@@ -23,7 +23,8 @@ def read_curve(run: RunFolder, x: str, y: str) -> tuple[list[float], list[float]
     try:
         with run.history_file.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [float(row[x]) for row in rows], [float(row[y]) for row in rows]
+        both = [(float(row[x]), float(row[y])) for row in rows if row[x] and row[y]]  # earlier epochs may lack one
+        return [a for a, _ in both], [b for _, b in both]
     except OSError as error:
         raise UserError(f"{run.history_file}: {error.strerror}; name a run with a finished epoch") from None
     except KeyError as error:
