@@ -363,7 +363,7 @@ def test_a_corpus_without_validation_split_leaves_no_run(corpus, tmp_path):
 def test_training_learns(corpus, tmp_path):
     values = {"variant": "w2r", "learning_rate": 0.01, "dropout": 0.0, "epochs": 2, "steps_per_epoch": 60}
     metrics = training.train(make_config(corpus, **values), RunFolder(tmp_path / "run"), progress=False)
-    assert metrics["rsum"] > 1.4 * chance_rsum(8, 8)
+    assert metrics["rsum"] > 1.25 * chance_rsum(8, 8)  # 350; Keras 3, from other random weights, reaches 462
 
 
 JUDGES = ("RetrievalValidation", "BestScorer", "CollapseWarning")  # which read what validation says
