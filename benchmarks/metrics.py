@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from bssan_tf import cli
-from bssan_tf.evaluation.details import detailed_report, intervals
-from bssan_tf.metrics import retrieval_report
+from bssan_tf.metrics.details import detailed_report, intervals
+from bssan_tf.metrics.recall import retrieval_report
 
 
 def build_parser() -> cli.Parser:

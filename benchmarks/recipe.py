@@ -33,7 +33,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import single_caption_report
+from bssan_tf.metrics.recall import single_caption_report
 from bssan_tf.runs.data import Data, open_data
 from bssan_tf.runs.folder import RunFolder
 
@@ -238,7 +238,7 @@ def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
 
 
 def figures(scores: dict[str, np.ndarray], part: Split) -> dict:
-    """The figures of a row, each the mean over single captions (`metrics.single_caption_report`).
+    """The figures of a row, each the mean over single captions (`recall.single_caption_report`).
 
     Args:
         scores: `score`, and `w2r` and `o2w` where a model has these parts; float (N_i, N_c) of the split `part`.

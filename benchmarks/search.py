@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bssan_tf import cli
 from bssan_tf.config.flags import moving_fields
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import ranks, summarise
+from bssan_tf.metrics.recall import ranks, summarise
 from bssan_tf.runs.data import data_of_run
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.scoring import FastScorer, score_matrices
@@ -104,7 +104,7 @@ def direction(
 
     Args:
         scores: `o2w` and `score`, float (N_q, N_k).
-        query_labels, candidate_labels: as for `metrics.ranks`.
+        query_labels, candidate_labels: as for `recall.ranks`.
         search: called with a query and the number of candidates to score in full.
     """
     queries, candidates = scores["score"].shape

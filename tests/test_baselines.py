@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bssan_tf import metrics
 from bssan_tf.cca import fit as baselines
 from bssan_tf.cca import selection as cca_selection
 from bssan_tf.cca import solve as correlations
@@ -13,6 +12,7 @@ from bssan_tf.cca.solve import project_bags
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.features.pooling import pool_regions
+from bssan_tf.metrics import recall
 
 N_WORDS, M, D = 60, 48, 6
 
@@ -55,7 +55,7 @@ def test_finds_the_link_on_new_images(linked):
     scores = linked.score_matrix(regions, np.arange(100), tokens)
     assert scores.shape == (100, 300)
     assert scores.dtype == np.float32
-    report = metrics.retrieval_report(scores, owner)
+    report = recall.retrieval_report(scores, owner)
     assert report["i2t"]["R@5"] > 95
     assert report["t2i"]["R@5"] > 95
 
@@ -69,7 +69,7 @@ def test_shuffled_pairs_give_chance():
     assert cca.chosen["held_images"] == 180
     assert cca.chosen["held_rsum"] < 200
     test_regions, test_owner, test_tokens = corpus(100, seed=2)
-    report = metrics.retrieval_report(cca.score_matrix(test_regions, np.arange(100), test_tokens), test_owner)
+    report = recall.retrieval_report(cca.score_matrix(test_regions, np.arange(100), test_tokens), test_owner)
     assert report["t2i"]["R@10"] < 25
     assert report["rsum"] < 130
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bssan_tf import metrics
-from bssan_tf.evaluation import details, report
+from bssan_tf.evaluation import report
+from bssan_tf.metrics import details, recall
 
 
 def brute_force(scores, owner, way):
@@ -30,7 +30,7 @@ def uneven(seed=0, images=40, captions=130, ties=True):
 @pytest.mark.parametrize("block", [1, 1000, 1 << 22])
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_to_a_sorted_list_with_uneven_captions_and_ties(monkeypatch, seed, block):
-    monkeypatch.setattr(metrics, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(recall, "_BLOCK_SCORES", block)
     scores, owner = uneven(seed)
     found = details.detailed_report(scores, owner)
     for way in ("i2t", "t2i"):
@@ -38,7 +38,7 @@ def test_equal_to_a_sorted_list_with_uneven_captions_and_ties(monkeypatch, seed,
         assert found[way]["MeanR"] == pytest.approx(rank, abs=1e-9)
         assert found[way]["R-P"] == pytest.approx(100 * precision, abs=1e-9)
         assert found[way]["mAP@R"] == pytest.approx(100 * average, abs=1e-9)
-    plain = metrics.retrieval_report(scores, owner)
+    plain = recall.retrieval_report(scores, owner)
     for way in ("i2t", "t2i"):
         assert plain[way] == {name: found[way][name] for name in plain[way]}
     assert plain["rsum"] == found["rsum"]
@@ -47,7 +47,7 @@ def test_equal_to_a_sorted_list_with_uneven_captions_and_ties(monkeypatch, seed,
 def test_by_hand():
     """An image with two captions at ranks 1 and 3 of four."""
     scores, owner = np.array([[4.0, 3.0, 2.0, 1.0], [0.0, 9.0, 0.0, 8.0]]), np.array([0, 1, 0, 1])
-    rank = metrics.positive_ranks(scores, np.arange(2), owner)
+    rank = recall.positive_ranks(scores, np.arange(2), owner)
     assert rank.tolist() == [[1, 3], [1, 2]]
     precision, average = details.precisions_at_r(rank)
     assert precision.tolist() == [0.5, 1.0]
@@ -63,7 +63,7 @@ def test_a_query_with_one_correct_candidate_has_r_precision_r_at_1():
 def test_intervals_are_those_of_drawing_images_again():
     scores, owner = uneven(1, images=60, captions=200)
     found = details.detailed_report(scores, owner)
-    ranks = metrics.retrieval_ranks(scores, owner)
+    ranks = recall.retrieval_ranks(scores, owner)
     rng, draws = np.random.default_rng(7), {"i2t": [], "t2i": [], "medr": []}
     for _ in range(2000):
         images = rng.integers(60, size=60)
@@ -84,14 +84,14 @@ def test_captions_are_drawn_with_their_image():
     """Each caption twice says nothing new: the intervals stay."""
     scores, owner = uneven(2, images=50, captions=50, ties=False)
     once = details.intervals(*metrics_of(scores, owner))
-    ranks = metrics.positive_ranks(scores.T, owner, np.arange(50))
+    ranks = recall.positive_ranks(scores.T, owner, np.arange(50))
     twice = details.intervals(metrics_of(scores, owner)[0], np.repeat(ranks, 2, axis=0), np.repeat(owner, 2))
     assert twice["t2i"] == pytest.approx(once["t2i"])
 
 
 def metrics_of(scores, owner):
     images = np.arange(len(scores))
-    return metrics.positive_ranks(scores, images, owner), metrics.positive_ranks(scores.T, owner, images), owner
+    return recall.positive_ranks(scores, images, owner), recall.positive_ranks(scores.T, owner, images), owner
 
 
 def test_the_same_scores_have_the_same_intervals_and_a_perfect_matrix_has_none():
@@ -112,6 +112,6 @@ def test_lines_for_people():
     assert third.startswith(
         f"95 % intervals, images drawn anew: rsum {low:.1f} to {high:.1f}; image to text R@1 / 5 / 10 "
     )
-    folds = metrics.mean_report([value, value], "5fold")
+    folds = recall.mean_report([value, value], "5fold")
     assert len(report.detail_lines(folds).splitlines()) == 2  # each fold has its own
-    assert report.detail_lines(metrics.retrieval_report(scores, owner)) == ""
+    assert report.detail_lines(recall.retrieval_report(scores, owner)) == ""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from model_fixtures import TINY, tiny_config
 
-from bssan_tf import metrics
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import retrieval as evaluation
-from bssan_tf.evaluation.details import detailed_report
 from bssan_tf.features.store import Features
+from bssan_tf.metrics import recall
+from bssan_tf.metrics.details import detailed_report
 from bssan_tf.runs import data as data_module
 from bssan_tf.runs.data import Data
 
@@ -125,7 +125,7 @@ def test_scores_that_are_not_finite_name_the_picture_or_the_weights(measure, mon
 
 
 def test_only_the_pairs_of_each_fold_are_scored(measure, monkeypatch):
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
     value, text = measure(protocol="5fold")
     assert measure.scored == [([21 - k, 20 - k], 4) for k in (0, 2, 4, 6, 8)]
     assert [fold["n_images"] for fold in value["folds"]] == [2] * 5
@@ -140,7 +140,7 @@ def test_only_the_pairs_of_each_fold_are_scored(measure, monkeypatch):
 @pytest.fixture
 def protocol_report(monkeypatch):
     """The report of a 10 x 10 matrix under a protocol, in five folds of two images."""
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
 
     def report(scores, owner, protocol):
         names, texts = list(map(str, range(10))), [""] * 10
@@ -185,7 +185,7 @@ def test_first_fold_alone(protocol_report, matrix):
 
 @pytest.mark.parametrize("protocol", ["5k", "full"])
 def test_all_images_at_once_equal_the_whole_matrix(monkeypatch, protocol):
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
     split = make_corpus().split("test")
     scores = np.random.default_rng(1).random((TRAIN + TEST, (TRAIN + TEST) * CAPTIONS))
     whole = scores[np.ix_(split.image_rows, split.caption_rows)]
@@ -211,7 +211,7 @@ def test_cca_has_the_same_folds(measure, monkeypatch):
         return own.astype(float) if weighted else np.zeros(own.shape)
 
     monkeypatch.setattr(baselines, "fit_cca", fit_cca)
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
     value, text = measure(protocol="5fold", baseline="cca")
     samples = (list(range(TRAIN)), 24, len(WORDS), False)
     assert fitted == [(*samples, {}), (*samples, {"word_vectors": None, "weighted": True})]
@@ -274,7 +274,7 @@ def test_parts_are_measured_in_the_same_pass(measure, monkeypatch, out):
 
 
 def test_parts_in_folds(measure, monkeypatch):
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
     value, _ = measure(parts=True, protocol="5fold")
     assert [rows for rows, _ in measure.scored] == [[21 - k, 20 - k] for k in (0, 2, 4, 6, 8)]
     assert [len(row["folds"]) for row in value["parts"].values()] == [5, 5]
@@ -368,7 +368,7 @@ def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
         asked.append((out, image_rows.tolist(), len(captions), json.loads(data)["shapes"]["regions"]))
         raise UserError("holds other scores")
 
-    monkeypatch.setattr(metrics, "_FOLD", 2)
+    monkeypatch.setattr(recall, "_FOLD", 2)
     monkeypatch.setattr(evaluation, "score_matrices", refuse)
     monkeypatch.setattr(baselines, "fit_cca", None)  # would be a TypeError
     with pytest.raises(UserError, match="holds other scores"):

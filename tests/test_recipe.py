@@ -13,7 +13,7 @@ from bssan_tf.cca.fit import fit_cca
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
-from bssan_tf.metrics import single_caption_report
+from bssan_tf.metrics.recall import single_caption_report
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bssan_tf import metrics
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report
+from bssan_tf.metrics import recall
 
-OURS = metrics.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
+OURS = recall.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
 SAME = report.Setting("flickr30k")
 
 
@@ -108,7 +108,7 @@ def test_features_that_the_model_has_not_are_no_difference():
 
 
 def test_protocol_is_named():
-    value = metrics.mean_report([OURS] * 5, "5fold")
+    value = recall.mean_report([OURS] * 5, "5fold")
     assert "10 images, 15 captions (mean of 5 folds" in table_of("r", "coco", "test", value=value).splitlines()[0]
 
 

@@ -14,7 +14,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import with_context
-from bssan_tf.metrics import chance_rsum, retrieval_report
+from bssan_tf.metrics.recall import chance_rsum, retrieval_report
 from bssan_tf.models.attention import LOGIT_SIZE
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.improved import bilinear

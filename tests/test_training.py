@@ -23,7 +23,7 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import Request, evaluate
 from bssan_tf.evaluation.search import search
-from bssan_tf.metrics import chance_rsum
+from bssan_tf.metrics.recall import chance_rsum
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.keras_callbacks import StopAtNaN

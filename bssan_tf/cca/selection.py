@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bssan_tf import metrics
 from bssan_tf.cca.solve import Solver, Sums, compare, project_bags
+from bssan_tf.metrics import recall
 
 IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
 TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
@@ -96,7 +96,7 @@ def _held_rsums(samples: Samples, sums: Sums, held, settings, kin, kinship, weig
                 scale = correlations[:d] ** setting.power
                 x_d, y_d = x[:, :d] * scale, y[:, :d] * scale
                 gains = (y_d.std(axis=0), x_d.std(axis=0)) if weighted else ()
-                found[setting] = metrics.retrieval_report(compare(x_d, y_d, *gains), owner)["rsum"]
+                found[setting] = recall.retrieval_report(compare(x_d, y_d, *gains), owner)["rsum"]
     return found
 
 

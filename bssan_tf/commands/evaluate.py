@@ -11,7 +11,7 @@ from pathlib import Path
 from bssan_tf import cli
 from bssan_tf.config.settings import flag_of
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import PROTOCOLS
+from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import find_run
 
 RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "out")

@@ -1,6 +1,6 @@
 """Retrieval reports as people and programs read them: a text table beside the paper's rows, and JSON.
 
-In: the dicts of metrics.py, pointing.py and coco_pointing.py. Out: strings and JSON values; nothing is printed here.
+In: the dicts of metrics, pointing.py and coco_pointing.py. Out: strings and JSON values; nothing is printed here.
 The paper's numbers stand beside ours only for its own data sets, and every way in which our setting differs
 from the paper's is said below the table.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.errors import UserError
-from bssan_tf.metrics import RECALLS, both_ways
+from bssan_tf.metrics.recall import RECALLS, both_ways
 from bssan_tf.reading.documents import read_json
 from bssan_tf.tools.files import write_json
 
@@ -179,7 +179,7 @@ def _with_error(row: Mapping, name: str) -> str:
 
 
 def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others: Mapping | None) -> dict:
-    """A report of `metrics.mean_report` as one JSON value, from which `text_table` is made.
+    """A report of `recall.mean_report` as one JSON value, from which `text_table` is made.
 
     `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
     (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and

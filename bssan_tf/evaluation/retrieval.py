@@ -19,10 +19,10 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
-from bssan_tf.evaluation.details import detailed_report
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.features.store import require_finite
-from bssan_tf.metrics import NotFiniteError, mean_report, protocol_folds
+from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.recall import NotFiniteError, mean_report, protocol_folds
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
@@ -37,7 +37,7 @@ class Request:
     split: str = "test"  # or `train`, `val` (or `dev`)
     captions_per_image: int | None = None  # score only the first so many captions of each picture
     images: int | None = None  # score only a seeded subset of so many pictures
-    protocol: str = "full"  # see `metrics.protocol_folds`
+    protocol: str = "full"  # see `recall.protocol_folds`
     parts: bool = (
         False  # also measure W2R and O2W alone, whose matrices lie beside the whole one, in memory or as files of `out`
     )
@@ -113,7 +113,7 @@ def _part_of(data: Data, request: Request, seed: int) -> Split:
 
 
 def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str, dict]:
-    """`metrics.mean_report` by name of a split under one of `metrics.PROTOCOLS`.
+    """`recall.mean_report` by name of a split under one of `recall.PROTOCOLS`.
 
     `scores` is called with each fold as a split of its own, so pairs of different folds are never scored; it gives
     matrices float (N_i, N_c) by name. UserError if the split has fewer images than the protocol, which takes its first

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.schema import Config
-from bssan_tf.metrics import retrieval_report
+from bssan_tf.metrics.recall import retrieval_report
 from bssan_tf.runs.weights import fresh_part, list_weights, note_weights
 from bssan_tf.tools.files import naming
 from bssan_tf.tools.keras_callbacks import DivergedError, not_finite, writing_logs

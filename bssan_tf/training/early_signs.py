@@ -22,7 +22,7 @@ from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features, gather, longest
-from bssan_tf.metrics import retrieval_report
+from bssan_tf.metrics.recall import retrieval_report
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
 from bssan_tf.scoring import score_matrices

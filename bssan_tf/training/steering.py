@@ -12,7 +12,7 @@ from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.drawing.attention import pair_drawer
 from bssan_tf.features.store import Features
-from bssan_tf.metrics import chance_rsum
+from bssan_tf.metrics.recall import chance_rsum
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices

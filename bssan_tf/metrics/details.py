@@ -1,13 +1,13 @@
 """More of a score matrix than its recalls: mean rank, R-Precision, mAP@R, and 95 % intervals of every number.
 
-In: scores float (N_i, N_c) and image_of_caption (N_c,), as metrics.py takes them. Out: plain dicts of floats.
+In: scores float (N_i, N_c) and image_of_caption (N_c,), as recall.py takes them. Out: plain dicts of floats.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bssan_tf.metrics import RECALLS, both_ways, positive_ranks, summarise
+from bssan_tf.metrics.recall import RECALLS, both_ways, positive_ranks, summarise
 
 DRAWS = 1000  # resamples of the images
 SEED = 0  # of the resamples: the same scores have the same intervals
@@ -15,13 +15,13 @@ _AT_ONCE = 1 << 22  # numbers of resamples at a time
 
 
 def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
-    """What `metrics.retrieval_report` returns, with more metrics of both directions and their 95 % intervals.
+    """What `recall.retrieval_report` returns, with more metrics of both directions and their 95 % intervals.
 
     Each direction has also "MeanR", the mean rank of the best correct candidate, and in percent "R-P" and "mAP@R", the
     means of `precisions_at_r`. "intervals" is {"i2t", "t2i", "rsum"} with [low, high] of every number, see `intervals`.
 
     Raises:
-        ValueError: as `metrics.retrieval_report`.
+        ValueError: as `recall.retrieval_report`.
     """
     images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
     i2t, t2i = positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
@@ -31,7 +31,7 @@ def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
 
 
 def precisions_at_r(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R-Precision and average precision at R of each query, float (N_q,), from `metrics.positive_ranks` (N_q, R_max).
+    """R-Precision and average precision at R of each query, float (N_q,), from `recall.positive_ranks` (N_q, R_max).
 
     Of a query with R correct candidates, R-Precision is the share of them among its first R results. The average is the
     mean over these R results of the precision up to a correct one, 0 at a wrong one.
@@ -62,7 +62,7 @@ def intervals(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray) ->
     2.5th and 97.5th percentiles.
 
     Args:
-        i2t, t2i: `metrics.positive_ranks` of images (N_i, R_max) and captions (N_c, 1).
+        i2t, t2i: `recall.positive_ranks` of images (N_i, R_max) and captions (N_c, 1).
         image_of_caption: int (N_c,).
 
     Returns:

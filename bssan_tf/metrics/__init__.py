@@ -1,0 +1,1 @@
+"""What a score matrix is worth, in pure NumPy: recalls, precisions, intervals."""
