@@ -219,13 +219,13 @@ def require_same_config(run: RunFolder, config: Config) -> None:
 
 def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
     """The rows of one of BASELINES by name, fitted on the train part with the GloVe vectors that a training would have
-    (`evaluation.cca_scores`), and measured as the sets are; no epochs, no pairs, the minutes are of all that is fitted.
+    (`evaluation.scores.cca_scores`), and measured as the sets are; no epochs, no pairs, the minutes are of all that is fitted.
 
     Raises:
         UserError: no regions, a train part that is too small for a CCA, a GloVe file that cannot be read.
     """
     from bssan_tf.datasets.text import Tokenizer
-    from bssan_tf.evaluation.retrieval import cca_inputs, cca_scores
+    from bssan_tf.evaluation.scores import cca_inputs, cca_scores
     from bssan_tf.training import run as training
 
     array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()

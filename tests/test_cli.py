@@ -31,6 +31,7 @@ from bssan_tf.drawing import attention
 from bssan_tf.errors import NO_WINDOWS, UserError
 from bssan_tf.evaluation import retrieval
 from bssan_tf.evaluation import search as searching
+from bssan_tf.evaluation.scores import Request
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools import files
 
@@ -180,8 +181,8 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
     evaluate.main(["one"])
     flags = ["--split", "val", "--sample", "5", "--captions-per-image", "1", "--protocol", "1k", "--baseline", "cca"]
     evaluate.main(["one", *flags, "--parts", "--out", "s.npy", "--memory", "7", "--quiet", "--root", "moved"])
-    request = retrieval.Request("val", 1, 5, "1k", True, "cca", Path("s.npy"), 7)
-    assert asked == [("one", retrieval.Request(), {}, True), ("one", request, {"root": "moved"}, False)]
+    request = Request("val", 1, 5, "1k", True, "cca", Path("s.npy"), 7)
+    assert asked == [("one", Request(), {}, True), ("one", request, {"root": "moved"}, False)]
 
 
 WHERE = ("folder", "split", "top", "rerank", "data_flags", "memory_mb", "progress")

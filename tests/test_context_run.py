@@ -14,7 +14,8 @@ from training_fixtures import SIZES, leave_export_out
 from bssan_tf.config.presets import preset
 from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.retrieval import Request, evaluate
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.scores import Request
 from bssan_tf.evaluation.search import search
 from bssan_tf.features.regions import Extractor
 from bssan_tf.runs import photo

@@ -13,6 +13,7 @@ from bssan_tf.config.settings import ModelConfig
 from bssan_tf.datasets.corpus import Corpus, Grounding
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import retrieval as evaluation
+from bssan_tf.evaluation import scores as scores_module
 from bssan_tf.features.store import Features
 from bssan_tf.metrics import recall
 from bssan_tf.metrics.details import detailed_report
@@ -93,10 +94,10 @@ def measure(monkeypatch):
         )
         measure.data = Data(corpus or make_corpus(), features or make_features())
         monkeypatch.setattr(data_module, "open_data", lambda *_: measure.data)
-        return evaluation.evaluate(run, evaluation.Request(**asked), progress=progress)
+        return evaluation.evaluate(run, scores_module.Request(**asked), progress=progress)
 
-    monkeypatch.setattr(evaluation, "FastScorer", lambda scorer: scorer)
-    monkeypatch.setattr(evaluation, "score_matrices", scores)
+    monkeypatch.setattr(scores_module, "FastScorer", lambda scorer: scorer)
+    monkeypatch.setattr(scores_module, "score_matrices", scores)
     measure.scored, measure.compared = scored, compared
     return measure
 
@@ -115,7 +116,7 @@ def test_scores_that_are_not_finite_name_the_picture_or_the_weights(measure, mon
     def scores(*_, **__):
         return {"score": np.full((TEST, TEST * CAPTIONS), np.nan, np.float32)}
 
-    monkeypatch.setattr(evaluation, "score_matrices", scores)
+    monkeypatch.setattr(scores_module, "score_matrices", scores)
     with pytest.raises(UserError, match=r"^stub/best\.keras: gives scores that are not finite; train the run anew$"):
         measure()
     spoiled = make_features()
@@ -369,7 +370,7 @@ def test_a_bad_out_is_refused_before_cca_is_fitted(measure, monkeypatch):
         raise UserError("holds other scores")
 
     monkeypatch.setattr(recall, "_FOLD", 2)
-    monkeypatch.setattr(evaluation, "score_matrices", refuse)
+    monkeypatch.setattr(scores_module, "score_matrices", refuse)
     monkeypatch.setattr(baselines, "fit_cca", None)  # would be a TypeError
     with pytest.raises(UserError, match="holds other scores"):
         measure(out=Path("s.npy"), baseline="cca", protocol="1k")

@@ -21,7 +21,8 @@ from bssan_tf.commands import train
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.retrieval import Request, evaluate
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.scores import Request
 from bssan_tf.evaluation.search import search
 from bssan_tf.metrics.recall import chance_rsum
 from bssan_tf.runs.data import open_data

@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         value, text = point_at_photos(run, options.pointing, flags, progress)
     else:
-        from bssan_tf.evaluation.retrieval import Request, evaluate
+        from bssan_tf.evaluation.retrieval import evaluate
+        from bssan_tf.evaluation.scores import Request
 
         fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}
         asked = {field: value for name, field in fields.items() if (value := getattr(options, name)) is not None}

@@ -1,0 +1,151 @@
+"""The scores that are measured: of a run's model, or of a CCA fitted on its data, on the pairs that a request names.
+
+In: a run folder and a Request. Out: every image of a split, or of a part of it, with every caption, as matrices by
+name. What can be refused is refused before anything is scored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.cca import fit as cca
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import MEMORY_MB
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.errors import UserError
+from bssan_tf.metrics.recall import protocol_folds
+from bssan_tf.runs.data import Data, data_of_run
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.scoring import FastScorer, score_matrices
+
+ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # every image with every caption, (N_i, N_c), by a row's name
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure of a run."""
+
+    split: str = "test"  # or `train`, `val` (or `dev`)
+    captions_per_image: int | None = None  # score only the first so many captions of each picture
+    images: int | None = None  # score only a seeded subset of so many pictures
+    protocol: str = "full"  # see `recall.protocol_folds`
+    parts: bool = (
+        False  # also measure W2R and O2W alone, whose matrices lie beside the whole one, in memory or as files of `out`
+    )
+    baseline: str | None = None  # `cca`, see `cca_scores`
+    out: Path | None = None  # a .npy file for the scores, with which an interrupted call goes on where it was
+    memory_mb: float = MEMORY_MB  # what scoring may take, see `score_matrices`
+
+
+@dataclass(frozen=True, eq=False)
+class OpenRun:
+    """A run whose scores can be had."""
+
+    run: RunFolder
+    config: Config  # the run's, its files where they are now
+    scorer: object  # the Keras model
+    fast: FastScorer
+    tokenizer: Tokenizer
+    data: Data
+    part: Split  # the pictures and captions to measure
+    request: Request
+    progress: bool
+
+    def scores(self, fold: Split) -> dict[str, np.ndarray]:
+        """Scores of a split's images with its captions, float32 (N_i, N_c), as `score` and by part."""
+        parts = None if self.request.parts else ["score"]
+        return score_matrices(
+            self.fast, self.data.features, self.tokenizer(fold.captions), fold.image_rows, parts=parts,
+            memory_mb=self.request.memory_mb, out=self.request.out, data=json.dumps(self.data.fingerprint),
+            progress=self.progress,
+        )  # fmt: skip
+
+    def cca(self) -> list[ScoreRows]:
+        """What gives the scores of each CCA of `cca_inputs`, fitted on the train split."""
+        seed = self.config.training.seed
+        glove = self.scorer.get_layer("glove").get_weights()[0] if self.config.model.E_glove else None
+        inputs = cca_inputs(self.data).items()
+        return [
+            cca_scores(name, array, self.tokenizer, self.data, seed, self.progress, glove) for name, array in inputs
+        ]
+
+
+def open_run(run: RunFolder, request: Request, data_flags: dict | None = None, progress: bool = True) -> OpenRun:
+    """Open a run and its data; `data_flags` are fields of DataConfig to replace, where data have moved.
+
+    UserError for no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a
+    run that has one, a baseline that the data do not allow.
+    """
+    config = run.load_config().moved(data_flags)
+    if request.parts and len(config.model.needed_features) < 2:
+        raise UserError("--parts: the run has one part only; leave it out")
+    model, tokenizer = run.load_model()
+    data = data_of_run(run, config, progress)
+    part = _part_of(data, request, config.training.seed)
+    tokenizer.log_unread(part.captions, what=part.name)
+    if request.baseline:
+        cca_inputs(data)  # UserError without regions
+        train = data.split("train")
+        if problem := cca.why_no_cca(len(train.image_rows), tokenizer(train.captions), len(tokenizer.words)):
+            raise UserError(f"--baseline cca: {problem}; leave it out")
+    return OpenRun(run, config, model.scorer, FastScorer(model.scorer), tokenizer, data, part, request, progress)
+
+
+def _part_of(data: Data, request: Request, seed: int) -> Split:
+    """The pictures and captions to measure; UserError if they are too few, or have several matrices for one file."""
+    part = data.split(request.split)
+    if request.images:
+        part = part.sample_images(request.images, seed)
+    if request.captions_per_image:
+        part = part.captions_per_image(request.captions_per_image)
+    out, protocol = request.out, request.protocol
+    folds = len(protocol_folds(protocol, len(part.image_ids)))
+    if out and folds > 1:
+        raise UserError(f"--out {out}: holds one matrix, and --protocol {protocol} has {folds}; leave one out")
+    return part
+
+
+def folds_of(split: Split, protocol: str) -> list[Split]:
+    """The parts of a split whose images a protocol of `recall.PROTOCOLS` ranks against each other.
+
+    UserError if the split has fewer images than the protocol, which takes its first ones, needs.
+    """
+    bounds = protocol_folds(protocol, len(split.image_ids))
+    return [split.without_rows(np.delete(split.image_rows, np.s_[start:stop])) for start, stop in bounds]
+
+
+def cca_inputs(data: Data) -> dict[str, np.ndarray]:
+    """What a CCA can pool: regions as `cca`, objects in their context as `cca_context`; UserError without regions."""
+    if data.features.regions is None:
+        raise UserError("--baseline: a CCA needs regions, and there are objects only; leave it out")
+    found = {"cca": data.features.regions}
+    if data.features.in_context:
+        found["cca_context"] = data.features.objects
+    return found
+
+
+def cca_scores(
+    name: str, array: np.ndarray, tokenizer, data: Data, seed: int, progress: bool, glove: np.ndarray | None
+) -> ScoreRows:
+    """What gives a split's scores by a CCA of one of `cca_inputs`, fitted on the train split.
+
+    Under `name` stands the baseline, cosines of a CCA that knows no word vectors; under `name` and `_weighted` those
+    with weighted lengths of a CCA that has `glove`, float (V, E) or None, and is selected by such scores. These have at
+    least what the preset's start has (`start_from_cca`), so that only the rest counts as learned.
+    """
+    train = data.split("train")
+    samples = (array, train.image_rows, tokenizer(train.captions), train.image_of_caption, len(tokenizer.words))
+    plain = cca.fit_cca(*samples, seed, progress=progress)
+    best = cca.fit_cca(*samples, seed, progress=progress, word_vectors=glove, weighted=True)
+
+    def scores(part: Split) -> dict[str, np.ndarray]:
+        sides = (array, part.image_rows, tokenizer(part.captions))
+        return {name: plain.score_matrix(*sides), f"{name}_weighted": best.score_matrix(*sides, weighted=True)}
+
+    return scores
