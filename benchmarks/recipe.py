@@ -219,7 +219,7 @@ def require_same_config(run: RunFolder, config: Config) -> None:
 
 def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
     """The rows of one of BASELINES by name, fitted on the train part with the GloVe vectors that a training would have
-    (`evaluation.scores.cca_scores`), and measured as the sets are; no epochs, no pairs, the minutes are of all that is fitted.
+    (`scores.cca_scores`), and measured as the sets are; no epochs, no pairs, the minutes are of all that is fitted.
 
     Raises:
         UserError: no regions, a train part that is too small for a CCA, a GloVe file that cannot be read.
