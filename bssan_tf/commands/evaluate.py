@@ -1,11 +1,13 @@
 """Measure a trained run: recall at 1, 5, 10 and the median rank in both directions, beside the paper's table.
 
-With --pointing, measure whether attention looks at the right place in photos.
+With two runs, compare the second with the first; with --ensemble, measure the mean of the scores of two or more. With
+--pointing, measure whether attention looks at the right place in photos.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from bssan_tf import cli
@@ -15,12 +17,14 @@ from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import find_run
 
 RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "out")
+OF_ONE_RUN = ("baseline", "parts", "pointing")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = cli.Parser(prog=cli.command("evaluate").replace("python ", ""), description=__doc__)
-    parser.add_argument("run", nargs="?", help="run folder (default: the latest)")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, or several (default: the latest)")
+    parser.add_argument("--ensemble", action="store_true", help="measure the mean of the runs' scores")
     cli.add_split_flag(parser)
     parser.add_argument(
         "--captions-per-image", type=cli.count, metavar="N", help="score only the first N captions of a picture"
@@ -45,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=cli.scores_file,
         metavar="FILE",
-        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy; a killed call goes on",
+        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy, of several runs in"
+        " FILE.1.npy, FILE.2.npy and so on; a killed call goes on",
     )
     cli.add_use_flags(parser)
     return parser
@@ -54,11 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, evaluate, print the table."""
     options = build_parser().parse_args(arguments)
-    for name in RETRIEVAL_ONLY if options.pointing else ():
-        if (value := getattr(options, name)) is not None:
-            shown = "" if value is True else f" {value}"
-            raise UserError(f"{flag_of(name)}{shown}: has no effect with --pointing; leave it out")
-    run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
+    _require_effect(options, "--pointing", RETRIEVAL_ONLY if options.pointing else ())
+    _require_effect(options, "several runs", OF_ONE_RUN if len(options.runs) > 1 else ())
+    if options.ensemble and len(options.runs) < 2:
+        raise UserError("--ensemble: is of two runs or more; name them")
+    if len(options.runs) > 2 and not options.ensemble:
+        raise UserError(f"{options.runs[2]}: two runs are compared, no more; leave it out, or add --ensemble")
+    runs = [find_run(name) for name in options.runs or [None]]
+    flags, progress = cli.moved_files(options), not options.quiet
     cli.load_tensorflow()
     from bssan_tf.evaluation.report import require_replaceable, write_report
 
@@ -68,15 +76,27 @@ def main(arguments: list[str] | None = None) -> None:
     if options.pointing:
         from bssan_tf.evaluation.coco_pointing import point_at_photos
 
-        value, text = point_at_photos(run, options.pointing, flags, progress)
+        value, text = point_at_photos(runs[0], options.pointing, flags, progress)
     else:
+        from bssan_tf.evaluation.comparison import compare, ensemble
         from bssan_tf.evaluation.retrieval import evaluate
         from bssan_tf.evaluation.scores import Request
 
         fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}
         asked = {field: value for name, field in fields.items() if (value := getattr(options, name)) is not None}
-        value, text = evaluate(run, Request(**asked), flags, progress)
+        if len(runs) > 1:
+            value, text = (ensemble if options.ensemble else compare)(runs, Request(**asked), flags, progress)
+        else:
+            value, text = evaluate(runs[0], Request(**asked), flags, progress)
     print(text)
     if options.json:
         write_report(options.json, value)
         print(f"\nnumbers: {options.json}")
+
+
+def _require_effect(options: argparse.Namespace, beside: str, names: Iterable[str]) -> None:
+    """UserError if one of these flags was given, which has no effect beside what was asked for."""
+    for name in names:
+        if (value := getattr(options, name)) is not None:
+            shown = "" if value is True else f" {value}"
+            raise UserError(f"{flag_of(name)}{shown}: has no effect with {beside}; leave it out")

@@ -33,6 +33,9 @@ PAPER_TABLES = {
 }
 _TITLES = {"flickr30k": "Table II", "coco": "Table III"}
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
+WAYS = {"i2t": "image to text", "t2i": "text to image"}
+_FURTHER = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
+_DIFFERING = {**{f"R@{k}": f"R@{k}" for k in RECALLS}, **_FURTHER}
 ROW_NAMES = {  # of parts and baselines, by their keys in the JSON value
     "w2r": "W2R",
     "o2w": "O2W",
@@ -93,15 +96,8 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     others = {**value.get("parts", {}), **value.get("baselines", {})}
     rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
-    width = max(24, *(len(key) + 2 for key, _ in rows))
-    ours = [_row(key, row, width) for key, row in rows]
-    columns, rule = "".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}", "-" * len(ours[0])
-    lines = [
-        _heading(value),
-        f"{'':{width}}{'image to text':^{len(columns)}}  {'text to image':^{len(columns)}}",
-        f"{'':{width}}{columns}  {columns}{'rsum':>8}",
-        *(rule, *ours),
-    ]
+    lines = [_table(_heading(value), rows)]
+    width, rule = _width(rows), lines[0].splitlines()[3]
     if printed:
         mark = " *" if differs else ""
         lines += [rule, f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
@@ -113,20 +109,45 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     return "\n".join(lines)
 
 
+def table_of_runs(value: Mapping) -> str:
+    """The retrieval table of several runs: each of "runs", their "difference", or the mean of their scores."""
+    rows = list(value["runs"].items())
+    rows.append(
+        ("second less first", value["difference"]) if "difference" in value else ("mean of their scores", value)
+    )
+    return _table(_heading(value), rows)
+
+
+def difference_lines(value: Mapping) -> str:
+    """The differences of two runs with their paired intervals, and which is better by rsum."""
+    first, second = value["runs"]
+    found, bounds = value["difference"], value["difference"]["intervals"]
+
+    def shown(number: float, bound: Sequence[float]) -> str:
+        return "{:+.1f} ({:+.1f} to {:+.1f})".format(number, *bound)
+
+    lines = [f"{second} less {first}, with 95 % intervals (the same images drawn anew for both):"]
+    for way, name in WAYS.items():
+        each = (f"{title} {shown(found[way][key], bounds[way][key])}" for title, key in _DIFFERING.items())
+        lines.append(f"{name}: {', '.join(each)}")
+    rsum, verdict = shown(found["rsum"], bounds["rsum"]), value["verdict"]
+    better = f"{verdict} is better" if verdict in value["runs"] else verdict
+    lines.append(f"rsum {rsum}: {better}, as these two were trained; other seeds may tell otherwise")
+    return "\n".join(lines)
+
+
 def detail_lines(value: Mapping) -> str:
     """Further metrics of our own row, and 95 % intervals where one matrix was measured; "" if there are none."""
     if "MeanR" not in value["i2t"]:
         return ""
-    names = {"i2t": "image to text", "t2i": "text to image"}
-    shown = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
     lines = [
-        f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in shown.items())}"
-        for way, name in names.items()
+        f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in _FURTHER.items())}"
+        for way, name in WAYS.items()
     ]
     if bounds := value.get("intervals"):
         recalls = "; ".join(
             f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
-            for way, name in names.items()
+            for way, name in WAYS.items()
         )
         lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
     return "\n".join(lines)
@@ -201,6 +222,20 @@ def write_report(path: Path, value: Mapping) -> None:
         write_json(Path(path), dict(value))
     except OSError as error:
         raise UserError(f"--json {path}: can't be written ({error.strerror}); name another file") from error
+
+
+def _table(heading: str, rows: Sequence[tuple[str, Mapping]]) -> str:
+    """A heading, the columns' names, a rule, and a line for each (name, report)."""
+    width = _width(rows)
+    lines = [_row(key, row, width) for key, row in rows]
+    columns = "".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"
+    ways = "  ".join(f"{name:^{len(columns)}}" for name in WAYS.values())
+    names = f"{'':{width}}{columns}  {columns}{'rsum':>8}"
+    return "\n".join((heading, f"{'':{width}}{ways}", names, "-" * len(lines[0]), *lines))
+
+
+def _width(rows: Sequence[tuple[str, Mapping]]) -> int:
+    return max(24, *(len(key) + 2 for key, _ in rows))
 
 
 def _heading(value: Mapping) -> str:

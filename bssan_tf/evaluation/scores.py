@@ -76,8 +76,17 @@ class OpenRun:
         ]
 
 
-def open_run(run: RunFolder, request: Request, data_flags: dict | None = None, progress: bool = True) -> OpenRun:
-    """Open a run and its data; `data_flags` are fields of DataConfig to replace, where data have moved.
+def open_run(
+    run: RunFolder,
+    request: Request,
+    data_flags: dict | None = None,
+    progress: bool = True,
+    sample_seed: int | None = None,
+) -> OpenRun:
+    """Open a run and its data.
+
+    `data_flags` are fields of DataConfig to replace, where data have moved; `sample_seed` draws `request.images`, None
+    for the run's own seed.
 
     UserError for no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a
     run that has one, a baseline that the data do not allow.
@@ -87,7 +96,7 @@ def open_run(run: RunFolder, request: Request, data_flags: dict | None = None, p
         raise UserError("--parts: the run has one part only; leave it out")
     model, tokenizer = run.load_model()
     data = data_of_run(run, config, progress)
-    part = _part_of(data, request, config.training.seed)
+    part = _part_of(data, request, config.training.seed if sample_seed is None else sample_seed)
     tokenizer.log_unread(part.captions, what=part.name)
     if request.baseline:
         cca_inputs(data)  # UserError without regions

@@ -23,11 +23,20 @@ def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
     Raises:
         ValueError: as `recall.retrieval_report`.
     """
-    images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
-    i2t, t2i = positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
+    return report_of_ranks(*both_ranks(scores, image_of_caption), image_of_caption)
+
+
+def report_of_ranks(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray) -> dict:
+    """`detailed_report` from the `both_ranks` of scores."""
     report = both_ways(*({**_means(_values(rank)), **summarise(rank[:, 0])} for rank in (i2t, t2i)))
-    n_images, n_captions = scores.shape
-    return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": intervals(i2t, t2i, owner)}
+    bounds = intervals(i2t, t2i, image_of_caption)
+    return {**report, "n_images": len(i2t), "n_captions": len(t2i), "intervals": bounds}
+
+
+def both_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`recall.positive_ranks` of images (N_i, R_max) and of captions (N_c, 1)."""
+    images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
+    return positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
 
 
 def precisions_at_r(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,19 +67,30 @@ def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
 def intervals(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray) -> dict:
     """95 % intervals of all numbers by a bootstrap over images, each drawn with its captions (Efron, 1979).
 
-    The images are drawn as queries; what they are ranked among stays. 1,000 draws with a seed of their own, and the
-    2.5th and 97.5th percentiles.
+    They are the 2.5th and 97.5th percentiles of what `resampled` gives, whose arguments it takes.
+
+    Returns:
+        {"i2t": {name: [low, high]}, "t2i": {the same}, "rsum": [low, high]}.
+    """
+    return bounds_of(resampled(i2t, t2i, image_of_caption))
+
+
+def resampled(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray, seed: int = SEED) -> dict:
+    """All numbers of a report in each of 1,000 seeded draws of the images, which stay ranked among all.
+
+    The draws depend on the seed and the number of images alone: two matrices of the same pairs are drawn alike, so that
+    differences are paired.
 
     Args:
         i2t, t2i: `recall.positive_ranks` of images (N_i, R_max) and captions (N_c, 1).
         image_of_caption: int (N_c,).
 
     Returns:
-        {"i2t": {name: [low, high]}, "t2i": {the same}, "rsum": [low, high]}.
+        {"i2t": {name: float (DRAWS,)}, "t2i": {the same}, "rsum": float (DRAWS,)}.
     """
     images, owner = len(i2t), np.asarray(image_of_caption)
     counts = np.bincount(owner, minlength=images)  # (N_i,) captions of each
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=DRAWS)  # (DRAWS, N_i) how often each image
     ways = {}
     for way, rank, owners in (("i2t", i2t, np.arange(images)), ("t2i", t2i, owner)):
@@ -78,9 +98,14 @@ def intervals(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray) ->
         sums = {name: np.bincount(owners, value, minlength=images) for name, value in _values(rank).items()}
         ways[way] = {name: drawn @ value / total for name, value in sums.items()}  # (DRAWS,) by name
         ways[way]["MedR"] = _medians(rank[:, 0], drawn, owners)
-    rsum = sum(ways[way][f"R@{k}"] for way in ways for k in RECALLS)
-    found = {way: {name: _bounds(values) for name, values in numbers.items()} for way, numbers in ways.items()}
-    return {**found, "rsum": _bounds(rsum)}
+    return {**ways, "rsum": sum(ways[way][f"R@{k}"] for way in ways for k in RECALLS)}
+
+
+def bounds_of(numbers: dict) -> dict:
+    """The 2.5th and 97.5th percentiles of all arrays (DRAWS,) in dicts of dicts, as [low, high]."""
+    if isinstance(numbers, dict):
+        return {name: bounds_of(value) for name, value in numbers.items()}
+    return [float(bound) for bound in np.percentile(numbers, (2.5, 97.5))]
 
 
 def _medians(rank: np.ndarray, drawn: np.ndarray, owners: np.ndarray) -> np.ndarray:
@@ -93,7 +118,3 @@ def _medians(rank: np.ndarray, drawn: np.ndarray, owners: np.ndarray) -> np.ndar
         middle = [np.argmax(upto >= place, axis=1) for place in ((total + 1) // 2, total // 2 + 1)]
         found[start : start + step] = np.mean([rank[order[place]] for place in middle], axis=0)
     return found
-
-
-def _bounds(values: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.percentile(values, (2.5, 97.5))]
