@@ -30,14 +30,12 @@ from benchmarks.recipe_table import FIGURES, SPREAD, markdown, read_rows
 from bssan_tf import cli
 from bssan_tf.commands import train as command
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.recall import single_caption_report
 from bssan_tf.runs.data import Data, open_data
 from bssan_tf.runs.folder import RunFolder
 
-SIZES_OF_DATA = ("D", "M", "P", "Q", "E_glove")  # which no flag sets
 COLUMNS = ("name", "flags", "seed", "minutes", "epochs", "pairs", "images", *FIGURES)
 BASELINES = {  # {CCA: {name of a row of it: what stands for its flags}}; weighted: all that the start has
     "cca": {"cca": "regularised CCA", "cca_weighted": "regularised CCA with weighted lengths, and GloVe if given"},
@@ -180,7 +178,7 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
 
     run = RunFolder(folder)
     if run.config_file.exists():
-        require_same_config(run, config)
+        run.require_settings(config, "give another --runs")
         training.resume(run, data=data)
     else:
         training.train(config, run, data=data)
@@ -200,21 +198,6 @@ def measure(config: Config, data: Data, folder: Path) -> dict:
         "pairs": steps * training_config.batch_size * (1 + training_config.negatives),
         **figures(scores, part),
     }
-
-
-def require_same_config(run: RunFolder, config: Config) -> None:
-    """UserError that names the first setting in which a run that is there already differs from the one to be made.
-
-    Where the data lie does not count; what they are does, when the run is resumed.
-    """
-    kept = run.load_config()
-    for section in ("model", "training"):
-        for name, value in dataclasses.asdict(getattr(config, section)).items():
-            of_data = name in SIZES_OF_DATA or (name == "E_trained" and not value)
-            if not of_data and value != (found := getattr(getattr(kept, section), name)):
-                raise UserError(
-                    f"{run.path}: is a run of other flags, {flag_of(name)} was {found}, is {value}; give another --runs"
-                )
 
 
 def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks.recipe import read_sets, require_same_config
+from benchmarks.recipe import read_sets
 from bssan_tf import cli
 from bssan_tf.commands import train as command
 from bssan_tf.config.schema import Config
@@ -76,7 +76,7 @@ def curves_of(name: str, config: Config, options: argparse.Namespace) -> list[di
     for seed in options.seeds:
         run = RunFolder(options.runs / f"{name.replace('/', ' ')}, {config.data.data.replace('/', ' ')}, {seed}")
         if run.metrics_file.exists():
-            require_same_config(run, config.replace(seed=seed))
+            run.require_settings(config.replace(seed=seed), "give another --runs")
         else:
             shutil.rmtree(run.path, ignore_errors=True)
             print(f"{run.path}: {options.steps} steps", flush=True)

@@ -16,7 +16,8 @@ SAME = report.Setting("flickr30k")
 
 def table_of(name, corpus, split, differs=(), value=OURS, **others):
     """The table of a report."""
-    return report.text_table(report.report_json(value, run=name, corpus=corpus, split=split, **others), differs)
+    others["differs"] = list(differs)
+    return report.text_table(report.report_json(value, run=name, corpus=corpus, split=split, **others))
 
 
 def numbers(line):

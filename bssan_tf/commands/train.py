@@ -70,8 +70,8 @@ def given_settings(options: argparse.Namespace) -> dict:
     return given
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    """The preset with the settings that were given; what they leave without effect is off.
+def config_of(options: argparse.Namespace, tell: bool = True) -> Config:
+    """The preset with the settings that were given; what they leave without effect is off, and told so.
 
     UserError where a value makes no sense, or a given setting has no effect beside the others.
     """
@@ -80,12 +80,17 @@ def config_of(options: argparse.Namespace) -> Config:
     size = options.size or ("tiny" if data == "scenes" else "paper")
     config = preset(options.preset or "improved", size, given.get("variant", "full"), data).replace(**given)
     settled = config.settled(given)
-    if off := [flag_of(name) for name in fields_of() if settled[name] != config[name]]:
+    if tell and (off := [flag_of(name) for name in fields_of() if settled[name] != config[name]]):
         logger.info("off, as other flags leave it without effect: %s", ", ".join(off))
     config = settled.check()
     for name in given:
         config.require_effect(name, given[name])
     return config.resolved()
+
+
+def data_name(config: Config) -> str:
+    """The name of the data set, or of the folder that is one."""
+    return Path(config.data.data).resolve().name
 
 
 def resume(options: argparse.Namespace, run: RunFolder) -> dict:
@@ -121,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = resume(options, run)
     else:
         config = config_of(options)
-        stem = f"{Path(config.data.data).resolve().name}-{config.preset}-{config.size}"
+        stem = f"{data_name(config)}-{config.preset}-{config.size}"
         run = RunFolder(RUNS / (options.name or free_name(stem)))
         cli.load_tensorflow()
         from bssan_tf.training import run as training

@@ -7,10 +7,11 @@ features are in the store, for TensorBoard.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.drawing.figures import attention_figure, figure_to_array
@@ -57,27 +58,42 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
 
 def pair_drawer(scorer, features: Features, split: Split, tokenizer) -> Callable[[], dict[str, np.ndarray]]:
     """What draws the attention of a split's pairs as it is at each call, {title: uint8 (H, W, 3)}; decodes once."""
-    tokens = tokenizer(split.captions)
-    rows = split.image_rows[split.image_of_caption]
-    inputs = {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]}
     pictures: dict[int, np.ndarray | None] = {}
 
     def draw() -> dict[str, np.ndarray]:
-        outputs, images = _score(scorer, inputs), {}
-        for i, caption in enumerate(split.captions):
-            words = tokenizer.words_of(caption)
-            drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
-            if not words or not drawable:
-                continue
-            if i not in pictures:
-                pictures[i] = _read_if_there(split.image_paths[split.image_of_caption[i]])
-            if pictures[i] is not None:
-                own = {name: value[i] for name, value in outputs.items()}
-                figure = _draw(pictures[i], words, own, _stored_objects(features, rows[i]), None, features.grid)
-                images[f"attention/{split.image_ids[split.image_of_caption[i]]}"] = figure_to_array(figure)
-        return images
+        drawn = pair_figures(scorer, features, split, tokenizer, pictures=pictures)
+        return {f"attention/{split.image_ids[image]}": figure_to_array(figure) for image, figure in drawn}
 
     return draw
+
+
+def pair_figures(
+    scorer,
+    features: Features,
+    split: Split,
+    tokenizer,
+    shown: Sequence[str] = ("alpha", "beta"),
+    pictures: dict[int, np.ndarray | None] | None = None,
+) -> Iterator[tuple[int, Figure]]:
+    """The attention of each caption of a split on its own image, as (image, figure), where it can be drawn.
+
+    `shown` are the attentions to draw; `pictures` keeps the decoded images of earlier calls by caption.
+    """
+    tokens = tokenizer(split.captions)
+    rows = split.image_rows[split.image_of_caption]
+    inputs = {**gather(features, rows), "tokens": tokens[:, : longest(tokens)]}
+    outputs, pictures = _score(scorer, inputs), {} if pictures is None else pictures
+    outputs = {name: value for name, value in outputs.items() if name in shown or name not in ("alpha", "beta")}
+    drawable = ("alpha" in outputs and features.grid) or ("beta" in outputs and features.boxes is not None)
+    for i, caption in enumerate(split.captions):
+        words, image = tokenizer.words_of(caption), int(split.image_of_caption[i])
+        if not words or not drawable:
+            continue
+        if i not in pictures:
+            pictures[i] = _read_if_there(split.image_paths[image])
+        if pictures[i] is not None:
+            own = {name: value[i] for name, value in outputs.items()}
+            yield image, _draw(pictures[i], words, own, _stored_objects(features, rows[i]), None, features.grid)
 
 
 def _read_if_there(path: Path) -> np.ndarray | None:

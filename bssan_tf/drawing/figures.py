@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -124,10 +125,13 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, whole or not at all; UserError where the file can't be written."""
+    """Write the figure as PNG, or as PDF where the name says so, whole; UserError where the file can't be written."""
     try:
         with replacing(path) as part:
-            FigureCanvasAgg(figure).print_png(part)
+            if path.suffix.lower() == ".pdf":
+                FigureCanvasPdf(figure).print_pdf(part, metadata={"CreationDate": None})
+            else:
+                FigureCanvasAgg(figure).print_png(part)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
 

@@ -12,26 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation.paper import PAPER_TABLES, TITLES
 from bssan_tf.metrics.recall import RECALLS, both_ways
 from bssan_tf.reading.documents import read_json
 from bssan_tf.tools.files import write_json
 
-# R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
-PAPER_TABLES = {
-    "flickr30k": {
-        "BSSAN_w2r": (41.2, 71.1, 80.9, 3.0, 31.0, 61.3, 70.4, 3.0),
-        "BSSAN_o2w": (38.4, 67.2, 77.5, 3.0, 28.5, 57.5, 67.9, 4.0),
-        "BSSAN_no_reg": (43.1, 73.9, 82.8, 2.0, 32.3, 61.7, 72.3, 3.0),
-        "BSSAN": (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0),
-    },
-    "coco": {
-        "BSSAN_w2r": (52.9, 79.3, 88.3, 2.0, 38.1, 74.1, 86.1, 2.0),
-        "BSSAN_o2w": (49.2, 76.1, 85.1, 2.0, 36.2, 69.2, 82.5, 3.0),
-        "BSSAN_no_reg": (54.7, 81.9, 89.7, 1.0, 40.7, 75.5, 87.9, 2.0),
-        "BSSAN": (56.0, 82.6, 91.3, 1.0, 41.8, 76.7, 88.5, 2.0),
-    },
-}
-_TITLES = {"flickr30k": "Table II", "coco": "Table III"}
 _KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 _FURTHER = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
@@ -88,11 +73,12 @@ def differences(ours: Setting) -> tuple[str, ...]:
     return tuple(phrase for phrase, differs in phrases.items() if differs)
 
 
-def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool = True) -> str:
+def text_table(value: Mapping, beside_paper: bool = True) -> str:
     """The retrieval table of a `report_json`: our row, its parts', the baselines', and the paper's of this data set.
 
-    `beside_paper` False leaves the paper's rows out; else what `differences` found, `differs`, is said below them.
+    `beside_paper` False leaves the paper's rows out; else what differs in the setting is said below them.
     """
+    differs = value.get("differs", ())
     others = {**value.get("parts", {}), **value.get("baselines", {})}
     rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
@@ -100,7 +86,7 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     width, rule = _width(rows), lines[0].splitlines()[3]
     if printed:
         mark = " *" if differs else ""
-        lines += [rule, f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
+        lines += [rule, f"printed in the paper, {TITLES[value['corpus']]}{mark}"]
         for key, values in printed.items():
             paper = both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
             lines.append(_row(f"  {key}{mark}", paper, width))
@@ -204,7 +190,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
 
     `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
     (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and
-    `baselines` (further rows of our own measurement).
+    `baselines` (further rows of our own measurement), and `differs`, the phrases of `differences`.
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 

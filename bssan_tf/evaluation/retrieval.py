@@ -38,13 +38,14 @@ def evaluate(
         baselines |= protocol_reports(others, part, request.protocol)
     truth = data.corpus.grounding
     pointed = None
-    if truth:
+    if truth and request.pointing:
         pointed = pointing(opened.scorer, data.features, part, truth, opened.tokenizer, progress=progress)
+    differs = list(reports.differences(setting_of(opened, report)))
     value = reports.report_json(
         report, run=run.name, corpus=data.corpus.name, split=part.name,
-        pointing=pointed, parts=parts, baselines=baselines,
+        pointing=pointed, parts=parts, baselines=baselines, differs=differs,
     )  # fmt: skip
-    text = reports.text_table(value, reports.differences(setting_of(opened, report)))
+    text = reports.text_table(value)
     lines = (text, reports.detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
     return value, "\n\n".join(line for line in lines if line)
 

@@ -41,6 +41,7 @@ class Request:
     baseline: str | None = None  # `cca`, see `cca_scores`
     out: Path | None = None  # a .npy file for the scores, with which an interrupted call goes on where it was
     memory_mb: float = MEMORY_MB  # what scoring may take, see `score_matrices`
+    pointing: bool = True  # whether attention is measured, too, where the data's truth is known
 
 
 @dataclass(frozen=True, eq=False)

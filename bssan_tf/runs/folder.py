@@ -21,6 +21,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import fields_of, flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
 from bssan_tf.runs.weights import PART, require_listed, require_weights
@@ -33,6 +34,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "mat
 
 NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
 VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
+DECIDED_BY_DATA = ("D", "M", "P", "Q", "E_glove", "split")  # settings that a run's data fill in
 MOST_NAME = 200  # bytes of a name; files beside it have some more
 
 
@@ -123,6 +125,19 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.path}: no such run; `python train.py` makes one, or name another")
         return Config.load(self.config_file)
+
+    def require_settings(self, config: Config, remedy: str) -> None:
+        """UserError that names the first setting in which the run differs from `config`, from which it may be begun.
+
+        Sizes that data decide and where files lie do not count; what the data are does, when the run is used.
+        """
+        kept = self.load_config()
+        for name, told in fields_of().items():
+            of_data = name in DECIDED_BY_DATA or (name == "E_trained" and not config[name])
+            moves = {"moves", "once"} & told.metadata.keys()
+            if not (of_data or moves) and config[name] != kept[name]:
+                differs = f"{flag_of(name)} was {kept[name]}, is {config[name]}"
+                raise UserError(f"{self.path}: is a run of other flags, {differs}; {remedy}")
 
     def load_tokenizer(self, config: Config):
         """The run's Tokenizer; UserError if its file has changed since training, or cannot be read."""

@@ -1,0 +1,91 @@
+"""Make the paper's tables and figures: train what they need, measure it, and write one page with everything.
+
+The settings of train.py are taken for all trainings. A killed call goes on when it is given again, and finished runs
+are used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from bssan_tf import cli
+from bssan_tf.commands import train
+from bssan_tf.config.flags import add_flags
+from bssan_tf.config.presets import PRESETS, SIZES, preset
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
+from bssan_tf.metrics.recall import PROTOCOLS
+from bssan_tf.runs.folder import command_line
+
+SCENES = ("--epochs", "5")  # on scenes, where nothing else is asked for: the variants still differ then
+OF_ROWS = ("variant", "seed", "w2r_text", "fuse", "early_signs")  # settings that the rows of a table set
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; every setting is None unless given."""
+    parser = cli.Parser(prog=cli.command("reproduce").replace("python ", ""), description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "what", nargs="+", metavar="WHAT", help="table1, table2, table3, figure5 to figure9, text (claims), or all"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=(*PRESETS, "both"),
+        default="both",
+        help="settings to begin with; of both, figures and claims are of improved (default: both)",
+    )
+    parser.add_argument("--size", choices=SIZES, help="sizes of the layers (default: paper; on scenes: tiny)")
+    parser.add_argument(
+        "--seeds", type=lambda text: cli.count(text, 0), nargs="+", default=[0], metavar="N", help="(default: 0)"
+    )
+    parser.add_argument("--name", type=train.run_name, help="folder in reproduction/ (default: data set and size)")
+    parser.add_argument("--search", action="store_true", help="figure9: every λ with every δ, on the validation split")
+    parser.add_argument("--photos", nargs="+", default=[], metavar="ID", help="images of figures 5 to 8 (seeded ones)")
+    group = parser.add_argument_group("measuring")
+    group.add_argument("--measured-split", choices=("val", "dev", "test"), default="test", help="(default: test)")
+    group.add_argument("--captions-per-image", type=cli.count, metavar="N", help="score only the first N captions")
+    group.add_argument("--sample", type=cli.count, metavar="N", help="score only a seeded subset of N images")
+    group.add_argument("--protocol", choices=PROTOCOLS, default="full", help="COCO's protocols (default: full)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    for section in SECTIONS:
+        told = [field for name, field in fields_of(section).items() if name not in OF_ROWS]
+        add_flags(parser.add_argument_group(section), told)
+    return parser
+
+
+def common_flags(options: argparse.Namespace) -> list[str]:
+    """The flags of train.py that all trainings have."""
+    flags = ["--size", options.size] if options.size else []
+    for name, value in train.given_settings(options).items():
+        flag = flag_of(name)
+        flags += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
+    quick = options.epochs is None and options.data in (None, "scenes")
+    return [*flags, *SCENES] if quick else flags
+
+
+def config_of(flags: Sequence[str]) -> Config:
+    """The config that train.py makes of flags; UserError as there."""
+    return train.config_of(train.build_parser().parse_args([*flags]), tell=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, make everything, say where the page is."""
+    options = build_parser().parse_args(arguments)
+    from bssan_tf.reproduction.plan import check_what, make_plan
+
+    common, what = common_flags(options), check_what(options.what)
+    presets = PRESETS if options.preset == "both" else (options.preset,)
+    config = config_of((*common, "--preset", presets[0]))
+    name = options.name or f"{train.data_name(config)}-{config.size}"
+    plan = make_plan(what, name, presets, tuple(dict.fromkeys(options.seeds)), common, config_of, options.search)
+    cli.load_tensorflow()
+    from bssan_tf.evaluation.scores import Request
+    from bssan_tf.reproduction.page import reproduce
+
+    request = Request(
+        options.measured_split, options.captions_per_image, options.sample, options.protocol, pointing=False
+    )
+    printed = preset("paper", "paper", data="flickr30k")
+    page = reproduce(plan, request, printed, options.photos, shlex.join(command_line()), not options.quiet)
+    print(page)

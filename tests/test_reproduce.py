@@ -1,0 +1,343 @@
+"""reproduce.py: which trainings a plan has, its tables, pictures and page, with stubs in place of the trainings."""
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bssan_tf.commands import reproduce, train
+from bssan_tf.config.presets import preset
+from bssan_tf.errors import UserError
+from bssan_tf.evaluation.paper import CITED_BY_PAPER, PAPER_TABLES, VGG_ERA
+from bssan_tf.evaluation.scores import Request
+from bssan_tf.metrics.details import detailed_report
+from bssan_tf.reproduction import measured, page, pictures, trainings
+from bssan_tf.reproduction.plan import DELTAS, LAMBDAS, check_what, make_plan
+from bssan_tf.reproduction.tables import Row, cells_of, csv_of, fate_of, latex, markdown, network_layers
+from bssan_tf.runs.folder import RunFolder
+
+IMAGES = 12
+
+
+def plan_of(*what, presets=("improved",), seeds=(0,), search=False, common=("--epochs", "5")):
+    return make_plan(check_what(what), "mine", presets, seeds, common, reproduce.config_of, search)
+
+
+def report(lift=3.0, seed=0):
+    owner = np.repeat(np.arange(IMAGES), 2)
+    scores = np.random.default_rng(seed).normal(size=(IMAGES, len(owner)))
+    return {**detailed_report(scores + lift * (owner == np.arange(IMAGES)[:, None]), owner), "protocol": "full"}
+
+
+def test_a_training_that_two_rows_share_is_there_once():
+    plan = plan_of("table2", "table3", "figure9")
+    names = [training.name for training in plan.distinct()]
+    # λ = 1 is the preset's own, and δ = 0 has no L2 term, as BSSAN_no_reg
+    assert len(names) == len(set(names)) == 4 + (len(LAMBDAS) - 1) + (len(DELTAS) - 1)
+    (own,) = plan.runs("lambda1")
+    assert own.name == "mine-improved-bssan-0"
+    assert plan.runs("delta0")[0].name == "mine-improved-no_reg-0"
+    assert plan.runs("lambda0.4")[0].config.model.o2w_weight == 0.4
+    assert plan.runs("delta0.01")[0].config.training.l2 == 0.01
+    assert own.command == (
+        "train.py", "--name", "mine-improved-bssan-0", "--epochs", "5", "--preset", "improved", "--seed", "0",
+    )  # fmt: skip
+
+
+def test_the_grid_point_of_the_paper_is_the_papers_own_training():
+    """λ = 0.6 and δ = 0.01 (section V-B)."""
+    plan = plan_of("figure9", presets=("paper",))
+    assert plan.runs("lambda0.6") == plan.runs("delta0.01")
+    assert plan.runs("lambda0.6")[0].name == "mine-paper-bssan-0"
+
+
+def test_figures_are_of_the_first_preset_and_tables_of_all():
+    plan = plan_of("table2", "figure9", "text", presets=("improved", "paper"), seeds=(0, 1))
+    papers = {training.name for training in plan.distinct() if "-paper-" in training.name}
+    assert papers == {f"mine-paper-{row}-{seed}" for row in ("w2r", "o2w", "no_reg", "bssan") for seed in (0, 1)}
+    assert plan.runs("fc")[1].config.training.seed == 1
+    assert plan.runs("w2r_cnn")[0].config.model.w2r_text == "cnn"
+
+
+def test_runs_with_pairs_under_eq8_look_for_its_collapse():
+    plan = plan_of("table2", presets=("improved", "paper"))
+    assert all(("--early-signs" in one.flags) == ("-paper-" in one.name) for one in plan.distinct())
+    assert plan.runs("bssan", "paper")[0].config.training.early_signs == 300
+
+
+def test_a_search_is_every_pair_of_both():
+    plan = plan_of("figure9", search=True)
+    assert len(plan.distinct()) == len(LAMBDAS) * len(DELTAS)
+    assert plan.measured() == []
+
+
+def test_the_flags_of_train_are_those_of_all_trainings():
+    options = reproduce.build_parser().parse_args(
+        ["table2", "--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
+    )
+    flags = reproduce.common_flags(options)
+    again = train.config_of(train.build_parser().parse_args(flags), tell=False)
+    asked = ["--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
+    assert again == train.config_of(train.build_parser().parse_args(asked), tell=False)
+    scenes = reproduce.build_parser().parse_args(["table2"])
+    assert reproduce.common_flags(scenes) == ["--epochs", "5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["table4"], "table4: must be one of table1"),
+        (["table2", "--seed", "3"], "unrecognized arguments: --seed"),
+        (["table2", "--variant", "w2r"], "unrecognized arguments: --variant"),
+        (["table2", "--name", "a/b"], "without slashes"),
+        (["table2", "--epochs", "0"], "--epochs 0: must be above 0"),
+        (["table2", "--sample", "0"], "--sample: 0: must be a whole number"),
+    ],
+)
+def test_bad_flags_are_told_before_anything_is_trained(arguments, problem, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainings, "_train", lambda *_: pytest.fail("too late"))
+    with pytest.raises((UserError, SystemExit)) as refused:
+        reproduce.main(arguments)
+    assert problem in str(refused.value) + capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_printed_rows_are_as_printed():
+    assert PAPER_TABLES["flickr30k"]["BSSAN"] == (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0)
+    assert CITED_BY_PAPER["coco"]["m-RNN-vgg"] == (41.0, 73.0, 83.5, 2.0, 29.0, 42.2, 77.0, 3.0)
+    for table in (PAPER_TABLES, CITED_BY_PAPER, VGG_ERA):
+        assert all(len(row) == 8 for rows in table.values() for row in rows.values())
+    assert cells_of(Row("MFM", printed=VGG_ERA["flickr8k"]["MFM"]))[-1] == "340.4"  # as ANCHORS has its rsum
+    assert cells_of(Row("RRF", printed=CITED_BY_PAPER["flickr30k"]["RRF-Net (vgg)"])) == (
+        ["42.1", "-", "-", "-", "31.2", "-", "-", "-", "-"]
+    )
+
+
+def test_a_row_is_the_mean_and_half_the_range_of_its_seeds():
+    reports = [report(seed=seed) for seed in (0, 1, 2)]
+    rsums = [one["rsum"] for one in reports]
+    row = Row("BSSAN", reports, collapse=[None] * 3, runs=["a", "b", "c"])
+    assert cells_of(row)[-1] == f"{np.mean(rsums):.1f} ± {(max(rsums) - min(rsums)) / 2:.1f}"
+    assert cells_of(Row("BSSAN", reports[:1]))[0] == f"{reports[0]['i2t']['R@1']:.1f}"
+    line = markdown([row]).splitlines()[-1]
+    assert line.split("|")[1].strip() == "BSSAN"
+    assert line.count("|") == markdown([row]).splitlines()[0].count("|") == 11
+
+
+def test_a_collapse_is_told_in_place_of_numbers():
+    row = Row("BSSAN", [report(0.0), report(0.0, 1)], collapse=[60, 40], runs=["a", "b"])
+    assert fate_of(row).startswith("collapse at step 40 in 2 of 2 seeds: rsum ")
+    assert "collapse at step 40" in markdown([row])
+    assert "± " not in markdown([row])
+    assert r"\multicolumn{9}{l}{collapse at step 40" in latex([row], "Table II")
+    found = list(csv.DictReader(csv_of({"table2": [row]}).splitlines()))
+    assert {line["run"] for line in found} == {"a", "b"}  # the numbers are there
+    value = next(line for line in found if line["run"] == "a" and line["metric"] == "rsum")
+    assert float(value["value"]) == row.reports[0]["rsum"]
+    assert float(value["low"]) < float(value["value"]) < float(value["high"])
+
+
+def test_what_has_not_learned_without_a_sign_says_so():
+    big = {"i2t": {}, "t2i": {}, "rsum": 3.1, "n_images": 1000, "n_captions": 1000, "protocol": "full"}
+    assert fate_of(Row("fc", [big], collapse=[None])) == "has not learned: rsum 3.1, chance 3.2"
+    assert fate_of(Row("fc", [{**big, "rsum": 90.0}], collapse=[None])) == ""
+    five = {**big, "n_images": 5000, "n_captions": 5000, "protocol": "5fold"}  # each image among 1,000
+    assert fate_of(Row("fc", [five], collapse=[None])).endswith("chance 3.2")
+
+
+def test_latex_escapes_names():
+    text = latex([Row("BSSAN_w2r & 5 %", printed=PAPER_TABLES["coco"]["BSSAN_w2r"])], "50 % of #1")
+    assert r"BSSAN\_w2r \& 5 \%" in text
+    assert r"\caption{50 \% of \#1}" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_table_1_is_read_off_the_built_networks():
+    """LSTM and Dense of Table I; parameters by Keras' formulas, computed here."""
+    config = preset("paper", "paper", data="flickr30k").replace(Q=40, M=20, E_glove=10, H=16, w2r_mlp=(12, 6))
+    rows = {(network, kind): (nodes, count) for network, kind, nodes, count in network_layers(config)}
+    F = 20 + 10  # of [u ; t]
+    assert rows["W2R", "LSTM"] == ("16", f"{4 * 16 * (F + 16 + 1):,}")
+    mlp = 16 * 12 + 12 + 4 * 12 + 12 * 6 + 6 + 4 * 6 + 6 + 1  # Dense, BatchNorm
+    assert rows["W2R", "MLP"] == ("12-6-1", f"{mlp:,}")
+    assert rows["W2R", "w2r_attention"] == ("", f"{10 * 20 + 1:,}")
+    assert rows["O2W", "Bi-LSTM"] == ("512", f"{2 * 4 * 512 * (10 + 512 + 1):,}")
+    assert rows["O2W", "MLP"][0] == "512-256-64-1"
+
+
+def signs(path, steps):
+    """early_signs.csv in which W2R shows the sign from the first of `steps` on."""
+    rows = []
+    for step in range(0, 120, 20):
+        told = 1.0 if step >= steps else 0.6
+        row = {"step": step, "rsum": 40.0}
+        for part in ("w2r", "o2w"):
+            right, hinge = (told, 0.0) if part == "w2r" else (0.5, 0.2)
+            row |= {f"{part}_right_training": right, f"{part}_right_learned": 0.5}
+            row |= {f"{part}_hinge_training": hinge, f"{part}_hinge_learned": 0.3}
+        rows.append(row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_step_of_a_collapse_is_that_of_the_second_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of("table2", presets=("improved", "paper"))
+    (training,) = plan.runs("bssan", "paper")
+    training.run.path.mkdir(parents=True)
+    assert measured.collapse_of(training) is None
+    signs(training.run.early_signs_file, 60)
+    assert measured.collapse_of(training) == 80
+    assert measured.collapse_of(plan.runs("bssan")[0]) is None  # no pair under Eq. 8
+
+
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    """Everything but trainings and their evaluation, which are stubs; `made.trained` and `.evaluated` list them."""
+    monkeypatch.chdir(tmp_path)
+
+    def train_one(training, log):
+        made.trained.append(training.name)
+        run = training.run
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.config_file.write_text(training.config.to_json())
+        run.command_file.write_text(f"python -m bssan_tf train --name {run.name}\n")
+        run.metrics_file.write_text(json.dumps({"rsum": 100.0 + 10 * training.config.model.o2w_weight}))
+        run.best.write_text(training.name)
+        run.export.mkdir(parents=True)
+
+    def evaluate(run, request, progress):
+        made.evaluated.append((run.name, request.baseline))
+        value = {**report(seed=len(made.evaluated)), "run": run.name, "corpus": "scenes", "split": "test"}
+        baselines = {"cca": report(1.0)} if request.baseline else {}
+        return {**value, "differs": ["only a part of the data set"], "baselines": baselines}, ""
+
+    monkeypatch.setattr(trainings, "_train", train_one)
+    monkeypatch.setattr(measured, "evaluate", evaluate)
+    monkeypatch.setattr(page, "draw", lambda plan, what, *rest: [what])
+
+    def made(*what, **options):
+        plan = plan_of(*what, **options)
+        path = page.reproduce(plan, Request(), preset("paper", "tiny"), command="python reproduce.py", progress=False)
+        return plan, path.read_text()
+
+    made.trained, made.evaluated = [], []
+    return made
+
+
+def test_the_page_has_every_table_and_each_cell_its_command(made):
+    plan, text = made("table2", "figure5", "figure9", "text", presets=("improved", "paper"))
+    assert made.trained == [training.name for training in plan.distinct()]
+    assert sorted(name for name, _ in made.evaluated) == sorted(made.trained)
+    assert [baseline for _, baseline in made.evaluated].count("cca") == 1
+    for expected in ("BSSAN_no_reg (`paper`)", "| CCA |", "printed in the paper, Table II", "DAN (vgg)", "λ = 0.4",
+                     "BSSAN_w2r, CNN", "other pictures, not comparable", "only a part of the data set",
+                     "![Figure 5: the five best sentences of four pictures](figure5.png)"):  # fmt: skip
+        assert expected in text
+    for name in made.trained:
+        assert f"python -m bssan_tf train --name {name}" in text
+        assert f"python evaluate.py runs/{name}" in text
+    files = {path.name for path in plan.folder.iterdir()}
+    assert {"table2.md", "table2.tex", "figure9.md", "text.tex", "numbers.csv", "index.md"} <= files
+    rows = list(csv.DictReader((plan.folder / "numbers.csv").open()))
+    assert {row["what"] for row in rows} == {"table2", "figure9", "text"}
+
+
+def test_finished_runs_and_reports_are_used_again(made):
+    made("table2")
+    first = [*made.trained], [*made.evaluated]
+    made("table2")
+    assert (made.trained, made.evaluated) == first
+    made("table2", "table3", seeds=(0, 1))  # the second seed alone is new
+    assert [name for name in made.trained if name.endswith("-0")] == first[0]
+    RunFolder(Path("runs/mine-improved-o2w-0")).best.write_text("others")
+    made("table2")
+    assert made.evaluated[-1] == ("mine-improved-o2w-0", None)
+
+
+def test_a_run_of_other_flags_is_refused_before_anything_is_trained(made):
+    made("figure5")
+    trained = [*made.trained]
+    with pytest.raises(UserError, match=r"mine-improved-bssan-0: is a run of other flags, --epochs was 5, is 6; give"):
+        made("table2", common=("--epochs", "6"))
+    assert made.trained == trained
+
+
+def test_a_search_marks_the_best_of_the_grid(made):
+    _, text = made("figure9", search=True)
+    assert made.evaluated == []
+    assert "Best rsum on the validation split: λ = 1, δ = 0." in text
+    assert "| 1 | **110.0** | 110.0 |" in text
+    assert "| 0.4 | 104.0 | 104.0 |" in text
+
+
+def test_measured_figures_are_kept_with_what_was_asked_for(made):
+    plan, _ = made("figure5")
+    path = measured.report_file(plan, plan.runs("bssan")[0])
+    run = plan.runs("bssan")[0].run
+    assert measured.kept_report(path, run, Request())["run"] == "mine-improved-bssan-0"
+    assert measured.kept_report(path, run, Request(memory_mb=7)) is not None  # the same figures
+    assert measured.kept_report(path, run, Request(split="val")) is None
+
+
+def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (training,) = plan_of("figure5", common=("--data", "gone")).distinct()
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(
+        UserError, match=r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: gone"
+    ):
+        trainings._train(training, tmp_path / "logs" / "one.txt")
+
+
+def split_of(tmp_path):
+    """A split of IMAGES pictures with two captions each, as `pictures` reads it."""
+    from PIL import Image
+
+    paths = []
+    for i in range(IMAGES):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.full((8, 8, 3), 20 * i, np.uint8)).save(paths[-1])
+    owner = np.repeat(np.arange(IMAGES), 2)
+    return SimpleNamespace(
+        name="test", image_ids=tuple(f"{i}.png" for i in range(IMAGES)), image_paths=tuple(paths),
+        captions=tuple(f"caption {c} of image {i}" for i in range(IMAGES) for c in "ab"), image_of_caption=owner,
+        image_rows=np.arange(IMAGES),
+    )  # fmt: skip
+
+
+def test_figures_5_and_6_show_the_best_and_tell_right_from_wrong(monkeypatch, tmp_path):
+    part = split_of(tmp_path)
+    right = (part.image_of_caption == np.arange(IMAGES)[:, None]).astype(np.float32)
+    scores = right - 0.01 * np.arange(2 * IMAGES)  # its own two captions first, then the first of others
+
+    def best_of(opened, captions, images):
+        columns = [part.captions.index(caption) for caption in captions]
+        return (scores if opened.good else -scores)[np.ix_(images, columns)]
+
+    seen = {}
+    monkeypatch.setattr(pictures, "_scores", best_of)
+    monkeypatch.setattr(pictures, "sentences_figure", lambda images, found: seen.update(five=(images, found)))
+    monkeypatch.setattr(pictures, "pictures_figure", lambda sentences, found: seen.update(six=(sentences, found)))
+    good, bad = (SimpleNamespace(part=part, good=which) for which in (True, False))
+    pictures._sentences(good, np.array([3, 7]))
+    images, found = seen["five"]
+    assert images[1][0, 0, 0] == 140
+    assert found[0] == [
+        ("caption a of image 3", True), ("caption b of image 3", True), ("caption a of image 0", False),
+        ("caption b of image 0", False), ("caption a of image 1", False),
+    ]  # fmt: skip
+    pictures._pictures({"BSSAN_w2r": bad, "BSSAN": good}, np.array([3, 7, 9]))
+    sentences, found = seen["six"]
+    assert sentences == ["caption a of image 3", "caption a of image 7"]
+    assert [right for _, right in found["BSSAN"][1]] == [True, False, False, False, False]
+    assert not any(right for _, right in found["BSSAN_w2r"][1])
+    assert pictures.choose(part, ["7.png", "3.png"], 0).tolist() == [7, 3]
+    with pytest.raises(UserError, match=r"--photos none.png: is no image of the test split; its names are like 0.png"):
+        pictures.choose(part, ["none.png"], 0)
