@@ -25,10 +25,10 @@ def fused(name="paper", **values):
 def test_the_score_is_a_dense_layer_over_both_networks():
     """Literally: [last hidden layer of W2R's MLP ; mean over the objects of O2W's], one Dense to the score."""
     config, model = fused()
-    inputs, rows, outs = random_pairs(config), {}, {}
+    inputs, rows, outs = {name: tf.constant(x) for name, x in random_pairs(config).items()}, {}, {}
     words = model.embeddings[0](inputs["tokens"])
-    mask = inputs["tokens"] > 0
-    shared = {"mask": mask[:, None], "uniform": np.zeros((5, 1), bool)}
+    mask = tf.constant(inputs["tokens"] > 0)
+    shared = {"mask": mask[:, None], "uniform": tf.zeros((5, 1), tf.bool)}
     w2r = {"regions": inputs["regions"], "words": words[:, None], **shared}
     states = model.o2w_text({"words": words, "mask": mask})
     o2w = {"objects": inputs["objects"], "valid": inputs["valid"], "states": states[:, None], **shared}
@@ -38,7 +38,7 @@ def test_the_score_is_a_dense_layer_over_both_networks():
         outs[name] = mlp.get_layer(f"{name}_mlp_out")
         to_mlp = tf.keras.Model(network.input, network.get_layer(layer).output)
         rows[name] = tf.keras.Model(mlp.input, outs[name].input)(to_mlp(given)).numpy()
-    of_picture = np.nonzero(inputs["valid"])[0]
+    of_picture = np.nonzero(inputs["valid"].numpy())[0]
     mean = np.stack([rows["o2w"][of_picture == i].mean(axis=0) for i in range(5)])
     joined = np.concatenate([rows["w2r"], mean], axis=1)
     dense = tf.keras.layers.Dense(1)
