@@ -35,6 +35,10 @@ class CnnW2R(FastW2R):
                     biases.append(np.zeros_like(bias) if place else bias)  # a window has its bias once
         super().__init__(network, np.concatenate(slices, axis=1), np.concatenate(biases))
 
+    def kept_size(self, tree: PrefixTree) -> int:
+        """See `FastW2R`: the allocator keeps the place of an earlier block's inputs (measured), so they count twice."""
+        return len(tree.words) * self.size
+
     def step_size(self) -> int:
         """See `FastW2R`."""
         return WINDOW_ROWS * HELD * self.size // sum(WIDTHS)
