@@ -50,6 +50,20 @@ def lstm(x, kernel, recurrent, bias):
     return np.array(states)
 
 
+def cnn(x, weights):
+    """Features of a sentence by Kim (EMNLP 2014), section 2: c_i = f(w · x_{i:i+h-1} + b) with f = relu, max over time.
+
+    Windows of h = 2, 3 and 4 begin at each word; beyond the sentence words are zeros.
+    """
+    found = []
+    for h in (2, 3, 4):
+        kernel, bias = weights[f"w2r_cnn{h}/kernel"], weights[f"w2r_cnn{h}/bias"]  # (h, F, H), (H,)
+        padded = np.concatenate([x, np.zeros((h - 1, len(x[0])))])
+        windows = [sum(padded[i + j] @ kernel[j] for j in range(h)) + bias for i in range(len(x))]
+        found.append(np.max(np.maximum(windows, 0), axis=0))
+    return np.concatenate(found)
+
+
 def mlp(x, weights, name):
     """Dense, BatchNorm with its moving statistics, tanh; then one number (Table I)."""
     i = 1
@@ -116,8 +130,11 @@ def w2r(tokens, regions, weights, config, uniform=False):
         c.append(fused(u_k, t_k, weights, "w2r_fusion"))
         alphas.append(alpha)
         attended.append(u_k)
-    last = lstm(c, *(weights[f"w2r_lstm/{p}"] for p in ("kernel", "recurrent_kernel", "bias")))[-1]
-    y = mlp(last, weights, "w2r_mlp")  # Eq. 5
+    if config.w2r_text == "cnn":
+        text = cnn(c, weights)
+    else:
+        text = lstm(c, *(weights[f"w2r_lstm/{p}"] for p in ("kernel", "recurrent_kernel", "bias")))[-1]
+    y = mlp(text, weights, "w2r_mlp")  # Eq. 5
     return y + bilinear(t, attended, weights, "w2r"), np.array(alphas)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from model_fixtures import TINY, VOCABULARY, random_pairs, randomise, tiny_config
 
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.scoring import FastScorer, o2w, planning, score_matrices, w2r
+from bssan_tf.scoring import FastScorer, o2w, planning, score_matrices, w2r, w2r_cnn
 
 TREE_TOKENS = np.array(
     [
@@ -64,6 +64,7 @@ def sizes_of(scorer, D=TINY["D"]):
 
 SMALL = (
     (w2r, "SLAB_ROWS", 16),
+    (w2r_cnn, "WINDOW_ROWS", 16),
     (o2w, "PAIR_ROWS", 64),
     (o2w, "GROUP", 4),
     (planning, "MIN_PICTURES", 2),

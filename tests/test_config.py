@@ -217,6 +217,12 @@ def test_context_goes_where_there_is_none():
             "--uniform-positives 0.5",
             "--uniform-positives 0.5: has no effect with --negative-attention learned; give uniform",
         ),
+        ("--fuse fc --lambda 1", "--lambda 1.0: has no effect with --fuse fc; give sum, or leave it out"),
+        ("--variant w2r --fuse fc", "--fuse fc: has no effect with --variant w2r; give full or no_reg"),
+        (
+            "--variant o2w --w2r-text cnn",
+            "--w2r-text cnn: has no effect with --variant o2w; give full or w2r or no_reg",
+        ),
         ("--variant no_reg --l2 0.1", r"--l2 0\.1: has no effect with --variant no_reg; give full"),
     ],
 )
@@ -290,6 +296,17 @@ def test_what_one_call_does_is_not_kept(caplog):
     older["data"]["verify"] = False
     assert Config.from_json(json.dumps(older)).data.verify
     assert not caplog.records  # nothing is missing
+
+
+def test_an_older_run_has_an_lstm_and_a_sum():
+    value = json.loads(preset("paper").to_json())
+    assert (value["model"].pop("w2r_text"), value["model"].pop("fuse")) == ("lstm", "sum")
+    assert Config.from_json(json.dumps(value)) == preset("paper")
+
+
+def test_a_dense_layer_over_both_networks_has_no_lambda():
+    assert photos("--preset paper --fuse fc").model.o2w_weight == 1
+    assert photos("--preset paper").model.o2w_weight == 0.6
 
 
 def test_runs_of_before_have_their_rows_in_the_order_of_the_splits():

@@ -104,6 +104,25 @@ def test_training_is_one_of_the_attentions(corpus, variant, attention, same):
     assert {name[:3] for name in found} == {variant, "rsu"}
 
 
+def test_a_sum_that_alone_is_trained_is_what_is_looked_at():
+    attention = {"alpha": np.full((2, 3, 4), 0.25), "beta": np.full((2, 2, 3), 1 / 3)}
+    learned, uniform = np.array([[1.0, 0.9], [0.0, 0.5]]), np.array([[5.0, -5.0], [5.0, -5.0]])
+    outputs = [{"score": learned}, {"score": uniform}, attention]
+    inputs = {"tokens": np.ones((2, 3), int), "valid": np.ones((2, 2), bool)}
+    probe = SimpleNamespace(
+        parts=("score",), margin=0.2,
+        inputs={name: tf.constant(value) for name, value in inputs.items()},
+        _outputs=lambda: [{name: tf.constant(value) for name, value in out.items()} for out in outputs],
+        _under_eq8={"training": np.array([[False, True]] * 2), "learned": np.zeros((2, 2), bool)},
+    )  # fmt: skip
+    found = es.Probe.measure(probe, rsum=False)
+    assert (found["score_right_training"], found["score_right_learned"]) == (1.0, 0.5)
+    assert found["score_hinge_learned"] == pytest.approx((0.1 + 0.7) / 2)
+    assert (found["w2r_entropy"], found["o2w_entropy"]) == (pytest.approx(1), pytest.approx(1))
+    assert "at step 40: the score ranks 100.0% of" in es.sign({"step": 40, **row(1.0, 0.5, part="score")}, ["score"])
+    assert ": the score ranks 50.0% of" in es.no_sign({"step": 40, **row(1.0, 0.5, part="score")}, ["score"])
+
+
 @contextlib.contextmanager
 def lines():
     """The lines that early_signs.py logs."""

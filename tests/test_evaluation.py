@@ -291,6 +291,12 @@ def test_parts_of_a_run_with_one_are_refused_at_once(measure, variant):
     assert not measure.compared  # no data were opened
 
 
+def test_parts_of_a_run_that_trained_their_sum_are_refused_at_once(measure):
+    with pytest.raises(UserError, match="--parts: with --fuse fc no network was trained to score alone; leave it out"):
+        measure(tiny_config(fuse="fc"), parts=True)
+    assert not measure.compared
+
+
 def test_objects_in_context_have_a_cca_of_their_own(measure, monkeypatch):
     from bssan_tf.cca import fit as baselines
     from bssan_tf.features.context import with_context

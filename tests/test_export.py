@@ -52,7 +52,10 @@ def tokenizer():
 
 
 def scorer_of(variant, tokenizer):
-    config = dataclasses.replace(preset("improved", "small", variant).model, **SIZES, w2r_mlp=(4,), o2w_mlp=(3,))
+    more = {"w2r_text": "cnn"} if variant == "w2r" else {}
+    config = dataclasses.replace(
+        preset("improved", "small", variant).model, **SIZES, **more, w2r_mlp=(4,), o2w_mlp=(3,)
+    )
     model = Bssan(config, len(tokenizer.words)).scorer
     rng = np.random.default_rng(1)
     # Not as initialised: also the means and variances of BatchNorm have to come along.

@@ -55,8 +55,9 @@ def siamese_inputs(config, pairs=8, seed=1):
         {**IMPROVED, "bilinear": True, "cosine_attention": True},
         {**IMPROVED, "bilinear": True, "weighted_lengths": True},
         {"region_norm": "centred", "object_norm": "sqrt_l2", "o2w_attention_scale": 2.0},
+        {**IMPROVED, "bilinear": True, "w2r_text": "cnn"},
     ],
-    ids=["paper", "with all extras", "bilinear", "weighted lengths", "centred"],
+    ids=["paper", "with all extras", "bilinear", "weighted lengths", "centred", "cnn"],
 )
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)

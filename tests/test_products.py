@@ -56,15 +56,22 @@ def test_the_search_sees_a_product_of_four_axes():
     assert products(unknown.as_graph_def(add_shapes=True))
 
 
-@pytest.mark.parametrize(("name", "source"), [("paper", "random"), ("improved", "batch")])
-def test_training(name, source):
-    more = {} if name == "paper" else {"all_pairs": 1.0, "dropout": 0.1}
+@pytest.mark.parametrize(
+    ("name", "source", "more"),
+    [
+        ("paper", "random", {}),
+        ("improved", "batch", {"all_pairs": 1.0, "dropout": 0.1}),
+        ("paper", "random", {"w2r_text": "cnn", "variant": "w2r"}),
+    ],
+    ids=["paper", "improved", "cnn"],
+)
+def test_training(name, source, more):
     config = tiny_config(name, negative_source=source, **more).check()
     inputs = random_pairs(config, 8)
     if source == "random":
         inputs["negative_tokens"] = np.ones((8, 2, 7), np.int32)
     siamese = Bssan(config.model, 12).siamese(config.training)
-    assert not products(gradients_of(siamese, {key: tf.constant(value) for key, value in inputs.items()}))
+    assert not products(gradients_of(siamese, {key: tf.constant(inputs[key]) for key in siamese.input}))
 
 
 def test_export(tmp_path, monkeypatch):

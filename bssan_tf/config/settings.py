@@ -14,7 +14,7 @@ DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data 
 MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
 RERANK = 100  # candidates of a search that the whole model scores
-WITH_O2W = ("full", "o2w", "no_reg")  # variants
+WITH_W2R, WITH_O2W, WITH_BOTH = ("full", "w2r", "no_reg"), ("full", "o2w", "no_reg"), ("full", "no_reg")  # variants
 SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
 
 RULES: dict[str, Callable[[float], bool]] = {
@@ -119,6 +119,12 @@ class ModelConfig:
     E_trained: int = setting(
         0, "dimensions of a word that are learned, beside GloVe's", flag="--trained-embeddings", rule="0 or more"
     )
+    w2r_text: str = setting(
+        "lstm",
+        "what reads the words' [u ; t] in W2R: an LSTM, or a CNN of widths 2, 3 and 4 with --lstm filters each",
+        choices=("lstm", "cnn"),
+        needs={"variant": WITH_W2R},
+    )
     H: int = setting(1024, "size of W2R's LSTM", flag="--lstm", rule="above 0")
     S: int = setting(512, "size of O2W's Bi-LSTM", flag="--bilstm", rule="above 0")
     w2r_mlp: tuple[int, ...] = (1024, 512, 128)  # Table I; the last layer, 1, is implied
@@ -160,7 +166,15 @@ class ModelConfig:
     dropout: float = setting(
         0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True
     )
-    o2w_weight: float = setting(0.6, "λ, the weight of O2W in loss and score", flag="--lambda", rule="0 or more")
+    fuse: str = setting(
+        "sum",
+        "score of both networks: sum, Y + λ Y', each with its loss; or fc, a dense layer over both MLPs, with one loss",
+        choices=("sum", "fc"),
+        needs={"variant": WITH_BOTH},
+    )
+    o2w_weight: float = setting(
+        0.6, "λ, weight of O2W in loss and score", flag="--lambda", rule="0 or more", needs={"fuse": ("sum",)}, off=1.0
+    )
 
     @property
     def E(self) -> int:
@@ -182,11 +196,7 @@ class TrainingConfig:
     )
     margin: float = setting(0.2, "M, the margin of Eq. 7", rule="above 0")
     l2: float = setting(
-        0.01,
-        "δ, the weight of the L2 term of Eq. 18",
-        rule="0 or more",
-        needs={"variant": ("full", "w2r", "o2w")},
-        off=0.0,
+        0.01, "δ, weight of the L2 term of Eq. 18", rule="0 or more", needs={"variant": ("full", "w2r", "o2w")}, off=0.0
     )
     negative_attention: str = setting(
         "uniform",
@@ -214,10 +224,7 @@ class TrainingConfig:
     optimizer: str = setting("sgd", "optimiser; sgd is the paper's", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "learning rate after the warm-up", rule="above 0")
     o2w_rate: float = setting(
-        1.0,
-        "share of the learning rate that O2W's own weights take",
-        rule="above 0",
-        needs={"variant": WITH_O2W},
+        1.0, "share of the learning rate that O2W's own weights take", rule="above 0", needs={"variant": WITH_O2W}
     )
     momentum: float = setting(0.9, "momentum of SGD", rule="0 or more and below 1", needs={"optimizer": ("sgd",)})
     clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", rule="0 or more")

@@ -90,11 +90,13 @@ def open_run(
     for the run's own seed.
 
     UserError for no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a
-    run that has one, a baseline that the data do not allow.
+    run that has one or trained their sum, a baseline that the data do not allow.
     """
     config = run.load_config().moved(data_flags)
     if request.parts and len(config.model.needed_features) < 2:
         raise UserError("--parts: the run has one part only; leave it out")
+    if request.parts and config.model.fuse == "fc":
+        raise UserError("--parts: with --fuse fc no network was trained to score alone; leave it out")
     model, tokenizer = run.load_model()
     data = data_of_run(run, config, progress)
     part = _part_of(data, request, config.training.seed if sample_seed is None else sample_seed)

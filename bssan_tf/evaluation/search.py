@@ -5,6 +5,7 @@ Candidates are a split of the run's corpus, or for a sentence the pictures of an
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, folder_features, photo_inputs
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch
+
+logger = logging.getLogger(__name__)
 
 
 def search(
@@ -40,7 +43,7 @@ def search(
         split: part of the run's corpus that is searched: its pictures for a sentence, its sentences for a photo.
         folder: pictures to search for a sentence in place of the split's.
         top: how many to return.
-        rerank: candidates that the whole model scores, the best by O2W; 0 for all.
+        rerank: candidates that the whole model scores, the best by O2W; 0 for all, as with `fuse` fc always.
         data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
             it, the run's own boxes where they are its corpus' pictures, else the fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.
@@ -53,6 +56,9 @@ def search(
         photo = Photo.read(query, config.data)  # before anything slow
     model, tokenizer = run.load_model()
     fast, rerank = FastScorer(model.scorer), rerank and max(rerank, top)
+    if config.model.fuse == "fc" and rerank:
+        logger.info("all candidates are scored in full: with --fuse fc, O2W was not trained to rank alone")
+        rerank = 0
     if photo:
         part = data_of_run(run, config, progress).split(split)
         features, _ = photo_inputs(run, config, photo)

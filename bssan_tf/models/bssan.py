@@ -63,6 +63,11 @@ class Bssan:
             self.networks["o2w"] = (build_improved_o2w if extended else build_o2w)(config, self.l2)
         self.scorer = self._build_scorer()
 
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The scores with a ranking loss of their own: each network's, or with `fuse` fc only their sum's, `score`."""
+        return ("score",) if self.config.fuse == "fc" else tuple(self.networks)
+
     def _build_embeddings(self) -> list[tf.keras.layers.Layer]:
         config, V, layers = self.config, self.vocabulary_size, []
         if config.E_glove:
@@ -110,13 +115,17 @@ class Bssan:
         each = (network.model(given[name]) for name, network in self.networks.items())
         return {name: output for outputs in each for name, output in outputs.items()}
 
+    def _sum(self, scores: dict) -> tf.Tensor:
+        """MS of Eq. 19. With λ = 1 it is a dense layer over both MLPs' last hidden layers: the sum of their own."""
+        return MatchingScore(self.config.o2w_weight, name="score")([scores["w2r"], scores["o2w"]])
+
     def _build_scorer(self) -> tf.keras.Model:
         inputs = self._inputs()
         pair, attention = PairCaptions("own", name="pair"), UniformPairs("learned", name="attention")
         outputs = self._scores(self._paired(inputs, self._read(inputs["tokens"]), pair, attention))
         outputs = {name: FirstCaption(name=f"{name}_of_pair")(value) for name, value in outputs.items()}
         if len(self.networks) == 2:
-            score = MatchingScore(self.config.o2w_weight, name="score")([outputs["w2r"], outputs["o2w"]])  # Eq. 19
+            score = self._sum(outputs)
         else:
             (score,) = (outputs[name] for name in self.networks)
         return tf.keras.Model(inputs, {"score": score, **outputs}, name="bssan")
@@ -125,8 +134,9 @@ class Bssan:
         """The graph that is trained: positives and negatives in one batch.
 
         Inputs as the scorer's, and `negative_tokens` (B, K, L) where negatives are random captions.
-        Outputs `w2r` and `o2w`, float32 (B, 1 + K), the positive pair in column 0; with `all_pairs` also `w2r_all` and
-        `o2w_all`, float32 (B, B), bilinear scores with every caption of the replica's batch, the positive in column 0.
+        Outputs `w2r` and `o2w`, or with `fuse` fc `score`, float32 (B, 1 + K), the positive pair in column 0; with
+        `all_pairs` also `w2r_all` and `o2w_all`, float32 (B, B), bilinear scores with every caption of the replica's
+        batch, the positive in column 0.
         """
         inputs = self._inputs()
         captions = inputs["tokens"]
@@ -138,7 +148,9 @@ class Bssan:
         pair = PairCaptions(training.negative_source, training.negatives, name="pair")
         attention = UniformPairs(training.negative_attention, training.uniform_positives, name="attention")
         scores = self._scores(self._paired(inputs, text, pair, attention))
-        outputs = {name: scores[name] for name in self.networks}
+        if self.config.fuse == "fc":
+            scores["score"] = self._sum(scores)
+        outputs = {name: scores[name] for name in self.trained_parts}
         if training.all_pairs:
             outputs |= self._scores_of_all(inputs, text)
         return tf.keras.Model(inputs, outputs, name="siamese")

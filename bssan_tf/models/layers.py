@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.tools.stack import register
+from bssan_tf.tools.stack import in_own_dtype, register
 
 
 @register
@@ -13,6 +13,29 @@ class WordMask(tf.keras.layers.Layer):
 
     def call(self, tokens):
         return tf.not_equal(tokens, 0)
+
+
+@register
+class RealWords(tf.keras.layers.Layer):
+    """Words (N, L, F) and mask (N, L) -> (N, L, F), zero at padding."""
+
+    def call(self, inputs):
+        words, mask = inputs
+        (words,) = in_own_dtype(self, words)
+        return words * tf.cast(mask, words.dtype)[..., None]
+
+
+@register
+class MaxOverTime(tf.keras.layers.Layer):
+    """Largest feature of the windows that begin at a real word: (N, L, H), none below 0, and mask (N, L) -> (N, H).
+
+    0 where there is no word. Reference: Kim, Convolutional Neural Networks for Sentence Classification, EMNLP 2014.
+    """
+
+    def call(self, inputs):
+        windows, mask = inputs
+        (windows,) = in_own_dtype(self, windows)
+        return tf.reduce_max(windows * tf.cast(mask, windows.dtype)[..., None], axis=1)
 
 
 @register

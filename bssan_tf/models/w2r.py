@@ -1,7 +1,8 @@
 """The words-to-regions network of the paper (Fig. 3): attention of each word, an LSTM, an MLP, one score a pair.
 
 `build_w2r` makes it as a functional model of its own, from word vectors and region features to Y and α (Eq. 1-6).
-What `improved` adds to it is in models/improved.
+In place of the LSTM, `w2r_text` cnn has the sentence CNN of Kim (EMNLP 2014). What `improved` adds is in
+models/improved.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import tensorflow as tf
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.models.attention import WordToRegionAttention
 from bssan_tf.models.blocks import Network, mlp, regularizer
+from bssan_tf.models.layers import MaxOverTime, RealWords
 from bssan_tf.models.pairing import MergePairs, SplitPairs
+
+WIDTHS = (2, 3, 4)  # words of a window of the CNN
 
 
 def w2r_inputs(config: ModelConfig) -> dict[str, tf.Tensor]:
@@ -41,15 +45,36 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
 
 
 def score_words(config: ModelConfig, l2: float, c: tf.Tensor, mask: tf.Tensor, drop=None, silent: bool = False):
-    """LSTM and MLP over c (B, C, L, F), masked by (B, C, L): Y, float32 (B, C) (Eq. 5, 6).
+    """LSTM or CNN, and MLP over c (B, C, L, F), masked by (B, C, L): Y, float32 (B, C) (Eq. 5, 6).
 
-    `drop` is a layer before the LSTM, or None; `silent` as of `mlp`.
+    `drop` is a layer before the LSTM or CNN, or None; `silent` as of `mlp`.
     """
     rows = MergePairs(name="w2r_pairs")(c)  # (B C, L, F)
     rows = drop(rows) if drop else rows
+    read = _read_windows if config.w2r_text == "cnn" else _read_in_order
+    text = read(config, l2, rows, MergePairs(name="w2r_mask")(mask))  # (B C, H) or (B C, 3 H)
+    y = mlp(config.w2r_mlp, l2, "w2r_mlp", text.shape[-1], silent)(text)  # Eq. 5
+    return SplitPairs(dtype="float32", name="w2r_score")([y, c])  # Eq. 6
+
+
+def _read_in_order(config: ModelConfig, l2: float, rows: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The LSTM's last state, (N, H), for rows (N, L, F) and mask (N, L)."""
     lstm = tf.keras.layers.LSTM(
         config.H, kernel_regularizer=regularizer(l2), recurrent_regularizer=regularizer(l2), name="w2r_lstm"
     )
-    last = lstm(rows, mask=MergePairs(name="w2r_mask")(mask))  # (B C, H)
-    y = mlp(config.w2r_mlp, l2, "w2r_mlp", config.H, silent)(last)  # Eq. 5
-    return SplitPairs(dtype="float32", name="w2r_score")([y, c])  # Eq. 6
+    return lstm(rows, mask=mask)
+
+
+def _read_windows(config: ModelConfig, l2: float, rows: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Kim's CNN: H filters of each of `WIDTHS`, relu, max over time, side by side: (N, 3 H); arguments as above.
+
+    A window begins at each real word; what it reaches beyond the caption is 0, so that any caption has windows.
+    """
+    rows, found = RealWords(name="w2r_cnn_words")([rows, mask]), []
+    for width in WIDTHS:
+        padded = tf.keras.layers.ZeroPadding1D((0, width - 1), name=f"w2r_cnn{width}_padded")(rows)
+        windows = tf.keras.layers.Conv1D(
+            config.H, width, activation="relu", kernel_regularizer=regularizer(l2), name=f"w2r_cnn{width}"
+        )(padded)  # (N, L, H)
+        found.append(MaxOverTime(name=f"w2r_cnn{width}_max")([windows, mask]))
+    return tf.keras.layers.Concatenate(name="w2r_cnn")(found)

@@ -10,6 +10,8 @@ from bssan_tf.scoring.folding import FoldedNetwork
 from bssan_tf.scoring.o2w import FastO2W
 from bssan_tf.scoring.score_file import digest
 from bssan_tf.scoring.w2r import FastW2R
+from bssan_tf.scoring.w2r_cnn import CnnW2R
+from bssan_tf.scoring.w2r_lstm import LstmW2R
 
 
 class FastScorer:
@@ -19,7 +21,7 @@ class FastScorer:
         layers = {layer.name: layer for layer in scorer.layers}
         self.scorer = scorer
         # the two networks, or None where the variant lacks one
-        self.w2r = FastW2R(layers["w2r"]) if "w2r" in layers else None
+        self.w2r = _fast_w2r(layers["w2r"]) if "w2r" in layers else None
         self.o2w = FastO2W(layers["o2w_text"], layers["o2w"]) if "o2w" in layers else None
         self.weight = layers["score"].weight if "score" in layers else None
         # what it can score: `score` is the sum of the others (Eq. 19)
@@ -45,3 +47,8 @@ class FastScorer:
     def digest(self) -> str:
         """SHA-256 of all weights."""
         return digest(weight.numpy() for weight in self.scorer.weights)
+
+
+def _fast_w2r(network: tf.keras.Model) -> FastW2R:
+    reads_windows = any(layer.name == "w2r_cnn" for layer in network.layers)
+    return (CnnW2R if reads_windows else LstmW2R)(network)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -103,7 +103,7 @@ class CollapseWarning(tf.keras.callbacks.Callback):
     `negative_attention`.
     """
 
-    def __init__(self, outputs: list[str], chance_rsum: float, threshold: float, negative_attention: str):
+    def __init__(self, outputs: Sequence[str], chance_rsum: float, threshold: float, negative_attention: str):
         super().__init__()
         self.outputs, self.chance_rsum, self.threshold = outputs, chance_rsum, threshold
         if negative_attention == "learned":

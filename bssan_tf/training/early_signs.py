@@ -37,6 +37,7 @@ NEGATIVES = 4  # of each picture: the captions of the next ones
 _LEAST = 8  # pictures; with fewer, chance alone may rank most pairs right
 _TOLD_APART, _NEAR_CHANCE = 0.9, 0.6  # shares of pairs ranked right
 _LITTLE = 0.1  # of the hinge
+_NAMES = {"w2r": "W2R", "o2w": "O2W", "score": "the score"}
 
 
 class Probe:
@@ -59,7 +60,7 @@ class Probe:
         learned = replace(shown, negative_attention="learned", uniform_positives=0.0)
         uniform = replace(shown, negative_attention="uniform", uniform_positives=1.0)
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
-        self.parts = tuple(graphs[0].output)  # the networks that the model has, of w2r and o2w
+        self.parts = model.trained_parts  # of w2r and o2w those that the model has, or their score
         self._outputs = tf.function(
             lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
         )
@@ -73,7 +74,7 @@ class Probe:
         self._under_eq8 = {name: layer(pairs).numpy() for name, layer in flags.items()}  # bool (B, 1 + K)
 
     def measure(self, rsum: bool = True) -> dict[str, float]:
-        """Of each network and attention: hinge (Eq. 7), score gap, share ranked right; entropy and rsum.
+        """Of each trained part and attention: hinge (Eq. 7), score gap, share ranked right; entropy and rsum.
 
         Attentions: `training`, as the run's pairs are; `learned`, as at test time; `eq8`, the negatives under Eq. 8;
         `uniform`, the positives, too.
@@ -94,9 +95,9 @@ class Probe:
                 for what, value in compared(np.where(under_eq8, uniform, learned), self.margin).items():
                     found[f"{part}_{what}_{name}"] = value
         words = self.inputs["tokens"].numpy() != 0  # (B, L)
-        if "w2r" in self.parts:
+        if "alpha" in own:
             found["w2r_entropy"] = entropy_share(own["alpha"].numpy()[words])
-        if "o2w" in self.parts:
+        if "beta" in own:
             valid = self.inputs["valid"].numpy()
             real = np.broadcast_to(words[:, None], own["beta"].shape)[valid]
             found["o2w_entropy"] = entropy_share(own["beta"].numpy()[valid], real)
@@ -188,7 +189,7 @@ class EarlySigns(tf.keras.callbacks.Callback):
 
 
 def collapsed(rows: Sequence[dict], parts: Sequence[str]) -> list[str]:
-    """The networks that showed the sign of collapse in two looks, one after the other.
+    """The parts that showed the sign of collapse in two looks, one after the other.
 
     The sign: 90 % or more of the probe's pairs are ranked right under the attention of training. Under that of a test,
     less than 60 % are; or less than 90 %, and training sees less than a tenth of the hinge that is left there.
@@ -206,7 +207,7 @@ def collapsed(rows: Sequence[dict], parts: Sequence[str]) -> list[str]:
 def sign(row: dict, parts: Sequence[str]) -> str:
     """The line that names a collapse."""
     numbers = "; ".join(
-        f"{part.upper()} ranks {row[f'{part}_right_training']:.1%} of the probe's pairs right as they are trained "
+        f"{_NAMES[part]} ranks {row[f'{part}_right_training']:.1%} of the probe's pairs right as they are trained "
         f"(hinge {row[f'{part}_hinge_training']:.4f}), but {row[f'{part}_right_learned']:.1%} when all are attended "
         f"to as a test pair is (chance 50 %, hinge {row[f'{part}_hinge_learned']:.4f})"
         for part in parts
@@ -219,8 +220,8 @@ def sign(row: dict, parts: Sequence[str]) -> str:
 
 def no_sign(row: dict, parts: Sequence[str]) -> str:
     """The line that says that all is well so far, or that nothing is learned yet."""
-    numbers = " and ".join(f"{part.upper()} ranks {row[f'{part}_right_learned']:.1%}" for part in parts)
-    slow = [part.upper() for part in parts if row[f"{part}_right_learned"] < _NEAR_CHANCE]
+    numbers = " and ".join(f"{_NAMES[part]} ranks {row[f'{part}_right_learned']:.1%}" for part in parts)
+    slow = [_NAMES[part] for part in parts if row[f"{part}_right_learned"] < _NEAR_CHANCE]
     ending = f"; {' and '.join(slow)}: hardly anything learned yet" if slow else ""
     how = "all attended to as a test pair is (chance 50 %)"
     return f"No early sign of collapse after {row['step']} steps: {numbers} of the probe's pairs right, {how}{ending}."

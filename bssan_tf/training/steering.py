@@ -55,7 +55,7 @@ class Steering:
         )
         self.stop = tf.keras.callbacks.EarlyStopping("val_rsum", patience=training.stop_patience, mode="max")
         self.collapse = cb.CollapseWarning(
-            list(self.model.networks), chance, spent_loss(training), training.negative_attention
+            self.model.trained_parts, chance, spent_loss(training), training.negative_attention
         )
         self.limit = cb.TimeLimit(training.minutes, training.schedule)
         falls_over = training.epochs * self.steps if training.schedule == "cosine" else 0

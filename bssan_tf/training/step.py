@@ -16,10 +16,10 @@ from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
 
 
 def compile_siamese(siamese: tf.keras.Model, config: Config) -> None:
-    """Losses of Eq. 7 and 17 with the weights of Eq. 18 (δ is in the layers), and the optimizer."""
+    """Losses of Eq. 7 and 17 with the weights of Eq. 18 (δ is in the layers), or one loss on `score`; the optimizer."""
     training, names = config.training, list(siamese.output)
     weights = {"w2r": 1.0, "o2w": config.model.o2w_weight if "w2r" in names else 1.0}
-    weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()}
+    weights |= {f"{name}_all": training.all_pairs * weight for name, weight in weights.items()} | {"score": 1.0}
     weights = {name: weights[name] for name in names}
     losses = {name: _loss(training, of_all=name.endswith("_all")) for name in names}
     prefix = "" if len(names) > 1 else f"{names[0]}_"  # Keras prefixes the metrics of several outputs itself
