@@ -123,6 +123,12 @@ def detail_lines(value: Mapping) -> str:
         f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in shown.items())}"
         for way, name in names.items()
     ]
+    candidates = {"i2t": "captions", "t2i": "images"}
+    hubs = "; ".join(
+        f"{names[way]} {value[way]['N10_skewness']:.2f}, {value[way]['never']:.1f} % of the {what} never retrieved"
+        for way, what in candidates.items()
+    )
+    lines.append(f"hubs, skewness of N_10: {hubs}")
     if bounds := value.get("intervals"):
         recalls = "; ".join(
             f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
