@@ -9,12 +9,14 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
-from bssan_tf.config.settings import flag_of
+from bssan_tf.config.settings import BANK, flag_of
 from bssan_tf.errors import UserError
+from bssan_tf.metrics.hubs import CORRECTIONS
 from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import find_run
 
-RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "out")
+HUB = ("hub", "bank", "transductive")
+RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", *HUB, "parts", "out")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +35,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="add rows of a regularised CCA, fitted on the train split: CCA, on pooled regions and bags of words, and "
         "CCA+, with score normalisation and a GloVe prior; for runs with objects in context, also of these objects",
     )
+    parser.add_argument(
+        "--hub",
+        choices=tuple(CORRECTIONS),
+        help="add rows of scores that are corrected for hubs by a bank of training captions and pictures",
+    )
+    parser.add_argument(
+        "--bank", type=cli.count, metavar="N", help=f"captions and pictures of the bank, N of each (default: {BANK})"
+    )
+    parser.add_argument(
+        "--transductive",
+        action="store_true",
+        default=None,
+        help="take the measured queries themselves as the bank; the row says so",
+    )
     parser.add_argument("--parts", action="store_true", default=None, help="add rows of W2R and O2W alone")
     parser.add_argument(
         "--pointing",
@@ -45,10 +61,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=cli.scores_file,
         metavar="FILE",
-        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy; a killed call goes on",
+        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy, with --hub its "
+        "bank's in FILE.bank-captions.npy and FILE.bank-pictures.npy; a killed call goes on",
     )
     cli.add_use_flags(parser)
     return parser
+
+
+def require_hub_flags_that_fit(options: argparse.Namespace) -> None:
+    """UserError for --bank or --transductive without --hub, and for both."""
+    if options.hub is None and (options.bank or options.transductive):
+        given = f"--bank {options.bank}" if options.bank else "--transductive"
+        raise UserError(f"{given}: has no effect without --hub; add it, or leave this out")
+    if options.bank and options.transductive:
+        raise UserError(f"--bank {options.bank}: with --transductive, the split itself is the bank; leave one out")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         if (value := getattr(options, name)) is not None:
             shown = "" if value is True else f" {value}"
             raise UserError(f"{flag_of(name)}{shown}: has no effect with --pointing; leave it out")
+    require_hub_flags_that_fit(options)
     run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
     cli.load_tensorflow()
     from bssan_tf.evaluation.report import require_replaceable, write_report

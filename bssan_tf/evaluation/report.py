@@ -88,10 +88,16 @@ def differences(ours: Setting) -> tuple[str, ...]:
 def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool = True) -> str:
     """The retrieval table of a `report_json`: our row, its parts', the baselines', and the paper's of this data set.
 
+    Below a row stands what a correction of hubs makes of it.
+
     `beside_paper` False leaves the paper's rows out; else what `differences` found, `differs`, is said below them.
     """
     others = {**value.get("parts", {}), **value.get("baselines", {})}
-    rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
+    rows, hub = [], value.get("hub", {"rows": {}})
+    for key, row in {"score": value, **others}.items():
+        rows.append((ROW_NAMES.get(key, value["run"]), row))
+        if key in hub["rows"]:
+            rows.append((_hub_name(hub), hub["rows"][key]))
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
     width = max(24, *(len(key) + 2 for key, _ in rows))
     ours = [_row(key, row, width) for key, row in rows]
@@ -111,6 +117,21 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
         if differs:
             lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
     return "\n".join(lines)
+
+
+def _hub_name(hub: Mapping) -> str:
+    return f"  with {hub['method']} ({'transductive' if hub['transductive'] else '{:,} of train'.format(hub['bank'])})"
+
+
+def hub_line(value: Mapping) -> str:
+    """What the bank of a correction is; "" without one."""
+    if (hub := value.get("hub")) is None:
+        return ""
+    bank = f"{hub['bank'] or 0:,} training captions (text to image) and as many training pictures (image to text)"
+    if hub["transductive"]:
+        bank = "the measured queries themselves (transductive): to be compared with transductive figures only"
+    settings = ", ".join(f"{name} {number:g}" for name, number in hub["settings"].items())
+    return f"with {hub['method']}: {settings}; its bank is {bank}"
 
 
 def detail_lines(value: Mapping) -> str:
@@ -188,8 +209,8 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     """A report of `recall.mean_report` as one JSON value, from which `text_table` is made.
 
     `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
-    (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and
-    `baselines` (further rows of our own measurement).
+    (of `pointing.pointing`, in percent, like the recalls), by name the reports of `parts` (W2R and O2W alone) and
+    `baselines` (further rows of our own measurement), and `hub`, of `hubs.Correction.told`.
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 
