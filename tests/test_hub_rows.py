@@ -1,5 +1,6 @@
 """Rows of scores corrected for hubs, with a stub in place of the model: the bank, what is refused, what is said."""
 
+import argparse
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from model_fixtures import TINY, tiny_config
 
+from benchmarks import hubs as benchmark
+from benchmarks import recipe
 from bssan_tf.commands import evaluate as command
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
@@ -51,27 +54,28 @@ def measure(monkeypatch):
         return {part: SCORES[np.ix_(image_rows, tokens[:, 0])] for part in parts or ("score", "w2r", "o2w")}
 
     def measure(**asked):
-        config, model = tiny_config(), SimpleNamespace(scorer="scorer")
-        run = SimpleNamespace(
-            name="stub", best="stub/best.keras", load_config=lambda: config, load_model=lambda: (model, Tokens()),
-            require_same_data=lambda data: None,
-        )  # fmt: skip
-        arrays = {"regions": np.ones((N, TINY["D"], TINY["M"])), "objects": np.ones((N, TINY["P"], TINY["Q"]))}
-        data = Data(corpus(), Features(tuple(map(str, range(N))), **arrays, valid=np.ones((N, TINY["P"]), bool)))
-        monkeypatch.setattr(data_module, "open_data", lambda *_: data)
-        return retrieval.evaluate(run, scores.Request(**asked), progress=False)
+        return retrieval.evaluate(measure.run, scores.Request(**asked), progress=False)
 
+    config, model = tiny_config(), SimpleNamespace(scorer="scorer")
+    arrays = {"regions": np.ones((N, TINY["D"], TINY["M"])), "objects": np.ones((N, TINY["P"], TINY["Q"]))}
+    features = Features(tuple(map(str, range(N))), **arrays, valid=np.ones((N, TINY["P"]), bool))
+    measure.data = Data(corpus(), features)
+    monkeypatch.setattr(data_module, "open_data", lambda *_: measure.data)
+    measure.scored, measure.compared = [], []
+    measure.run = SimpleNamespace(
+        name="stub", best="stub/best.keras", load_config=lambda: config, load_model=lambda: (model, Tokens()),
+        require_same_data=measure.compared.append,
+    )  # fmt: skip
     monkeypatch.setattr(scores, "FastScorer", lambda scorer: scorer)
     monkeypatch.setattr(scores, "score_matrices", score_matrices)
-    measure.scored = []
     return measure
 
 
-def expected(method, rows, captions, pictures_bank, captions_bank):
+def expected(method, rows, captions, pictures_bank, captions_bank, **settings):
     """The report of some images' rows and captions, each direction corrected by a bank of its own."""
     matrix = SCORES[np.ix_(rows, captions)]
-    i2t = hubs.CORRECTIONS[method](matrix, SCORES[np.ix_(pictures_bank, captions)])
-    t2i = hubs.CORRECTIONS[method](matrix.T, SCORES[np.ix_(rows, captions_bank)].T).T
+    i2t = hubs.CORRECTIONS[method](matrix, SCORES[np.ix_(pictures_bank, captions)], **settings)
+    t2i = hubs.CORRECTIONS[method](matrix.T, SCORES[np.ix_(rows, captions_bank)].T, **settings).T
     return detailed_report(i2t, np.repeat(np.arange(len(rows)), 2), t2i)
 
 
@@ -215,3 +219,45 @@ def test_flags_that_do_not_fit(flags, line):
     with pytest.raises(UserError) as error:
         command.main(["run", *flags])
     assert str(error.value) == line
+
+
+def study(run, images=4, bank=(3,), held=None):
+    options = {"images": images, "bank": bank, "held": held, "no_baseline": True, "out": None, "memory": 9}
+    return benchmark.study(run, argparse.Namespace(**options, quiet=True))
+
+
+@pytest.mark.parametrize("held", [None, 5])
+def test_the_study_measures_training_pictures_that_its_bank_does_not_have(measure, held):
+    before, after = study(measure.run, bank=(6, 3), held=held)
+    (rows, captions, _), (bank_pictures, _, _), (_, bank_captions, _) = measure.scored
+    parts = recipe.hold_back(measure.data, held or 4)  # a run of benchmarks.recipe knows what was held back from it
+    assert measure.compared == [(parts if held else measure.data).fingerprint]
+    train, rest = parts.split("train"), parts.split("val")
+    assert len(rows) == 4
+    assert set(rows) <= set(rest.image_rows) <= set(range(TRAIN))
+    large, small = (Bank.draw(train, size, rest) for size in (6, 3))
+    assert (bank_pictures, bank_captions) == (large.image_rows.tolist(), list(map(int, large.captions)))
+    assert before == {"score": recall.retrieval_report(SCORES[np.ix_(rows, captions)], np.repeat(range(4), 2))["rsum"]}
+    for setting, bank, k in (("k 5, bank 6", large, 5), ("k 1, bank 3", small, 1)):
+        wanted = expected("csls", rows, captions, bank.image_rows, list(map(int, bank.captions)), k=k)["rsum"]
+        assert after["csls", setting] == {"score": wanted}
+    assert ("csls", "k 10, bank 6") not in after  # as k 6 would be
+
+
+def test_more_pictures_than_half_of_the_train_split_are_refused_by_the_study(measure):
+    with pytest.raises(UserError, match=r"^--images 7: the train split has 12 pictures; give at most half of them$"):
+        study(measure.run, images=7)
+
+
+def test_tables_of_the_study():
+    after = {(method, "bank 3"): {"score": 410.0, "cca": 300.0 + i} for i, method in enumerate(benchmark.GRID)}
+    after["csls", "bank 9"] = {"score": 409.0, "cca": 305.0}
+    lines = benchmark.tables("one", {"score": 405.0, "cca": 306.0}, after).splitlines()
+    assert lines[:4] == [
+        "| correction | settings | one | CCA |",
+        "|---|---|---|---|",
+        "| none | | 405.0 | 306.0 |",
+        "| csls | bank 3 | **410.0** | 300.0 |",
+    ]
+    assert "| csls | bank 9 | 409.0 | **305.0** |" in lines
+    assert "| csls | bank 3: +5.0 | bank 9: -1.0 |" in lines
