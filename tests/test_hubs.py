@@ -154,11 +154,13 @@ def test_nnn_is_the_source_s(block, k, alpha):
 
 @pytest.mark.parametrize("name", hubs.CORRECTIONS)
 def test_scores_of_any_size_and_unit(name):
-    """Softmaxes of scores of 1e4 would overflow; a unit is nothing but a unit."""
+    """A unit and a shift change no rank, though exp of such scores overflows."""
     scores, bank = drawn(5)
     found = hubs.CORRECTIONS[name](scores, bank)
     large = hubs.CORRECTIONS[name](1e4 * scores, 1e4 * bank)
     np.testing.assert_allclose(large, 1e4 * found, rtol=1e-9)
+    far = hubs.CORRECTIONS[name](scores + 1e5, bank + 1e5)
+    np.testing.assert_array_equal(places(far), places(found))
     small = hubs.CORRECTIONS[name](scores.astype(np.float32), bank.astype(np.float32))
     assert small.dtype == np.float32
     np.testing.assert_allclose(small, found, atol=1e-4)
