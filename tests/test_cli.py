@@ -153,7 +153,7 @@ def test_evaluate(evaluated, workplace):
     report = json.loads((workplace / "report.json").read_text())
     assert (report["run"], report["split"], report["n_images"], report["n_captions"]) == ("one", "test", 8, 16)
     for way in ("i2t", "t2i"):
-        assert set(report[way]) == {"R@1", "R@5", "R@10", "MedR", "MeanR", "R-P", "mAP@R"}
+        assert set(report[way]) == {"R@1", "R@5", "R@10", "MedR", "MeanR", "R-P", "mAP@R", "N10_skewness", "never"}
     total = sum(report[way][f"R@{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10))
     assert report["rsum"] == pytest.approx(total)
     assert "pointing" not in report  # a folder has no ground truth

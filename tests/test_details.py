@@ -30,7 +30,7 @@ def uneven(seed=0, images=40, captions=130, ties=True):
 @pytest.mark.parametrize("block", [1, 1000, 1 << 22])
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_to_a_sorted_list_with_uneven_captions_and_ties(monkeypatch, seed, block):
-    monkeypatch.setattr(recall, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(recall, "BLOCK_SCORES", block)
     scores, owner = uneven(seed)
     found = details.detailed_report(scores, owner)
     for way in ("i2t", "t2i"):
@@ -105,13 +105,16 @@ def test_the_same_scores_have_the_same_intervals_and_a_perfect_matrix_has_none()
 def test_lines_for_people():
     scores, owner = uneven(5)
     value = details.detailed_report(scores, owner)
-    first, second, third = report.detail_lines(value).splitlines()
+    first, second, hubs, third = report.detail_lines(value).splitlines()
     assert first.startswith(f"image to text: Mean r {value['i2t']['MeanR']:.1f}, R-Precision ")
     assert second.startswith("text to image: Mean r ")
+    skewness, never = value["t2i"]["N10_skewness"], value["t2i"]["never"]
+    assert hubs.startswith("hubs, skewness of N_10: image to text ")
+    assert hubs.endswith(f"; text to image {skewness:.2f}, {never:.1f} % of the images never retrieved")
     low, high = value["intervals"]["rsum"]
     assert third.startswith(
         f"95 % intervals, images drawn anew: rsum {low:.1f} to {high:.1f}; image to text R@1 / 5 / 10 "
     )
     folds = recall.mean_report([value, value], "5fold")
-    assert len(report.detail_lines(folds).splitlines()) == 2  # each fold has its own
+    assert len(report.detail_lines(folds).splitlines()) == 3  # each fold has its own
     assert report.detail_lines(recall.retrieval_report(scores, owner)) == ""

@@ -56,7 +56,7 @@ def test_ties_count_against_us():
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 22])
 def test_equals_a_sort_based_reference_whatever_the_block(monkeypatch, block):
-    monkeypatch.setattr(recall, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(recall, "BLOCK_SCORES", block)
     rng = np.random.default_rng(3)
     owner = rng.permutation(np.concatenate([np.arange(13), rng.integers(0, 13, 29)]))
     scores = rng.normal(size=(13, 42)).astype(np.float32)  # without ties

@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bssan_tf import cli
-from bssan_tf.config.settings import flag_of
+from bssan_tf.config.settings import BANK, flag_of
 from bssan_tf.errors import UserError
+from bssan_tf.metrics.hubs import CORRECTIONS
 from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import find_run
 
-RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", "parts", "out")
-OF_ONE_RUN = ("baseline", "parts", "pointing")
+HUB = ("hub", "bank", "transductive")
+RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", *HUB, "parts", "out")
+OF_ONE_RUN = ("baseline", "parts", "pointing", *HUB)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,6 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="add rows of a regularised CCA, fitted on the train split: CCA, on pooled regions and bags of words, and "
         "CCA+, with score normalisation and a GloVe prior; for runs with objects in context, also of these objects",
     )
+    parser.add_argument(
+        "--hub",
+        choices=tuple(CORRECTIONS),
+        help="add rows of scores that are corrected for hubs by a bank of training captions and pictures",
+    )
+    parser.add_argument(
+        "--bank", type=cli.count, metavar="N", help=f"captions and pictures of the bank, N of each (default: {BANK})"
+    )
+    parser.add_argument(
+        "--transductive",
+        action="store_true",
+        default=None,
+        help="take the measured queries themselves as the bank; the row says so",
+    )
     parser.add_argument("--parts", action="store_true", default=None, help="add rows of W2R and O2W alone")
     parser.add_argument(
         "--pointing",
@@ -49,11 +65,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=cli.scores_file,
         metavar="FILE",
-        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy, of several runs in"
-        " FILE.1.npy, FILE.2.npy and so on; a killed call goes on",
+        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy, with --hub its "
+        "bank's in FILE.bank-captions.npy and FILE.bank-pictures.npy, of several runs in FILE.1.npy, FILE.2.npy and so "
+        "on; a killed call goes on",
     )
     cli.add_use_flags(parser)
     return parser
+
+
+def require_hub_flags_that_fit(options: argparse.Namespace) -> None:
+    """UserError for --bank or --transductive without --hub, and for both."""
+    if options.hub is None and (options.bank or options.transductive):
+        given = f"--bank {options.bank}" if options.bank else "--transductive"
+        raise UserError(f"{given}: has no effect without --hub; add it, or leave this out")
+    if options.bank and options.transductive:
+        raise UserError(f"--bank {options.bank}: with --transductive, the split itself is the bank; leave one out")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("--ensemble: is of two runs or more; name them")
     if len(options.runs) > 2 and not options.ensemble:
         raise UserError(f"{options.runs[2]}: two runs are compared, no more; leave it out, or add --ensemble")
+    require_hub_flags_that_fit(options)
     runs = [find_run(name) for name in options.runs or [None]]
     flags, progress = cli.moved_files(options), not options.quiet
     cli.load_tensorflow()

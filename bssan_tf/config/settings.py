@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
 MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
+BANK = 500  # training queries that a correction of hubs has
 RERANK = 100  # candidates of a search that the whole model scores
 WITH_W2R, WITH_O2W, WITH_BOTH = ("full", "w2r", "no_reg"), ("full", "o2w", "no_reg"), ("full", "no_reg")  # variants
 SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values

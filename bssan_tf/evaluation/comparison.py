@@ -15,7 +15,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.retrieval import finite_scores
 from bssan_tf.evaluation.scores import OpenRun, Request, folds_of, open_run
-from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, report_of_ranks, resampled
+from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, resampled
 from bssan_tf.metrics.recall import mean_report
 from bssan_tf.runs.folder import RunFolder
 
@@ -37,9 +37,9 @@ def compare(
         draws = []
         for own, one, fold in zip(found, opened, folds):
             with finite_scores(one):
-                rank, owner = both_ranks(one.scores(fold)["score"], fold.image_of_caption), fold.image_of_caption
-            own.append(report_of_ranks(*rank, owner))
-            draws.append(resampled(*rank, owner, seed=place))
+                matrix, owner = one.scores(fold)["score"], fold.image_of_caption
+                own.append(detailed_report(matrix, owner))
+            draws.append(resampled(*both_ranks(matrix, owner), owner, seed=place))
         differences.append(_less(draws[1], draws[0]))
     first, second = (mean_report(folds, request.protocol) for folds in found)
     names = _names(opened)
@@ -89,7 +89,7 @@ def open_all(
     opened, seed = [], None
     for i, run in enumerate(runs, 1):
         out = request.out and request.out.with_name(f"{request.out.stem}.{i}{request.out.suffix}")
-        opened.append(open_run(run, dataclasses.replace(request, out=out), data_flags, progress, seed))
+        opened.append(open_run(run, dataclasses.replace(request, out=out), data_flags, progress, sample_seed=seed))
         seed = opened[0].config.training.seed
         one, other = opened[0].part, opened[-1].part
         if one.image_ids != other.image_ids or one.captions != other.captions:

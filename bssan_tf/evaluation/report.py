@@ -76,11 +76,16 @@ def differences(ours: Setting) -> tuple[str, ...]:
 def text_table(value: Mapping, beside_paper: bool = True) -> str:
     """The retrieval table of a `report_json`: our row, its parts', the baselines', and the paper's of this data set.
 
-    `beside_paper` False leaves the paper's rows out; else what differs in the setting is said below them.
+    Below a row stands what a correction of hubs makes of it. `beside_paper` False leaves the paper's rows out; else
+    what differs in the setting is said below them.
     """
     differs = value.get("differs", ())
     others = {**value.get("parts", {}), **value.get("baselines", {})}
-    rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
+    rows, hub = [], value.get("hub", {"rows": {}})
+    for key, row in {"score": value, **others}.items():
+        rows.append((ROW_NAMES.get(key, value["run"]), row))
+        if key in hub["rows"]:
+            rows.append((_hub_name(hub), hub["rows"][key]))
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
     lines = [_table(_heading(value), rows)]
     width, rule = _width(rows), lines[0].splitlines()[3]
@@ -96,12 +101,9 @@ def text_table(value: Mapping, beside_paper: bool = True) -> str:
 
 
 def table_of_runs(value: Mapping) -> str:
-    """The retrieval table of several runs: each of "runs", their "difference", or the mean of their scores."""
-    rows = list(value["runs"].items())
-    rows.append(
-        ("second less first", value["difference"]) if "difference" in value else ("mean of their scores", value)
-    )
-    return _table(_heading(value), rows)
+    """The retrieval table of several runs: a row each, and one of the mean of their scores where that was measured."""
+    mean = [] if "difference" in value else [("mean of their scores", value)]
+    return _table(_heading(value), [*value["runs"].items(), *mean])
 
 
 def difference_lines(value: Mapping) -> str:
@@ -122,6 +124,21 @@ def difference_lines(value: Mapping) -> str:
     return "\n".join(lines)
 
 
+def _hub_name(hub: Mapping) -> str:
+    return f"  with {hub['method']} ({'transductive' if hub['transductive'] else '{:,} of train'.format(hub['bank'])})"
+
+
+def hub_line(value: Mapping) -> str:
+    """What the bank of a correction is; "" without one."""
+    if (hub := value.get("hub")) is None:
+        return ""
+    bank = f"{hub['bank'] or 0:,} training captions (text to image) and as many training pictures (image to text)"
+    if hub["transductive"]:
+        bank = "the measured queries themselves (transductive): to be compared with transductive figures only"
+    settings = ", ".join(f"{name} {number:g}" for name, number in hub["settings"].items())
+    return f"with {hub['method']}: {settings}; its bank is {bank}"
+
+
 def detail_lines(value: Mapping) -> str:
     """Further metrics of our own row, and 95 % intervals where one matrix was measured; "" if there are none."""
     if "MeanR" not in value["i2t"]:
@@ -130,6 +147,12 @@ def detail_lines(value: Mapping) -> str:
         f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in _FURTHER.items())}"
         for way, name in WAYS.items()
     ]
+    candidates = {"i2t": "captions", "t2i": "images"}
+    hubs = "; ".join(
+        f"{WAYS[way]} {value[way]['N10_skewness']:.2f}, {value[way]['never']:.1f} % of the {what} never retrieved"
+        for way, what in candidates.items()
+    )
+    lines.append(f"hubs, skewness of N_10: {hubs}")
     if bounds := value.get("intervals"):
         recalls = "; ".join(
             f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
@@ -189,8 +212,9 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     """A report of `recall.mean_report` as one JSON value, from which `text_table` is made.
 
     `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
-    (of `pointing.pointing`, in percent, like the recalls), and by name the reports of `parts` (W2R and O2W alone) and
-    `baselines` (further rows of our own measurement), and `differs`, the phrases of `differences`.
+    (of `pointing.pointing`, in percent, like the recalls), by name the reports of `parts` (W2R and O2W alone) and
+    `baselines` (further rows of our own measurement), `hub`, of `hubs.Correction.told`, and `differs`, the phrases of
+    `differences`.
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 

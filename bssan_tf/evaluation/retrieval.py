@@ -14,6 +14,7 @@ import numpy as np
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
+from bssan_tf.evaluation.hubs import Correction
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
@@ -27,15 +28,22 @@ def evaluate(
 ) -> tuple[dict, str]:
     """Measure a run on a split: the JSON value of `report_json`, and the text for people.
 
-    UserError as `open_run`, a file of other scores, or scores that are not finite.
+    UserError as `open_run` and `Correction.of`, a file of other scores, or scores that are not finite.
     """
     opened = open_run(run, request, data_flags, progress)
     part, data = opened.part, opened.data
+    correction = Correction.of(opened)
+
+    def measured(scores: ScoreRows, bank_scores: ScoreRows) -> dict[str, dict]:
+        rows = correction.added_to(scores, bank_scores) if correction else scores
+        return protocol_reports(rows, part, request.protocol)
+
     with finite_scores(opened):
-        parts = protocol_reports(opened.scores, part, request.protocol)
+        parts = measured(opened.scores, opened.bank_scores)
     report, baselines = parts.pop("score"), {}
     for others in opened.cca() if request.baseline else ():
-        baselines |= protocol_reports(others, part, request.protocol)
+        baselines |= measured(others, others)
+    hub = correction and correction.told(parts, baselines)
     truth = data.corpus.grounding
     pointed = None
     if truth and request.pointing:
@@ -43,10 +51,15 @@ def evaluate(
     differs = list(reports.differences(setting_of(opened, report)))
     value = reports.report_json(
         report, run=run.name, corpus=data.corpus.name, split=part.name,
-        pointing=pointed, parts=parts, baselines=baselines, differs=differs,
+        pointing=pointed, parts=parts, baselines=baselines, hub=hub, differs=differs,
     )  # fmt: skip
     text = reports.text_table(value)
-    lines = (text, reports.detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
+    lines = (
+        text,
+        reports.hub_line(value),
+        reports.detail_lines(value),
+        reports.pointing_lines(pointed) if pointed else "",
+    )
     return value, "\n\n".join(line for line in lines if line)
 
 
@@ -64,12 +77,14 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str
     """`recall.mean_report` by name of a split under one of `recall.PROTOCOLS`.
 
     `scores` is called with each fold as a split of its own, so pairs of different folds are never scored; it gives
-    matrices float (N_i, N_c) by name. UserError as `folds_of`; nothing was scored then.
+    matrices float (N_i, N_c) by name, or two of them, for image to text and text to image. UserError as `folds_of`;
+    nothing was scored then.
     """
     found: dict[str, list[dict]] = {}
     for fold in folds_of(split, protocol):
         for name, matrix in scores(fold).items():
-            found.setdefault(name, []).append(detailed_report(matrix, fold.image_of_caption))
+            i2t, t2i = matrix if isinstance(matrix, tuple) else (matrix, None)
+            found.setdefault(name, []).append(detailed_report(i2t, fold.image_of_caption, t2i))
     return {name: mean_report(folds, protocol) for name, folds in found.items()}
 
 

@@ -7,9 +7,10 @@ name. What can be refused is refused before anything is scored.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 
@@ -23,8 +24,20 @@ from bssan_tf.metrics.recall import protocol_folds
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import FastScorer, score_matrices
+from bssan_tf.scoring.matrix import file_of
 
-ScoreRows = Callable[[Split], Mapping[str, np.ndarray]]  # every image with every caption, (N_i, N_c), by a row's name
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Any images and captions that are scored with each other, as a Split's are."""
+
+    captions: Sequence[str]  # N_c
+    image_rows: np.ndarray  # int (N_i,)
+    name: str  # of a bank, tells its file from others
+
+
+# every image with every caption, (N_i, N_c), by a row's name
+ScoreRows = Callable[[Union[Split, Pairs]], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,9 @@ class Request:
         False  # also measure W2R and O2W alone, whose matrices lie beside the whole one, in memory or as files of `out`
     )
     baseline: str | None = None  # `cca`, see `cca_scores`
+    hub: str | None = None  # also measure scores that one of `metrics.hubs.CORRECTIONS` corrects
+    bank: int | None = None  # by so many training captions and pictures
+    transductive: bool = False  # or by the measured ones themselves
     out: Path | None = None  # a .npy file for the scores, with which an interrupted call goes on where it was
     memory_mb: float = MEMORY_MB  # what scoring may take, see `score_matrices`
     pointing: bool = True  # whether attention is measured, too, where the data's truth is known
@@ -60,10 +76,17 @@ class OpenRun:
 
     def scores(self, fold: Split) -> dict[str, np.ndarray]:
         """Scores of a split's images with its captions, float32 (N_i, N_c), as `score` and by part."""
-        parts = None if self.request.parts else ["score"]
+        return self._scores(fold, None if self.request.parts else ["score"], self.request.out)
+
+    def bank_scores(self, pairs: Pairs) -> dict[str, np.ndarray]:
+        """The same of a bank, as `score` alone, in a file beside the split's: FILE.bank-captions.npy and so on."""
+        out = self.request.out
+        return self._scores(pairs, ["score"], out and file_of(out, f"bank-{pairs.name}"))
+
+    def _scores(self, pairs: Split | Pairs, parts: list[str] | None, out: Path | None) -> dict[str, np.ndarray]:
         return score_matrices(
-            self.fast, self.data.features, self.tokenizer(fold.captions), fold.image_rows, parts=parts,
-            memory_mb=self.request.memory_mb, out=self.request.out, data=json.dumps(self.data.fingerprint),
+            self.fast, self.data.features, self.tokenizer(pairs.captions), pairs.image_rows, parts=parts,
+            memory_mb=self.request.memory_mb, out=out, data=json.dumps(self.data.fingerprint),
             progress=self.progress,
         )  # fmt: skip
 
@@ -82,9 +105,10 @@ def open_run(
     request: Request,
     data_flags: dict | None = None,
     progress: bool = True,
+    data: Data | None = None,
     sample_seed: int | None = None,
 ) -> OpenRun:
-    """Open a run and its data.
+    """Open a run and its data, or take those given.
 
     `data_flags` are fields of DataConfig to replace, where data have moved; `sample_seed` draws `request.images`, None
     for the run's own seed.
@@ -98,7 +122,7 @@ def open_run(
     if request.parts and config.model.fuse == "fc":
         raise UserError("--parts: with --fuse fc no network was trained to score alone; leave it out")
     model, tokenizer = run.load_model()
-    data = data_of_run(run, config, progress)
+    data = data or data_of_run(run, config, progress)
     part = _part_of(data, request, config.training.seed if sample_seed is None else sample_seed)
     tokenizer.log_unread(part.captions, what=part.name)
     if request.baseline:
@@ -156,7 +180,7 @@ def cca_scores(
     plain = cca.fit_cca(*samples, seed, progress=progress)
     best = cca.fit_cca(*samples, seed, progress=progress, word_vectors=glove, weighted=True)
 
-    def scores(part: Split) -> dict[str, np.ndarray]:
+    def scores(part: Split | Pairs) -> dict[str, np.ndarray]:
         sides = (array, part.image_rows, tokenizer(part.captions))
         return {name: plain.score_matrix(*sides), f"{name}_weighted": best.score_matrix(*sides, weighted=True)}
 

@@ -1,4 +1,4 @@
-"""More of a score matrix than its recalls: mean rank, R-Precision, mAP@R, and 95 % intervals of every number.
+"""More of a score matrix than its recalls: mean rank, R-Precision, mAP@R, hubness, and 95 % intervals.
 
 In: scores float (N_i, N_c) and image_of_caption (N_c,), as recall.py takes them. Out: plain dicts of floats.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bssan_tf.metrics.hubs import hubness
 from bssan_tf.metrics.recall import RECALLS, both_ways, positive_ranks, summarise
 
 DRAWS = 1000  # resamples of the images
@@ -14,29 +15,36 @@ SEED = 0  # of the resamples: the same scores have the same intervals
 _AT_ONCE = 1 << 22  # numbers of resamples at a time
 
 
-def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
+def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None) -> dict:
     """What `recall.retrieval_report` returns, with more metrics of both directions and their 95 % intervals.
 
-    Each direction has also "MeanR", the mean rank of the best correct candidate, and in percent "R-P" and "mAP@R", the
-    means of `precisions_at_r`. "intervals" is {"i2t", "t2i", "rsum"} with [low, high] of every number, see `intervals`.
+    Each direction has also "MeanR", the mean rank of the best correct candidate, in percent "R-P" and "mAP@R", the
+    means of `precisions_at_r`, and the numbers of `hubs.hubness`. "intervals" is {"i2t", "t2i", "rsum"} with
+    [low, high] of every number but the last two, see `intervals`.
+
+    Args:
+        scores, image_of_caption: as `recall.retrieval_report`.
+        t2i_scores: float (N_i, N_c), scores of their own for captions that search images, as `hubs` corrects them.
 
     Raises:
         ValueError: as `recall.retrieval_report`.
     """
-    return report_of_ranks(*both_ranks(scores, image_of_caption), image_of_caption)
-
-
-def report_of_ranks(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray) -> dict:
-    """`detailed_report` from the `both_ranks` of scores."""
+    i2t, t2i = both_ranks(scores, image_of_caption, t2i_scores)
     report = both_ways(*({**_means(_values(rank)), **summarise(rank[:, 0])} for rank in (i2t, t2i)))
+    for way, matrix in (("i2t", scores), ("t2i", (scores if t2i_scores is None else t2i_scores).T)):
+        report[way] |= hubness(matrix)
+    n_images, n_captions = scores.shape
     bounds = intervals(i2t, t2i, image_of_caption)
-    return {**report, "n_images": len(i2t), "n_captions": len(t2i), "intervals": bounds}
+    return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": bounds}
 
 
-def both_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`recall.positive_ranks` of images (N_i, R_max) and of captions (N_c, 1)."""
+def both_ranks(
+    scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`recall.positive_ranks` of images (N_i, R_max) and captions (N_c, 1), these by scores of their own if given."""
     images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
-    return positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
+    of_captions = (scores if t2i_scores is None else t2i_scores).T
+    return positive_ranks(scores, images, owner), positive_ranks(of_captions, owner, images)
 
 
 def precisions_at_r(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from bssan_tf.errors import UserError
 
 RECALLS = (1, 5, 10)
 PROTOCOLS = ("full", "1k", "5fold", "5k")
-_BLOCK_SCORES = 1 << 22  # scores read at once
+BLOCK_SCORES = 1 << 22  # scores read at once
 _FOLD, _FOLDS = 1000, 5  # the COCO protocols: 1K folds of the 5K test images
 
 
@@ -74,7 +74,7 @@ def _blocks(
     if scores.shape != (len(query_labels), len(candidate_labels)) or 0 in scores.shape:
         sizes = f"{len(query_labels)} queries and {len(candidate_labels)} candidates"
         raise ValueError(f"scores: shape {scores.shape} does not fit {sizes}")
-    step = max(1, _BLOCK_SCORES // len(candidate_labels))
+    step = max(1, BLOCK_SCORES // len(candidate_labels))
     for start in range(0, len(query_labels), step):
         rows = slice(start, start + step)
         block = np.asarray(scores[rows])
