@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(f"{flag_of(name)}{shown}: has no effect with --pointing; leave it out")
     run, flags, progress = find_run(options.run), cli.moved_files(options), not options.quiet
     cli.load_tensorflow()
-    from bssan_tf.evaluation.report import require_replaceable, write_report
+    from bssan_tf.metrics.output import require_replaceable, write_report
 
     if options.json:
         require_replaceable(options.json)

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bssan_tf.errors import UserError
-from bssan_tf.metrics.recall import RECALLS, both_ways
-from bssan_tf.reading.documents import read_json
-from bssan_tf.tools.files import write_json
+from bssan_tf.metrics.output import KEYS, table_lines, table_row
+from bssan_tf.metrics.recall import both_ways
 
 # R@1, R@5, R@10, Med r image-to-text, then the same text-to-image, as printed.
 PAPER_TABLES = {
@@ -32,7 +29,6 @@ PAPER_TABLES = {
     },
 }
 _TITLES = {"flickr30k": "Table II", "coco": "Table III"}
-_KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
 ROW_NAMES = {  # of parts and baselines, by their keys in the JSON value
     "w2r": "W2R",
     "o2w": "O2W",
@@ -94,41 +90,15 @@ def text_table(value: Mapping, differs: Sequence[str] = (), beside_paper: bool =
     rows = [(value["run"], value), *((ROW_NAMES[key], row) for key, row in others.items())]
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
     width = max(24, *(len(key) + 2 for key, _ in rows))
-    ours = [_row(key, row, width) for key, row in rows]
-    columns, rule = "".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}", "-" * len(ours[0])
-    lines = [
-        _heading(value),
-        f"{'':{width}}{'image to text':^{len(columns)}}  {'text to image':^{len(columns)}}",
-        f"{'':{width}}{columns}  {columns}{'rsum':>8}",
-        *(rule, *ours),
-    ]
+    lines = [_heading(value), *table_lines(rows, width)]
     if printed:
         mark = " *" if differs else ""
-        lines += [rule, f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
+        lines += ["-" * len(lines[-1]), f"printed in the paper, {_TITLES[value['corpus']]}{mark}"]
         for key, values in printed.items():
-            paper = both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
-            lines.append(_row(f"  {key}{mark}", paper, width))
+            paper = both_ways(dict(zip(KEYS, values[:4])), dict(zip(KEYS, values[4:])))
+            lines.append(table_row(f"  {key}{mark}", paper, width))
         if differs:
             lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
-    return "\n".join(lines)
-
-
-def detail_lines(value: Mapping) -> str:
-    """Further metrics of our own row, and 95 % intervals where one matrix was measured; "" if there are none."""
-    if "MeanR" not in value["i2t"]:
-        return ""
-    names = {"i2t": "image to text", "t2i": "text to image"}
-    shown = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
-    lines = [
-        f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in shown.items())}"
-        for way, name in names.items()
-    ]
-    if bounds := value.get("intervals"):
-        recalls = "; ".join(
-            f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
-            for way, name in names.items()
-        )
-        lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
     return "\n".join(lines)
 
 
@@ -188,29 +158,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 
 
-def require_replaceable(path: Path) -> None:
-    """UserError if a file is there that is no report."""
-    remedy = "name another file"
-    if path.exists() and "run" not in read_json(path, remedy, source=f"--json {path}"):
-        raise UserError(f"--json {path}: is a file of yours, not a report of this command; {remedy}")
-
-
-def write_report(path: Path, value: Mapping) -> None:
-    """Write `report_json`'s value, whole or not at all; UserError if the file can't be written."""
-    try:
-        write_json(Path(path), dict(value))
-    except OSError as error:
-        raise UserError(f"--json {path}: can't be written ({error.strerror}); name another file") from error
-
-
 def _heading(value: Mapping) -> str:
     heading = f"{value['corpus']}, {value['split']}: {value['n_images']:,} images, {value['n_captions']:,} captions"
     protocol = _PROTOCOLS.get(value.get("protocol"))
     return f"{heading} ({protocol})" if protocol else heading
-
-
-def _row(name: str, report: Mapping, width: int) -> str:
-    i2t, t2i = (
-        "".join(f"{way[key]:{8 if key == 'MedR' else 7}.1f}" for key in _KEYS) for way in (report["i2t"], report["t2i"])
-    )
-    return f"{name:{width}}{i2t}  {t2i}{report['rsum']:8.1f}"

@@ -18,6 +18,7 @@ from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
 from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import NotFiniteError, mean_report
 from bssan_tf.runs.folder import RunFolder
 
@@ -45,7 +46,7 @@ def evaluate(
         pointing=pointed, parts=parts, baselines=baselines,
     )  # fmt: skip
     text = reports.text_table(value, reports.differences(setting_of(opened, report)))
-    lines = (text, reports.detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
+    lines = (text, detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
     return value, "\n\n".join(line for line in lines if line)
 
 

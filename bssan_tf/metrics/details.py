@@ -14,17 +14,25 @@ SEED = 0  # of the resamples: the same scores have the same intervals
 _AT_ONCE = 1 << 22  # numbers of resamples at a time
 
 
-def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray) -> dict:
+def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray, lonely: bool = False) -> dict:
     """What `recall.retrieval_report` returns, with more metrics of both directions and their 95 % intervals.
 
     Each direction has also "MeanR", the mean rank of the best correct candidate, and in percent "R-P" and "mAP@R", the
     means of `precisions_at_r`. "intervals" is {"i2t", "t2i", "rsum"} with [low, high] of every number, see `intervals`.
 
+    `lonely` allows images without a caption, and captions of image -1, without one: they are ranked among the others,
+    but nothing is asked for with them.
+
     Raises:
-        ValueError: as `recall.retrieval_report`.
+        ValueError: as `recall.retrieval_report`; no caption has an image.
     """
     images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
-    i2t, t2i = positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
+    i2t, t2i = (positive_ranks(*way, lonely) for way in ((scores, images, owner), (scores.T, owner, images)))
+    if lonely:
+        asked, owned = i2t[:, 0] > 0, t2i[:, 0] > 0
+        if not asked.any():
+            raise ValueError("no caption has an image")
+        i2t, t2i, owner = i2t[asked], t2i[owned], (np.cumsum(asked) - 1)[owner[owned]]
     report = both_ways(*({**_means(_values(rank)), **summarise(rank[:, 0])} for rank in (i2t, t2i)))
     n_images, n_captions = scores.shape
     return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": intervals(i2t, t2i, owner)}
