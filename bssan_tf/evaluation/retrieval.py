@@ -14,6 +14,7 @@ import numpy as np
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
+from bssan_tf.evaluation.coco_metrics import NO_MORE, CocoMetrics, coco_metrics
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
@@ -31,12 +32,12 @@ def evaluate(
     UserError as `open_run`, a file of other scores, or scores that are not finite.
     """
     opened = open_run(run, request, data_flags, progress)
-    part, data = opened.part, opened.data
+    part, data, more = opened.part, opened.data, coco_metrics(opened)
     with finite_scores(opened):
-        parts = protocol_reports(opened.scores, part, request.protocol)
+        parts = protocol_reports(opened.scores, part, request.protocol, more)
     report, baselines = parts.pop("score"), {}
     for others in opened.cca() if request.baseline else ():
-        baselines |= protocol_reports(others, part, request.protocol)
+        baselines |= protocol_reports(others, part, request.protocol, more)
     truth = data.corpus.grounding
     pointed = None
     if truth:
@@ -46,7 +47,7 @@ def evaluate(
         pointing=pointed, parts=parts, baselines=baselines,
     )  # fmt: skip
     text = reports.text_table(value, reports.differences(setting_of(opened, report)))
-    lines = (text, detail_lines(value), reports.pointing_lines(pointed) if pointed else "")
+    lines = (text, detail_lines(value), more.text(value), reports.pointing_lines(pointed) if pointed else "")
     return value, "\n\n".join(line for line in lines if line)
 
 
@@ -60,17 +61,18 @@ def finite_scores(opened: OpenRun) -> Iterator[None]:
         raise UserError(f"{opened.run.best}: gives scores that are not finite; train the run anew") from None
 
 
-def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str, dict]:
+def protocol_reports(scores: ScoreRows, split: Split, protocol: str, more: CocoMetrics = NO_MORE) -> dict[str, dict]:
     """`recall.mean_report` by name of a split under one of `recall.PROTOCOLS`.
 
     `scores` is called with each fold as a split of its own, so pairs of different folds are never scored; it gives
-    matrices float (N_i, N_c) by name. UserError as `folds_of`; nothing was scored then.
+    matrices float (N_i, N_c) by name. `more` is measured, too. UserError as `folds_of`; nothing was scored then.
     """
     found: dict[str, list[dict]] = {}
     for fold in folds_of(split, protocol):
         for name, matrix in scores(fold).items():
-            found.setdefault(name, []).append(detailed_report(matrix, fold.image_of_caption))
-    return {name: mean_report(folds, protocol) for name, folds in found.items()}
+            report = {**detailed_report(matrix, fold.image_of_caption), **more.measure(matrix, fold)}
+            found.setdefault(name, []).append(report)
+    return {name: {**mean_report(folds, protocol), **more.mean(folds)} for name, folds in found.items()}
 
 
 def setting_of(opened: OpenRun, report: Mapping) -> reports.Setting:
