@@ -35,14 +35,11 @@ def pmrp(scores: np.ndarray, image_of_caption: np.ndarray, classes: np.ndarray) 
     captions = np.flatnonzero(classes[owner].any(axis=1)) if len(owner) else owner
     if not captions.size:
         raise ValueError("no image with a class and a caption")
-    shown = classes.astype(np.float32)
-    differ = shown @ (1 - shown).T
-    differ = (differ + differ.T).astype(np.int16)  # (N_i, N_i) classes that one of two images has
     ways = {
         "i2t": (scores, images, captions, images, owner[captions]),
         "t2i": (scores.T, captions, images, owner[captions], images),
     }
-    return {way: _precision(*sides, differ) for way, sides in ways.items()}
+    return {way: _precision(*sides, classes.astype(np.float32)) for way, sides in ways.items()}
 
 
 def _precision(
@@ -51,14 +48,15 @@ def _precision(
     candidates: np.ndarray,
     image_of_query: np.ndarray,
     image_of_candidate: np.ndarray,
-    differ: np.ndarray,
+    shown: np.ndarray,
 ) -> float:
     """The mean over zeta of that over queries which have a correct candidate, in percent."""
     step = max(1, _AT_ONCE // scores.shape[1])
     shares: dict[int, list[np.ndarray]] = {zeta: [] for zeta in DIFFERING}
     for start in range(0, len(queries), step):
         block = np.asarray(scores[queries[start : start + step]])[:, candidates]  # (b, N_k)
-        apart = differ[image_of_query[start : start + step]][:, image_of_candidate]
+        own = shown[image_of_query[start : start + step]]
+        apart = (own @ (1 - shown).T + (1 - own) @ shown.T)[:, image_of_candidate]  # (b, N_k) classes that one has
         ordered = np.sort(block, axis=1)
         for zeta, found in shares.items():
             correct = apart <= zeta
