@@ -56,7 +56,8 @@ def _precision(
     for start in range(0, len(queries), step):
         block = np.asarray(scores[queries[start : start + step]])[:, candidates]  # (b, N_k)
         own = shown[image_of_query[start : start + step]]
-        apart = (own @ (1 - shown).T + (1 - own) @ shown.T)[:, image_of_candidate]  # (b, N_k) classes that one has
+        differ = (own @ (1 - shown).T + (1 - own) @ shown.T).astype(np.int16)  # (b, N_i) classes that one of two has
+        apart = differ[:, image_of_candidate]  # (b, N_k)
         ordered = np.sort(block, axis=1)
         for zeta, found in shares.items():
             correct = apart <= zeta
