@@ -11,10 +11,10 @@ from bssan_tf import cli
 from bssan_tf.commands import evaluate
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation import comparison, report
+from bssan_tf.evaluation import comparison
 from bssan_tf.evaluation.comparison import NOT_TOLD_APART, compare, ensemble
 from bssan_tf.evaluation.scores import Request
-from bssan_tf.metrics import recall
+from bssan_tf.metrics import output, recall
 from bssan_tf.metrics.details import detailed_report
 
 IMAGES, CAPTIONS = 60, 2
@@ -164,8 +164,8 @@ def test_scores_that_are_not_finite_name_the_run(runs, monkeypatch):
 
 def test_a_report_of_several_runs_may_be_replaced(runs, tmp_path):
     value, _ = compare(runs(one=drawn(1, 2.0), two=drawn(2, 2.0)), Request())
-    report.write_report(tmp_path / "report.json", value)
-    report.require_replaceable(tmp_path / "report.json")
+    output.write_report(tmp_path / "report.json", value)
+    output.require_replaceable(tmp_path / "report.json")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,7 @@ def test_a_report_of_several_runs_may_be_replaced(runs, tmp_path):
         (["a", "b", "--parts"], "--parts: has no effect with several runs"),
         (["a", "b", "--baseline", "cca"], "--baseline cca: has no effect with several runs"),
         (["a", "b", "--pointing", "photos"], "--pointing photos: has no effect with several runs"),
+        (["a", "b", "--hub", "nnn"], "--hub nnn: has no effect with several runs"),
         (["a", "--ensemble"], "--ensemble: is of two runs or more; name them"),
         (["a", "b", "c"], "c: two runs are compared, no more; leave it out, or add --ensemble"),
         (["--pointing", "photos", "--ensemble"], "--ensemble: is of two runs or more"),

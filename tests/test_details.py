@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bssan_tf.evaluation import report
-from bssan_tf.metrics import details, recall
+from bssan_tf.metrics import details, output, recall
 
 
 def brute_force(scores, owner, way):
@@ -105,7 +104,7 @@ def test_the_same_scores_have_the_same_intervals_and_a_perfect_matrix_has_none()
 def test_lines_for_people():
     scores, owner = uneven(5)
     value = details.detailed_report(scores, owner)
-    first, second, hubs, third = report.detail_lines(value).splitlines()
+    first, second, hubs, third = output.detail_lines(value).splitlines()
     assert first.startswith(f"image to text: Mean r {value['i2t']['MeanR']:.1f}, R-Precision ")
     assert second.startswith("text to image: Mean r ")
     skewness, never = value["t2i"]["N10_skewness"], value["t2i"]["never"]
@@ -116,5 +115,5 @@ def test_lines_for_people():
         f"95 % intervals, images drawn anew: rsum {low:.1f} to {high:.1f}; image to text R@1 / 5 / 10 "
     )
     folds = recall.mean_report([value, value], "5fold")
-    assert len(report.detail_lines(folds).splitlines()) == 3  # each fold has its own
-    assert report.detail_lines(recall.retrieval_report(scores, owner)) == ""
+    assert len(output.detail_lines(folds).splitlines()) == 3  # each fold has its own
+    assert output.detail_lines(recall.retrieval_report(scores, owner)) == ""

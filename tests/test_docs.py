@@ -162,7 +162,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     assert words[1] == "-m", words
     if words[2] == "bssan_tf":
         return f"bssan_tf.commands.{words[3]}", words[4:]
-    return words[2] + (".__main__" if words[2] == "bssan_tf.features.faster_rcnn" else ""), words[3:]
+    folder = (PROJECT / words[2].replace(".", "/")).is_dir()
+    return words[2] + (".__main__" if folder else ""), words[3:]
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)

@@ -440,3 +440,15 @@ def test_pointing_where_there_is_ground_truth(measure, monkeypatch):
     assert calls == [("test", truth, True)]
     assert value["pointing"]["w2r"] == 50.0
     assert "50.0 % (of 4 words; chance 10.0 %)" in text
+
+
+def test_what_coco_allows_more_is_measured_of_every_row_and_said(measure, monkeypatch):
+    more = SimpleNamespace(
+        measure=lambda matrix, fold: {"pmrp": {"i2t": float(matrix.shape[0]), "t2i": float(len(fold.captions))}},
+        mean=lambda folds: {"pmrp": folds[0]["pmrp"]},
+        text=lambda report: f"PMRP: {report['pmrp']['i2t']}",
+    )
+    monkeypatch.setattr(evaluation, "coco_metrics", lambda opened: more)
+    value, text = measure(parts=True)
+    assert value["pmrp"] == value["parts"]["w2r"]["pmrp"] == {"i2t": TEST, "t2i": TEST * CAPTIONS}
+    assert f"PMRP: {float(TEST)}" in text.splitlines()

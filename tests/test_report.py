@@ -8,7 +8,7 @@ import pytest
 
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report
-from bssan_tf.metrics import recall
+from bssan_tf.metrics import output, recall
 
 OURS = recall.retrieval_report(np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8]]), np.array([0, 0, 1]))
 SAME = report.Setting("flickr30k")
@@ -122,7 +122,7 @@ def test_json_round_trip(tmp_path):
     pointing = {"w2r": 84.0, "o2w": None, "w2r_chance": 9.0, "o2w_chance": None, "n_words": 5, "n_objects": 0}
     value = report.report_json(OURS, run="r", corpus="scenes", split="test", pointing=pointing, baselines={"cca": OURS})
     path = tmp_path / "report.json"
-    report.write_report(path, value)
+    output.write_report(path, value)
     read = json.loads(path.read_text(encoding="utf-8"))
     assert read == value
     assert set(read) == {
@@ -139,7 +139,7 @@ def test_json_round_trip(tmp_path):
 
 def test_json_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r"--json .*absent/report\.json: can't be written"):
-        report.write_report(tmp_path / "absent" / "report.json", {})
+        output.write_report(tmp_path / "absent" / "report.json", {})
 
 
 def test_pointing_lines():

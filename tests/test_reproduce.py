@@ -83,7 +83,7 @@ def test_the_flags_of_train_are_those_of_all_trainings():
     asked = ["--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
     assert again == train.config_of(train.build_parser().parse_args(asked), tell=False)
     scenes = reproduce.build_parser().parse_args(["table2"])
-    assert reproduce.common_flags(scenes) == ["--epochs", "5"]
+    assert reproduce.common_flags(scenes) == [*reproduce.SCENES]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_table_1_is_read_off_the_built_networks():
     rows = {(network, kind): (nodes, count) for network, kind, nodes, count in network_layers(config)}
     F = 20 + 10  # of [u ; t]
     assert rows["W2R", "LSTM"] == ("16", f"{4 * 16 * (F + 16 + 1):,}")
-    mlp = 16 * 12 + 12 + 4 * 12 + 12 * 6 + 6 + 4 * 6 + 6 + 1  # Dense, BatchNorm
+    mlp = 16 * 12 + 12 + 2 * 12 + 12 * 6 + 6 + 2 * 6 + 6 + 1  # Dense, BatchNorm's scale and shift
     assert rows["W2R", "MLP"] == ("12-6-1", f"{mlp:,}")
     assert rows["W2R", "w2r_attention"] == ("", f"{10 * 20 + 1:,}")
     assert rows["O2W", "Bi-LSTM"] == ("512", f"{2 * 4 * 512 * (10 + 512 + 1):,}")
@@ -291,7 +291,8 @@ def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     (training,) = plan_of("figure5", common=("--data", "gone")).distinct()
     (tmp_path / "logs").mkdir()
     with pytest.raises(
-        UserError, match=r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: gone"
+        UserError,
+        match=r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder",
     ):
         trainings._train(training, tmp_path / "logs" / "one.txt")
 

@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = [find_run(name) for name in options.runs or [None]]
     flags, progress = cli.moved_files(options), not options.quiet
     cli.load_tensorflow()
-    from bssan_tf.evaluation.report import require_replaceable, write_report
+    from bssan_tf.metrics.output import require_replaceable, write_report
 
     if options.json:
         require_replaceable(options.json)

@@ -19,7 +19,7 @@ from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import command_line
 
-SCENES = ("--epochs", "5")  # on scenes, where nothing else is asked for: the variants still differ then
+SCENES = ("--epochs", "8")  # on scenes, where nothing else is asked for: the variants still differ then
 OF_ROWS = ("variant", "seed", "w2r_text", "fuse", "early_signs")  # settings that the rows of a table set
 
 

@@ -40,6 +40,7 @@ def assemble(
     place: str = "",
     source: str = "its captions file",
     word_rule: str = "unicode",
+    numbers: Mapping[str, Sequence[int]] | None = None,
 ) -> Corpus:
     """Builds the corpus of the images in `splits`: train, val, test, each in the order of its list.
 
@@ -55,6 +56,7 @@ def assemble(
         problems: what the reader has found missing.
         allow_partial, need_images, word_rule: see `load_corpus`; a corpus that lacks anything is not official.
         official, split_lists, one_file, place: see `Corpus`.
+        numbers: image id -> its captions' numbers, for `Corpus.caption_numbers`; needed of all images.
     """
     splits = {split: list(splits[split]) for split in SPLITS if split in splits}
     _check_disjoint(name, splits)
@@ -80,7 +82,21 @@ def assemble(
         file_ids=tuple(captions),
         one_file=one_file,
         place=place,
+        caption_numbers=_numbers_of(kept, captions, texts, numbers or {}),
     )
+
+
+def _numbers_of(
+    kept: Sequence[str],
+    captions: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Sequence[str]],
+    numbers: Mapping[str, Sequence[int]],
+) -> tuple[int, ...]:
+    """The numbers of the captions that stay, `texts`; () where those of an image are not known."""
+    if not all(image in numbers for image in kept):
+        return ()
+    pairs = ((image, text, number) for image in kept for text, number in zip(captions[image], numbers[image]))
+    return tuple(number for image, text, number in pairs if text in texts[image])
 
 
 def _complete(

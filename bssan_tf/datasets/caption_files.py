@@ -31,6 +31,7 @@ class Captions:
     format: str  # in words, for the log
     splits: dict[str, list[str]] | None = None  # split -> image ids, where the file says them
     folders: dict[str, list[str]] = field(default_factory=dict)  # image id -> where its photo is looked for first
+    numbers: dict[str, list[int]] = field(default_factory=dict)  # image id -> its captions' own, where said
 
 
 def read_list(path: Path) -> list[str]:
@@ -146,6 +147,9 @@ def read_karpathy(path: Path) -> Captions:
             raise UserError(f"{where}: a second image {name}; remove one, or tell them apart by 'filepath'")
         found.splits.setdefault(_karpathy_split(split, where), []).append(name)
         found.captions[name] = texts
+        numbers = [sentence.get("sentid") for sentence in image["sentences"]]
+        if all(type(number) is int for number in numbers):
+            found.numbers[name] = numbers
         if folder:
             found.folders[name] = [folder, f"images/{folder}", "images"]
     return found

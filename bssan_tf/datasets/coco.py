@@ -95,6 +95,7 @@ def load_coco(
         one_file=split_lists == "karpathy" or len([*filter(None, annotations[year].values())]) == 1,
         source=found.format,
         word_rule=word_rule,
+        numbers=found.numbers,
     )
 
 

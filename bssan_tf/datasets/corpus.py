@@ -87,6 +87,7 @@ class Corpus:
     split_lists: str = "official"  # whose lists divide it: "official", "karpathy", "2017" (COCO), "own"
     file_ids: tuple[str, ...] = ()  # ids in the order of the captions' file, those left out included; () = image_ids
     one_file: bool = True  # one file of captions names all images; False: rows of a user's arrays have no sure order
+    caption_numbers: tuple[int, ...] = ()  # N_c, COCO's own, where its file says them; else ()
     place: str = ""  # tells corpora of one name apart in the cache, e.g. a digest of a folder's path
 
     def __post_init__(self):
@@ -95,6 +96,8 @@ class Corpus:
         n = len(self.image_ids)
         _same_lengths(image_ids=self.image_ids, image_paths=self.image_paths)
         _same_lengths(captions=self.captions, image_of_caption=self.image_of_caption)
+        if self.caption_numbers:
+            _same_lengths(captions=self.captions, caption_numbers=self.caption_numbers)
         if len(set(self.image_ids)) < n:
             raise ValueError("image_ids: an id occurs twice")
         owners = _frozen_indices(self.image_of_caption, "image_of_caption", n)

@@ -16,6 +16,7 @@ from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.retrieval import finite_scores
 from bssan_tf.evaluation.scores import OpenRun, Request, folds_of, open_run
 from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, resampled
+from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import mean_report
 from bssan_tf.runs.folder import RunFolder
 
@@ -74,7 +75,7 @@ def ensemble(
     names = _names(opened)
     members = {name: mean_report(folds, request.protocol) for name, folds in zip(names, alone)}
     value = {**report, **_about(opened, names), "runs": members}
-    return value, f"{reports.table_of_runs(value)}\n\n{reports.detail_lines(value)}"
+    return value, f"{reports.table_of_runs(value)}\n\n{detail_lines(value)}"
 
 
 def open_all(

@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bssan_tf.errors import UserError
 from bssan_tf.evaluation.paper import PAPER_TABLES, TITLES
+from bssan_tf.metrics.output import FURTHER, KEYS, WAYS, table_lines, table_row, width_of
 from bssan_tf.metrics.recall import RECALLS, both_ways
-from bssan_tf.reading.documents import read_json
-from bssan_tf.tools.files import write_json
 
-_KEYS = (*(f"R@{k}" for k in RECALLS), "MedR")
-WAYS = {"i2t": "image to text", "t2i": "text to image"}
-_FURTHER = {"Mean r": "MeanR", "R-Precision": "R-P", "mAP@R": "mAP@R"}
-_DIFFERING = {**{f"R@{k}": f"R@{k}" for k in RECALLS}, **_FURTHER}
+_DIFFERING = {**{f"R@{k}": f"R@{k}" for k in RECALLS}, **FURTHER}
 ROW_NAMES = {  # of parts and baselines, by their keys in the JSON value
     "w2r": "W2R",
     "o2w": "O2W",
@@ -87,14 +81,13 @@ def text_table(value: Mapping, beside_paper: bool = True) -> str:
         if key in hub["rows"]:
             rows.append((_hub_name(hub), hub["rows"][key]))
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
-    lines = [_table(_heading(value), rows)]
-    width, rule = _width(rows), lines[0].splitlines()[3]
+    lines, width = [_heading(value), *table_lines(rows)], width_of(rows)
     if printed:
         mark = " *" if differs else ""
-        lines += [rule, f"printed in the paper, {TITLES[value['corpus']]}{mark}"]
+        lines += ["-" * len(lines[-1]), f"printed in the paper, {TITLES[value['corpus']]}{mark}"]
         for key, values in printed.items():
-            paper = both_ways(dict(zip(_KEYS, values[:4])), dict(zip(_KEYS, values[4:])))
-            lines.append(_row(f"  {key}{mark}", paper, width))
+            paper = both_ways(dict(zip(KEYS, values[:4])), dict(zip(KEYS, values[4:])))
+            lines.append(table_row(f"  {key}{mark}", paper, width))
         if differs:
             lines += ["", "* NOT the same setting as ours:", *(f"  - {phrase}" for phrase in differs)]
     return "\n".join(lines)
@@ -103,7 +96,8 @@ def text_table(value: Mapping, beside_paper: bool = True) -> str:
 def table_of_runs(value: Mapping) -> str:
     """The retrieval table of several runs: a row each, and one of the mean of their scores where that was measured."""
     mean = [] if "difference" in value else [("mean of their scores", value)]
-    return _table(_heading(value), [*value["runs"].items(), *mean])
+    rows = [*value["runs"].items(), *mean]
+    return "\n".join([_heading(value), *table_lines(rows)])
 
 
 def difference_lines(value: Mapping) -> str:
@@ -137,29 +131,6 @@ def hub_line(value: Mapping) -> str:
         bank = "the measured queries themselves (transductive): to be compared with transductive figures only"
     settings = ", ".join(f"{name} {number:g}" for name, number in hub["settings"].items())
     return f"with {hub['method']}: {settings}; its bank is {bank}"
-
-
-def detail_lines(value: Mapping) -> str:
-    """Further metrics of our own row, and 95 % intervals where one matrix was measured; "" if there are none."""
-    if "MeanR" not in value["i2t"]:
-        return ""
-    lines = [
-        f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in _FURTHER.items())}"
-        for way, name in WAYS.items()
-    ]
-    candidates = {"i2t": "captions", "t2i": "images"}
-    hubs = "; ".join(
-        f"{WAYS[way]} {value[way]['N10_skewness']:.2f}, {value[way]['never']:.1f} % of the {what} never retrieved"
-        for way, what in candidates.items()
-    )
-    lines.append(f"hubs, skewness of N_10: {hubs}")
-    if bounds := value.get("intervals"):
-        recalls = "; ".join(
-            f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
-            for way, name in WAYS.items()
-        )
-        lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
-    return "\n".join(lines)
 
 
 def pointing_lines(pointing: Mapping) -> str:
@@ -219,43 +190,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 
 
-def require_replaceable(path: Path) -> None:
-    """UserError if a file is there that is no report."""
-    remedy = "name another file"
-    if path.exists() and "run" not in read_json(path, remedy, source=f"--json {path}"):
-        raise UserError(f"--json {path}: is a file of yours, not a report of this command; {remedy}")
-
-
-def write_report(path: Path, value: Mapping) -> None:
-    """Write `report_json`'s value, whole or not at all; UserError if the file can't be written."""
-    try:
-        write_json(Path(path), dict(value))
-    except OSError as error:
-        raise UserError(f"--json {path}: can't be written ({error.strerror}); name another file") from error
-
-
-def _table(heading: str, rows: Sequence[tuple[str, Mapping]]) -> str:
-    """A heading, the columns' names, a rule, and a line for each (name, report)."""
-    width = _width(rows)
-    lines = [_row(key, row, width) for key, row in rows]
-    columns = "".join(f"{key:>7}" for key in _KEYS[:3]) + f"{'Med r':>8}"
-    ways = "  ".join(f"{name:^{len(columns)}}" for name in WAYS.values())
-    names = f"{'':{width}}{columns}  {columns}{'rsum':>8}"
-    return "\n".join((heading, f"{'':{width}}{ways}", names, "-" * len(lines[0]), *lines))
-
-
-def _width(rows: Sequence[tuple[str, Mapping]]) -> int:
-    return max(24, *(len(key) + 2 for key, _ in rows))
-
-
 def _heading(value: Mapping) -> str:
     heading = f"{value['corpus']}, {value['split']}: {value['n_images']:,} images, {value['n_captions']:,} captions"
     protocol = _PROTOCOLS.get(value.get("protocol"))
     return f"{heading} ({protocol})" if protocol else heading
-
-
-def _row(name: str, report: Mapping, width: int) -> str:
-    i2t, t2i = (
-        "".join(f"{way[key]:{8 if key == 'MedR' else 7}.1f}" for key in _KEYS) for way in (report["i2t"], report["t2i"])
-    )
-    return f"{name:{width}}{i2t}  {t2i}{report['rsum']:8.1f}"

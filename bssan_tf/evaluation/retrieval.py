@@ -14,11 +14,13 @@ import numpy as np
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
+from bssan_tf.evaluation.coco_metrics import NO_MORE, CocoMetrics, coco_metrics
 from bssan_tf.evaluation.hubs import Correction
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
 from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import NotFiniteError, mean_report
 from bssan_tf.runs.folder import RunFolder
 
@@ -31,12 +33,12 @@ def evaluate(
     UserError as `open_run` and `Correction.of`, a file of other scores, or scores that are not finite.
     """
     opened = open_run(run, request, data_flags, progress)
-    part, data = opened.part, opened.data
+    part, data, more = opened.part, opened.data, coco_metrics(opened)
     correction = Correction.of(opened)
 
     def measured(scores: ScoreRows, bank_scores: ScoreRows) -> dict[str, dict]:
         rows = correction.added_to(scores, bank_scores) if correction else scores
-        return protocol_reports(rows, part, request.protocol)
+        return protocol_reports(rows, part, request.protocol, more)
 
     with finite_scores(opened):
         parts = measured(opened.scores, opened.bank_scores)
@@ -57,7 +59,8 @@ def evaluate(
     lines = (
         text,
         reports.hub_line(value),
-        reports.detail_lines(value),
+        detail_lines(value),
+        more.text(value),
         reports.pointing_lines(pointed) if pointed else "",
     )
     return value, "\n\n".join(line for line in lines if line)
@@ -73,19 +76,22 @@ def finite_scores(opened: OpenRun) -> Iterator[None]:
         raise UserError(f"{opened.run.best}: gives scores that are not finite; train the run anew") from None
 
 
-def protocol_reports(scores: ScoreRows, split: Split, protocol: str) -> dict[str, dict]:
+def protocol_reports(scores: ScoreRows, split: Split, protocol: str, more: CocoMetrics = NO_MORE) -> dict[str, dict]:
     """`recall.mean_report` by name of a split under one of `recall.PROTOCOLS`.
 
     `scores` is called with each fold as a split of its own, so pairs of different folds are never scored; it gives
-    matrices float (N_i, N_c) by name, or two of them, for image to text and text to image. UserError as `folds_of`;
-    nothing was scored then.
+    matrices float (N_i, N_c) by name, or two of them, for image to text and text to image. `more` is measured, too.
+    UserError as `folds_of`; nothing was scored then.
     """
     found: dict[str, list[dict]] = {}
     for fold in folds_of(split, protocol):
         for name, matrix in scores(fold).items():
             i2t, t2i = matrix if isinstance(matrix, tuple) else (matrix, None)
-            found.setdefault(name, []).append(detailed_report(i2t, fold.image_of_caption, t2i))
-    return {name: mean_report(folds, protocol) for name, folds in found.items()}
+            report = detailed_report(i2t, fold.image_of_caption, t2i_scores=t2i)
+            if t2i is None:
+                report |= more.measure(matrix, fold)
+            found.setdefault(name, []).append(report)
+    return {name: {**mean_report(folds, protocol), **more.mean(folds)} for name, folds in found.items()}
 
 
 def setting_of(opened: OpenRun, report: Mapping) -> reports.Setting:

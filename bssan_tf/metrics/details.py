@@ -15,7 +15,9 @@ SEED = 0  # of the resamples: the same scores have the same intervals
 _AT_ONCE = 1 << 22  # numbers of resamples at a time
 
 
-def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None) -> dict:
+def detailed_report(
+    scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None, lonely: bool = False
+) -> dict:
     """What `recall.retrieval_report` returns, with more metrics of both directions and their 95 % intervals.
 
     Each direction has also "MeanR", the mean rank of the best correct candidate, in percent "R-P" and "mAP@R", the
@@ -24,27 +26,33 @@ def detailed_report(scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores
 
     Args:
         scores, image_of_caption: as `recall.retrieval_report`.
+        lonely: allow images without a caption, and captions of image -1, without one: they are ranked among the
+            others, but nothing is asked for with them.
         t2i_scores: float (N_i, N_c), scores of their own for captions that search images, as `hubs` corrects them.
 
     Raises:
-        ValueError: as `recall.retrieval_report`.
+        ValueError: as `recall.retrieval_report`; no caption has an image.
     """
-    i2t, t2i = both_ranks(scores, image_of_caption, t2i_scores)
-    report = both_ways(*({**_means(_values(rank)), **summarise(rank[:, 0])} for rank in (i2t, t2i)))
-    for way, matrix in (("i2t", scores), ("t2i", (scores if t2i_scores is None else t2i_scores).T)):
-        report[way] |= hubness(matrix)
+    owner, of_images = np.asarray(image_of_caption), scores
+    of_captions = (scores if t2i_scores is None else t2i_scores).T  # (N_c, N_i)
+    images = np.arange(len(scores))
+    i2t, t2i = positive_ranks(of_images, images, owner, lonely), positive_ranks(of_captions, owner, images, lonely)
+    asked, owned = i2t[:, 0] > 0, t2i[:, 0] > 0
+    if not asked.any():
+        raise ValueError("no caption has an image")
+    if not (asked.all() and owned.all()):
+        of_images, of_captions = of_images[asked], of_captions[owned]
+        i2t, t2i, owner = i2t[asked], t2i[owned], (np.cumsum(asked) - 1)[owner[owned]]
+    ways = ((i2t, of_images), (t2i, of_captions))
+    report = both_ways(*({**_means(_values(rank)), **summarise(rank[:, 0]), **hubness(way)} for rank, way in ways))
     n_images, n_captions = scores.shape
-    bounds = intervals(i2t, t2i, image_of_caption)
-    return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": bounds}
+    return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": intervals(i2t, t2i, owner)}
 
 
-def both_ranks(
-    scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """`recall.positive_ranks` of images (N_i, R_max) and captions (N_c, 1), these by scores of their own if given."""
+def both_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`recall.positive_ranks` of images (N_i, R_max) and of captions (N_c, 1)."""
     images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
-    of_captions = (scores if t2i_scores is None else t2i_scores).T
-    return positive_ranks(scores, images, owner), positive_ranks(of_captions, owner, images)
+    return positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
 
 
 def precisions_at_r(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

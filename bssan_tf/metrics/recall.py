@@ -45,16 +45,18 @@ def ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.nda
     return found
 
 
-def positive_ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray) -> np.ndarray:
+def positive_ranks(
+    scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray, lonely: bool = False
+) -> np.ndarray:
     """Ranks int64 (N_q, R_max) of all correct candidates of each query, the best first; 0 behind a query's last one.
 
     The rank of the p-th best is p + the number of wrong candidates that score at least as high; else as `ranks`, which
-    is the first column.
+    is the first column. `lonely` allows queries without a correct candidate: all of their row is 0.
     """
     labels, counts = np.unique(np.asarray(candidate_labels), return_counts=True)
     most = int(counts[np.isin(labels, query_labels)].max(initial=1))
     found = np.zeros((len(query_labels), most), np.int64)
-    for rows, block, correct in _blocks(scores, query_labels, candidate_labels):
+    for rows, block, correct in _blocks(scores, query_labels, candidate_labels, lonely):
         owned = np.count_nonzero(correct, axis=1)  # (b,)
         real = np.arange(most) < owned[:, None]  # (b, R_max)
         own = np.full(real.shape, -np.inf, block.dtype)
@@ -67,7 +69,7 @@ def positive_ranks(scores: np.ndarray, query_labels: np.ndarray, candidate_label
 
 
 def _blocks(
-    scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray
+    scores: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray, lonely: bool = False
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Rows of the queries, their scores (b, N_k), and where the candidate is correct, bool (b, N_k)."""
     query_labels, candidate_labels = np.asarray(query_labels), np.asarray(candidate_labels)
@@ -81,9 +83,8 @@ def _blocks(
         if not np.isfinite(block).all():
             raise NotFiniteError("scores: NaN or infinite values")
         correct = query_labels[rows, None] == candidate_labels
-        lonely = np.flatnonzero(~correct.any(axis=1))
-        if lonely.size:
-            raise ValueError(f"query {start + lonely[0]} has no correct candidate")
+        if not lonely and not (found := correct.any(axis=1)).all():
+            raise ValueError(f"query {start + np.argmin(found)} has no correct candidate")
         yield rows, block, correct
 
 

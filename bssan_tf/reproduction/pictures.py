@@ -15,9 +15,9 @@ from bssan_tf.drawing.attention import pair_figures
 from bssan_tf.drawing.figures import save
 from bssan_tf.drawing.retrieved import pictures_figure, sensitivity_figure, sentences_figure
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.report import WAYS
 from bssan_tf.evaluation.scores import OpenRun, Request, open_run
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.metrics.output import WAYS
 from bssan_tf.reproduction.plan import VARIANTS, Plan, points
 from bssan_tf.scoring import score_matrices
 

@@ -136,22 +136,23 @@ def layers_table(configs: Mapping[str, Config]) -> str:
 
 
 def network_layers(config: Config) -> list[tuple[str, str, str, str]]:
-    """(network, type of layers, nodes, parameters) of the networks that a config's model has, as built."""
+    """(network, type of layers, nodes, trained parameters) of the networks that a config's model has, as built."""
     from bssan_tf.models.bssan import Bssan
 
     model = Bssan(config.model, vocabulary_size=2)
     rows = []
     for name, network in model.networks.items():
-        inner, title = network.model, name.upper()
-        for layer in ([model.o2w_text.get_layer("o2w_bilstm")] if name == "o2w" else []) + inner.layers:
-            kind = type(layer).__name__
-            if kind == "Bidirectional":
-                rows.append((title, "Bi-LSTM", str(layer.forward_layer.units), f"{layer.count_params():,}"))
-            elif kind == "LSTM":
-                rows.append((title, "LSTM", str(layer.units), f"{layer.count_params():,}"))
-            elif hasattr(layer, "layers"):  # the MLP, a model of its own
-                units = [one.units for one in layer.layers if hasattr(one, "units")]
-                rows.append((title, "MLP", "-".join(map(str, units)), f"{layer.count_params():,}"))
-            elif layer.count_params():
-                rows.append((title, layer.name, "", f"{layer.count_params():,}"))
+        text = [model.o2w_text.get_layer("o2w_bilstm")] if name == "o2w" else []
+        for layer in text + network.model.layers:
+            if count := sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights):
+                rows.append((name.upper(), *_kind_and_nodes(layer), f"{count:,}"))
     return rows
+
+
+def _kind_and_nodes(layer) -> tuple[str, str]:
+    """What Table I calls a layer, and its nodes; the name and nothing for those that it doesn't have."""
+    if hasattr(layer, "layers"):  # the MLP, a model of its own
+        return "MLP", "-".join(str(one.units) for one in layer.layers if hasattr(one, "units"))
+    if hasattr(layer, "forward_layer"):
+        return "Bi-LSTM", str(layer.forward_layer.units)
+    return ("LSTM", str(layer.units)) if type(layer).__name__ == "LSTM" else (layer.name, "")
