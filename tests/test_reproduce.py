@@ -22,8 +22,9 @@ from bssan_tf.runs.folder import RunFolder
 IMAGES = 12
 
 
-def plan_of(*what, presets=("improved",), seeds=(0,), search=False, common=("--epochs", "5")):
-    return make_plan(check_what(what), "mine", presets, seeds, common, reproduce.config_of, search)
+def plan_of(*what, presets=("improved",), seeds=(0,), search=False, size=None, **given):
+    made_of = reproduce.settings_maker(size)
+    return make_plan(check_what(what), "mine", presets, seeds, {"epochs": 5, **given}, made_of, search)
 
 
 def report(lift=3.0, seed=0):
@@ -43,7 +44,7 @@ def test_a_training_that_two_rows_share_is_there_once():
     assert plan.runs("lambda0.4")[0].config.model.o2w_weight == 0.4
     assert plan.runs("delta0.01")[0].config.training.l2 == 0.01
     assert own.command == (
-        "train.py", "--name", "mine-improved-bssan-0", "--epochs", "5", "--preset", "improved", "--seed", "0",
+        "train.py", "--name", "mine-improved-bssan-0", "--preset", "improved", "--epochs", "5", "--seed", "0",
     )  # fmt: skip
 
 
@@ -74,16 +75,34 @@ def test_a_search_is_every_pair_of_both():
     assert plan.measured() == []
 
 
-def test_the_flags_of_train_are_those_of_all_trainings():
-    options = reproduce.build_parser().parse_args(
-        ["table2", "--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
-    )
-    flags = reproduce.common_flags(options)
-    again = train.config_of(train.build_parser().parse_args(flags), tell=False)
+def test_the_settings_of_train_are_those_of_all_trainings():
     asked = ["--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
+    options = reproduce.build_parser().parse_args(["table2", *asked])
+    _, again = reproduce.settings_maker(options.size)("improved", reproduce.given_settings(options))
     assert again == train.config_of(train.build_parser().parse_args(asked), tell=False)
     scenes = reproduce.build_parser().parse_args(["table2"])
-    assert reproduce.common_flags(scenes) == [*reproduce.SCENES]
+    assert reproduce.given_settings(scenes) == {"epochs": reproduce.EPOCHS}
+
+
+def test_a_command_makes_the_config_of_its_training():
+    plan = plan_of("table2", "text", "figure9", presets=("improved", "paper"), size="small", all_pairs=0.0)
+    for training in plan.distinct():
+        assert training.config == train.config_of(train.build_parser().parse_args(training.flags), tell=False)
+        assert training.config.size == "small"
+
+
+def test_settings_that_a_row_leaves_without_effect_are_left_out_in_it():
+    plan = plan_of("table2", "text", "figure9", o2w_weight=0.3, o2w_rate=0.5, l2=0.1)
+    flags = {row: plan.runs(row)[0].flags for row in ("bssan", "w2r", "fc", "no_reg", "lambda0.4", "delta0.01")}
+    assert {"--lambda", "0.3", "--o2w-rate", "0.5", "--l2", "0.1"} <= set(flags["bssan"])
+    assert "--o2w-rate" not in flags["w2r"]
+    assert "--lambda" not in flags["fc"]
+    assert "--l2" not in flags["no_reg"]
+    assert flags["lambda0.4"].count("--lambda") == 1
+    assert plan.runs("lambda0.4")[0].config.training.l2 == 0.1
+    assert plan.runs("delta0.01")[0].config.model.o2w_weight == 0.3
+    with pytest.raises(UserError, match=r"--momentum 0.5: has no effect with --optimizer adam"):
+        plan_of("table2", momentum=0.5)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +284,7 @@ def test_a_run_of_other_flags_is_refused_before_anything_is_trained(made):
     made("figure5")
     trained = [*made.trained]
     with pytest.raises(UserError, match=r"mine-improved-bssan-0: is a run of other flags, --epochs was 5, is 6; give"):
-        made("table2", common=("--epochs", "6"))
+        made("table2", epochs=6)
     assert made.trained == trained
 
 
@@ -288,7 +307,7 @@ def test_measured_figures_are_kept_with_what_was_asked_for(made):
 
 def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (training,) = plan_of("figure5", common=("--data", "gone")).distinct()
+    (training,) = plan_of("figure5", data="gone").distinct()
     (tmp_path / "logs").mkdir()
     with pytest.raises(
         UserError,

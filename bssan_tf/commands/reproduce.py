@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
 from bssan_tf import cli
 from bssan_tf.commands import train
-from bssan_tf.config.flags import add_flags
+from bssan_tf.config.flags import add_flags, flags_for
 from bssan_tf.config.presets import PRESETS, SIZES, preset
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
+from bssan_tf.config.settings import SECTIONS, fields_of
 from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import command_line
 
-SCENES = ("--epochs", "8")  # on scenes, where nothing else is asked for: the variants still differ then
+EPOCHS = 8  # on scenes, where nothing else is asked for: the variants still differ then
 OF_ROWS = ("variant", "seed", "w2r_text", "fuse", "early_signs")  # settings that the rows of a table set
 
 
@@ -54,19 +54,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def common_flags(options: argparse.Namespace) -> list[str]:
-    """The flags of train.py that all trainings have."""
-    flags = ["--size", options.size] if options.size else []
-    for name, value in train.given_settings(options).items():
-        flag = flag_of(name)
-        flags += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
-    quick = options.epochs is None and options.data in (None, "scenes")
-    return [*flags, *SCENES] if quick else flags
+def given_settings(options: argparse.Namespace) -> dict:
+    """The settings of all trainings, by field."""
+    given = train.given_settings(options)
+    if options.epochs is None and options.data in (None, "scenes"):
+        given["epochs"] = EPOCHS
+    return given
 
 
-def config_of(flags: Sequence[str]) -> Config:
-    """The config that train.py makes of flags; UserError as there."""
-    return train.config_of(train.build_parser().parse_args([*flags]), tell=False)
+def settings_maker(size: str | None) -> Callable[[str, Mapping[str, object]], tuple[list[str], Config]]:
+    """What makes, of a preset with settings, flags of train.py and the config that it makes of them."""
+    parser = train.build_parser()
+
+    def made_of(preset: str, values: Mapping[str, object]) -> tuple[list[str], Config]:
+        flags = ["--preset", preset, *(["--size", size] if size else []), *flags_for(values)]
+        return flags, train.config_of(parser.parse_args(flags), tell=False)
+
+    return made_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,11 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     from bssan_tf.reproduction.plan import check_what, make_plan
 
-    common, what = common_flags(options), check_what(options.what)
-    presets = PRESETS if options.preset == "both" else (options.preset,)
-    config = config_of((*common, "--preset", presets[0]))
+    given, what, made_of = given_settings(options), check_what(options.what), settings_maker(options.size)
+    presets, seeds = PRESETS if options.preset == "both" else (options.preset,), dict.fromkeys(options.seeds)
+    _, config = made_of(presets[0], given)
     name = options.name or f"{train.data_name(config)}-{config.size}"
-    plan = make_plan(what, name, presets, tuple(dict.fromkeys(options.seeds)), common, config_of, options.search)
+    plan = make_plan(what, name, presets, tuple(seeds), given, made_of, options.search)
     cli.load_tensorflow()
     from bssan_tf.evaluation.scores import Request
     from bssan_tf.reproduction.page import reproduce

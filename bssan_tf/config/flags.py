@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bssan_tf.config.presets import preset
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
@@ -32,6 +32,19 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
             if "const" in told.metadata:
                 options["nargs"] = "?"
         parser.add_argument(flag_of(told.name), **options)
+
+
+def flags_for(values: Mapping[str, object]) -> list[str]:
+    """The flags that set these fields: the way back from what `add_flags` reads."""
+    flags = []
+    for name, value in values.items():
+        flag = flag_of(name)
+        flags += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, _text(value)]
+    return flags
+
+
+def _text(value) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def moving_fields() -> dict[str, dataclasses.Field]:

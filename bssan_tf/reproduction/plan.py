@@ -1,32 +1,33 @@
 """Which trainings the paper's tables and figures need, and by which commands.
 
-In: what is asked for, presets, seeds, and the flags of train.py that all have. Out: trainings by (preset, row, seed). A
+In: what is asked for, presets, seeds, and the settings that all have. Out: trainings by (preset, row, seed). A
 training that two rows share, as BSSAN itself and the point λ = 0.6 of Figure 9, is there once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import fields_of
 from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import RUNS, RunFolder
 
 WHAT = ("table1", "table2", "table3", "figure5", "figure6", "figure7", "figure8", "figure9", "text")
 TABLES = {"table2": "flickr30k", "table3": "coco"}  # whose printed rows stand beside ours
 
-VARIANTS = {  # section V-A: the row's name in the paper, and its flags of train.py
-    "w2r": ("BSSAN_w2r", ("--variant", "w2r")),
-    "o2w": ("BSSAN_o2w", ("--variant", "o2w")),
-    "no_reg": ("BSSAN_no_reg", ("--variant", "no_reg")),
-    "bssan": ("BSSAN", ()),
+VARIANTS = {  # section V-A: the row's name in the paper, and its settings
+    "w2r": ("BSSAN_w2r", {"variant": "w2r"}),
+    "o2w": ("BSSAN_o2w", {"variant": "o2w"}),
+    "no_reg": ("BSSAN_no_reg", {"variant": "no_reg"}),
+    "bssan": ("BSSAN", {}),
 }
 TEXT = {  # what the text claims without a table (sections IV-A and IV-C)
-    "w2r_cnn": ("BSSAN_w2r, CNN", ("--variant", "w2r", "--w2r-text", "cnn")),
-    "fc": ("BSSAN, fully connected", ("--fuse", "fc")),
+    "w2r_cnn": ("BSSAN_w2r, CNN", {"variant": "w2r", "w2r_text": "cnn"}),
+    "fc": ("BSSAN, fully connected", {"fuse": "fc"}),
 }
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Figure 9
 DELTAS = (0.0, 0.001, 0.01, 0.1, 1.0)
@@ -41,6 +42,7 @@ NEEDED = {  # rows of each WHAT
 }
 
 Key = tuple  # (preset, row, seed)
+Maker = Callable[[str, Mapping], tuple]  # a preset and settings to (flags of train.py, their config)
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,12 @@ def points(search: bool = False) -> dict[str, tuple[float | None, float | None]]
     return {f"lambda{lam:g}": (lam, None) for lam in LAMBDAS} | {f"delta{delta:g}": (None, delta) for delta in DELTAS}
 
 
-def flags_of(row: str, search: bool = False) -> tuple[str, ...]:
-    """The flags of train.py that make a row."""
+def settings_of(row: str, search: bool = False) -> dict:
+    """The settings that make a row."""
     if row in VARIANTS or row in TEXT:
         return {**VARIANTS, **TEXT}[row][1]
     lam, delta = points(search)[row]
-    given = () if lam is None else ("--lambda", f"{lam:g}")
-    return given + (() if delta is None else ("--l2", f"{delta:g}"))
+    return {name: value for name, value in (("o2w_weight", lam), ("l2", delta)) if value is not None}
 
 
 def make_plan(
@@ -125,31 +126,58 @@ def make_plan(
     name: str,
     presets: Sequence[str],
     seeds: Sequence[int],
-    common: Sequence[str],
-    config_of: Callable[[Sequence[str]], Config],
+    given: Mapping[str, object],
+    made_of: Maker,
     search: bool = False,
 ) -> Plan:
-    """The plan of a reproduction; UserError as `config_of`, which makes the config of flags of train.py.
+    """The plan of a reproduction; UserError as `made_of`.
 
     Tables 2 and 3 are of every preset; the figures and the text's claims of the first one only.
+
+    Args:
+        given: settings of all trainings. Those that a row leaves without effect, as λ where one layer fuses both
+            networks, are left out in it.
+        made_of: flags of train.py, and the config of them, of a preset with settings.
     """
     trainings: dict[Key, Training] = {}
     known: dict[Config, Training] = {}
     empty = Plan(tuple(what), name, tuple(presets), tuple(seeds), {}, search)
     for preset in presets:
+        made_of(preset, given)  # UserError for what makes no sense in any row
         asked = what if preset == presets[0] else [one for one in what if one in TABLES]
         needed = {row for one in asked for row in empty.rows(one)}
         for seed in seeds:
             for row in dict.fromkeys([*VARIANTS, *(row for one in asked for row in empty.rows(one))]):
-                flags = (*common, "--preset", preset, "--seed", str(seed), *flags_of(row, search))
-                config = config_of(flags)
-                if sees_eq8(config):
-                    flags = (*flags, "--early-signs")  # a collapse is told by its step
-                    config = config_of(flags)
-                training = known.setdefault(_network(config), Training(f"{name}-{preset}-{row}-{seed}", flags, config))
+                own = {**settings_of(row, search), "seed": seed}
+                training = _training(f"{name}-{preset}-{row}-{seed}", preset, given, own, made_of)
+                training = known.setdefault(_network(training.config), training)
                 if row in needed:
                     trainings[preset, row, seed] = training
     return dataclasses.replace(empty, trainings=trainings)
+
+
+def _training(
+    name: str, preset: str, given: Mapping[str, object], own: Mapping[str, object], made_of: Maker
+) -> Training:
+    """The training of a row with settings of its `own`; with a look at early signs where it may collapse."""
+    _, bare = made_of(preset, own)
+    kept = {key: value for key, value in given.items() if key not in own and not _idle(bare, given, key)}
+    values = {**kept, **own}
+    flags, config = made_of(preset, values)
+    if sees_eq8(config):
+        flags, config = made_of(preset, {**values, "early_signs": 300})  # a collapse is told by its step
+    return Training(name, tuple(flags), config)
+
+
+def _idle(bare: Config, given: Mapping[str, object], key: str) -> bool:
+    """Whether a given setting has no effect in a row."""
+    told = fields_of()[key]
+    return bool(given[key]) and bare.replace(**{**given, **_own(bare)}).missing_need(told) is not None
+
+
+def _own(bare: Config) -> dict:
+    """What rows set: these settings stay as the row has them."""
+    return {name: bare[name] for name in ("variant", "fuse", "w2r_text")}
 
 
 def sees_eq8(config: Config) -> bool:
