@@ -223,6 +223,7 @@ def test_context_goes_where_there_is_none():
             "--variant o2w --w2r-text cnn",
             "--w2r-text cnn: has no effect with --variant o2w; give full or w2r or no_reg",
         ),
+        ("--fuse fc --lambda 0", r"--lambda 0\.0: has no effect with --fuse fc; give sum"),
         ("--variant no_reg --l2 0.1", r"--l2 0\.1: has no effect with --variant no_reg; give full"),
     ],
 )

@@ -1,6 +1,7 @@
 """reproduce.py: which trainings a plan has, its tables, pictures and page, with stubs in place of the trainings."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,21 +11,26 @@ import pytest
 
 from bssan_tf.commands import reproduce, train
 from bssan_tf.config.presets import preset
+from bssan_tf.drawing.figures import figure_to_array
+from bssan_tf.drawing.retrieved import sensitivity_figure
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.paper import CITED_BY_PAPER, PAPER_TABLES, VGG_ERA
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.output import WAYS
 from bssan_tf.reproduction import measured, page, pictures, trainings
+from bssan_tf.reproduction.materials import choose
 from bssan_tf.reproduction.plan import DELTAS, LAMBDAS, check_what, make_plan
 from bssan_tf.reproduction.tables import Row, cells_of, csv_of, fate_of, latex, markdown, network_layers
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.tools.files import locked
 
 IMAGES = 12
 
 
 def plan_of(*what, presets=("improved",), seeds=(0,), search=False, size=None, **given):
     made_of = reproduce.settings_maker(size)
-    return make_plan(check_what(what), "mine", presets, seeds, {"epochs": 5, **given}, made_of, search)
+    return make_plan(check_what(what, search), "mine", presets, seeds, {"epochs": 5, **given}, made_of)
 
 
 def report(lift=3.0, seed=0):
@@ -43,9 +49,7 @@ def test_a_training_that_two_rows_share_is_there_once():
     assert plan.runs("delta0")[0].name == "mine-improved-no_reg-0"
     assert plan.runs("lambda0.4")[0].config.model.o2w_weight == 0.4
     assert plan.runs("delta0.01")[0].config.training.l2 == 0.01
-    assert own.command == (
-        "train.py", "--name", "mine-improved-bssan-0", "--preset", "improved", "--epochs", "5", "--seed", "0",
-    )  # fmt: skip
+    assert own.flags == ("--preset", "improved", "--epochs", "5", "--seed", "0")
 
 
 def test_the_grid_point_of_the_paper_is_the_papers_own_training():
@@ -71,8 +75,11 @@ def test_runs_with_pairs_under_eq8_look_for_its_collapse():
 
 def test_a_search_is_every_pair_of_both():
     plan = plan_of("figure9", search=True)
-    assert len(plan.distinct()) == len(LAMBDAS) * len(DELTAS)
-    assert plan.measured() == []
+    points = len(LAMBDAS) + len(DELTAS) - 1  # δ = 0 with λ = 1 is a point of both, and so is λ = 1 with another δ
+    assert {plan.runs(f"lambda0.4-delta{delta:g}")[0].config.training.l2 for delta in DELTAS} == set(DELTAS)
+    assert plan.runs("lambda1-delta0.1") == plan.runs("delta0.1")
+    assert len(plan.measured()) == points + 1  # and BSSAN itself, at λ = 1
+    assert len(plan.distinct()) == len(LAMBDAS) * len(DELTAS) + len(LAMBDAS)  # the preset's δ is none of the grid's
 
 
 def test_the_settings_of_train_are_those_of_all_trainings():
@@ -114,22 +121,42 @@ def test_settings_that_a_row_leaves_without_effect_are_left_out_in_it():
         (["table2", "--name", "a/b"], "without slashes"),
         (["table2", "--epochs", "0"], "--epochs 0: must be above 0"),
         (["table2", "--sample", "0"], "--sample: 0: must be a whole number"),
+        (["table2", "--search"], "--search: is of figure9; name that, too"),
+        (["table2", "--photos", "a.jpg"], "--photos a.jpg: is of figure5, figure6"),
+        (["table2", "--name", "n" * 190], "a run's name may have 200 bytes at most; give another --name"),
+        (["text", "--lambda", "0", "--fuse", "fc"], "unrecognized arguments: --fuse"),
     ],
 )
 def test_bad_flags_are_told_before_anything_is_trained(arguments, problem, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainings, "_train", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(trainings, "train", lambda *_: pytest.fail("too late"))
     with pytest.raises((UserError, SystemExit)) as refused:
         reproduce.main(arguments)
     assert problem in str(refused.value) + capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 
+PRINTED_SUMS = {  # of place times number, added up from the printed tables, so that no digit changes unseen
+    ("own", "flickr30k"): 5930.1,
+    ("own", "coco"): 6983.8,
+    ("cited", "flickr30k"): 12573.6,
+    ("cited", "coco"): 8357.0,
+    ("era", "flickr8k"): 2152.5,
+    ("era", "flickr30k"): 1618.8,
+    ("era", "coco"): 2325.1,
+}
+
+
 def test_printed_rows_are_as_printed():
     assert PAPER_TABLES["flickr30k"]["BSSAN"] == (44.6, 74.9, 84.3, 2.0, 33.2, 62.6, 72.9, 3.0)
     assert CITED_BY_PAPER["coco"]["m-RNN-vgg"] == (41.0, 73.0, 83.5, 2.0, 29.0, 42.2, 77.0, 3.0)
-    for table in (PAPER_TABLES, CITED_BY_PAPER, VGG_ERA):
-        assert all(len(row) == 8 for rows in table.values() for row in rows.values())
+    sums = {}
+    for name, table in (("own", PAPER_TABLES), ("cited", CITED_BY_PAPER), ("era", VGG_ERA)):
+        for corpus, rows in table.items():
+            assert all(len(row) == 8 for row in rows.values())
+            places = [place * number for row in rows.values() for place, number in enumerate(row, 1) if number]
+            sums[name, corpus] = round(sum(places), 1)
+    assert sums == PRINTED_SUMS
     assert cells_of(Row("MFM", printed=VGG_ERA["flickr8k"]["MFM"]))[-1] == "340.4"  # as ANCHORS has its rsum
     assert cells_of(Row("RRF", printed=CITED_BY_PAPER["flickr30k"]["RRF-Net (vgg)"])) == (
         ["42.1", "-", "-", "-", "31.2", "-", "-", "-", "-"]
@@ -149,15 +176,25 @@ def test_a_row_is_the_mean_and_half_the_range_of_its_seeds():
 
 def test_a_collapse_is_told_in_place_of_numbers():
     row = Row("BSSAN", [report(0.0), report(0.0, 1)], collapse=[60, 40], runs=["a", "b"])
+    assert all(measured.near_chance(one) for one in row.reports)
     assert fate_of(row).startswith("collapse at step 40 in 2 of 2 seeds: rsum ")
     assert "collapse at step 40" in markdown([row])
     assert "± " not in markdown([row])
     assert r"\multicolumn{9}{l}{collapse at step 40" in latex([row], "Table II")
-    found = list(csv.DictReader(csv_of({"table2": [row]}).splitlines()))
+    found = list(csv.DictReader(csv_of("table2", [row]).splitlines()))
     assert {line["run"] for line in found} == {"a", "b"}  # the numbers are there
     value = next(line for line in found if line["run"] == "a" and line["metric"] == "rsum")
     assert float(value["value"]) == row.reports[0]["rsum"]
     assert float(value["low"]) < float(value["value"]) < float(value["high"])
+
+
+def test_seeds_that_learned_are_not_averaged_with_those_that_did_not():
+    good = [report(6.0, seed) for seed in (0, 1)]
+    row = Row("BSSAN", [good[0], report(0.0), good[1]], collapse=[None, 40, None], runs=["a", "b", "c"])
+    assert cells_of(row)[-1].startswith(f"{np.mean([one['rsum'] for one in good]):.1f}")
+    (line,) = markdown([row]).splitlines()[3:]
+    assert line.startswith("| BSSAN (collapse at step 40 in 1 of 3 seeds: rsum ")
+    assert f"| {cells_of(row)[-1]} |" in line
 
 
 def test_what_has_not_learned_without_a_sign_says_so():
@@ -210,18 +247,37 @@ def test_the_step_of_a_collapse_is_that_of_the_second_look(tmp_path, monkeypatch
     plan = plan_of("table2", presets=("improved", "paper"))
     (training,) = plan.runs("bssan", "paper")
     training.run.path.mkdir(parents=True)
-    assert measured.collapse_of(training) is None
+    chance = report(0.0)
+    assert measured.collapse_of(training, chance) is None
     signs(training.run.early_signs_file, 60)
-    assert measured.collapse_of(training) == 80
-    assert measured.collapse_of(plan.runs("bssan")[0]) is None  # no pair under Eq. 8
+    assert measured.collapse_of(training, chance) == 80
+    assert measured.collapse_of(training, report(6.0)) is None  # it has come back
+    assert measured.collapse_of(plan.runs("bssan")[0], chance) is None  # no pair under Eq. 8
+
+
+class Stub:
+    """What `Materials` is to the rest: no data, no checks of them."""
+
+    def __init__(self, plan, request, photos=(), progress=True):
+        self.plan, self.request, self.chosen, self.why_no_cca = plan, request, np.arange(4), None
+        for training in plan.distinct():
+            if training.run.config_file.exists():
+                training.run.require_settings(training.config, "give another --name")
+
+    def data_of(self, training):
+        return SimpleNamespace(fingerprint={"captions": Stub.data})
+
+    def open(self, training, **changes):
+        return SimpleNamespace(run=training.run, request=dataclasses.replace(self.request, **changes))
 
 
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """Everything but trainings and their evaluation, which are stubs; `made.trained` and `.evaluated` list them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Stub, "data", "first", raising=False)
 
-    def train_one(training, log):
+    def train_one(training, log, *rest):
         made.trained.append(training.name)
         run = training.run
         run.path.mkdir(parents=True, exist_ok=True)
@@ -231,33 +287,43 @@ def made(monkeypatch, tmp_path):
         run.best.write_text(training.name)
         run.export.mkdir(parents=True)
 
-    def evaluate(run, request, progress):
-        made.evaluated.append((run.name, request.baseline))
-        value = {**report(seed=len(made.evaluated)), "run": run.name, "corpus": "scenes", "split": "test"}
-        baselines = {"cca": report(1.0)} if request.baseline else {}
-        return {**value, "differs": ["only a part of the data set"], "baselines": baselines}, ""
+    def evaluate(opened):
+        made.evaluated.append((opened.run.name, opened.request.out))
+        value = {**report(seed=len(made.evaluated)), "run": opened.run.name, "corpus": "scenes", "split": "test"}
+        return {**value, "differs": ["only a part of the data set"]}, ""
 
-    monkeypatch.setattr(trainings, "_train", train_one)
-    monkeypatch.setattr(measured, "evaluate", evaluate)
-    monkeypatch.setattr(page, "draw", lambda plan, what, *rest: [what])
+    def baselines(materials, training):
+        made.evaluated.append(("cca", None))
+        return {"cca": report(1.5)}
 
-    def made(*what, **options):
+    def draw(materials, what, values, caption):
+        if made.unreadable:
+            raise UserError("a.jpg: is no picture")
+        return [what]
+
+    monkeypatch.setattr(trainings, "train", train_one)
+    monkeypatch.setattr(measured, "evaluate_open", evaluate)
+    monkeypatch.setattr(measured, "_baselines", baselines)
+    monkeypatch.setattr(page, "draw", draw)
+    monkeypatch.setattr(page, "Materials", Stub)
+
+    def made(*what, request=None, **options):
         plan = plan_of(*what, **options)
-        path = page.reproduce(plan, Request(), preset("paper", "tiny"), command="python reproduce.py", progress=False)
+        path = page.reproduce(plan, request or Request(), command="python reproduce.py", progress=False)
         return plan, path.read_text()
 
-    made.trained, made.evaluated = [], []
+    made.trained, made.evaluated, made.unreadable = [], [], False
     return made
 
 
-def test_the_page_has_every_table_and_each_cell_its_command(made):
+def test_the_page_has_every_table_and_each_row_its_commands(made):
     plan, text = made("table2", "figure5", "figure9", "text", presets=("improved", "paper"))
     assert made.trained == [training.name for training in plan.distinct()]
-    assert sorted(name for name, _ in made.evaluated) == sorted(made.trained)
-    assert [baseline for _, baseline in made.evaluated].count("cca") == 1
+    assert sorted(name for name, _ in made.evaluated) == sorted([*made.trained, "cca"])
     for expected in ("BSSAN_no_reg (`paper`)", "| CCA |", "printed in the paper, Table II", "DAN (vgg)", "λ = 0.4",
                      "BSSAN_w2r, CNN", "other pictures, not comparable", "only a part of the data set",
-                     "![Figure 5: the five best sentences of four pictures](figure5.png)"):  # fmt: skip
+                     "![Figure 5: the five best sentences of four pictures](figure5.png)",
+                     "# runs/mine-improved-no_reg-0: δ = 0"):  # fmt: skip
         assert expected in text
     for name in made.trained:
         assert f"python -m bssan_tf train --name {name}" in text
@@ -266,9 +332,20 @@ def test_the_page_has_every_table_and_each_cell_its_command(made):
     assert {"table2.md", "table2.tex", "figure9.md", "text.tex", "numbers.csv", "index.md"} <= files
     rows = list(csv.DictReader((plan.folder / "numbers.csv").open()))
     assert {row["what"] for row in rows} == {"table2", "figure9", "text"}
+    assert {row["run"] for row in rows if row["row"] == "δ = 0"} == {"runs/mine-improved-no_reg-0"}
 
 
-def test_finished_runs_and_reports_are_used_again(made):
+def test_a_later_call_adds_to_the_page(made):
+    made("table2")
+    evaluated = [*made.evaluated]
+    plan, text = made("figure5")
+    assert made.evaluated == evaluated  # pictures need no figures
+    assert "## Table II" in text
+    assert text.index("## Table II") < text.index("## Figure 5")
+    assert len((plan.folder / "numbers.csv").read_text().splitlines()) > 50
+
+
+def test_finished_runs_and_reports_are_used_again(made, monkeypatch):
     made("table2")
     first = [*made.trained], [*made.evaluated]
     made("table2")
@@ -277,7 +354,29 @@ def test_finished_runs_and_reports_are_used_again(made):
     assert [name for name in made.trained if name.endswith("-0")] == first[0]
     RunFolder(Path("runs/mine-improved-o2w-0")).best.write_text("others")
     made("table2")
-    assert made.evaluated[-1] == ("mine-improved-o2w-0", None)
+    assert made.evaluated[-1][0] == "mine-improved-o2w-0"
+    count = len(made.evaluated)
+    monkeypatch.setattr(Stub, "data", "second")
+    made("table2")  # other data, all anew
+    assert len(made.evaluated) == count + len(first[1])
+    made("table2", request=Request(captions_per_image=1))  # another request, too
+    assert len(made.evaluated) == count + 2 * len(first[1])
+
+
+def test_scores_of_a_killed_measurement_are_used_for_the_same_request_only(made):
+    plan, _ = made("text")
+    path = plan.folder / "measured" / "mine-improved-bssan-0.json"
+    path.unlink()
+    made("text")
+    name, out = made.evaluated[-1]
+    path.unlink()
+    out.write_text("scores of a killed call")
+    stale = out.with_name("mine-improved-bssan-0-0123.npy.part")
+    stale.write_text("of another request")
+    made("text")
+    assert made.evaluated[-1] == (name, out)
+    assert not stale.exists()
+    assert not list(path.parent.glob("*.npy*"))
 
 
 def test_a_run_of_other_flags_is_refused_before_anything_is_trained(made):
@@ -288,32 +387,59 @@ def test_a_run_of_other_flags_is_refused_before_anything_is_trained(made):
     assert made.trained == trained
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "flag"),
+    [
+        ({"data": "coco", "split": "karpathy"}, {"data": "coco", "split": "official"}, "--split"),
+        ({"data": "coco", "glove": "a.txt"}, {"data": "coco", "glove": "b.txt"}, "--glove"),
+        ({"data": "coco", "glove": "a.txt"}, {"data": "coco"}, "--glove"),
+        ({"data": "coco", "boxes": "a.npz"}, {"data": "coco"}, "--objects"),
+        ({"data": "photos"}, {"data": "other"}, "--data"),
+    ],
+)
+def test_runs_of_other_data_are_told(made, first, second, flag):
+    made("figure5", **first)
+    with pytest.raises(UserError, match=rf"is a run of other flags, {flag} was "):
+        made("figure5", **second)
+
+
+def test_data_that_moved_are_the_same_settings(made):
+    made("figure5", data="photos", glove="old/a.txt", cache="one")
+    made("figure5", data="./photos", glove="new/a.txt", cache="two")
+    assert len(made.trained) == 1
+
+
 def test_a_search_marks_the_best_of_the_grid(made):
     _, text = made("figure9", search=True)
-    assert made.evaluated == []
-    assert "Best rsum on the validation split: λ = 1, δ = 0." in text
+    assert "each run at its best epoch: λ = 1, δ = 0." in text
     assert "| 1 | **110.0** | 110.0 |" in text
     assert "| 0.4 | 104.0 | 104.0 |" in text
+    assert "search,λ = 0.4 δ = 0.1,runs/mine-improved-lambda0.4-delta0.1-0,validation,rsum,104.0" in (
+        Path("reproduction/mine/numbers.csv").read_text()
+    )
 
 
-def test_measured_figures_are_kept_with_what_was_asked_for(made):
-    plan, _ = made("figure5")
-    path = measured.report_file(plan, plan.runs("bssan")[0])
-    run = plan.runs("bssan")[0].run
-    assert measured.kept_report(path, run, Request())["run"] == "mine-improved-bssan-0"
-    assert measured.kept_report(path, run, Request(memory_mb=7)) is not None  # the same figures
-    assert measured.kept_report(path, run, Request(split="val")) is None
+def test_a_figure_that_cannot_be_drawn_says_why_and_the_tables_are_there(made):
+    made.unreadable = True
+    _, text = made("table2", "figure5")
+    assert "Not drawn: a.jpg: is no picture" in text
+    assert "| CCA |" in text
+
+
+def test_two_calls_do_not_make_the_same(made):
+    made("figure5")
+    folder = Path("reproduction/mine")
+    with locked(folder / "lock"), pytest.raises(UserError, match=r"reproduction/mine: is being made by another call"):
+        made("figure5")
 
 
 def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (training,) = plan_of("figure5", data="gone").distinct()
     (tmp_path / "logs").mkdir()
-    with pytest.raises(
-        UserError,
-        match=r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder",
-    ):
-        trainings._train(training, tmp_path / "logs" / "one.txt")
+    told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder"
+    with pytest.raises(UserError, match=told):
+        trainings.train(training, tmp_path / "logs" / "one.txt", ["--quiet"])
 
 
 def split_of(tmp_path):
@@ -353,11 +479,28 @@ def test_figures_5_and_6_show_the_best_and_tell_right_from_wrong(monkeypatch, tm
         ("caption a of image 3", True), ("caption b of image 3", True), ("caption a of image 0", False),
         ("caption b of image 0", False), ("caption a of image 1", False),
     ]  # fmt: skip
-    pictures._pictures({"BSSAN_w2r": bad, "BSSAN": good}, np.array([3, 7, 9]))
+    pictures._pictures({"BSSAN_w2r": bad, "BSSAN": good}, np.array([3, 7]), caption=1)
     sentences, found = seen["six"]
     assert sentences == ["caption a of image 3", "caption a of image 7"]
     assert [right for _, right in found["BSSAN"][1]] == [True, False, False, False, False]
     assert not any(right for _, right in found["BSSAN_w2r"][1])
-    assert pictures.choose(part, ["7.png", "3.png"], 0).tolist() == [7, 3]
+    assert [pictures.caption_of(part, 3, n) for n in (1, 2, 9)] == [6, 7, 7]
+    assert choose(part, ["7.png", "3.png"], 0).tolist() == [7, 3]
     with pytest.raises(UserError, match=r"--photos none.png: is no image of the test split; its names are like 0.png"):
-        pictures.choose(part, ["none.png"], 0)
+        choose(part, ["none.png"], 0)
+    with pytest.raises(UserError, match=r"--photos 4.png: 4 images are shown at most"):
+        choose(part, [f"{i}.png" for i in range(5)], 0)
+
+
+def test_figure_9_has_a_thin_line_a_seed_and_a_wide_mean():
+    def told(value):
+        return {way: {"R@1": value, "R@5": value + 1, "R@10": value + 2} for way in ("i2t", "t2i")}
+
+    curves = {"λ": {0.0: [told(10), told(20)], 1.0: [told(30), told(50)]}, "δ": {0.1: [told(5), told(5)]}}
+    figure = sensitivity_figure(curves, WAYS)
+    axis = figure.axes[0]
+    lines = {line.get_linewidth(): line.get_ydata().tolist() for line in axis.get_lines()[:3]}
+    assert lines == {0.8: [20, 50], 2.5: [15.0, 40.0]}
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1"]
+    assert len(figure.axes) == 4
+    assert figure_to_array(figure).shape[2] == 3

@@ -125,13 +125,13 @@ def test_what_is_not_read_is_told(caplog):
 
 def test_it_is_told_before_features_are_extracted(caplog):
     from bssan_tf.config.presets import preset
-    from bssan_tf.training.run import _check_corpus
+    from bssan_tf.training.run import check_corpus
 
     captions = [f"{'very ' * 40}long {i}" for i in range(40)]
     corpus = Corpus(
         "x", [f"{i}" for i in range(40)], [Path()] * 40, captions, range(40), {"train": range(35), "val": range(35, 40)}
     )
-    _check_corpus(corpus, preset("paper", "tiny", data="folder").replace(batch_size=16))
+    check_corpus(corpus, preset("paper", "tiny", data="folder").replace(batch_size=16))
     assert "40 of 40 captions have more than 30 words (the longest 42)" in caplog.text
 
 

@@ -13,14 +13,16 @@ from collections.abc import Callable, Mapping
 from bssan_tf import cli
 from bssan_tf.commands import train
 from bssan_tf.config.flags import add_flags, flags_for
-from bssan_tf.config.presets import PRESETS, SIZES, preset
+from bssan_tf.config.presets import PRESETS, SIZES
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import SECTIONS, fields_of
+from bssan_tf.errors import UserError
 from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import command_line
+from bssan_tf.tools.files import PATTERNS
 
 EPOCHS = 8  # on scenes, where nothing else is asked for: the variants still differ then
-OF_ROWS = ("variant", "seed", "w2r_text", "fuse", "early_signs")  # settings that the rows of a table set
+OF_ROWS = ("variant", "seed", "w2r_text", "fuse")  # settings that the rows of a table set
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", type=train.run_name, help="folder in reproduction/ (default: data set and size)")
     parser.add_argument("--search", action="store_true", help="figure9: every λ with every δ, on the validation split")
-    parser.add_argument("--photos", nargs="+", default=[], metavar="ID", help="images of figures 5 to 8 (seeded ones)")
+    parser.add_argument(
+        "--photos", nargs="+", default=[], metavar="ID", help="up to four images of figures 5 to 8 (default: seeded)"
+    )
+    parser.add_argument(
+        "--caption", type=cli.count, default=1, metavar="N", help="take the N-th caption of these images (default: 1)"
+    )
+    parser.add_argument("--devices", default="auto", help="of the trainings, as train.py takes it (default: auto)")
     group = parser.add_argument_group("measuring")
     group.add_argument("--measured-split", choices=("val", "dev", "test"), default="test", help="(default: test)")
     group.add_argument("--captions-per-image", type=cli.count, metavar="N", help="score only the first N captions")
@@ -78,11 +86,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     from bssan_tf.reproduction.plan import check_what, make_plan
 
-    given, what, made_of = given_settings(options), check_what(options.what), settings_maker(options.size)
+    what = check_what(options.what, options.search, options.photos)
+    given, made_of = given_settings(options), settings_maker(options.size)
     presets, seeds = PRESETS if options.preset == "both" else (options.preset,), dict.fromkeys(options.seeds)
     _, config = made_of(presets[0], given)
-    name = options.name or f"{train.data_name(config)}-{config.size}"
-    plan = make_plan(what, name, presets, tuple(seeds), given, made_of, options.search)
+    name = options.name or PATTERNS.sub("_", f"{train.data_name(config)}-{config.size}")
+    plan = make_plan(what, name, presets, tuple(seeds), given, made_of)
+    for training in plan.distinct():
+        _check_name(training.name)
     cli.load_tensorflow()
     from bssan_tf.evaluation.scores import Request
     from bssan_tf.reproduction.page import reproduce
@@ -90,6 +101,13 @@ def main(arguments: list[str] | None = None) -> None:
     request = Request(
         options.measured_split, options.captions_per_image, options.sample, options.protocol, pointing=False
     )
-    printed = preset("paper", "paper", data="flickr30k")
-    page = reproduce(plan, request, printed, options.photos, shlex.join(command_line()), not options.quiet)
-    print(page)
+    shown, command = (options.photos, options.caption), shlex.join(command_line())
+    print(reproduce(plan, request, *shown, options.devices, command, not options.quiet))
+
+
+def _check_name(name: str) -> None:
+    """UserError if a run of a plan can't be called so."""
+    try:
+        train.run_name(name)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{error}; give another --name") from None

@@ -108,7 +108,8 @@ class Config:
 
     def require_effect(self, name: str, value) -> None:
         """UserError that names a given setting which the other settings leave without any effect."""
-        if value and (problem := self.missing_need(fields_of()[name])):
+        told = fields_of()[name]
+        if (value or value != off_value(told)) and (problem := self.missing_need(told)):
             shown = "" if isinstance(value, bool) else f" {value}"
             raise UserError(f"{flag_of(name)}{shown}: has no effect {problem}, or leave it out")
 

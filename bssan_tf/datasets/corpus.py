@@ -187,6 +187,10 @@ class Split:
         """The split without the images of these corpus rows, e.g. pictures that could not be read."""
         return self._keep(np.flatnonzero(~np.isin(self.image_rows, rows)))
 
+    def only(self, image: int, caption: int) -> Split:
+        """The split of one image with one of its captions."""
+        return self._keep(np.array([image]), np.array([caption]))
+
     def captions_per_image(self, n: int) -> Split:
         """The first n captions of each image; an image that has fewer keeps them all."""
         if n < 1:

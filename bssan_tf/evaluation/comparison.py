@@ -15,7 +15,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
 from bssan_tf.evaluation.retrieval import finite_scores
 from bssan_tf.evaluation.scores import OpenRun, Request, folds_of, open_run
-from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, resampled
+from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, mean_of, resampled
 from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import mean_report
 from bssan_tf.runs.folder import RunFolder
@@ -45,7 +45,7 @@ def compare(
     first, second = (mean_report(folds, request.protocol) for folds in found)
     names = _names(opened)
     difference = _less(*({key: report[key] for key in ("i2t", "t2i", "rsum")} for report in (second, first)))
-    difference["intervals"] = bounds_of(_mean(differences))
+    difference["intervals"] = bounds_of(mean_of(differences))
     low, high = difference["intervals"]["rsum"]
     verdict = names[1] if low > 0 else names[0] if high < 0 else NOT_TOLD_APART
     counts = {name: first[name] for name in ("n_images", "n_captions", "protocol")}
@@ -83,15 +83,14 @@ def open_all(
 ) -> list[OpenRun]:
     """The runs, opened on the same pictures and captions; UserError as `open_run`, or where these differ.
 
-    With `out`, the scores of the i-th run lie in FILE.i.npy. A sample is drawn by the first run's seed.
+    With `out`, the scores of the i-th run lie in FILE.i.npy.
     """
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UserError("the same run is named twice; name different ones")
-    opened, seed = [], None
+    opened = []
     for i, run in enumerate(runs, 1):
         out = request.out and request.out.with_name(f"{request.out.stem}.{i}{request.out.suffix}")
-        opened.append(open_run(run, dataclasses.replace(request, out=out), data_flags, progress, sample_seed=seed))
-        seed = opened[0].config.training.seed
+        opened.append(open_run(run, dataclasses.replace(request, out=out), data_flags, progress))
         one, other = opened[0].part, opened[-1].part
         if one.image_ids != other.image_ids or one.captions != other.captions:
             differ = f"is of other pictures or captions than {runs[0].path}"
@@ -120,10 +119,3 @@ def _less(second: dict, first: dict) -> dict:
     if isinstance(second, dict):
         return {name: _less(value, first[name]) for name, value in second.items()}
     return second - first
-
-
-def _mean(folds: Sequence[dict]) -> dict:
-    """The mean of every number over dicts of dicts."""
-    if isinstance(folds[0], dict):
-        return {name: _mean([fold[name] for fold in folds]) for name in folds[0]}
-    return np.mean(folds, axis=0)

@@ -19,7 +19,7 @@ from bssan_tf.evaluation.hubs import Correction
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
-from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, mean_of, resampled
 from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import NotFiniteError, mean_report
 from bssan_tf.runs.folder import RunFolder
@@ -30,10 +30,14 @@ def evaluate(
 ) -> tuple[dict, str]:
     """Measure a run on a split: the JSON value of `report_json`, and the text for people.
 
-    UserError as `open_run` and `Correction.of`, a file of other scores, or scores that are not finite.
+    UserError as `open_run` and `evaluate_open`.
     """
-    opened = open_run(run, request, data_flags, progress)
-    part, data, more = opened.part, opened.data, coco_metrics(opened)
+    return evaluate_open(open_run(run, request, data_flags, progress))
+
+
+def evaluate_open(opened: OpenRun) -> tuple[dict, str]:
+    """As `evaluate`; UserError as `Correction.of`, for a file of other scores, or scores that are not finite."""
+    part, data, request, more = opened.part, opened.data, opened.request, coco_metrics(opened)
     correction = Correction.of(opened)
 
     def measured(scores: ScoreRows, bank_scores: ScoreRows) -> dict[str, dict]:
@@ -49,10 +53,10 @@ def evaluate(
     truth = data.corpus.grounding
     pointed = None
     if truth and request.pointing:
-        pointed = pointing(opened.scorer, data.features, part, truth, opened.tokenizer, progress=progress)
+        pointed = pointing(opened.scorer, data.features, part, truth, opened.tokenizer, progress=opened.progress)
     differs = list(reports.differences(setting_of(opened, report)))
     value = reports.report_json(
-        report, run=run.name, corpus=data.corpus.name, split=part.name,
+        report, run=opened.run.name, corpus=data.corpus.name, split=part.name,
         pointing=pointed, parts=parts, baselines=baselines, hub=hub, differs=differs,
     )  # fmt: skip
     text = reports.text_table(value)
@@ -84,14 +88,22 @@ def protocol_reports(scores: ScoreRows, split: Split, protocol: str, more: CocoM
     UserError as `folds_of`; nothing was scored then.
     """
     found: dict[str, list[dict]] = {}
-    for fold in folds_of(split, protocol):
+    draws: dict[str, list[dict]] = {}
+    folds = folds_of(split, protocol)
+    for place, fold in enumerate(folds):
         for name, matrix in scores(fold).items():
-            i2t, t2i = matrix if isinstance(matrix, tuple) else (matrix, None)
-            report = detailed_report(i2t, fold.image_of_caption, t2i_scores=t2i)
+            (i2t, t2i), owner = matrix if isinstance(matrix, tuple) else (matrix, None), fold.image_of_caption
+            report = detailed_report(i2t, owner, t2i_scores=t2i)
             if t2i is None:
                 report |= more.measure(matrix, fold)
             found.setdefault(name, []).append(report)
-    return {name: {**mean_report(folds, protocol), **more.mean(folds)} for name, folds in found.items()}
+            if len(folds) > 1:
+                draws.setdefault(name, []).append(resampled(*both_ranks(i2t, owner, t2i), owner, seed=place))
+    bounds = {name: {"intervals": bounds_of(mean_of(drawn))} for name, drawn in draws.items()}
+    return {
+        name: {**mean_report(parts, protocol), **more.mean(parts), **bounds.get(name, {})}
+        for name, parts in found.items()
+    }
 
 
 def setting_of(opened: OpenRun, report: Mapping) -> reports.Setting:

@@ -48,9 +48,7 @@ class Request:
     captions_per_image: int | None = None  # score only the first so many captions of each picture
     images: int | None = None  # score only a seeded subset of so many pictures
     protocol: str = "full"  # see `recall.protocol_folds`
-    parts: bool = (
-        False  # also measure W2R and O2W alone, whose matrices lie beside the whole one, in memory or as files of `out`
-    )
+    parts: bool = False  # also measure W2R and O2W alone; their matrices lie beside the whole one's
     baseline: str | None = None  # `cca`, see `cca_scores`
     hub: str | None = None  # also measure scores that one of `metrics.hubs.CORRECTIONS` corrects
     bank: int | None = None  # by so many training captions and pictures
@@ -106,12 +104,8 @@ def open_run(
     data_flags: dict | None = None,
     progress: bool = True,
     data: Data | None = None,
-    sample_seed: int | None = None,
 ) -> OpenRun:
-    """Open a run and its data, or take those given.
-
-    `data_flags` are fields of DataConfig to replace, where data have moved; `sample_seed` draws `request.images`, None
-    for the run's own seed.
+    """Open a run and its data, or take those given; `data_flags` are fields of DataConfig to replace, if they moved.
 
     UserError for no such run or split, data that are gone or differ, too few pictures for the protocol, `parts` of a
     run that has one or trained their sum, a baseline that the data do not allow.
@@ -123,7 +117,7 @@ def open_run(
         raise UserError("--parts: with --fuse fc no network was trained to score alone; leave it out")
     model, tokenizer = run.load_model()
     data = data or data_of_run(run, config, progress)
-    part = _part_of(data, request, config.training.seed if sample_seed is None else sample_seed)
+    part = part_of(data, request)
     tokenizer.log_unread(part.captions, what=part.name)
     if request.baseline:
         cca_inputs(data)  # UserError without regions
@@ -133,11 +127,11 @@ def open_run(
     return OpenRun(run, config, model.scorer, FastScorer(model.scorer), tokenizer, data, part, request, progress)
 
 
-def _part_of(data: Data, request: Request, seed: int) -> Split:
+def part_of(data: Data, request: Request) -> Split:
     """The pictures and captions to measure; UserError if they are too few, or have several matrices for one file."""
     part = data.split(request.split)
     if request.images:
-        part = part.sample_images(request.images, seed)
+        part = part.sample_images(request.images)  # the same for all runs
     if request.captions_per_image:
         part = part.captions_per_image(request.captions_per_image)
     out, protocol = request.out, request.protocol

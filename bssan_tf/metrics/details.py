@@ -5,6 +5,8 @@ In: scores float (N_i, N_c) and image_of_caption (N_c,), as recall.py takes them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bssan_tf.metrics.hubs import hubness
@@ -35,8 +37,7 @@ def detailed_report(
     """
     owner, of_images = np.asarray(image_of_caption), scores
     of_captions = (scores if t2i_scores is None else t2i_scores).T  # (N_c, N_i)
-    images = np.arange(len(scores))
-    i2t, t2i = positive_ranks(of_images, images, owner, lonely), positive_ranks(of_captions, owner, images, lonely)
+    i2t, t2i = both_ranks(scores, owner, t2i_scores, lonely)
     asked, owned = i2t[:, 0] > 0, t2i[:, 0] > 0
     if not asked.any():
         raise ValueError("no caption has an image")
@@ -49,10 +50,13 @@ def detailed_report(
     return {**report, "n_images": n_images, "n_captions": n_captions, "intervals": intervals(i2t, t2i, owner)}
 
 
-def both_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`recall.positive_ranks` of images (N_i, R_max) and of captions (N_c, 1)."""
+def both_ranks(
+    scores: np.ndarray, image_of_caption: np.ndarray, t2i_scores: np.ndarray | None = None, lonely: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """`recall.positive_ranks` of images (N_i, R_max) and of captions (N_c, 1); arguments as of `detailed_report`."""
     images, owner = np.arange(len(scores)), np.asarray(image_of_caption)
-    return positive_ranks(scores, images, owner), positive_ranks(scores.T, owner, images)
+    of_captions = (scores if t2i_scores is None else t2i_scores).T
+    return positive_ranks(scores, images, owner, lonely), positive_ranks(of_captions, owner, images, lonely)
 
 
 def precisions_at_r(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +119,13 @@ def resampled(i2t: np.ndarray, t2i: np.ndarray, image_of_caption: np.ndarray, se
         ways[way] = {name: drawn @ value / total for name, value in sums.items()}  # (DRAWS,) by name
         ways[way]["MedR"] = _medians(rank[:, 0], drawn, owners)
     return {**ways, "rsum": sum(ways[way][f"R@{k}"] for way in ways for k in RECALLS)}
+
+
+def mean_of(folds: Sequence[dict]) -> dict:
+    """The mean of every array of `resampled` over folds."""
+    if isinstance(folds[0], dict):
+        return {name: mean_of([fold[name] for fold in folds]) for name in folds[0]}
+    return np.mean(folds, axis=0)
 
 
 def bounds_of(numbers: dict) -> dict:

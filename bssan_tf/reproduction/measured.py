@@ -1,82 +1,109 @@
 """What the runs of a plan are worth: each measured once, as evaluate.py does, and kept beside the tables.
 
-A report is kept with the checksum of the weights and with what was asked for: others are measured anew.
+A report is kept with what it depends on: weights, data, and what was asked for. If one of them changes, it is measured
+anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shlex
 from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.retrieval import evaluate_open, protocol_reports
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.metrics.recall import chance_rsum, protocol_folds
 from bssan_tf.reading.documents import read_json
+from bssan_tf.reproduction.materials import Materials
 from bssan_tf.reproduction.plan import Plan, Training, sees_eq8
 from bssan_tf.reproduction.trainings import Step
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.files import file_sha256, write_json
 from bssan_tf.training.early_signs import collapsed, read_rows
 
+FORMAT = 1  # of kept reports: raise it when the same run is measured otherwise
 NEAR_CHANCE = 0.1  # of the way from chance to the most that rsum can be, as train.py's warning has it
+CCA = "cca"  # the kept report of the baselines
 
 
-def measure_all(plan: Plan, request: Request, step: Step) -> dict[str, dict]:
-    """The reports of `evaluate` of all runs by name; that of `plan.baseline` has the rows of CCA, too.
+def measure_all(materials: Materials, step: Step) -> dict[str, dict]:
+    """The reports of `evaluate` of all runs by name, and under CCA those of the baselines where a table has them.
 
     UserError as `evaluate`.
     """
+    plan, found = materials.plan, {}
     (plan.folder / "measured").mkdir(parents=True, exist_ok=True)
-    found = {}
-    for training in plan.measured():
-        path, wanted = report_file(plan, training), request_of(plan, training, request)
-        kept = kept_report(path, training.run, wanted)
+    for name, training in to_measure(materials).items():
+        kept = kept_report(materials, name, training)
         if kept is None:
-            with step(f"measuring {training.name}", 1):
-                kept = _measure(path, training.run, wanted)
-        found[training.name] = kept
+            with step(f"measuring {name}", 1):
+                kept = _measure(materials, name, training)
+        found[name] = kept
     return found
 
 
-def report_file(plan: Plan, training: Training) -> Path:
-    """Where the report of a run is kept."""
-    return plan.folder / "measured" / f"{training.name}.json"
+def to_measure(materials: Materials) -> dict[str, Training]:
+    """What is measured, by the names of its reports: runs, and CCA on the data of one."""
+    plan, first = materials.plan, materials.plan.baseline()
+    cca = {CCA: first} if first and not materials.why_no_cca else {}
+    return {**{training.name: training for training in plan.measured()}, **cca}
 
 
-def request_of(plan: Plan, training: Training, request: Request) -> Request:
-    """What is asked of one run."""
-    return dataclasses.replace(request, baseline="cca") if training == plan.baseline() else request
-
-
-def kept_report(path: Path, run: RunFolder, request: Request) -> dict | None:
-    """The report that was kept in a file, if it is of these weights and this request."""
-    if not path.exists():
+def kept_report(materials: Materials, name: str, training: Training) -> dict | None:
+    """The report that is kept, if it is of these weights and data, and of what is asked for now."""
+    path = _file(materials.plan, name)
+    if not path.exists() or not training.run.best.exists():
         return None
     kept = read_json(path, "delete it", source=str(path))
-    return kept.get("value") if kept.get("key") == _key(run, request) else None
+    return kept.get("value") if kept.get("key") == _key(materials, training) else None
 
 
-def _measure(path: Path, run: RunFolder, request: Request) -> dict:
-    scores, key = path.with_suffix(".npy"), _key(run, request)
-    files = [scores, *(path.with_name(scores.name + ending) for ending in (".json", ".part"))]
-    if path.exists():  # of other weights or another request; its scores were never finished, or are of those
-        for file in files:
-            file.unlink(missing_ok=True)
-    kept = None if request.protocol == "5fold" else scores
-    value, _ = evaluate(run, dataclasses.replace(request, out=kept), progress=False)
+def _measure(materials: Materials, name: str, training: Training) -> dict:
+    path, key = _file(materials.plan, name), _key(materials, training)
+    if name == CCA:
+        value = _baselines(materials, training)
+    else:
+        scores = path.with_name(f"{name}-{_digest(key)}.npy")  # a killed call goes on with its own scores only
+        for other in path.parent.glob(f"{_plain(name)}-*.npy*"):
+            if not other.name.startswith(scores.name):
+                other.unlink()
+        out = None if materials.request.protocol == "5fold" else scores
+        value, _ = evaluate_open(materials.open(training, out=out))
+        for file in path.parent.glob(f"{_plain(scores.name)}*"):
+            file.unlink()
     write_json(path, {"key": key, "value": value})
-    for file in files:  # they were kept for a killed call only
-        file.unlink(missing_ok=True)
     return value
 
 
-def _key(run: RunFolder, request: Request) -> dict:
-    asked = dataclasses.asdict(request)
+def _baselines(materials: Materials, training: Training) -> dict:
+    """The reports of each CCA by the keys of `report.ROW_NAMES`."""
+    opened = materials.open(training, baseline="cca")
+    found = (protocol_reports(scores, opened.part, opened.request.protocol) for scores in opened.cca())
+    return {key: report for reports in found for key, report in reports.items()}
+
+
+def _file(plan: Plan, name: str) -> Path:
+    return plan.folder / "measured" / f"{name}.json"
+
+
+def _plain(name: str) -> str:
+    """A name for glob, which reads brackets."""
+    return "".join(f"[{sign}]" if sign in "[]*?" else sign for sign in name)
+
+
+def _key(materials: Materials, training: Training) -> dict:
+    asked = dataclasses.asdict(materials.request)
     del asked["out"], asked["memory_mb"]
-    return {"weights": file_sha256(run.best), "request": asked}
+    data = materials.data_of(training).fingerprint
+    return {"format": FORMAT, "weights": file_sha256(training.run.best), "data": _digest(data), "request": asked}
+
+
+def _digest(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def command_of(run: RunFolder, request: Request) -> str:
@@ -86,20 +113,18 @@ def command_of(run: RunFolder, request: Request) -> str:
         "--captions-per-image": request.captions_per_image,
         "--sample": request.images,
         "--protocol": None if request.protocol == "full" else request.protocol,
-        "--baseline": request.baseline,
     }
     given = [str(part) for flag, value in flags.items() if value is not None for part in (flag, value)]
     return shlex.join(["python", "evaluate.py", str(run.path), *given])
 
 
-def collapse_of(training: Training) -> int | None:
-    """The step at which a run showed the sign of collapse; None if it did not, or could not.
+def collapse_of(training: Training, report: dict) -> int | None:
+    """The step at which a run showed the sign of collapse, where it has not learned to retrieve, either; else None.
 
     Two looks of early_signs.csv, one after the other, must show it (`early_signs.collapsed`).
     """
-    rows = read_rows(training.run.early_signs_file) if sees_eq8(training.config) else []
-    parts = {"w2r": ["w2r"], "o2w": ["o2w"]}.get(training.config.model.variant, ["w2r", "o2w"])
-    parts = ["score"] if "score_right_training" in (rows or [{}])[0] else parts
+    rows = read_rows(training.run.early_signs_file) if sees_eq8(training.config) and near_chance(report) else []
+    parts = [name[: -len("_right_training")] for name in (rows or [{}])[0] if name.endswith("_right_training")]
     seen = (rows[:count] for count in range(2, len(rows) + 1))
     return next((some[-1]["step"] for some in seen if collapsed(some, parts)), None)
 

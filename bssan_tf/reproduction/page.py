@@ -1,7 +1,10 @@
 """From a plan to its page: everything trained, measured, drawn, and written into one folder.
 
-reproduction/NAME/index.md  table2.md  table2.tex  ...  figure5.png  figure5.pdf  ...  numbers.csv
-                  measured/ (reports of the runs)  logs/ (of the trainings)
+reproduction/NAME/index.md  table2.md  table2.tex  table2.csv  ...  figure5.png  figure5.pdf  ...  numbers.csv
+                  measured/ (reports of the runs)  logs/ (of the trainings)  lock
+
+Each table or figure has a part of its own; index.md and numbers.csv are made of all parts that the folder has, also of
+earlier calls.
 """
 
 from __future__ import annotations
@@ -10,27 +13,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
+from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
-from bssan_tf.evaluation.paper import CITED_BY_PAPER, PAPER_TABLES, TITLES, VGG_ERA
-from bssan_tf.evaluation.report import ROW_NAMES
+from bssan_tf.errors import UserError
 from bssan_tf.evaluation.scores import Request
-from bssan_tf.reading.documents import read_json
-from bssan_tf.reproduction.measured import (
-    collapse_of,
-    command_of,
-    kept_report,
-    measure_all,
-    report_file,
-    request_of,
-)  # fmt: skip
-from bssan_tf.reproduction.pictures import curves_of, draw
-from bssan_tf.reproduction.plan import DELTAS, LAMBDAS, TABLES, TEXT, VARIANTS, Plan, Training, require_settings
-from bssan_tf.reproduction.tables import Row, csv_of, latex, layers_table, markdown
+from bssan_tf.reproduction.materials import Materials
+from bssan_tf.reproduction.measured import command_of, kept_report, measure_all, to_measure
+from bssan_tf.reproduction.pictures import draw
+from bssan_tf.reproduction.plan import MEASURED, NEEDED, SEARCH, TABLES, WHAT, Plan
+from bssan_tf.reproduction.rows import grid_of, grid_table, rows_of
+from bssan_tf.reproduction.tables import CSV_COLUMNS, Row, csv_of, latex, layers_table, markdown
 from bssan_tf.reproduction.trainings import TRAINING, finished, train_all
-from bssan_tf.tools.files import write_text
+from bssan_tf.tools.files import locked, write_text
 
 HEADINGS = {
     "table1": "Table I: network structure",
@@ -41,56 +37,52 @@ HEADINGS = {
     "figure7": "Figure 7: where words look (W2R)",
     "figure8": "Figure 8: at which words objects look (O2W)",
     "figure9": "Figure 9: sensitivity to λ and δ",
-    "text": "Claims of the text",
+    SEARCH: "Grid search of λ and δ (section IV-C)",
+    "text": "Claims of the text: CNN for LSTM (section IV-A), a fully connected layer for the sum (section IV-C)",
 }
 
 
 def reproduce(
-    plan: Plan, request: Request, printed: Config, photos: Sequence[str] = (), command: str = "", progress: bool = True
+    plan: Plan,
+    request: Request,
+    photos: Sequence[str] = (),
+    caption: int = 1,
+    devices: str = "auto",
+    command: str = "",
+    progress: bool = True,
 ) -> Path:
     """Make everything of a plan; what is finished is used again. Returns the page.
 
     Args:
         request: how the runs are measured; its `out` and `baseline` are set here.
-        printed: the config of the paper's own networks, for Table I.
-        photos: images for Figures 5 to 8, or none for seeded ones.
+        photos, caption: images for Figures 5 to 8, or none for seeded ones, and which of their captions.
+        devices: of the trainings, see `make_strategy`.
         command: the call, for the page.
 
     Raises:
-        UserError: a run of that name with other flags, a training that fails, as `evaluate` and `pictures.draw`.
+        UserError: as `Materials`, before anything is trained; a training that fails; another call makes the same.
     """
-    require_settings(plan)
+    materials = Materials(plan, request, photos, progress)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    figures = [what for what in plan.what if what.startswith("figure") and not (plan.search and what == "figure9")]
-    with _steps(_work(plan, request) + len(figures), progress) as step:
-        train_all(plan, step)
-        values = measure_all(plan, request, step)
-        drawn = {}
-        for what in figures:
-            with step(f"drawing {what}", 1):
-                drawn[what] = draw(plan, what, request, values, photos)
-    rows = {what: found for what in plan.what if (found := rows_of(plan, what, values))}
-    texts = {what: _section(plan, what, rows.get(what, ()), values, drawn.get(what, ()), printed) for what in plan.what}
-    for what, found in rows.items():
-        write_text(plan.folder / f"{what}.md", markdown(found) + "\n")
-        write_text(plan.folder / f"{what}.tex", latex(found, HEADINGS[what]))
-    write_text(plan.folder / "numbers.csv", csv_of(rows))
-    parts = [_head(plan, command), *(f"## {HEADINGS[what]}\n\n{text}" for what, text in texts.items())]
-    page = plan.folder / "index.md"
-    write_text(page, "\n\n".join([*parts, _runs(plan, request)]) + "\n")
-    return page
+    busy = f"{plan.folder}: is being made by another call, or by the last training of a killed one; wait for it"
+    with locked(plan.folder / "lock", busy) as lock, _steps(_work(materials), progress) as step:
+        train_all(plan, devices, lock, step)
+        values = measure_all(materials, step)
+        for what in plan.what:
+            with step(f"writing {what}", 1):
+                _write_part(materials, what, values, caption, command)
+        return _write_page(plan.folder, plan.name)
 
 
-def _work(plan: Plan, request: Request) -> int:
-    """How much is left to train and to measure, in steps of a measurement."""
-    trainings = sum(TRAINING for training in plan.distinct() if not finished(training.run))
-    measured = 0
-    for training in plan.measured():
-        done = finished(training.run) and kept_report(
-            report_file(plan, training), training.run, request_of(plan, training, request)
-        )
-        measured += not done
-    return trainings + measured
+def _work(materials: Materials) -> int:
+    """How much is left to do, in steps of a measurement."""
+    trainings = [one for one in materials.plan.distinct() if not finished(one.run)]
+    unmeasured = [
+        name
+        for name, training in to_measure(materials).items()
+        if training in trainings or kept_report(materials, name, training) is None
+    ]
+    return TRAINING * len(trainings) + len(unmeasured) + len(materials.plan.what)
 
 
 @contextmanager
@@ -107,78 +99,50 @@ def _steps(total: int, progress: bool) -> Iterator:
         yield step
 
 
-def rows_of(plan: Plan, what: str, values: dict[str, dict]) -> list[Row]:
-    """The rows of a table of retrieval, ours and printed ones; none for what is no such table."""
-    if what in TABLES:
-        several, rows = len(plan.presets) > 1, []
-        for preset in plan.presets:
-            for row, (name, _) in VARIANTS.items():
-                rows.append(_row(plan, f"{name} (`{preset}`)" if several else name, row, values, preset))
-        corpus = TABLES[what]
-        rows += _baselines(values[plan.baseline().name])
-        rows += _printed(f"printed in the paper, {TITLES[corpus]}", PAPER_TABLES[corpus])
-        rows += _printed(f"others, as the paper's {TITLES[corpus]} prints them", CITED_BY_PAPER[corpus])
-        own = values[plan.baseline().name]["corpus"]
-        for era in dict.fromkeys([corpus, own]):
-            rows += _printed(f"others with VGG features on {era}, as they print it", VGG_ERA.get(era, {}))
-        return rows
-    if what == "text":
-        return [_row(plan, {**VARIANTS, **TEXT}[row][0], row, values) for row in ("w2r", "w2r_cnn", "bssan", "fc")]
-    if what == "figure9" and not plan.search:
-        reports = curves_of(plan, values)
-        return [
-            Row(f"{name} = {value:g}", found, runs=[training.name for training in plan.runs(_point(name, value))])
-            for name, points in reports.items()
-            for value, found in points.items()
-        ]
-    return []
+def _write_part(materials: Materials, what: str, values: dict, caption: int, command: str) -> None:
+    """One table or figure: its Markdown with all that belongs to it, LaTeX and CSV for tables."""
+    plan, rows = materials.plan, rows_of(materials.plan, what, values)
+    parts = [f"## {HEADINGS[what]}"]
+    if what.startswith("figure"):
+        parts += _pictures(materials, what, values, caption)
+    if rows:
+        parts.append(markdown(rows))
+        write_text(plan.folder / f"{what}.tex", latex(rows, HEADINGS[what]))
+        write_text(plan.folder / f"{what}.csv", csv_of(what, rows))
+    if what == "table1":
+        parts.append(layers_table(_networks(plan)))
+    if what == SEARCH:
+        found = grid_of(plan)
+        parts.append(grid_table(found))
+        write_text(plan.folder / f"{what}.csv", _grid_csv(plan, found))
+    parts += [_notes(materials, what, values), _runs(materials, what, rows), f"Made by `{command}`." if command else ""]
+    write_text(plan.folder / f"{what}.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _point(name: str, value: float) -> str:
-    return f"{'lambda' if name == 'λ' else 'delta'}{value:g}"
-
-
-def _row(plan: Plan, name: str, row: str, values: dict[str, dict], preset: str | None = None) -> Row:
-    trainings = plan.runs(row, preset)
-    reports, names = [values[one.name] for one in trainings], [one.name for one in trainings]
-    return Row(name, reports, collapse=[collapse_of(one) for one in trainings], runs=names)
-
-
-def _baselines(value: dict) -> list[Row]:
-    found = value.get("baselines", {})
-    shared = {"n_images": value["n_images"], "n_captions": value["n_captions"], "protocol": value["protocol"]}
-    return [
-        Row(ROW_NAMES[key], [{**shared, **report}], runs=[f"{value['run']} {key}"]) for key, report in found.items()
+def _pictures(materials: Materials, what: str, values: dict, caption: int) -> list[str]:
+    """The pictures of a figure, or why there are none."""
+    try:
+        drawn = draw(materials, what, values, caption)
+    except UserError as error:
+        return [f"Not drawn: {error}"]
+    return [f"![{HEADINGS[what]}]({name}.png)" for name in drawn] or [
+        "Not drawn: the run's features have no such data."
     ]
 
 
-def _printed(group: str, rows: dict) -> list[Row]:
-    return [Row(name, printed=numbers, group=group) for name, numbers in rows.items()]
+def _networks(plan: Plan) -> dict[str, Config]:
+    """Configs of the networks of Table I, by a title each: the paper's, and ours as it is trained."""
+    configs = {"`paper` at the printed size, as built": preset("paper", "paper", data="flickr30k")}
+    trained = [one for (_, row, _), one in plan.trainings.items() if row == "bssan"] or plan.distinct()
+    for training in trained[:1]:
+        title = f"`{training.config.preset}`, `{training.config.size}`, as trained here"
+        configs[title] = training.run.load_config()
+    return configs
 
 
-def _section(plan: Plan, what: str, rows: Sequence[Row], values: dict, drawn: Sequence[str], printed: Config) -> str:
-    """What the page says of one table or figure."""
-    if what == "table1":
-        configs = {"as printed (`paper`)": printed}
-        trained = next(iter(plan.trainings.values()), None)
-        if trained:
-            configs[f"as trained here (`{plan.leading}`, `{trained.config.size}`)"] = plan_config(plan)
-        return layers_table(configs)
-    if what == "figure9" and plan.search:
-        return _grid(plan)
-    pictures = "\n\n".join(f"![{HEADINGS[what]}]({name}.png)" for name in drawn)
-    return "\n\n".join(part for part in (pictures, markdown(rows) if rows else "", _notes(plan, what, values)) if part)
-
-
-def plan_config(plan: Plan) -> Config:
-    """The config of BSSAN, or of another row, as it was trained: with the sizes that the data decided."""
-    runs = [training.run for (_, row, _), training in plan.trainings.items() if row == "bssan"]
-    return (runs or [next(iter(plan.trainings.values())).run])[0].load_config()
-
-
-def _notes(plan: Plan, what: str, values: dict[str, dict]) -> str:
+def _notes(materials: Materials, what: str, values: dict) -> str:
     """What a reader must know beside a table."""
-    notes = []
+    plan, notes = materials.plan, []
     if what in TABLES:
         value = values[plan.baseline().name]
         counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
@@ -186,54 +150,56 @@ def _notes(plan: Plan, what: str, values: dict[str, dict]) -> str:
         if value["corpus"] != TABLES[what]:
             notes.append(f"The printed rows are of {TABLES[what]}: other pictures, not comparable with ours.")
         notes += [f"Our setting: {phrase}." for phrase in value.get("differs", ())]
+        notes += [f"No rows of CCA: {materials.why_no_cca}."] if materials.why_no_cca else []
+        notes.append("2WayNet: its released code counts ranks from 0, so that its R@1 may be R@2.")
     if what == "figure9":
-        notes.append("The points of δ have the preset's λ, those of λ the preset's δ. δ = 0 is BSSAN_no_reg.")
-    if what in (*TABLES, "text", "figure9") and len(plan.seeds) > 1:
-        notes.append(
-            f"Means of seeds {', '.join(map(str, plan.seeds))} ± half the distance of the lowest to the highest."
-        )
-    if what in ("text", "figure9") or what.startswith("figure"):
+        lam, delta = plan.runs("delta0.1")[0].config, plan.runs("lambda0.4")[0].config
+        told = f"Points of δ have λ = {lam.model.o2w_weight:g}, points of λ have δ = {delta.training.l2:g}"
+        notes.append(f"{told}; δ = 0 is BSSAN_no_reg.")
+    if what in (*MEASURED, SEARCH) and len(plan.seeds) > 1:
+        seeds = ", ".join(map(str, plan.seeds))
+        notes.append(f"Means of seeds {seeds} ± half the distance of the lowest to the highest.")
+    if what not in (*TABLES, "table1"):
         notes.append(f"Preset `{plan.leading}`.")
     return "\n".join(f"- {note}" for note in notes)
 
 
-def _grid(plan: Plan) -> str:
-    """The grid search of section IV-C, on the validation split: best rsum of each λ and δ, mean of the seeds."""
-    found = {
-        (lam, delta): np.mean([validation_rsum(one) for one in plan.runs(f"lambda{lam:g}-delta{delta:g}")])
-        for lam in LAMBDAS
-        for delta in DELTAS
-    }
-    best = max(found, key=found.get)
-    lines = ["| λ \\ δ | " + " | ".join(f"{delta:g}" for delta in DELTAS) + " |", "|" + "---|" * (1 + len(DELTAS))]
-    for lam in LAMBDAS:
-        shown = (
-            f"**{found[lam, delta]:.1f}**" if (lam, delta) == best else f"{found[lam, delta]:.1f}" for delta in DELTAS
-        )
-        lines.append(f"| {lam:g} | " + " | ".join(shown) + " |")
-    chosen = f"Best rsum on the validation split: λ = {best[0]:g}, δ = {best[1]:g}. Preset `{plan.leading}`."
-    return "\n".join([*lines, "", chosen])
-
-
-def validation_rsum(training: Training) -> float:
-    """The best rsum that a run had on its validation pictures."""
-    return read_json(training.run.metrics_file, "train the run anew")["rsum"]
-
-
-def _head(plan: Plan, command: str) -> str:
-    made = f"Made by\n\n```\n{command}\n```\n\n" if command else ""
-    told = (
-        "All numbers, with 95 % intervals: [numbers.csv](numbers.csv). Tables for LaTeX: `*.tex`. Figures: PNG and PDF."
-    )
-    return f"# The paper's tables and figures: {plan.name}\n\n{made}{told}"
-
-
-def _runs(plan: Plan, request: Request) -> str:
-    """For each run, the commands that make and measure it."""
-    lines = ["## Runs", "", "Each run by its own command, in its own folder, and how it was measured.", "", "```"]
-    measured = plan.measured()
+def _runs(materials: Materials, what: str, rows: Sequence[Row]) -> str:
+    """The runs of each row, and the commands that make and measure them."""
+    plan, names = materials.plan, {}
+    for row in rows:
+        for run in row.runs:
+            names.setdefault(run, []).append(row.name)
+    lines, needed = [], NEEDED.get(what, ())
     for training in plan.distinct():
-        lines.append(training.run.command_file.read_text(encoding="utf-8").rstrip())
-        if training in measured:
-            lines.append(command_of(training.run, request_of(plan, training, request)))
-    return "\n".join([*lines, "```"])
+        if any(one == training and row in needed for (_, row, _), one in plan.trainings.items()):
+            told = names.get(str(training.run.path))
+            lines.append(f"# {training.run.path}" + (f": {', '.join(told)}" if told else ""))
+            lines.append(training.run.command_file.read_text(encoding="utf-8").rstrip())
+            if what in MEASURED:
+                lines.append(command_of(training.run, materials.request))
+    shown = "\n".join(lines)
+    return f"<details><summary>Runs and commands</summary>\n\n```\n{shown}\n```\n\n</details>" if lines else ""
+
+
+def _grid_csv(plan: Plan, found: dict) -> str:
+    lines = [",".join(CSV_COLUMNS)]
+    for (lam, delta), rsums in found.items():
+        runs = plan.runs(f"lambda{lam:g}-delta{delta:g}")
+        for training, rsum in zip(runs, rsums):
+            lines.append(f"{SEARCH},λ = {lam:g} δ = {delta:g},{training.run.path},validation,rsum,{rsum},,")
+    return "\n".join(lines) + "\n"
+
+
+def _write_page(folder: Path, name: str) -> Path:
+    """index.md and numbers.csv of all parts that the folder has."""
+    order = [*WHAT[:-1], SEARCH, WHAT[-1]]
+    parts, tables = (
+        [path.read_text(encoding="utf-8") for what in order if (path := folder / f"{what}{ending}").exists()]
+        for ending in (".md", ".csv")
+    )
+    lines = [line for table in tables for line in table.splitlines()[1:]]
+    write_text(folder / "numbers.csv", "\n".join([",".join(CSV_COLUMNS), *lines]) + "\n")
+    told = "All numbers, with 95 % intervals: [numbers.csv](numbers.csv). Tables are also `.tex`, figures also `.pdf`."
+    write_text(folder / "index.md", "\n".join([f"# The paper's tables and figures: {name}\n", f"{told}\n", *parts]))
+    return folder / "index.md"

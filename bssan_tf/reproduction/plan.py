@@ -1,23 +1,25 @@
 """Which trainings the paper's tables and figures need, and by which commands.
 
-In: what is asked for, presets, seeds, and the settings that all have. Out: trainings by (preset, row, seed). A
-training that two rows share, as BSSAN itself and the point λ = 0.6 of Figure 9, is there once.
+In: what is asked for, presets, seeds, and the settings that all have. Out: trainings by (preset, row, seed). A training
+that two rows share, as BSSAN itself and the point λ = 0.6 of Figure 9, is there once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bssan_tf.config.flags import moving_fields
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import fields_of
+from bssan_tf.config.settings import fields_of, off_value
 from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import RUNS, RunFolder
 
 WHAT = ("table1", "table2", "table3", "figure5", "figure6", "figure7", "figure8", "figure9", "text")
+SEARCH = "search"  # beside figure9: every λ with every δ
 TABLES = {"table2": "flickr30k", "table3": "coco"}  # whose printed rows stand beside ours
+SHOWN = ("figure5", "figure6", "figure7", "figure8")  # with photos
 
 VARIANTS = {  # section V-A: the row's name in the paper, and its settings
     "w2r": ("BSSAN_w2r", {"variant": "w2r"}),
@@ -29,8 +31,15 @@ TEXT = {  # what the text claims without a table (sections IV-A and IV-C)
     "w2r_cnn": ("BSSAN_w2r, CNN", {"variant": "w2r", "w2r_text": "cnn"}),
     "fc": ("BSSAN, fully connected", {"fuse": "fc"}),
 }
+SYMBOLS = {"o2w_weight": "λ", "l2": "δ"}
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Figure 9
 DELTAS = (0.0, 0.001, 0.01, 0.1, 1.0)
+POINTS = {f"lambda{lam:g}": {"o2w_weight": lam} for lam in LAMBDAS} | {
+    f"delta{delta:g}": {"l2": delta} for delta in DELTAS
+}
+GRID = {
+    f"lambda{lam:g}-delta{delta:g}": {"o2w_weight": lam, "l2": delta} for lam in LAMBDAS for delta in DELTAS
+}  # fmt: skip
 NEEDED = {  # rows of each WHAT
     "table2": tuple(VARIANTS),
     "table3": tuple(VARIANTS),
@@ -38,8 +47,11 @@ NEEDED = {  # rows of each WHAT
     "figure6": tuple(VARIANTS),
     "figure7": ("bssan",),
     "figure8": ("bssan",),
-    "text": ("w2r", "bssan", *TEXT),
+    "figure9": tuple(POINTS),
+    "text": ("w2r", "w2r_cnn", "bssan", "fc"),
+    SEARCH: tuple(GRID),
 }
+MEASURED = (*TABLES, "figure9", "text")  # the rest needs no retrieval figures; a search takes those of the validation
 
 Key = tuple  # (preset, row, seed)
 Maker = Callable[[str, Mapping], tuple]  # a preset and settings to (flags of train.py, their config)
@@ -57,22 +69,17 @@ class Training:
     def run(self) -> RunFolder:
         return RunFolder(RUNS / self.name)
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        """Arguments behind `python`."""
-        return ("train.py", "--name", self.name, *self.flags)
-
 
 @dataclass(frozen=True)
 class Plan:
     """What is made, and from which trainings."""
 
-    what: tuple[str, ...]
+    what: tuple[str, ...]  # of WHAT and SEARCH
     name: str  # of the reproduction, first part of its runs' names
     presets: tuple[str, ...]
     seeds: tuple[int, ...]
     trainings: dict[Key, Training]
-    search: bool = False  # every λ with every δ
+    moved: Mapping[str, object]  # the given settings of where files lie
 
     @property
     def folder(self) -> Path:
@@ -83,42 +90,22 @@ class Plan:
         """The preset that figures and the text's claims are of."""
         return self.presets[0]
 
-    def rows(self, what: str) -> Iterable[str]:
-        """Rows that one of WHAT needs."""
-        return (*points(self.search),) if what == "figure9" else NEEDED.get(what, ())
-
     def runs(self, row: str, preset: str | None = None) -> list[Training]:
         """The trainings of a row, one a seed."""
         return [self.trainings[preset or self.leading, row, seed] for seed in self.seeds]
 
     def baseline(self) -> Training | None:
         """The run on whose data the rows of CCA are measured, where a table has them."""
-        tables = [one for one in self.what if one in TABLES]
-        return self.runs("bssan")[0] if tables else None
+        return self.runs("bssan")[0] if any(one in TABLES for one in self.what) else None
 
     def measured(self) -> list[Training]:
-        """Trainings that are measured; those of a grid search are judged by their validation."""
-        rows = {row for what in self.what if not (self.search and what == "figure9") for row in self.rows(what)}
+        """Trainings whose retrieval is measured."""
+        rows = {row for what in self.what if what in MEASURED for row in NEEDED[what]}
         return list(dict.fromkeys(training for key, training in self.trainings.items() if key[1] in rows))
 
     def distinct(self) -> list[Training]:
         """Each training once, in the order of the rows."""
         return list(dict.fromkeys(self.trainings.values()))
-
-
-def points(search: bool = False) -> dict[str, tuple[float | None, float | None]]:
-    """{row: (λ, δ)} of Figure 9, None where the preset's value stays; with `search` every λ with every δ."""
-    if search:
-        return {f"lambda{lam:g}-delta{delta:g}": (lam, delta) for lam in LAMBDAS for delta in DELTAS}
-    return {f"lambda{lam:g}": (lam, None) for lam in LAMBDAS} | {f"delta{delta:g}": (None, delta) for delta in DELTAS}
-
-
-def settings_of(row: str, search: bool = False) -> dict:
-    """The settings that make a row."""
-    if row in VARIANTS or row in TEXT:
-        return {**VARIANTS, **TEXT}[row][1]
-    lam, delta = points(search)[row]
-    return {name: value for name, value in (("o2w_weight", lam), ("l2", delta)) if value is not None}
 
 
 def make_plan(
@@ -128,7 +115,6 @@ def make_plan(
     seeds: Sequence[int],
     given: Mapping[str, object],
     made_of: Maker,
-    search: bool = False,
 ) -> Plan:
     """The plan of a reproduction; UserError as `made_of`.
 
@@ -141,19 +127,25 @@ def make_plan(
     """
     trainings: dict[Key, Training] = {}
     known: dict[Config, Training] = {}
-    empty = Plan(tuple(what), name, tuple(presets), tuple(seeds), {}, search)
     for preset in presets:
         made_of(preset, given)  # UserError for what makes no sense in any row
-        asked = what if preset == presets[0] else [one for one in what if one in TABLES]
-        needed = {row for one in asked for row in empty.rows(one)}
+        asked = [one for one in what if preset == presets[0] or one in TABLES]
+        needed = [row for one in asked for row in NEEDED.get(one, ())]
         for seed in seeds:
-            for row in dict.fromkeys([*VARIANTS, *(row for one in asked for row in empty.rows(one))]):
-                own = {**settings_of(row, search), "seed": seed}
+            for row in dict.fromkeys([*VARIANTS, *needed]):
+                own = {**settings_of(row), "seed": seed}
                 training = _training(f"{name}-{preset}-{row}-{seed}", preset, given, own, made_of)
                 training = known.setdefault(_network(training.config), training)
                 if row in needed:
                     trainings[preset, row, seed] = training
-    return dataclasses.replace(empty, trainings=trainings)
+    moved = {key: value for key, value in given.items() if key in moving_fields()}
+    return Plan(tuple(what), name, tuple(presets), tuple(seeds), trainings, moved)
+
+
+def settings_of(row: str) -> dict:
+    """The settings that make a row."""
+    rows = {key: settings for key, (_, settings) in {**VARIANTS, **TEXT}.items()}
+    return {**rows, **POINTS, **GRID}[row]
 
 
 def _training(
@@ -161,23 +153,20 @@ def _training(
 ) -> Training:
     """The training of a row with settings of its `own`; with a look at early signs where it may collapse."""
     _, bare = made_of(preset, own)
-    kept = {key: value for key, value in given.items() if key not in own and not _idle(bare, given, key)}
+    row = {key: bare[key] for key in ("variant", "fuse", "w2r_text")}
+    whole = bare.replace(**{**given, **row})
+    kept = {key: value for key, value in given.items() if key not in own and not _idle(whole, key, value)}
     values = {**kept, **own}
     flags, config = made_of(preset, values)
-    if sees_eq8(config):
+    if sees_eq8(config) and "early_signs" not in given:
         flags, config = made_of(preset, {**values, "early_signs": 300})  # a collapse is told by its step
     return Training(name, tuple(flags), config)
 
 
-def _idle(bare: Config, given: Mapping[str, object], key: str) -> bool:
+def _idle(config: Config, key: str, value: object) -> bool:
     """Whether a given setting has no effect in a row."""
     told = fields_of()[key]
-    return bool(given[key]) and bare.replace(**{**given, **_own(bare)}).missing_need(told) is not None
-
-
-def _own(bare: Config) -> dict:
-    """What rows set: these settings stay as the row has them."""
-    return {name: bare[name] for name in ("variant", "fuse", "w2r_text")}
+    return (bool(value) or value != off_value(told)) and config.missing_need(told) is not None
 
 
 def sees_eq8(config: Config) -> bool:
@@ -190,16 +179,17 @@ def _network(config: Config) -> Config:
     return config.replace(variant="full") if config.model.variant == "no_reg" else config
 
 
-def require_settings(plan: Plan) -> None:
-    """UserError if one of the runs is there already, but of other flags."""
-    for training in plan.distinct():
-        if training.run.config_file.exists():
-            training.run.require_settings(training.config, "give another --name")
+def check_what(what: Iterable[str], search: bool = False, photos: Sequence[str] = ()) -> tuple[str, ...]:
+    """WHAT in its order, `all` spelt out, with SEARCH where it is asked for.
 
-
-def check_what(what: Sequence[str]) -> tuple[str, ...]:
-    """WHAT in its order, `all` spelt out; UserError for an unknown one."""
+    UserError for an unknown one, or where `search` or `photos` have no effect.
+    """
     for one in what:
         if one not in (*WHAT, "all"):
             raise UserError(f"{one}: must be one of {', '.join(WHAT)}, all")
-    return WHAT if "all" in what else tuple(one for one in WHAT if one in what)
+    found = WHAT if "all" in what else tuple(one for one in WHAT if one in what)
+    if search and "figure9" not in found:
+        raise UserError("--search: is of figure9; name that, too, or leave it out")
+    if photos and not set(found) & set(SHOWN):
+        raise UserError(f"--photos {photos[0]}: is of {', '.join(SHOWN)}; name one of them, or leave it out")
+    return (*found, SEARCH) if search else found

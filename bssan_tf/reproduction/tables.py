@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,14 @@ from bssan_tf.reproduction.measured import chance_of, near_chance, spread
 
 COLUMNS = tuple((way, key) for way in ("i2t", "t2i") for key in ("R@1", "R@5", "R@10", "MedR"))
 HEADING = ("", *("R@1", "R@5", "R@10", "Med r") * 2, "rsum")
+CSV_COLUMNS = ("what", "row", "run", "direction", "metric", "value", "low", "high")
 OURS = "ours"
+PRINTED_LAYERS = {  # Table I
+    ("W2R", "LSTM"): "1024",
+    ("W2R", "MLP"): "1024-512-128-1",
+    ("O2W", "Bi-LSTM"): "512",
+    ("O2W", "MLP"): "512-256-64-1",
+}
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,23 @@ class Row:
     reports: Sequence[Mapping] = ()
     printed: Printed | None = None
     collapse: Sequence[int | None] = ()  # of each seed, the step of its sign
-    runs: Sequence[str] = ()
-    group: str = field(default=OURS)  # rows of one group stand together
+    runs: Sequence[str] = ()  # their folders, one a seed
+    group: str = OURS  # rows of one group stand together
+
+    @property
+    def learned(self) -> list[Mapping]:
+        """The reports of seeds that have learned something; those of chance are told, not averaged."""
+        return [report for report in self.reports if not near_chance(report)]
 
 
 def cells_of(row: Row) -> list[str]:
-    """The nine numbers of a row as text: mean, with ± half the range where there are several seeds."""
+    """The nine numbers of a row as text: mean, with ± half the range where there are several seeds that learned."""
     if row.printed is not None:
         recalls = [row.printed[i] for i in (0, 1, 2, 4, 5, 6)]
         rsum = None if None in recalls else sum(recalls)
         return ["-" if number is None else f"{number:.1f}" for number in (*row.printed, rsum)]
-    return [_mean([report[way][key] for report in row.reports]) for way, key in COLUMNS] + [
-        _mean([report["rsum"] for report in row.reports])
+    return [_mean([report[way][key] for report in row.learned]) for way, key in COLUMNS] + [
+        _mean([report["rsum"] for report in row.learned])
     ]
 
 
@@ -50,16 +62,25 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def fate_of(row: Row) -> str:
-    """What is said in place of the numbers of a row that has learned nothing; "" for others."""
-    if not row.reports:
+    """What is said of seeds that have learned nothing; "" where all have."""
+    lost = [report for report in row.reports if near_chance(report)]
+    if not lost:
         return ""
-    rsum, chance = np.mean([report["rsum"] for report in row.reports]), chance_of(row.reports[0])
-    if steps := [step for step in row.collapse if step is not None]:
-        seeds = f" in {len(steps)} of {len(row.collapse)} seeds" if len(row.collapse) > 1 else ""
-        return f"collapse at step {min(steps)}{seeds}: rsum {rsum:.1f}, chance {chance:.1f}"
-    if all(near_chance(report) for report in row.reports):
-        return f"has not learned: rsum {rsum:.1f}, chance {chance:.1f}"
-    return ""
+    rsum, chance = np.mean([report["rsum"] for report in lost]), chance_of(lost[0])
+    seeds = f" in {len(lost)} of {len(row.reports)} seeds" if len(row.reports) > 1 else ""
+    steps = [step for step in row.collapse if step is not None]
+    what = f"collapse at step {min(steps)}" if steps else "has not learned"
+    return f"{what}{seeds}: rsum {rsum:.1f}, chance {chance:.1f}"
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[tuple[Row, str, list[str] | None]]:
+    """Rows with their names and cells; None in place of cells where no seed has learned."""
+    for row in rows:
+        fate = fate_of(row)
+        if fate and not row.learned:
+            yield row, f"{row.name}", None
+        else:
+            yield row, f"{row.name} ({fate})" if fate else row.name, cells_of(row)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -70,12 +91,11 @@ def markdown(rows: Sequence[Row]) -> str:
         "| " + " | ".join(HEADING) + " |",
     ]
     group = OURS
-    for row in rows:
+    for row, name, cells in _lines(rows):
         if row.group != group:
             lines.append(f"| *{row.group}* |" + " |" * 9)
             group = row.group
-        told = [f"**{fate}**", *[""] * 8] if (fate := fate_of(row)) else cells_of(row)
-        lines.append(f"| {row.name} | " + " | ".join(told) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells or [f"**{fate_of(row)}**", *[""] * 8]) + " |")
     return "\n".join(lines)
 
 
@@ -88,35 +108,36 @@ def latex(rows: Sequence[Row], caption: str) -> str:
         " & ".join(HEADING) + r" \\", r"\midrule",
     ]  # fmt: skip
     group = OURS
-    for row in rows:
+    for row, name, cells in _lines(rows):
         if row.group != group:
             lines += [r"\midrule", rf"\multicolumn{{10}}{{l}}{{\emph{{{_escaped(row.group)}}}}} \\"]
             group = row.group
-        fate = fate_of(row)
-        told = [rf"\multicolumn{{9}}{{l}}{{{_escaped(fate)}}}"] if fate else cells_of(row)
-        lines.append(" & ".join([_escaped(row.name), *(cell.replace("±", r"$\pm$") for cell in told)]) + r" \\")
+        cells = (
+            [_escaped(cell) for cell in cells] if cells else [rf"\multicolumn{{9}}{{l}}{{{_escaped(fate_of(row))}}}"]
+        )
+        lines.append(" & ".join([_escaped(name), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _escaped(text: str) -> str:
     for sign in "&%$#_{}":
         text = text.replace(sign, f"\\{sign}")
+    text = text.replace("`", "")
     return text.replace("±", r"$\pm$").replace("λ", r"$\lambda$").replace("δ", r"$\delta$")
 
 
-def csv_of(rows: Mapping[str, Sequence[Row]]) -> str:
-    """Every number of ours: what, row, run, direction, metric, value, one line each, with 95 % intervals."""
+def csv_of(what: str, rows: Sequence[Row]) -> str:
+    """Every number of ours, one line each, with its 95 % interval, under CSV_COLUMNS."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("what", "row", "run", "direction", "metric", "value", "low", "high"))
-    for what, listed in rows.items():
-        for row in listed:
-            for run, report in zip(row.runs, row.reports):
-                bounds = report.get("intervals", {})
-                for way in ("i2t", "t2i"):
-                    for key, value in report[way].items():
-                        writer.writerow((what, row.name, run, way, key, value, *bounds.get(way, {}).get(key, ("", ""))))
-                writer.writerow((what, row.name, run, "both", "rsum", report["rsum"], *bounds.get("rsum", ("", ""))))
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        for run, report in zip(row.runs, row.reports):
+            bounds = report.get("intervals", {})
+            for way in ("i2t", "t2i"):
+                for key, value in report[way].items():
+                    writer.writerow((what, row.name, run, way, key, value, *bounds.get(way, {}).get(key, ("", ""))))
+            writer.writerow((what, row.name, run, "both", "rsum", report["rsum"], *bounds.get("rsum", ("", ""))))
     return text.getvalue()
 
 

@@ -7,16 +7,17 @@ again, what was begun goes on by --resume.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from bssan_tf.config.flags import flags_for
 from bssan_tf.errors import UserError
 from bssan_tf.reproduction.plan import Plan, Training
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.tools.files import locked
 
 Step = Callable[[str, int], AbstractContextManager]  # says what is done, and how much of the plan it is
 TRAINING = 6  # share of the plan that a training is, where measuring a run is 1
@@ -28,33 +29,39 @@ def finished(run: RunFolder) -> bool:
     return run.metrics_file.exists() and run.export.exists()
 
 
-def train_all(plan: Plan, step: Step) -> None:
-    """Train what is not finished; UserError if a training fails, whose log lies in `logs` of the plan's folder."""
+def train_all(plan: Plan, devices: str, lock: int, step: Step) -> None:
+    """Train what is not finished; UserError if a training fails, whose log lies in `logs` of the plan's folder.
+
+    Its process inherits the descriptor `lock`: it holds the lock also when this process is killed.
+    """
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
     for training in plan.distinct():
         if not finished(training.run):
             with step(f"training {training.name}", TRAINING):
-                _train(training, plan.folder / "logs" / f"{training.name}.txt")
+                log = plan.folder / "logs" / f"{training.name}.txt"
+                train(training, log, ["--devices", devices, "--quiet"], flags_for(plan.moved), lock)
 
 
-def _train(training: Training, log: Path) -> None:
+def train(training: Training, log: Path, beside: Sequence[str], moved: Sequence[str] = (), lock: int = 1) -> None:
+    """Begin a training, or go on with it; `beside` are flags of the call, `moved` say where files lie now."""
     run = training.run
     if run.config_file.exists():
-        with locked(run.path / "lock"):  # the training of a killed call may still be running: wait for it
-            pass
-        if finished(run):
-            return
-        arguments = ["train", "--resume", str(run.path), "--quiet"]
+        arguments = ["train", "--resume", str(run.path), *moved, *beside]
     else:
-        arguments = ["train", *training.command[1:], "--quiet"]
+        arguments = ["train", "--name", training.name, *training.flags, *beside]
     paths = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ python -m bssan_tf {' '.join(arguments)}\n")
+        file.write(f"$ {shlex.join(['python', '-m', 'bssan_tf', *arguments])}\n")
         file.flush()
         ended = subprocess.run(
             [sys.executable, "-m", "bssan_tf", *arguments],
-            env={**os.environ, "PYTHONPATH": paths}, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False,
-        )  # fmt: skip
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            pass_fds=[lock],
+            check=False,
+        )
     if ended.returncode:
         said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise UserError(f"{run.path}: its training failed, see {log} ({said[-1][:200]}); mend that, and start again")

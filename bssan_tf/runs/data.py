@@ -22,7 +22,7 @@ from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import NO_CONTEXT, with_context
 from bssan_tf.features.store import Features
-from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
@@ -191,11 +191,11 @@ def _sources(corpus: Corpus, data: DataConfig):
 def fit_config(config: Config, features: Features, glove_size: int) -> Config:
     """The config with the sizes that data decide: D, M, P, Q and the word vectors'.
 
-    Without a GloVe file the words' vectors are learned: of `E_trained` dimensions, 300 if the preset has none.
+    Without a GloVe file the words' vectors are learned: of `E_trained` dimensions, or WORDS_WITHOUT_GLOVE.
     """
     values = {"E_glove": glove_size}
     if not glove_size and not config.model.E_trained:
-        values["E_trained"] = 300
+        values["E_trained"] = WORDS_WITHOUT_GLOVE
     for name, sizes in SIZES.items():
         if (array := getattr(features, name)) is not None:
             values |= dict(zip(sizes, array.shape[1:]))

@@ -21,7 +21,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import fields_of, flag_of
+from bssan_tf.config.settings import DATASETS, fields_of, flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import read_json
 from bssan_tf.runs.weights import PART, require_listed, require_weights
@@ -34,7 +34,8 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "mat
 
 NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
 VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
-DECIDED_BY_DATA = ("D", "M", "P", "Q", "E_glove", "split")  # settings that a run's data fill in
+DECIDED_BY_DATA = ("D", "M", "P", "Q", "E_glove")  # settings that a run's data fill in
+WORDS_WITHOUT_GLOVE = 300  # learned dimensions of a word where a preset that has none gets no GloVe file
 MOST_NAME = 200  # bytes of a name; files beside it have some more
 
 
@@ -129,13 +130,13 @@ class RunFolder:
     def require_settings(self, config: Config, remedy: str) -> None:
         """UserError that names the first setting in which the run differs from `config`, from which it may be begun.
 
-        Sizes that data decide and where files lie do not count; what the data are does, when the run is used.
+        Where files lie does not count, but whether there is one, and GloVe's name. Sizes that data decide do not count;
+        whether the data are the same is told by `require_same_data`.
         """
         kept = self.load_config()
-        for name, told in fields_of().items():
-            of_data = name in DECIDED_BY_DATA or (name == "E_trained" and not config[name])
-            moves = {"moves", "once"} & told.metadata.keys()
-            if not (of_data or moves) and config[name] != kept[name]:
+        for name in fields_of():
+            wanted, found = _compared(config, name), _compared(kept, name)
+            if (name, wanted) != ("split", "auto") and wanted != found:
                 differs = f"{flag_of(name)} was {kept[name]}, is {config[name]}"
                 raise UserError(f"{self.path}: is a run of other flags, {differs}; {remedy}")
 
@@ -186,6 +187,20 @@ class RunFolder:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.best}: does not fit the run's config.json ({reason}); train the run anew") from None
         require_listed(self.best, weights_of(scorer))
+
+
+def _compared(config: Config, name: str):
+    """What two configs must have alike in a setting."""
+    value, told = config[name], fields_of()[name].metadata
+    if name in DECIDED_BY_DATA or name in ("root", "cache") or "once" in told:
+        return None
+    if name == "E_trained" and not (value or config.data.glove):
+        return WORDS_WITHOUT_GLOVE
+    if name == "data" and value not in DATASETS:
+        return Path(value).resolve()
+    if name == "glove":
+        return value and Path(value).name
+    return bool(value) if "moves" in told else value
 
 
 def _versions() -> dict[str, str]:

@@ -116,8 +116,10 @@ def open_own(path: str | Path, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -> Iterator[None]:
+def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -> Iterator[int]:
     """Hold an advisory lock on a file, which is made where absent (or OSError); a kill opens the lock, too.
+
+    Gives the descriptor: a process that inherits it holds the lock, too.
 
     Args:
         refusal: what a UserError says if another process holds the lock; None waits for it.
@@ -132,7 +134,7 @@ def locked(path: str | Path, refusal: str | None = None, shared: bool = False) -
             fcntl.flock(descriptor, kind)
         except BlockingIOError:
             raise UserError(refusal) from None
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

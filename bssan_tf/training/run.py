@@ -57,9 +57,9 @@ def train(
     run.require_new()
     strategy = _strategy(devices, config.training)
     if data:
-        _check_corpus(data.corpus, config)
+        check_corpus(data.corpus, config)
     else:
-        data = open_data(config.data, progress, check=lambda corpus: _check_corpus(corpus, config))
+        data = open_data(config.data, progress, check=lambda corpus: check_corpus(corpus, config))
     if data.corpus.split_lists in ("official", "karpathy", "random"):  # for lists that come later
         config = config.replace(split=data.corpus.split_lists)
     tokenizer = _fit_tokenizer(data.split("train"), config)
@@ -122,7 +122,7 @@ def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bo
     return load_glove(Path(config.data.glove), tokenizer.words, counts, progress)[0]
 
 
-def _check_corpus(corpus: Corpus, config: Config) -> None:
+def check_corpus(corpus: Corpus, config: Config) -> None:
     """UserError for what would else stop a training only after hours of extraction."""
     check_pictures(corpus.split("train"), config.training)
     check_cca_start(config, len(corpus.split("train").image_ids))
