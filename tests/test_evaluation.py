@@ -180,6 +180,16 @@ def test_folds_are_disjoint_and_averaged_whatever_the_order_of_captions(protocol
     assert (report["n_images"], report["n_captions"], report["protocol"]) == (10, 10, "5fold")
 
 
+def test_the_mean_of_folds_has_an_interval(protocol_report, matrix):
+    """R@1 of a fold whose second image is not found: 0, 50 or 100, by how often each image is drawn."""
+    report = protocol_report(matrix, np.arange(10), "5fold")
+    shares = []
+    for place in range(5):
+        drawn = np.random.default_rng(place).multinomial(2, [0.5, 0.5], size=1000)
+        shares.append(drawn @ ([100, 0] if place in (1, 3) else [100, 100]) / 2)
+    assert report["intervals"]["i2t"]["R@1"] == pytest.approx(np.percentile(np.mean(shares, axis=0), (2.5, 97.5)))
+
+
 def test_first_fold_alone(protocol_report, matrix):
     first = protocol_report(matrix, np.arange(10), "1k")
     assert (first["n_images"], first["n_captions"], first["rsum"]) == (2, 2, 600)

@@ -18,13 +18,13 @@ from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.files import find_root, first_file
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.eccv import INSTALL, Lists, installed_lists, listed_report
+from bssan_tf.metrics.output import WAYS
 from bssan_tf.metrics.plausible import pmrp
 
 if TYPE_CHECKING:
     from bssan_tf.evaluation.scores import OpenRun
 
 NAMES = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
-WAYS = {"i2t": "image to text", "t2i": "text to image"}
 
 
 @dataclass(frozen=True, eq=False)
