@@ -21,7 +21,7 @@ from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import command_line
 from bssan_tf.tools.files import PATTERNS
 
-EPOCHS = 8  # on scenes, where nothing else is asked for: the variants still differ then
+EPOCHS = 6  # on scenes, where nothing else is asked for: the variants still differ then
 OF_ROWS = ("variant", "seed", "w2r_text", "fuse")  # settings that the rows of a table set
 
 

@@ -25,6 +25,7 @@ from bssan_tf.training.step import spent_loss
 logger = logging.getLogger(__name__)
 
 ATTENTION_PAIRS = 3
+ATTENTION_LOOKS = 4  # epochs of a run whose attention is drawn: a picture takes a second
 
 
 @dataclass(eq=False)
@@ -93,7 +94,7 @@ class Steering:
             cb.AttentionImages(
                 logs / "attention",
                 pair_drawer(self.model.scorer, self.features, few, self.tokenizer),
-                every=max(1, training.epochs // 10),
+                every=-(-training.epochs // ATTENTION_LOOKS),
             ),
             cb.RunHparams(logs, self.config),
             TensorBoard(logs, write_graph=False),
