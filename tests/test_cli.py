@@ -181,7 +181,8 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
     evaluate.main(["one"])
     flags = ["--split", "val", "--sample", "5", "--captions-per-image", "1", "--protocol", "1k", "--baseline", "cca"]
     evaluate.main(["one", *flags, "--parts", "--out", "s.npy", "--memory", "7", "--quiet", "--root", "moved"])
-    request = Request("val", 1, 5, "1k", True, "cca", Path("s.npy"), 7)
+    how = {"parts": True, "baseline": "cca", "out": Path("s.npy"), "memory_mb": 7}
+    request = Request("val", 1, 5, "1k", **how)
     assert asked == [("one", Request(), {}, True), ("one", request, {"root": "moved"}, False)]
 
 

@@ -21,7 +21,7 @@ from bssan_tf.metrics.output import WAYS
 from bssan_tf.reproduction import measured, page, pictures, trainings
 from bssan_tf.reproduction.materials import choose
 from bssan_tf.reproduction.plan import DELTAS, LAMBDAS, check_what, make_plan
-from bssan_tf.reproduction.tables import Row, cells_of, csv_of, fate_of, latex, markdown, network_layers
+from bssan_tf.reproduction.tables import Row, cells_of, csv_of, fate_of, latex, layers_table, markdown, network_layers
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.files import locked
 
@@ -223,6 +223,7 @@ def test_table_1_is_read_off_the_built_networks():
     assert rows["W2R", "w2r_attention"] == ("", f"{10 * 20 + 1:,}")
     assert rows["O2W", "Bi-LSTM"] == ("512", f"{2 * 4 * 512 * (10 + 512 + 1):,}")
     assert rows["O2W", "MLP"][0] == "512-256-64-1"
+    assert "| W2R | LSTM | 16 | 1024 | " in layers_table({"ours": config})  # beside the printed nodes
 
 
 def signs(path, steps):

@@ -46,5 +46,5 @@ def test_a_killed_reproduction_goes_on(tmp_path):
     assert len((runs[1] / "command.txt").read_text().splitlines()) <= 2  # begun, and gone on with
     for name in ("figure5.png", "figure5.pdf", "figure7-1.png", "figure7-3.pdf"):
         assert (folder / name).stat().st_size > 1000
-    assert "| W2R | LSTM | 8 |" in page
+    assert "| W2R | LSTM | 8 | 1024 |" in page
     assert not list((folder / "measured").glob("*.npy*"))

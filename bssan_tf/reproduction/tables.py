@@ -145,14 +145,11 @@ def layers_table(configs: Mapping[str, Config]) -> str:
     """Table I, read off networks that are built from configs, by a title each: layers, nodes and parameters."""
     lines = []
     for title, config in configs.items():
-        lines += [
-            "",
-            f"{title}:",
-            "",
-            "| network | type of layers | nodes in each layer | parameters |",
-            "|---|---|---|---|",
-        ]
-        lines += [f"| {' | '.join(row)} |" for row in network_layers(config)]
+        heading = "| network | layers | nodes in each layer | printed | parameters |"
+        lines += ["", f"{title}:", "", heading, "|---|---|---|---|---|"]
+        for network, kind, nodes, count in network_layers(config):
+            printed = PRINTED_LAYERS.get((network, kind), "")
+            lines.append(f"| {network} | {kind} | {nodes} | {printed} | {count} |")
     return "\n".join(lines[1:])
 
 
