@@ -24,8 +24,8 @@ def table_lines(rows: Sequence[tuple[str, Mapping]], width: int | None = None) -
     columns = "".join(f"{key:>7}" for key in KEYS[:3]) + f"{'Med r':>8}"
     ours = [table_row(name, report, width) for name, report in rows]
     return [
-        f"{'':{width}}" + "  ".join(f"{name:^{len(columns)}}" for name in WAYS.values()),
-        f"{'':{width}}{columns}  {columns}{'rsum':>8}",
+        " " * width + "  ".join(f"{name:^{len(columns)}}" for name in WAYS.values()),
+        " " * width + f"{columns}  {columns}{'rsum':>8}",
         "-" * len(ours[0]),
         *ours,
     ]
@@ -41,7 +41,7 @@ def table_row(name: str, report: Mapping, width: int) -> str:
     i2t, t2i = (
         "".join(f"{way[key]:{8 if key == 'MedR' else 7}.1f}" for key in KEYS) for way in (report["i2t"], report["t2i"])
     )
-    return f"{name:{width}}{i2t}  {t2i}{report['rsum']:8.1f}"
+    return name.ljust(width) + f"{i2t}  {t2i}{report['rsum']:8.1f}"
 
 
 def detail_lines(value: Mapping) -> str:
