@@ -1,5 +1,6 @@
 """Two runs compared and ensembles, with stubs in place of the runs: figures, intervals, verdict, what is refused."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +165,7 @@ def test_a_report_of_several_runs_may_be_replaced(runs, tmp_path):
     value, _ = compare(runs(one=drawn(1, 2.0), two=drawn(2, 2.0)), Request())
     output.write_report(tmp_path / "report.json", value)
     output.require_replaceable(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == value
 
 
 @pytest.mark.parametrize(

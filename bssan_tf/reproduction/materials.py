@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from bssan_tf.evaluation.scores import OpenRun, Request, cca_inputs, folds_of, o
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.reproduction.plan import SHOWN, Plan, Training
 from bssan_tf.runs.data import Data, open_data
-from bssan_tf.training.run import check_corpus
+from bssan_tf.training.early_signs import check_probe
+from bssan_tf.training.run import check_corpus, validation_split
 
 PHOTOS = 4  # of Figures 5 to 8, at most
 
@@ -62,17 +64,12 @@ class Materials:
 
     def open(self, training: Training, **changes) -> OpenRun:
         """A trained run, to be measured; `changes` are fields of the request."""
-        from dataclasses import replace
-
         data, request = self.data_of(training), replace(self.request, **changes)
         training.run.require_same_data(data.fingerprint)
         return open_run(training.run, request, dict(self.plan.moved), False, data)
 
 
 def _check_signs(training: Training, data: Data) -> None:
-    from bssan_tf.training.early_signs import check_probe
-    from bssan_tf.training.run import validation_split
-
     try:
         check_probe(validation_split(data.corpus, training.config.training))
     except UserError as error:
