@@ -125,6 +125,17 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path):
     saved_as_float32_with_the_trained_weights(run)
 
 
+@pytest.mark.usefixtures("no_export")
+def test_resume_of_the_convolutions_and_the_dense_layer_over_both(corpus, tmp_path):
+    run = RunFolder(tmp_path / "whole")
+    values = {"epochs": 2, "w2r_text": "cnn", "fuse": "fc", "o2w_weight": 1.0}
+    expected = training.train(make_config(corpus, **values), run, progress=False)
+    parts = killed_in_the_last_epoch(run, tmp_path / "parts")
+    assert {**training.resume(parts, progress=False), "run": ""} == {**expected, "run": ""}
+    same_weights(run, parts)
+    assert any("w2r_cnn" in weight.name for weight in run.load_model()[0].networks["w2r"].model.weights)
+
+
 def saved_as_float32_with_the_trained_weights(run):
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     model = run.load_model()[0].networks["w2r"].model
