@@ -130,22 +130,30 @@ def test_word_that_names_two_objects():
     boxes = np.array([TOP_LEFT, (0.5, 0.5, 1.0, 1.0)])
     alpha = peaks((3, 4), (0, 3), (1, 1), (2, 0))
     cases = word_cases(alpha, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)], boxes, (2, 2))
-    assert cases == [Case(0, 1, 0.5, False, True), Case(0, 0, 0.5, False, True), Case(1, 0, 0.25, False, True)]
+    assert cases == [
+        *(Case(0, 1, 0.5, False, 0.0, True), Case(0, 0, 0.5, False, 0.0, True)),
+        Case(1, 0, 0.25, False, 0.0, True),
+    ]
 
 
 def test_cells_run_row_by_row_on_a_wide_grid():
     # 2 rows x 4 columns; the box is the third column of the second row, cell 6.
     box = np.array([(0.5, 0.5, 0.75, 1.0)])
-    assert word_cases(peaks((1, 8), (0, 6)), [(0, 0)], box, (2, 4)) == [Case(0, 1, 1 / 8, False, True)]
-    assert word_cases(peaks((1, 8), (0, 5)), [(0, 0)], box, (2, 4)) == [Case(0, 0, 1 / 8, False, True)]
+    assert word_cases(peaks((1, 8), (0, 6)), [(0, 0)], box, (2, 4)) == [Case(0, 1, 1 / 8, False, 0.0, True)]
+    assert word_cases(peaks((1, 8), (0, 5)), [(0, 0)], box, (2, 4)) == [Case(0, 0, 1 / 8, False, 0.0, True)]
 
 
 def test_cells_that_share_the_peak_count_by_their_share():
     alpha = np.array([[0.1, 0.3, 0.3, 0.3], [0.25, 0.25, 0.25, 0.25]])
     cases = word_cases(alpha, [(0, 0), (1, 0)], np.array([(0.6, 0.0, 1.0, 1.0)]), (2, 2))  # the right column
-    assert cases == [Case(0, pytest.approx(2 / 3), 0.5, True, False), Case(0, 0.5, 0.5, True, False)]
+    tilted = -(0.1 * np.log(0.1) + 0.9 * np.log(0.3)) / np.log(4)
+    assert cases == [
+        Case(0, pytest.approx(2 / 3), 0.5, True, pytest.approx(tilted), False),
+        Case(0, 0.5, 0.5, True, pytest.approx(1), False),
+    ]
     (case,) = object_cases(np.array([[0.4, 0.4, 0.2, 0.4]]), [(0, 0)], np.array([LEFT]), np.array([LEFT]), 3)
-    assert case == Case(0, 0.5, pytest.approx(1 / 3), True)  # the fourth word is padding
+    spread = -(0.8 * np.log(0.4) + 0.2 * np.log(0.2)) / np.log(3)
+    assert case == Case(0, 0.5, pytest.approx(1 / 3), True, pytest.approx(spread))  # the fourth word is padding
 
 
 def test_words_that_the_model_does_not_know_are_left_out_and_counted():
@@ -163,8 +171,13 @@ def test_words_that_the_model_does_not_know_are_left_out_and_counted():
 def test_box_is_matched_to_the_object_it_overlaps_most():
     boxes = np.array([(0.0, 0, 0.5, 1), (0.1, 0, 0.5, 1)])
     detected = np.array([(0.12, 0.0, 0.5, 1.0)])
-    assert object_cases(np.array([[0.2, 0.8]]), [(0, 0), (1, 1)], boxes, detected, 2) == [Case(1, 1, 0.5, False)]
-    assert object_cases(np.array([[0.8, 0.2]]), [(0, 0), (1, 1)], boxes, detected, 2) == [Case(1, 0, 0.5, False)]
+    spread = pytest.approx(-(0.2 * np.log2(0.2) + 0.8 * np.log2(0.8)))
+    assert object_cases(np.array([[0.2, 0.8]]), [(0, 0), (1, 1)], boxes, detected, 2) == [
+        Case(1, 1, 0.5, False, spread)
+    ]
+    assert object_cases(np.array([[0.8, 0.2]]), [(0, 0), (1, 1)], boxes, detected, 2) == [
+        Case(1, 0, 0.5, False, spread)
+    ]
     assert object_cases(np.zeros((0, 2)), [(0, 0)], boxes, np.zeros((0, 4)), 2) == []
     assert object_cases(np.ones((1, 2)), [], np.zeros((0, 4)), detected, 2) == []
 

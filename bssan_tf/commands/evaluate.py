@@ -15,10 +15,12 @@ from bssan_tf.config.settings import BANK, flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.hubs import CORRECTIONS
 from bssan_tf.metrics.recall import PROTOCOLS
-from bssan_tf.runs.folder import find_run
+from bssan_tf.runs.folder import RunFolder, find_run
 
 HUB = ("hub", "bank", "transductive")
-RETRIEVAL_ONLY = ("split", "captions_per_image", "sample", "protocol", "baseline", *HUB, "parts", "out")
+PICTURES = ("split", "captions_per_image", "sample")  # which are measured
+RETRIEVAL_ONLY = (*PICTURES, "protocol", "baseline", *HUB, "parts", "out")
+BOXES = "boxes"
 OF_ONE_RUN = ("baseline", "parts", "pointing", *HUB)
 
 
@@ -56,9 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parts", action="store_true", default=None, help="add rows of W2R and O2W alone")
     parser.add_argument(
         "--pointing",
+        metavar=f"FOLDER|{BOXES}",
+        help="measure attention instead of retrieval, on photos, captions and instances in COCO's layout; or on the "
+        "run's own pictures, where the boxes of its detector count as the truth",
+    )
+    parser.add_argument(
+        "--class-names",
         type=Path,
-        metavar="FOLDER",
-        help="measure attention instead of retrieval, on photos, captions and instances in COCO's layout",
+        metavar="FILE",
+        help=f"with --pointing {BOXES}: the names of the boxes' classes, one a line, if their file has none",
     )
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the figures to a file, too")
     parser.add_argument(
@@ -85,7 +93,10 @@ def require_hub_flags_that_fit(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, evaluate, print the table."""
     options = build_parser().parse_args(arguments)
-    _require_effect(options, "--pointing", RETRIEVAL_ONLY if options.pointing else ())
+    own = options.pointing == BOXES
+    fixed = tuple(name for name in RETRIEVAL_ONLY if not (own and name in PICTURES)) if options.pointing else ()
+    _require_effect(options, "--pointing", fixed)
+    _require_effect(options, f"anything but --pointing {BOXES}", () if own else ("class_names",))
     _require_effect(options, "several runs", OF_ONE_RUN if len(options.runs) > 1 else ())
     if options.ensemble and len(options.runs) < 2:
         raise UserError("--ensemble: is of two runs or more; name them")
@@ -100,25 +111,30 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         require_replaceable(options.json)
 
-    if options.pointing:
-        from bssan_tf.evaluation.coco_pointing import point_at_photos
-
-        value, text = point_at_photos(runs[0], options.pointing, flags, progress)
-    else:
-        from bssan_tf.evaluation.comparison import compare, ensemble
-        from bssan_tf.evaluation.retrieval import evaluate
-        from bssan_tf.evaluation.scores import Request
-
-        fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}
-        asked = {field: value for name, field in fields.items() if (value := getattr(options, name)) is not None}
-        if len(runs) > 1:
-            value, text = (ensemble if options.ensemble else compare)(runs, Request(**asked), flags, progress)
-        else:
-            value, text = evaluate(runs[0], Request(**asked), flags, progress)
+    value, text = _measured(options, runs, flags, progress)
     print(text)
     if options.json:
         write_report(options.json, value)
         print(f"\nnumbers: {options.json}")
+
+
+def _measured(options: argparse.Namespace, runs: list[RunFolder], flags: dict, progress: bool) -> tuple[dict, str]:
+    """What was asked for, as JSON value and as text."""
+    from bssan_tf.evaluation.comparison import compare, ensemble
+    from bssan_tf.evaluation.photo_pointing import point_at_boxes, point_at_photos
+    from bssan_tf.evaluation.retrieval import evaluate
+    from bssan_tf.evaluation.scores import Request
+
+    if options.pointing and options.pointing != BOXES:
+        return point_at_photos(runs[0], Path(options.pointing), flags, progress)
+    fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}
+    asked = {field: value for name, field in fields.items() if (value := getattr(options, name)) is not None}
+    request = Request(**asked)
+    if options.pointing:
+        return point_at_boxes(runs[0], request, options.class_names, flags, progress)
+    if len(runs) > 1:
+        return (ensemble if options.ensemble else compare)(runs, request, flags, progress)
+    return evaluate(runs[0], request, flags, progress)
 
 
 def _require_effect(options: argparse.Namespace, beside: str, names: Iterable[str]) -> None:

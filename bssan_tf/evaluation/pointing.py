@@ -28,6 +28,7 @@ class Case(NamedTuple):
     right: float  # 1 if attention peaks where it should, else 0; of peaks of one weight the share that are right
     chance: float  # share of all cells, or words, that would be right
     tied: bool  # whether several share the largest weight, as they do where the tanh of Eq. 2 or 10 saturates
+    entropy: float  # of the weights, as a share of that of even ones: 1 where attention chooses nothing
     centre: bool | None = None  # whether the picture's centre would be right; None for objects
 
 
@@ -61,9 +62,9 @@ def pointing(
 
     return {
         "w2r": percent(words, "right"),
-        **{f"w2r_{field}": percent(words, field) for field in ("chance", "tied", "centre")},
+        **{f"w2r_{field}": percent(words, field) for field in ("chance", "tied", "entropy", "centre")},
         "o2w": percent(objects, "right"),
-        "o2w_chance": percent(objects, "chance"),
+        **{f"o2w_{field}": percent(objects, field) for field in ("chance", "entropy")},
         "n_words": len(words),
         "n_objects": len(objects),
     }
@@ -131,10 +132,18 @@ def word_cases(alpha: np.ndarray, named: Sequence, boxes: np.ndarray, grid: tupl
     return cases
 
 
-def _at_peak(weights: np.ndarray, good: np.ndarray) -> tuple[float, float, bool]:
-    """`right`, `chance` and `tied` of a Case from the weights (n,) and which places are right, bool (n,)."""
+def _at_peak(weights: np.ndarray, good: np.ndarray) -> tuple[float, float, bool, float]:
+    """`right`, `chance`, `tied` and `entropy` of a Case from weights (n,) and which places are right, bool (n,)."""
     peak = weights == weights.max()
-    return float(good[peak].mean()), float(good.mean()), bool(peak.sum() > 1)
+    return float(good[peak].mean()), float(good.mean()), bool(peak.sum() > 1), _entropy(weights)
+
+
+def _entropy(weights: np.ndarray) -> float:
+    """Shannon's, of weights (n,) that sum to 1, divided by log n; 1 where there is one place."""
+    if len(weights) == 1:
+        return 1.0
+    p = weights[weights > 0].astype(np.float64)
+    return float(-(p * np.log(p)).sum() / np.log(len(weights)))
 
 
 def _inside(x, y, boxes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Retrieval reports as people and programs read them: a text table beside the paper's rows, and JSON.
 
-In: the dicts of metrics, pointing.py and coco_pointing.py. Out: strings and JSON values; nothing is printed here.
+In: the dicts of metrics, pointing.py and photo_pointing.py. Out: strings and JSON values; nothing is printed here.
 The paper's numbers stand beside ours only for its own data sets, and every way in which our setting differs
 from the paper's is said below the table.
 """
@@ -149,7 +149,7 @@ def pointing_lines(pointing: Mapping) -> str:
 
 
 def photo_pointing_text(value: Mapping) -> str:
-    """What `coco_pointing.point_at_photos` found, as tables of W2R and O2W."""
+    """What `photo_pointing` found, as tables of W2R and O2W."""
     lines = [f"{_heading(value)}; {value['n_unknown']:,} naming words that the run does not know are not counted"]
     for key, title, cases in (
         ("w2r", "W2R: attention of a word that names a class peaks inside a box of that class", "all words"),
@@ -158,15 +158,19 @@ def photo_pointing_text(value: Mapping) -> str:
         if (rows := value[key]) is None:
             continue
         centred = "centre" in rows["all"]
-        heading = f"{'':24}{'cases':>7}{key.upper() + ', %':>14}{'chance':>9}"
+        heading = f"{'':24}{'cases':>7}{key.upper() + ', %':>14}{'chance':>9}{'entropy':>9}"
         lines += ["", title, heading + (f"{'centre':>9}{key.upper() + ' - centre':>16}" if centred else "")]
         mean = f"mean of {len(rows['classes'])} classes"
         for name, row in ((cases, "all"), ("without person", "without_person"), (mean, "class_mean")):
             if (found := rows[row]) is not None:
                 count = "" if row == "class_mean" else f"{found['n']:,}"
                 line = f"{name:24}{count:>7}{_with_error(found, 'right'):>14}{found['chance']:9.1f}"
+                line += f"{found['entropy']:9.1f}"
                 lines.append(line + (f"{found['centre']:9.1f}{_with_error(found, 'lead'):>16}" if centred else ""))
     lines += ["", "±: one standard error over photos; centre: the middle of the picture in place of the peak"]
+    lines.append("entropy: of the attention, in % of that of even attention, which chooses nothing")
+    if sure := value.get("sure"):
+        lines.append(f"the boxes are a detector's, of a score of {sure:g} or more; its errors count as attention's")
     if tied := value["w2r"]["all"]["tied"]:
         lines.append(f"{tied:.0f} % of the words have several cells at their peak; the share of these inside counts")
     if value["objects"] == "grid":

@@ -1,8 +1,10 @@
-"""Does a run's attention look at the right place in photos? Measured on any photos of COCO with captions and instances.
+"""Does a run's attention look at the right place in photos? Measured against COCO's instances, or a detector's boxes.
 
-In: a run, trained on whatever data, and a folder in COCO's layout. Out: how often the attention of a word that names
-a class peaks inside a box of that class (W2R), beside the picture's centre and chance; and for objects whether they
-look at a word that names them (O2W). Errors are of photos drawn anew, as words of one photo go together.
+In: a run, trained on whatever data, and a folder in COCO's layout; or the pictures of its own data with the boxes that
+a detector found there, a truth that is wrong where the detector is. Out: how often the attention of a word that names
+a class peaks inside a box of that class (W2R), beside the picture's centre and chance; for objects whether they look at
+a word that names them (O2W); and how even both attentions are. Errors are of photos drawn anew, as words of one photo
+go together.
 """
 
 from __future__ import annotations
@@ -12,15 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.datasets.coco_words import load_grounded
+from bssan_tf.datasets.coco_words import ClassWords, load_grounded
+from bssan_tf.datasets.corpus import Corpus, Grounding, Split
+from bssan_tf.datasets.files import read_lines
+from bssan_tf.datasets.words import split_words
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.pointing import Case, find_cases
+from bssan_tf.evaluation.pointing import Case, Cases, find_cases
 from bssan_tf.evaluation.report import photo_pointing_text
+from bssan_tf.evaluation.scores import Request, open_run
+from bssan_tf.features.store import Features
+from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import folder_features
 
 RESAMPLES = 1000  # of the bootstrap (Efron, 1979)
 FREQUENT = "person"  # the class that outweighs all others in captions
+SURE = 0.3  # least score of a detected box that counts as true
 
 
 def point_at_photos(
@@ -45,21 +54,75 @@ def point_at_photos(
     (part,) = corpus.splits
     split = corpus.split(part).without_rows(features.bad_rows)
     truth = corpus.grounding
-    words, objects, unknown = find_cases(model.scorer, features, split, truth, tokenizer, progress=progress)
-    if not words:
-        raise UserError(f"--pointing {folder}: none of the words that name a class is in the run's vocabulary")
+    cases = find_cases(model.scorer, features, split, truth, tokenizer, progress=progress)
     kind = config.data.objects if "objects" in needed else None
     fixed = features.manifest.get("boxes") == "grid"
+    told = {"run": run.name, "corpus": corpus.name, "split": part, "objects": "grid" if kind and fixed else kind}
+    return _reported(told, split, truth, cases, not fixed, f"--pointing {folder}")
+
+
+def point_at_boxes(
+    run: RunFolder,
+    request: Request,
+    class_names: Path | None = None,
+    data_flags: dict | None = None,
+    progress: bool = True,
+    data: Data | None = None,
+) -> tuple[dict, str]:
+    """The same on the pictures of a request, against `detected_truth` of the run's own boxes.
+
+    `class_names` is a file with a line for each class of boxes that have no names. UserError as `open_run`; for a run
+    without W2R, boxes that no detector gave, classes without names; nothing to count.
+    """
+    opened = open_run(run, request, data_flags, progress, data)
+    if "regions" not in opened.config.model.needed_features:
+        raise UserError("--pointing boxes: the run is of variant o2w, which has no W2R; name another run")
+    features, corpus = opened.data.features, opened.data.corpus
+    given = [line.strip() for _, line in read_lines(class_names) if line.strip()] if class_names else None
+    names = features.manifest.get("labels") or given
+    truth = detected_truth(features, corpus, names, opened.config.data.word_rule)
+    scorer, tokenizer = opened.scorer, opened.tokenizer
+    cases = find_cases(scorer, features, opened.part, truth, tokenizer, progress=progress)
+    told = {"run": run.name, "corpus": corpus.name, "split": opened.part.name, "objects": "boxes", "sure": SURE}
+    return _reported(told, opened.part, truth, cases, True, "--pointing boxes")
+
+
+def detected_truth(features: Features, corpus: Corpus, names: Sequence[str] | None, word_rule: str) -> Grounding:
+    """What a detector is sure of, as a Grounding: its boxes from a score of `SURE` on, and the words that name them.
+
+    `names` are the classes', in the order of their numbers. UserError where boxes, classes or their names are missing.
+    """
+    if features.classes is None or not (features.classes >= 0).any():
+        raise UserError("--pointing boxes: the run's objects are of no detector; train it with --boxes FILE")
+    if not names:
+        raise UserError("--pointing boxes: the boxes' file does not name its classes; add --class-names FILE")
+    if (most := int(features.classes.max())) >= len(names):
+        raise UserError(f"--class-names: {len(names)} classes, and the boxes have a class {most}; give one a line")
+    sure = (features.scores[:] >= SURE) & features.valid[:] & (features.classes[:] >= 0)
+    boxes = [features.boxes[row][kept] for row, kept in enumerate(sure)]
+    kinds = [[names[kind] for kind in features.classes[row][kept]] for row, kept in enumerate(sure)]
+    words, named = ClassWords(names), []
+    for text, image in zip(corpus.captions, corpus.image_of_caption):
+        found = words.find(split_words(text, word_rule))
+        named.append([(place, i) for place, label in found for i, kind in enumerate(kinds[image]) if kind == label])
+    return Grounding(boxes=tuple(boxes), labels=tuple(kinds), named=tuple(named))
+
+
+def _reported(
+    told: dict, split: Split, truth: Grounding, cases: Cases, has_objects: bool, source: str
+) -> tuple[dict, str]:
+    """The JSON value and the text of what was found; `source` is the flag with its value."""
+    words, objects, unknown = cases
+    if not words:
+        raise UserError(f"{source}: none of the words that name a class is in the run's vocabulary")
+    fields = ("right", "chance", "tied", "entropy")
     value = {
-        "run": run.name,
-        "corpus": corpus.name,
-        "split": part,
+        **told,
         "n_images": len(split.image_ids),
         "n_captions": len(split.captions),
         "n_unknown": unknown,
-        "objects": "grid" if kind and fixed else kind,
-        "w2r": shares(words, truth.labels, ("right", "chance", "tied", "centre")),
-        "o2w": shares(objects, truth.labels, ("right", "chance", "tied")) if objects and not fixed else None,
+        "w2r": shares(words, truth.labels, (*fields, "centre")),
+        "o2w": shares(objects, truth.labels, fields) if objects and has_objects else None,
     }
     return value, photo_pointing_text(value)
 

@@ -1,5 +1,6 @@
 """evaluate.py --pointing: an untrained run on tiny photos, recomputed by hand; and the table's numbers."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,16 +11,20 @@ from coco_fixtures import HEIGHT, WIDTH, write_coco
 
 from bssan_tf.commands import evaluate as command
 from bssan_tf.config.presets import preset
+from bssan_tf.datasets.coco_words import load_grounded
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.coco_pointing import point_at_photos, shares
-from bssan_tf.evaluation.pointing import Case
+from bssan_tf.evaluation.photo_pointing import detected_truth, point_at_boxes, point_at_photos, shares
+from bssan_tf.evaluation.pointing import Case, find_cases
 from bssan_tf.evaluation.report import photo_pointing_text
+from bssan_tf.evaluation.scores import Request
 from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.photo import folder_features
 
 PHOTOS = {
     "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),
@@ -139,6 +144,76 @@ def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
     assert "not measured" not in text
 
 
+def own_boxes(run, photos, folder, labels=("dog", "person", "car")):
+    """A run whose pictures are the photos with a detector's boxes, and these as Data."""
+    rows = np.zeros((3, 3, 6), np.float32)
+    rows[0] = [(10, 10, 50, 50, 0.9, 0), (50, 0, 80, 60, 0.29, 1), (0, 0, 5, 5, 0.3, 2)]  # the person is too unsure
+    rows[1, 0] = (0, 30, 60, 60, 0.8, 2)
+    named = {} if labels is None else {"labels": np.array(labels)}
+    np.savez(folder / "boxes.npz", names=np.array(list(PHOTOS)), boxes=rows, **named)
+    run = copy_of(run, folder / "run", objects="boxes", boxes=str(folder / "boxes.npz"), cache=str(folder / "cache"))
+    corpus = load_grounded(photos)
+    given = run.load_config(), photos, corpus.image_paths, {"boxes": str(folder / "boxes.npz")}, False
+    corpus = dataclasses.replace(corpus, splits={"val": np.array([0, 1, 2])}, grounding=None)
+    return run, Data(corpus, folder_features(run, *given))
+
+
+def test_the_boxes_of_the_runs_own_detector_as_truth(run, photos, tmp_path):
+    run, data = own_boxes(run, photos, tmp_path)
+    value, text = point_at_boxes(run, Request(split="val"), progress=False, data=data)
+    # photo 1: the dog of both captions, the car of the second; photo 2: the car
+    assert {name: row["n"] for name, row in value["w2r"]["classes"].items()} == {"car": 2, "dog": 2}
+    assert {name: row["n"] for name, row in value["o2w"]["classes"].items()} == {"car": 2, "dog": 2}
+    assert (value["split"], value["objects"], value["n_images"], value["n_captions"]) == ("val", "boxes", 3, 5)
+    assert 0 < value["w2r"]["all"]["entropy"] <= 100
+    model, tokenizer = run.load_model()
+    inputs = {name: getattr(data.features, name)[1:2] for name in ("regions", "objects", "valid")}
+    outputs = model.scorer({**inputs, "tokens": tokenizer(["The car!"])})
+    alpha, beta = outputs["alpha"].numpy()[0, 1], outputs["beta"].numpy()[0, 0, :2]
+    row, column = divmod(int(alpha.argmax()), 14)
+    right = inside("2.jpg", "car", (column + 0.5) / 14, (row + 0.5) / 14)
+    truth = detected_truth(data.features, data.corpus, ["dog", "person", "car"], "unicode")
+    cases = find_cases(model.scorer, data.features, data.split("val"), truth, tokenizer)
+    (word,), (thing,) = ([case for row, case in found if row == 1] for found in (cases.words, cases.objects))
+    assert (word.right, thing.right) == (right, beta[1] > beta[0])
+    assert word.entropy == pytest.approx(-(alpha * np.log(alpha)).sum() / np.log(196), rel=1e-5)
+    assert thing.entropy == pytest.approx(-(beta * np.log2(beta)).sum(), rel=1e-5)
+    assert "the boxes are a detector's, of a score of 0.3 or more" in text
+    assert "entropy" in text
+
+
+def test_boxes_without_names_take_them_from_a_file_or_are_refused(run, photos, tmp_path):
+    run, data = own_boxes(run, photos, tmp_path, labels=None)
+    names = tmp_path / "names.txt"
+    names.write_text("dog\nperson\ncar\n")
+    value, _ = point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+    assert list(value["w2r"]["classes"]) == ["car", "dog"]
+    with pytest.raises(UserError, match="does not name its classes; add --class-names FILE"):
+        point_at_boxes(run, Request(split="val"), progress=False, data=data)
+    names.write_text("dog\nperson\n")
+    with pytest.raises(UserError, match="2 classes, and the boxes have a class 2; give one a line"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+    names.write_text("cup\nfork\nbed\n")
+    with pytest.raises(UserError, match="--pointing boxes: none of the words that name a class"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+    fixed = dataclasses.replace(data.features, classes=np.full((3, 10), -1))
+    with pytest.raises(UserError, match="are of no detector; train it with --boxes FILE"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=Data(data.corpus, fixed))
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--pointing", "boxes", "--parts"], "--parts: has no effect with --pointing"),
+        (["--pointing", "photos", "--split", "val"], "--split val: has no effect with --pointing"),
+        (["--class-names", "f"], "--class-names f: has no effect with anything but --pointing boxes"),
+    ],
+)
+def test_flags_that_do_not_fit(flags, told):
+    with pytest.raises(UserError, match=told):
+        command.main(["runs/none", *flags])
+
+
 def test_runs_that_cannot_be_measured(run, photos, tmp_path):
     with pytest.raises(UserError, match=r"--pointing .*: the run is of variant o2w, which has no W2R"):
         point_at_photos(copy_of(run, tmp_path / "o2w", variant="o2w"), photos)
@@ -153,8 +228,8 @@ def test_runs_that_cannot_be_measured(run, photos, tmp_path):
 
 LABELS = (["dog", "person"], ["car", "dog"])
 CASES = [  # photo 0: two of the dog, one of the person; photo 1: one of the car
-    *((0, Case(0, 1.0, 0.2, False, True)), (0, Case(0, 0.0, 0.2, False, True))),
-    *((0, Case(1, 1.0, 0.5, False, False)), (1, Case(0, 0.5, 0.1, True, False))),
+    *((0, Case(0, 1.0, 0.2, False, 0.5, True)), (0, Case(0, 0.0, 0.2, False, 0.7, True))),
+    *((0, Case(1, 1.0, 0.5, False, 0.9, False)), (1, Case(0, 0.5, 0.1, True, 0.7, False))),
 ]
 
 
@@ -172,7 +247,7 @@ def test_shares_by_hand():
 
 def test_errors_are_of_photos_not_of_words():
     # 400 words, but of 100 photos whose four words agree: sqrt(p (1 - p) / 100), not / 400
-    cases = [(row, Case(0, float(row % 4 == 0), 0.5, False, row % 2 == 0)) for row in range(100) for _ in range(4)]
+    cases = [(row, Case(0, float(row % 4 == 0), 0.5, False, 1.0, row % 2 == 0)) for row in range(100) for _ in range(4)]
     row = shares(cases, [["dog"]] * 100, ("right", "chance", "centre"))["all"]
     assert row["right"] == 25
     assert row["right_error"] == pytest.approx(100 * (0.25 * 0.75 / 100) ** 0.5, rel=0.1)
@@ -182,7 +257,7 @@ def test_errors_are_of_photos_not_of_words():
 
 
 def test_one_photo_of_people_alone():
-    found = shares([(0, Case(1, 1.0, 0.5, False))], LABELS, ("right", "chance"))
+    found = shares([(0, Case(1, 1.0, 0.5, False, 1.0))], LABELS, ("right", "chance"))
     assert found["all"] == {"n": 1, "right": 100, "chance": 50, "right_error": None}
     assert found["without_person"] is None
 
@@ -196,13 +271,13 @@ def test_table():
         "n_unknown": 1234,
         "objects": "boxes",
     }
-    value |= {"w2r": shares(CASES, LABELS, ("right", "chance", "tied", "centre")), "o2w": None}
+    value |= {"w2r": shares(CASES, LABELS, ("right", "chance", "tied", "entropy", "centre")), "o2w": None}
     value["w2r"]["all"] |= {"right_error": 3.04, "lead_error": 4.06}
     lines = photo_pointing_text(value).splitlines()
     assert (
         lines[0] == "coco, val2017: 2 images, 3 captions; 1,234 naming words that the run does not know are not counted"
     )
-    assert " ".join(lines[4].split()) == "all words 4 62.5 ± 3.0 25.0 50.0 +12.5 ± 4.1"
+    assert " ".join(lines[4].split()) == "all words 4 62.5 ± 3.0 25.0 70.0 50.0 +12.5 ± 4.1"
     assert lines[6].startswith("mean of 3 classes ")
     assert "25 % of the words have several cells at their peak" in lines[-1]
     value["objects"] = "grid"
