@@ -53,7 +53,7 @@ def hubness(scores: np.ndarray) -> dict[str, float]:
     return {"N10_skewness": skewness, "never": 100.0 * float(np.mean(found == 0))}
 
 
-def csls(scores: np.ndarray, bank: np.ndarray, *, k: int = 10) -> np.ndarray:
+def csls(scores: np.ndarray, bank: np.ndarray, *, k: int = 5) -> np.ndarray:
     """2 s(q, c) - r(c), where r(c) is the mean of the `k` highest scores of candidate c in the bank.
 
     The source also takes off r(q), which is the same for all candidates of a query. Ranks are those of `nnn` with an
@@ -76,7 +76,7 @@ def inverted_softmax(scores: np.ndarray, bank: np.ndarray, *, temperature: float
     return _less(scores, _log_sums(scores, bank, temperature))
 
 
-def qb_norm(scores: np.ndarray, bank: np.ndarray, *, temperature: float = 1.0, top: int = 1) -> np.ndarray:
+def qb_norm(scores: np.ndarray, bank: np.ndarray, *, temperature: float = 1.0, top: int = 5) -> np.ndarray:
     """Dynamic inverted softmax: `inverted_softmax` for queries whose best candidate is a hub; others keep their scores.
 
     Hubs (the source's activation set) are the candidates among the `top` best of any query of the bank. All that tie
@@ -92,7 +92,7 @@ def qb_norm(scores: np.ndarray, bank: np.ndarray, *, temperature: float = 1.0, t
     return np.where(np.concatenate(near_hub)[:, None], _less(scores, sums), scores)
 
 
-def nnn(scores: np.ndarray, bank: np.ndarray, *, k: int = 16, alpha: float = 0.75) -> np.ndarray:
+def nnn(scores: np.ndarray, bank: np.ndarray, *, k: int = 4, alpha: float = 0.5) -> np.ndarray:
     """s(q, c) - alpha r(c), where r(c) is the mean of the `k` highest scores of candidate c in the bank.
 
     Reference: Chowdhury et al., Nearest Neighbor Normalization Improves Multimodal Retrieval, EMNLP 2024.
