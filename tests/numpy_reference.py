@@ -110,10 +110,22 @@ def bilinear(queries, attended, weights, name):
 
 
 def agreement(query, key, config):
-    """query' key, or four times their cosine."""
-    if config.cosine_attention:
+    """query' key, or four times their cosine, which is 0 where a key is: the only word of a caption less the mean."""
+    if config.cosine_attention and key.any():
         return 4 * (query @ key) / np.linalg.norm(query) / np.linalg.norm(key)
     return query @ key
+
+
+def compared(keys, config):
+    """Keys (N, F) as a query sees them: less their mean where there is a gate."""
+    return keys - keys.mean(axis=0) if config.attention_gate else keys
+
+
+def behind_gate(found, keys, weights, name):
+    """v̄ + γ (Σ α v - v̄) of Σ α v where the model has a gate."""
+    if f"{name}_gate/gamma" not in weights:
+        return found
+    return keys.mean(axis=0) + weights[f"{name}_gate/gamma"] * (found - keys.mean(axis=0))
 
 
 def w2r(tokens, regions, weights, config, uniform=False):
@@ -124,9 +136,9 @@ def w2r(tokens, regions, weights, config, uniform=False):
     factor = weights["w2r_attention/scale"] if config.attention_scale else 1.0
     c, alphas, attended = [], [], []
     for t_k in t:
-        e = np.array([np.tanh(agreement(t_k @ W, r_j, config) + b) for r_j in r])  # Eq. 2
+        e = np.array([np.tanh(agreement(t_k @ W, r_j, config) + b) for r_j in compared(r, config)])  # Eq. 2
         alpha = np.full(len(r), 1 / len(r)) if uniform else softmax(factor * e)  # Eq. 1, 8
-        u_k = sum(a * r_j for a, r_j in zip(alpha, r))  # Eq. 3
+        u_k = behind_gate(sum(a * r_j for a, r_j in zip(alpha, r)), r, weights, "w2r")  # Eq. 3
         c.append(fused(u_k, t_k, weights, "w2r_fusion"))
         alphas.append(alpha)
         attended.append(u_k)
@@ -151,9 +163,9 @@ def o2w(tokens, objects, weights, config, uniform=False):
     factor = weights["o2w_attention/scale"] if scale else 1.0
     y, betas, attended = [], [], []
     for o_j in objects:
-        e = np.array([np.tanh(agreement(o_j @ W, s_k, config) + b) for s_k in s])  # Eq. 10
+        e = np.array([np.tanh(agreement(o_j @ W, s_k, config) + b) for s_k in compared(s, config)])  # Eq. 10
         beta = np.full(len(s), 1 / len(s)) if uniform else softmax(factor * e)  # Eq. 9, 8
-        u_j = sum(b_k * s_k for b_k, s_k in zip(beta, s))  # Eq. 11
+        u_j = behind_gate(sum(b_k * s_k for b_k, s_k in zip(beta, s)), s, weights, "o2w")  # Eq. 11
         y.append(mlp(fused(o_j, u_j, weights, "o2w_fusion"), weights, "o2w_mlp"))  # Eq. 13
         betas.append(beta)
         attended.append(u_j)

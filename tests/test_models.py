@@ -56,8 +56,10 @@ def siamese_inputs(config, pairs=8, seed=1):
         {**IMPROVED, "bilinear": True, "weighted_lengths": True},
         {"region_norm": "centred", "object_norm": "sqrt_l2", "o2w_attention_scale": 2.0},
         {**IMPROVED, "bilinear": True, "w2r_text": "cnn"},
+        {**IMPROVED, "bilinear": True, "cosine_attention": True, "attention_gate": 0.3},
+        {"attention_gate": 0.3},
     ],
-    ids=["paper", "with all extras", "bilinear", "weighted lengths", "centred", "cnn"],
+    ids=["paper", "with all extras", "bilinear", "weighted lengths", "centred", "cnn", "gate", "gate alone"],
 )
 def test_scorer_is_the_papers_equations(values):
     config, model = build(**values)

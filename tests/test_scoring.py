@@ -56,7 +56,7 @@ class TestSameScoresAsKeras:
         assert set(got) == set(expected)
         for part, wanted in expected.items():
             assert wanted.std() > 1e-3
-            np.testing.assert_allclose(got[part], wanted, atol=1e-5, err_msg=part)
+            np.testing.assert_allclose(got[part], wanted, rtol=1e-6, atol=1e-5, err_msg=part)
             assert got[part].dtype == np.float32
             alone = score_matrices(scorer, pictures, tokens, parts=[part])
             assert set(alone) == {part}

@@ -163,6 +163,13 @@ class ModelConfig:
     o2w_attention_scale: float | None = setting(
         None, "initial value of that factor for O2W; without it, as --attention-scale", rule="0 or more", improved=True
     )
+    attention_gate: float = setting(
+        0.0,
+        "initial value of a learned gate γ: attention compares with keys less their mean, and what it finds there is "
+        "added to the mean times γ; 0 for none",
+        rule="0 or more",
+        improved=True,
+    )
     cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10", improved=True)
     dropout: float = setting(
         0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True

@@ -63,6 +63,10 @@ class Attention(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def compared(self, keys, key_mask=None):
+        """The keys float (..., N_k, F) as the queries see them; bool key_mask (..., N_k), False at padding."""
+        return keys
+
     def energies(self, products):
         return energies(products, *in_own_dtype(self, self.b))
 
@@ -118,7 +122,7 @@ class WordToRegionAttention(Attention):
         B, D = tf.unstack(tf.shape(regions)[:2])
         queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, W)
-        products = tf.reshape(self.compare(projected, regions), (B, C, L, D))
+        products = tf.reshape(self.compare(projected, self.compared(regions)), (B, C, L, D))
         alpha = self.weights_of(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
         return attended(alpha, regions), alpha
@@ -145,17 +149,18 @@ class ObjectToWordAttention(Attention):
         return W.T  # of (Q, S)
 
     def compare(self, projected, keys):
-        return _of_words("bps,bcls->bcpl", projected, keys)
+        return of_words("bps,bcls->bcpl", projected, keys)
 
     def call(self, inputs):
         objects, states, mask, uniform = inputs
         objects, states, W = in_own_dtype(self, objects, states, self.W)
-        products = self.compare(tf.einsum("bpq,qs->bps", objects, W), states)  # (B, C, P, L)
+        seen = self.compared(states, mask)
+        products = self.compare(tf.einsum("bpq,qs->bps", objects, W), seen)  # (B, C, P, L)
         beta = self.weights_of(products, uniform[:, :, None, None], mask[:, :, None, :])
-        return _of_words("bcpl,bcls->bcps", beta, states), beta  # Eq. 11
+        return of_words("bcpl,bcls->bcps", beta, states), beta  # Eq. 11
 
 
-def _of_words(equation: str, x, states):
+def of_words(equation: str, x, states):
     """An einsum with states (B, C, L, S), or (1, C, L, S) where all pictures share the captions.
 
     Not tf.matmul: with four axes, that of TensorFlow 2.20 and 2.21 spoils memory on CPUs (tensorflow#117700).

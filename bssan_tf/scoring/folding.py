@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.models.attention import Attention, energies, learned_weights
-from bssan_tf.models.improved.attention import COSINE_SCALE
+from bssan_tf.models.improved.attention import COSINE_SCALE, Gate, gated, less_mean
 from bssan_tf.models.improved.bilinear import BilinearScore, unit
 from bssan_tf.models.improved.norms import FeatureNorm
 from bssan_tf.scoring.tracing import traced
@@ -47,7 +47,9 @@ class FoldedNetwork:
         self.norm = traced(lambda features: norm(tf.cast(features, tf.float32)))
         self.W, self.cosine = tf.constant(attention.W.numpy()), getattr(attention, "cosine", False)
         sharpness = tf.constant(attention.sharpness.numpy()) if getattr(attention, "scale", 0.0) else None
-        self.softmax = (tf.constant(attention.b.numpy()), sharpness)  # as `weights_of` takes them
+        self.centred, gate = getattr(attention, "centred", False), _layer(network, Gate)
+        gamma = gate and tf.constant(gate.gamma.numpy())
+        self.softmax = (tf.constant(attention.b.numpy()), sharpness, gamma)  # as `weights_of` takes them
         fusion = {layer.name[-1]: layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))}
         self.A, self.B = (tf.constant(fusion[side].get_weights()[0]) if fusion else None for side in "AB")
         self.F = self.B.shape[1] if fusion else 0
@@ -58,6 +60,10 @@ class FoldedNetwork:
     def scaled(self, queries: tf.Tensor) -> tf.Tensor:
         """Queries of the attention, of a fixed length where products are cosines."""
         return COSINE_SCALE * unit(queries) if self.cosine else queries
+
+    def compared(self, keys: tf.Tensor) -> tf.Tensor:
+        """Keys of the attention (..., N_k, F), none of them padding, as the queries see them."""
+        return less_mean(keys) if self.centred else keys
 
 
 def _layer(network: tf.keras.Model, kind: type) -> tf.keras.layers.Layer | None:
@@ -78,10 +84,11 @@ def _folded_mlp(mlp: tf.keras.Model) -> list[Dense]:
     return [(tf.constant(kernel), tf.constant(bias)) for kernel, bias in folded]
 
 
-def weights_of(products: tf.Tensor, b: tf.Tensor, sharpness: tf.Tensor | None) -> tf.Tensor:
-    """The attention's weights from its products float (..., N_k), all keys real (Eq. 1, 9)."""
+def weights_of(products: tf.Tensor, b: tf.Tensor, sharpness: tf.Tensor | None, gamma: tf.Tensor | None) -> tf.Tensor:
+    """The weights of what is attended to, from the products float (..., N_k), all keys real (Eq. 1, 9; `Gate`)."""
     e = energies(products, b)
-    return learned_weights(e if sharpness is None else e * sharpness)
+    weights = learned_weights(e if sharpness is None else e * sharpness)
+    return weights if gamma is None else gated(weights, 1.0 / tf.cast(tf.shape(e)[-1], e.dtype), gamma)
 
 
 def _bilinear(layer: tf.keras.layers.Layer) -> Bilinear:

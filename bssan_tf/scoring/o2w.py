@@ -27,10 +27,10 @@ Group = tuple[np.ndarray, "WordSide"]  # captions of one length, int (n,) places
 class WordSide(NamedTuple):
     """What is known of n captions of one length l before any picture, all float."""
 
-    states: tf.Tensor  # (n, l, S), the Bi-LSTM's
+    keys: tf.Tensor  # (n, l, S), the Bi-LSTM's states, as objects compare with them
     hidden: tf.Tensor  # (n, l, H1), the states through the text half of the first Dense layer
     fused: tf.Tensor | None  # (n, l, F), B s of the fusion
-    scales: tf.Tensor | None  # (n, l, 1), 1 / |s| where products are cosines
+    scales: tf.Tensor | None  # (n, l, 1), 1 / length of the keys where products are cosines
 
 
 class ObjectSide(NamedTuple):
@@ -45,7 +45,7 @@ class ObjectSide(NamedTuple):
 class PairWeights(NamedTuple):
     """Weights that a pair needs."""
 
-    softmax: tuple[tf.Tensor, tf.Tensor | None]  # b and sharpness
+    softmax: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]  # b, sharpness, γ of the gate
     from_fusion: tf.Tensor | None  # (F, H1)
     mlp: list[Dense]  # after its first layer
     bilinear: Bilinear | None
@@ -95,8 +95,9 @@ class FastO2W(FoldedNetwork):
         else:
             states = tf.zeros((*tokens.shape, self.from_state.shape[0]))
         fused = None if self.B is None else tf.matmul(states, self.B)
-        scales = inverse_length(states) if self.cosine else None
-        return WordSide(states, tf.matmul(states, self.from_state), fused, scales)
+        keys = self.compared(states) if tokens.shape[1] else states
+        scales = inverse_length(keys) if self.cosine else None
+        return WordSide(keys, tf.matmul(states, self.from_state), fused, scales)
 
     def prepare_pictures(self, block: Mapping[str, tf.Tensor]) -> ObjectSide:
         """The object side of pictures: `objects` float16 or float32 (B, P, Q), as stored, and `valid` bool (B, P)."""
@@ -144,9 +145,9 @@ def _project_objects(objects, W, from_object, bias, A):
 @traced
 def _score_pairs(words: WordSide, objects: ObjectSide, weights: PairWeights) -> tf.Tensor:
     """Eq. 9-14 for n captions of length l and B pictures: (n, B)."""
-    n, length, S = tf.unstack(tf.shape(words.states))
+    n, length, S = tf.unstack(tf.shape(words.keys))
     B, P, H1 = tf.unstack(tf.shape(objects.hidden))
-    products = tf.matmul(tf.reshape(words.states, (-1, S)), tf.reshape(objects.queries, (-1, S)), transpose_b=True)
+    products = tf.matmul(tf.reshape(words.keys, (-1, S)), tf.reshape(objects.queries, (-1, S)), transpose_b=True)
     products = tf.reshape(products, (n, length, B * P))
     if words.scales is not None:
         products *= words.scales

@@ -32,7 +32,7 @@ class WordSide(NamedTuple):
 class RegionWeights(NamedTuple):
     """Weights that a word and a picture meet."""
 
-    softmax: tuple[tf.Tensor, tf.Tensor | None]  # b and sharpness
+    softmax: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]  # b, sharpness, γ of the gate
     A: tf.Tensor | None  # (M, F)
     from_region: tf.Tensor  # (M + F, G) of the input product's kernel, for u and the fusion
     bilinear: Bilinear | None
@@ -72,7 +72,8 @@ class FastW2R(FoldedNetwork):
 
     def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`: what `tree.words` bring, what is kept of the captions, regions."""
-        return 4 * (len(tree.words) * self.size + self.kept_size(tree) + 2 * regions * self.W.shape[1])
+        arrays = 3 if self.centred else 2  # of the regions, as stored and as they are compared
+        return 4 * (len(tree.words) * self.size + self.kept_size(tree) + arrays * regions * self.W.shape[1])
 
     def fixed_bytes(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`."""
@@ -118,10 +119,11 @@ class FastW2R(FoldedNetwork):
         V, B = len(words.queries), len(regions)
         inputs = tf.raw_ops.Empty(shape=(V, B, self.size), dtype=tf.float32)
         step, fits = max(1, SLAB_ROWS // B), []
-        scales = inverse_length(regions)[:, None, :, 0] if self.cosine else None
+        keys = self.compared(regions)
+        scales = inverse_length(keys)[:, None, :, 0] if self.cosine else None
         for start in range(0, V, step):
             some = WordSide(*(None if array is None else array[start : start + step] for array in words))
-            part, fit = _attend(some, regions, scales, self.weights)
+            part, fit = _attend(some, regions, keys, scales, self.weights)
             # in place: the largest array there is, and concat or a Variable would hold it twice
             inputs = tf.raw_ops.InplaceUpdate(x=inputs, i=tf.range(start, start + len(part)), v=part)
             fits.append(fit)
@@ -134,13 +136,13 @@ def places_of(tree: PrefixTree, tokens: np.ndarray) -> np.ndarray:
 
 
 @traced
-def _attend(words: WordSide, regions, scales, weights: RegionWeights):
-    """Eq. 1-4 for words (v, M) and regions (B, D, M), then the input product (v, B, G).
+def _attend(words: WordSide, regions, keys, scales, weights: RegionWeights):
+    """Eq. 1-4 for words (v, M), regions and what words compare with (B, D, M), then the input product (v, B, G).
 
     Also <B t, A u> / |A u| (v, B), or None where there is no bilinear score.
     """
     B, (v, size) = tf.shape(regions)[0], tf.unstack(tf.shape(words.inputs))
-    products = tf.matmul(words.queries[None], regions, transpose_b=True)  # (B, v, D)
+    products = tf.matmul(words.queries[None], keys, transpose_b=True)  # (B, v, D)
     if scales is not None:
         products *= scales  # (B, 1, D)
     u = tf.matmul(weights_of(products, *weights.softmax), regions)  # Eq. 3

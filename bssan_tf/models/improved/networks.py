@@ -15,7 +15,12 @@ import tensorflow as tf
 
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.models.blocks import Network
-from bssan_tf.models.improved.attention import SharpenedObjectToWordAttention, SharpenedWordToRegionAttention
+from bssan_tf.models.improved.attention import (
+    AttendedWords,
+    Gate,
+    SharpenedObjectToWordAttention,
+    SharpenedWordToRegionAttention,
+)
 from bssan_tf.models.improved.bilinear import AttendedProjections, BilinearScore, Fusion
 from bssan_tf.models.improved.norms import FeatureNorm
 from bssan_tf.models.layers import RepeatForCaptions
@@ -65,14 +70,18 @@ def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
     regions, words, mask, uniform = inputs.values()
     norm = FeatureNorm(config.region_norm, dtype="float32", name="region_norm")
     scaled = norm(regions)
-    scale, cosine = config.attention_scale, config.cosine_attention
-    attention = SharpenedWordToRegionAttention(l2, scale, cosine, name="w2r_attention")
+    scale, cosine, gate = config.attention_scale, config.cosine_attention, config.attention_gate
+    attention = SharpenedWordToRegionAttention(l2, scale, cosine, bool(gate), name="w2r_attention")
     u, alpha = attention([words, scaled, mask, uniform])
+    weights = alpha
+    if gate:
+        weights = Gate(gate, name="w2r_gate")([alpha, mask])
+        u = AttendedProjections(name="w2r_gated")([weights, scaled])
     parts, fusion = [u, words], None
     if config.fusion:
         fusion = Fusion(config.fusion, l2, "w2r_fusion")
         Av, Bt = fusion(_dropped_alike(config, "w2r_fusion_dropout", 3, scaled), words)
-        Au = AttendedProjections(name="w2r_fusion_attended")([alpha, Av])
+        Au = AttendedProjections(name="w2r_fusion_attended")([weights, Av])
         parts.append(tf.keras.layers.Multiply(name="w2r_fusion_product")([Au, Bt]))
     c = tf.keras.layers.Concatenate(name="w2r_concat")(parts)  # [u ; t ; (A u)∘(B t)], (B, C, L, M + E + F)
     y = score_words(config, l2, c, mask, _dropout(config, "w2r_dropout", 1), silent=config.bilinear)
@@ -90,8 +99,11 @@ def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
     norm = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")
     scaled = norm(objects)
     scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
-    attention = SharpenedObjectToWordAttention(l2, scale, config.cosine_attention, name="o2w_attention")
+    cosine, gate = config.cosine_attention, config.attention_gate
+    attention = SharpenedObjectToWordAttention(l2, scale, cosine, bool(gate), name="o2w_attention")
     u, beta = attention([scaled, states, mask, uniform])
+    if gate:
+        u = AttendedWords(name="o2w_gated")([Gate(gate, True, name="o2w_gate")([beta, mask]), states])
     parts, fusion = [RepeatForCaptions(name="o2w_objects")([scaled, states]), u], None
     if config.fusion:
         fusion = Fusion(config.fusion, l2, "o2w_fusion")
