@@ -12,6 +12,7 @@ from bssan_tf.models.blocks import Network
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.pairing import UniformPairs
 from bssan_tf.tools.stack import path_of
+from bssan_tf.training.step import compile_siamese
 
 IMPROVED = {"region_norm": "sqrt_l2", "object_norm": "centred", "attention_scale": 3.0, "fusion": 4, "E_glove": 3}
 
@@ -44,6 +45,24 @@ def siamese_inputs(config, pairs=8, seed=1):
         shape = (pairs, config.training.negatives, inputs["tokens"].shape[1])
         inputs["negative_tokens"] = rng.integers(1, VOCABULARY, shape).astype(np.int32)
     return inputs
+
+
+@pytest.mark.parametrize("name", ["paper", "improved"])
+def test_even_attention_stays_even(name):
+    config = tiny_config(**({} if name == "paper" else {**IMPROVED, "attention_gate": 0.3}), even_attention=True)
+    model = Bssan(config.model, VOCABULARY, config.training.l2)
+    compile_siamese(siamese := model.siamese(config.training), config)
+    given = siamese_inputs(config)
+    siamese.fit(given, {part: np.zeros(8) for part in siamese.output}, batch_size=8, epochs=2, verbose=0)
+    for network in model.networks.values():
+        network.attention.start_from(np.ones((3, 2)), np.arange(4.0))
+        assert not network.attention.trainable_weights or name == "improved"  # the factor on e, which changes nothing
+    inputs = random_pairs(config)
+    words = (inputs["tokens"] > 0).sum(axis=1)
+    outputs = model.scorer(inputs)
+    for i, count in enumerate(words):
+        np.testing.assert_allclose(outputs["alpha"][i, :count], 1 / config.model.D, rtol=1e-6)
+        np.testing.assert_allclose(outputs["beta"][i, :, :count], 1 / count, rtol=1e-6)
 
 
 @pytest.mark.smoke

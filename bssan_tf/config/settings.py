@@ -170,6 +170,9 @@ class ModelConfig:
         rule="0 or more",
         improved=True,
     )
+    even_attention: bool = setting(
+        False, "let both attentions stay even, in training and after: what they are worth is what such a run lacks"
+    )
     cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10", improved=True)
     dropout: float = setting(
         0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True

@@ -44,16 +44,21 @@ def attended(alpha, regions):
 
 
 class Attention(tf.keras.layers.Layer):
-    """What both attentions share: W, b, the softmax and Eq. 8; `l2` is δ of the L2 term on W (Eq. 18)."""
+    """What both attentions share: W, b, the softmax and Eq. 8; `l2` is δ of the L2 term on W (Eq. 18).
 
-    def __init__(self, l2: float = 0.0, **kwargs):
+    With `even`, W and b stay 0, so that every key has the same weight: what attention is worth is what this lacks.
+    """
+
+    def __init__(self, l2: float = 0.0, even: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.l2 = l2
+        self.even = even
 
     def build(self, input_shape):
-        queries, keys = input_shape[:2]
-        self.W = self.add_weight(name="W", shape=(queries[-1], keys[-1]), regularizer=regularizer(self.l2))
-        self.b = self.add_weight(name="b", shape=(), initializer="zeros")
+        shape = (input_shape[0][-1], input_shape[1][-1])
+        how = {"initializer": "zeros", "trainable": False} if self.even else {"regularizer": regularizer(self.l2)}
+        self.W = self.add_weight(name="W", shape=shape, **how)
+        self.b = self.add_weight(name="b", shape=(), initializer="zeros", trainable=not self.even)
         super().build(input_shape)
 
     def compare(self, projected, keys):
@@ -82,6 +87,8 @@ class Attention(tf.keras.layers.Layer):
             products: float (n,), a sample of the products under W = look; W is scaled by their deviation, and b takes
                 off their mean.
         """
+        if self.even:
+            return
         factor = LOGIT_SIZE / max(float(products.std()), 1e-12)
         W = np.zeros(self.W.shape, np.float32)
         self.text_side(W)[first : first + look.shape[1]] = factor * look.T
@@ -89,7 +96,7 @@ class Attention(tf.keras.layers.Layer):
         self.b.assign(-factor * float(products.mean()))
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "l2": self.l2, "even": self.even}
 
 
 @register

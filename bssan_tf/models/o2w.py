@@ -52,7 +52,7 @@ def build_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
     """
     inputs = o2w_inputs(config)
     objects, valid, states, mask, uniform = inputs.values()
-    attention = ObjectToWordAttention(l2, name="o2w_attention")
+    attention = ObjectToWordAttention(l2, config.even_attention, name="o2w_attention")
     u, beta = attention([objects, states, mask, uniform])  # Eq. 9-12
     repeated = RepeatForCaptions(name="o2w_objects")([objects, states])
     c = tf.keras.layers.Concatenate(name="o2w_concat")([repeated, u])  # c = [o ; u], (B, C, P, Q + S)

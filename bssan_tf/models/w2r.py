@@ -37,7 +37,7 @@ def build_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
     """
     inputs = w2r_inputs(config)
     regions, words, mask, uniform = inputs.values()
-    attention = WordToRegionAttention(l2, name="w2r_attention")
+    attention = WordToRegionAttention(l2, config.even_attention, name="w2r_attention")
     u, alpha = attention([words, regions, mask, uniform])  # Eq. 1-4
     c = tf.keras.layers.Concatenate(name="w2r_concat")([u, words])  # c_k = [u_k ; t_k], (B, C, L, M + E)
     y = score_words(config, l2, c, mask)

@@ -70,8 +70,11 @@ def build_improved_w2r(config: ModelConfig, l2: float = 0.0) -> Network:
     regions, words, mask, uniform = inputs.values()
     norm = FeatureNorm(config.region_norm, dtype="float32", name="region_norm")
     scaled = norm(regions)
-    scale, cosine, gate = config.attention_scale, config.cosine_attention, config.attention_gate
-    attention = SharpenedWordToRegionAttention(l2, scale, cosine, bool(gate), name="w2r_attention")
+    gate = config.attention_gate
+    attention = SharpenedWordToRegionAttention(
+        l2, config.attention_scale, config.cosine_attention, bool(gate), even=config.even_attention,
+        name="w2r_attention",
+    )  # fmt: skip
     u, alpha = attention([words, scaled, mask, uniform])
     weights = alpha
     if gate:
@@ -99,8 +102,10 @@ def build_improved_o2w(config: ModelConfig, l2: float = 0.0) -> Network:
     norm = FeatureNorm(config.object_norm, dtype="float32", name="object_norm")
     scaled = norm(objects)
     scale = config.attention_scale if config.o2w_attention_scale is None else config.o2w_attention_scale
-    cosine, gate = config.cosine_attention, config.attention_gate
-    attention = SharpenedObjectToWordAttention(l2, scale, cosine, bool(gate), name="o2w_attention")
+    gate = config.attention_gate
+    attention = SharpenedObjectToWordAttention(
+        l2, scale, config.cosine_attention, bool(gate), even=config.even_attention, name="o2w_attention"
+    )
     u, beta = attention([scaled, states, mask, uniform])
     if gate:
         u = AttendedWords(name="o2w_gated")([Gate(gate, True, name="o2w_gate")([beta, mask]), states])
