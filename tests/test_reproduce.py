@@ -301,3 +301,15 @@ def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder"
     with pytest.raises(UserError, match=told):
         trainings.train(training, tmp_path / "logs" / "one.txt", ["--quiet"])
+
+
+def test_a_training_is_told_what_it_is_for(monkeypatch, tmp_path):
+    """By its environment, so that its folder says so from the beginning."""
+    monkeypatch.chdir(tmp_path)
+    given, (training,) = {}, plan_of("figure5").distinct()
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(trainings.subprocess, "run", lambda command, **options: given.update(options) or done)
+    logs = Path("reproduction/mine/logs")
+    logs.mkdir(parents=True)
+    trainings.train(training, logs / "one.txt", [])
+    assert given["env"]["BSSAN_TF_REPRODUCTION"] == "reproduction/mine"
