@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
+PUBLISHED = ("flickr8k", "flickr30k", "coco")  # data sets, whose lists and sizes are known
+DATASETS = ("scenes", *PUBLISHED, "folder")  # what --data names; else it is a path
 MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
 BANK = 500  # training queries that a correction of hubs has
