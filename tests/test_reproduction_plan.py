@@ -58,7 +58,8 @@ def test_the_settings_of_train_are_those_of_all_trainings():
     _, again = reproduce.settings_maker(options.size)("improved", reproduce.given_settings(options))
     assert again == train.config_of(train.build_parser().parse_args(asked), tell=False)
     scenes = reproduce.build_parser().parse_args(["table2"])
-    assert reproduce.given_settings(scenes) == {"epochs": reproduce.EPOCHS}
+    assert reproduce.given_settings(scenes) == {"epochs": 6}
+    assert reproduce.given_settings(reproduce.build_parser().parse_args(["table2", "--epochs", "1"])) == {"epochs": 1}
 
 
 def test_a_command_makes_the_config_of_its_training():
@@ -104,3 +105,12 @@ def test_bad_flags_are_told_before_anything_is_trained(arguments, problem, capsy
         reproduce.main(arguments)
     assert problem in str(refused.value) + capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_the_help_tells_the_epochs_that_a_reproduction_has():
+    told = {action.dest: action.help for action in reproduce.build_parser()._actions}
+    assert told["epochs"].endswith("(default: 2; on scenes: 6; --preset paper: 100)")
+    assert {action.dest: action.help for action in train.build_parser()._actions}["epochs"].endswith(
+        "(default: 2; on scenes: 16; --preset paper: 100)"
+    )
+    assert "without either, 300 are (" in told["E_trained"]

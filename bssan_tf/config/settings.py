@@ -119,7 +119,10 @@ class ModelConfig:
     Q: int = field(default=4096, metadata={"rule": "above 0"})
     E_glove: int = field(default=300, metadata={"rule": "0 or more"})  # 0: no pre-trained vectors
     E_trained: int = setting(
-        0, "dimensions of a word that are learned, beside GloVe's", flag="--trained-embeddings", rule="0 or more"
+        0,
+        "dimensions of a word that are learned, beside GloVe's; without either, 300 are",
+        flag="--trained-embeddings",
+        rule="0 or more",
     )
     w2r_text: str = setting(
         "lstm",
