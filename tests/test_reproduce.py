@@ -235,6 +235,8 @@ def test_the_chosen_point_of_a_search_is_measured(made, monkeypatch):
     assert "mine-improved-lambda0.4-delta0.1-0" in [name for name, _ in made.evaluated]
     assert len(made.evaluated) == len(plan.measured()) + 1
     assert "Chosen, as the highest: λ = 0.4, δ = 0.1. On scenes, test" in text
+    told = [line for line in section(text, "Grid search").splitlines() if line.startswith("python evaluate.py")]
+    assert told == ["python evaluate.py runs/mine-improved-lambda0.4-delta0.1-0"]
 
 
 def section(text, heading):

@@ -145,12 +145,13 @@ def _runs(materials: Materials, what: str, rows: Sequence[Row]) -> str:
         names.setdefault(run, []).append(name)
     lines, needed, presets = [], NEEDED.get(what, ()), plan.presets if what in TABLES else (plan.leading,)
     shown = [one for (preset, row, _), one in plan.trainings.items() if preset in presets and row in needed]
+    measured = shown if what in MEASURED else chosen_runs(plan) if what == SEARCH else []
     for training in plan.distinct():
         if training in shown:
             told = names.get(str(training.run.path))
             lines.append(f"# {training.run.path}" + (f": {', '.join(told)}" if told else ""))
             lines.append(training.run.command_file.read_text(encoding="utf-8").rstrip())
-            if what in MEASURED:
+            if training in measured:
                 lines.append(command_of(training.run, materials.request))
     text = "\n".join(lines)
     return f"<details><summary>Runs and commands</summary>\n\n```\n{text}\n```\n\n</details>" if lines else ""
