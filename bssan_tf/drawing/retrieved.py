@@ -93,8 +93,8 @@ def sensitivity_figure(
                     axis.plot(places, line, color=colour, linewidth=0.8, alpha=0.6)
                 means = lines.mean(axis=0)
                 axis.plot(places, means, color=colour, marker="o", linewidth=2.5, label=key)
-            lost = places[np.ma.getmaskarray(means)]
-            axis.plot(lost, 0 * lost, "x", color="black", markersize=9, clip_on=False, zorder=3)
+            if len(lost := places[np.ma.getmaskarray(means)]):  # an empty line would spoil the layout
+                axis.plot(lost, 0 * lost, "x", color="black", markersize=9, clip_on=False, zorder=3)
             axis.set_xticks(places, [f"{value:g}" for value in values])  # evenly, as powers of ten and 0 are
             axis.set(xlabel=parameter, ylabel=f"{title}, %")
             axis.set_ylim(bottom=0)
