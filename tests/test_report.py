@@ -103,6 +103,13 @@ def test_differences_one_by_one():
         assert word in found
 
 
+def test_scenes_and_folders_are_no_part_of_a_data_set():
+    own = replace(SAME, corpus="scenes", official=False, split_lists="own")
+    assert report.differences(own) == ()
+    assert report.differences(replace(own, corpus="folder-photos")) == ()
+    assert len(report.differences(replace(own, corpus="flickr8k"))) == 2
+
+
 def test_features_that_the_model_has_not_are_no_difference():
     assert report.differences(replace(SAME, objects=None)) == ()
     assert report.differences(replace(SAME, regions=None)) == ()

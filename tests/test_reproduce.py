@@ -1,8 +1,9 @@
-"""reproduce.py: which trainings a plan has, and its page, with stubs in place of the trainings."""
+"""reproduce.py: its page, with stubs in place of the trainings."""
 
 import csv
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,110 +11,12 @@ import numpy as np
 import pytest
 from reproduction_fixtures import plan_of, report
 
-from bssan_tf.commands import reproduce, train
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.reproduction import measured, page, trainings
-from bssan_tf.reproduction.plan import DELTAS, LAMBDAS
+from bssan_tf.reproduction.progress import told_once
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.files import locked
-
-
-def test_a_training_that_two_rows_share_is_there_once():
-    plan = plan_of("table2", "table3", "figure9")
-    names = [training.name for training in plan.distinct()]
-    # λ = 1 is the preset's own, and δ = 0 has no L2 term, as BSSAN_no_reg
-    assert len(names) == len(set(names)) == 4 + (len(LAMBDAS) - 1) + (len(DELTAS) - 1)
-    (own,) = plan.runs("lambda1")
-    assert own.name == "mine-improved-bssan-0"
-    assert plan.runs("delta0")[0].name == "mine-improved-no_reg-0"
-    assert plan.runs("lambda0.4")[0].config.model.o2w_weight == 0.4
-    assert plan.runs("delta0.01")[0].config.training.l2 == 0.01
-    assert own.flags == ("--preset", "improved", "--epochs", "5", "--seed", "0")
-
-
-def test_the_grid_point_of_the_paper_is_the_papers_own_training():
-    """λ = 0.6 and δ = 0.01 (section V-B)."""
-    plan = plan_of("figure9", presets=("paper",))
-    assert plan.runs("lambda0.6") == plan.runs("delta0.01")
-    assert plan.runs("lambda0.6")[0].name == "mine-paper-bssan-0"
-
-
-def test_figures_are_of_the_first_preset_and_tables_of_all():
-    plan = plan_of("table2", "figure9", "text", presets=("improved", "paper"), seeds=(0, 1))
-    papers = {training.name for training in plan.distinct() if "-paper-" in training.name}
-    assert papers == {f"mine-paper-{row}-{seed}" for row in ("w2r", "o2w", "no_reg", "bssan") for seed in (0, 1)}
-    assert plan.runs("fc")[1].config.training.seed == 1
-    assert plan.runs("w2r_cnn")[0].config.model.w2r_text == "cnn"
-
-
-def test_runs_with_pairs_under_eq8_look_for_its_collapse():
-    plan = plan_of("table2", presets=("improved", "paper"))
-    assert all(("--early-signs" in one.flags) == ("-paper-" in one.name) for one in plan.distinct())
-    assert plan.runs("bssan", "paper")[0].config.training.early_signs == 300
-
-
-def test_a_search_is_every_pair_of_both():
-    plan = plan_of("figure9", search=True)
-    points = len(LAMBDAS) + len(DELTAS) - 1  # δ = 0 with λ = 1 is a point of both, and so is λ = 1 with another δ
-    assert {plan.runs(f"lambda0.4-delta{delta:g}")[0].config.training.l2 for delta in DELTAS} == set(DELTAS)
-    assert plan.runs("lambda1-delta0.1") == plan.runs("delta0.1")
-    assert len(plan.measured()) == points + 1  # and BSSAN itself, at λ = 1
-    assert len(plan.distinct()) == len(LAMBDAS) * len(DELTAS) + len(LAMBDAS)  # the preset's δ is none of the grid's
-
-
-def test_the_settings_of_train_are_those_of_all_trainings():
-    asked = ["--data", "flickr8k", "--size", "small", "--lambda", "0.3", "--no-bilinear", "--allow-partial"]
-    options = reproduce.build_parser().parse_args(["table2", *asked])
-    _, again = reproduce.settings_maker(options.size)("improved", reproduce.given_settings(options))
-    assert again == train.config_of(train.build_parser().parse_args(asked), tell=False)
-    scenes = reproduce.build_parser().parse_args(["table2"])
-    assert reproduce.given_settings(scenes) == {"epochs": reproduce.EPOCHS}
-
-
-def test_a_command_makes_the_config_of_its_training():
-    plan = plan_of("table2", "text", "figure9", presets=("improved", "paper"), size="small", all_pairs=0.0)
-    for training in plan.distinct():
-        assert training.config == train.config_of(train.build_parser().parse_args(training.flags), tell=False)
-        assert training.config.size == "small"
-
-
-def test_settings_that_a_row_leaves_without_effect_are_left_out_in_it():
-    plan = plan_of("table2", "text", "figure9", o2w_weight=0.3, o2w_rate=0.5, l2=0.1)
-    flags = {row: plan.runs(row)[0].flags for row in ("bssan", "w2r", "fc", "no_reg", "lambda0.4", "delta0.01")}
-    assert {"--lambda", "0.3", "--o2w-rate", "0.5", "--l2", "0.1"} <= set(flags["bssan"])
-    assert "--o2w-rate" not in flags["w2r"]
-    assert "--lambda" not in flags["fc"]
-    assert "--l2" not in flags["no_reg"]
-    assert flags["lambda0.4"].count("--lambda") == 1
-    assert plan.runs("lambda0.4")[0].config.training.l2 == 0.1
-    assert plan.runs("delta0.01")[0].config.model.o2w_weight == 0.3
-    with pytest.raises(UserError, match=r"--momentum 0.5: has no effect with --optimizer adam"):
-        plan_of("table2", momentum=0.5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["table4"], "table4: must be one of table1"),
-        (["table2", "--seed", "3"], "unrecognized arguments: --seed"),
-        (["table2", "--variant", "w2r"], "unrecognized arguments: --variant"),
-        (["table2", "--name", "a/b"], "without slashes"),
-        (["table2", "--epochs", "0"], "--epochs 0: must be above 0"),
-        (["table2", "--sample", "0"], "--sample: 0: must be a whole number"),
-        (["table2", "--search"], "--search: is of figure9; name that, too"),
-        (["table2", "--photos", "a.jpg"], "--photos a.jpg: is of figure5, figure6"),
-        (["table2", "--name", "n" * 190], "a run's name may have 200 bytes at most; give another --name"),
-        (["text", "--lambda", "0", "--fuse", "fc"], "unrecognized arguments: --fuse"),
-    ],
-)
-def test_bad_flags_are_told_before_anything_is_trained(arguments, problem, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainings, "train", lambda *_: pytest.fail("too late"))
-    with pytest.raises((UserError, SystemExit)) as refused:
-        reproduce.main(arguments)
-    assert problem in str(refused.value) + capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
 
 
 class Stub:
@@ -144,14 +47,16 @@ def made(monkeypatch, tmp_path):
         run.path.mkdir(parents=True, exist_ok=True)
         run.config_file.write_text(training.config.to_json())
         run.command_file.write_text(f"python -m bssan_tf train --name {run.name}\n")
-        run.metrics_file.write_text(json.dumps({"rsum": 100.0 + 10 * training.config.model.o2w_weight}))
+        told = {"corpus": "scenes", "split": "val", "n_images": 100, "n_captions": 100}
+        run.metrics_file.write_text(json.dumps({**told, "rsum": 100.0 + 10 * training.config.model.o2w_weight}))
         run.best.write_text(training.name)
         run.export.mkdir(parents=True)
 
     def evaluate(opened):
         made.evaluated.append((opened.run.name, opened.request.out))
         value = {**report(seed=len(made.evaluated)), "run": opened.run.name, "corpus": "scenes", "split": "test"}
-        return {**value, "differs": ["only a part of the data set"]}, ""
+        vectors = f"word vectors of {opened.run.name.split('-')[1]}"
+        return {**value, "differs": ["regions of slim", vectors]}, ""
 
     def baselines(materials, training):
         made.evaluated.append(("cca", None))
@@ -182,7 +87,8 @@ def test_the_page_has_every_table_and_each_row_its_commands(made):
     assert made.trained == [training.name for training in plan.distinct()]
     assert sorted(name for name, _ in made.evaluated) == sorted([*made.trained, "cca"])
     for expected in ("BSSAN_no_reg (`paper`)", "| CCA |", "printed in the paper, Table II", "DAN (vgg)", "λ = 0.4",
-                     "BSSAN_w2r, CNN", "other pictures, not comparable", "only a part of the data set",
+                     "BSSAN_w2r, CNN", "other pictures, not comparable", "Our setting: regions of slim.",
+                     "Our setting (`paper`): word vectors of paper.",
                      "![Figure 5: the five best sentences of four pictures](figure5.png)",
                      "# runs/mine-improved-no_reg-0: δ = 0"):  # fmt: skip
         assert expected in text
@@ -272,7 +178,11 @@ def test_data_that_moved_are_the_same_settings(made):
 
 def test_a_search_marks_the_best_of_the_grid(made):
     _, text = made("figure9", search=True)
-    assert "each run at its best epoch: λ = 1, δ = 0." in text
+    assert "its validation pictures (scenes, val: 100 images, 100 captions); chance is 32.0." in text
+    assert "Chosen, as the highest: λ = 1, δ = 0. On scenes, test: 12 images, 24 captions, it has an rsum of" in text
+    assert "The δ of BSSAN in the other tables, 1e-06, is no point of this grid." in text
+    assert "The λ of BSSAN" not in text
+    assert "# runs/mine-improved-lambda0.4-delta0.1-0: λ = 0.4, δ = 0.1" in text
     assert "| 1 | **110.0** | 110.0 |" in text
     assert "| 0.4 | 104.0 | 104.0 |" in text
     assert "search,λ = 0.4 δ = 0.1,runs/mine-improved-lambda0.4-delta0.1-0,validation,rsum,104.0" in (
@@ -301,3 +211,82 @@ def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder"
     with pytest.raises(UserError, match=told):
         trainings.train(training, tmp_path / "logs" / "one.txt", ["--quiet"])
+
+
+def test_a_training_is_told_what_it_is_for(monkeypatch, tmp_path):
+    """By its environment, so that its folder says so from the beginning."""
+    monkeypatch.chdir(tmp_path)
+    given, (training,) = {}, plan_of("figure5").distinct()
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(trainings.subprocess, "run", lambda command, **options: given.update(options) or done)
+    logs = Path("reproduction/mine/logs")
+    logs.mkdir(parents=True)
+    trainings.train(training, logs / "one.txt", [])
+    assert given["env"]["BSSAN_TF_REPRODUCTION"] == "reproduction/mine"
+
+
+def test_the_chosen_point_of_a_search_is_measured(made, monkeypatch):
+    """Also where it is no point of Figure 9."""
+    best = {(0.4, 0.1): [300.0]}
+    monkeypatch.setattr("bssan_tf.reproduction.search.grid_of", lambda plan: best)
+    monkeypatch.setattr("bssan_tf.reproduction.notes.grid_of", lambda plan: best)
+    monkeypatch.setattr(page, "grid_of", lambda plan: {point: [1.0] for point in page.runs_of(plan)})
+    plan, text = made("figure9", search=True)
+    assert "mine-improved-lambda0.4-delta0.1-0" in [name for name, _ in made.evaluated]
+    assert len(made.evaluated) == len(plan.measured()) + 1
+    assert "Chosen, as the highest: λ = 0.4, δ = 0.1. On scenes, test" in text
+    told = [line for line in section(text, "Grid search").splitlines() if line.startswith("python evaluate.py")]
+    assert told == ["python evaluate.py runs/mine-improved-lambda0.4-delta0.1-0"]
+
+
+def section(text, heading):
+    """The part of a page below a heading."""
+    return text.split(f"## {heading}")[1].split("\n## ")[0]
+
+
+def test_a_section_lists_the_runs_of_its_own_presets(made):
+    _, text = made("table2", "figure5", "text", presets=("improved", "paper"))
+    assert "mine-paper-bssan-0" in section(text, "Table II")
+    for heading in ("Figure 5", "Claims"):
+        assert "mine-improved-bssan-0" in section(text, heading)
+        assert "-paper-" not in section(text, heading)
+
+
+def test_each_part_says_what_it_was_made_of(made):
+    _, text = made("table2", "figure5", "figure9", "text", presets=("improved", "paper"))
+    improved, paper = (f"preset `{name}`, size `tiny`, 5 epoch(s) at most" for name in ("improved", "paper"))
+    ours = "Ours: scenes, test: 12 images, 24 captions. Chance is an rsum of 244.8."
+    for heading, trained, measured_on in (
+        ("Table II", f"Trained: {improved}; {paper}.", ours),
+        ("Figure 5", f"Trained: {improved}.", "- BSSAN: rsum "),
+        ("Figure 9", f"Trained: {improved}.", ours),
+        ("Claims", f"Trained: {improved}.", ours),
+    ):
+        assert f"- {trained}\n" in section(text, heading), heading
+        assert measured_on in section(text, heading), heading
+    assert "✓, green: of this picture." in section(text, "Figure 5")
+    assert "thin line" in section(text, "Figure 9")
+
+
+def test_figures_of_a_collapsed_run_say_so(made, monkeypatch):
+    monkeypatch.setattr("bssan_tf.reproduction.notes.collapse_of", lambda training, report: 40)
+    _, text = made("figure5", presets=("paper",))
+    assert "- BSSAN: collapse at step 40: rsum 106.0, chance 32.0 (scenes, val: 100 images, 100 captions)." in text
+
+
+def test_table_1_has_the_networks_of_every_trained_preset(made):
+    plan, _ = made("table2", presets=("improved", "paper"))
+    printed, *trained = page._networks(plan)
+    assert printed == "`paper` at the printed size, as built"
+    assert trained == ["`improved`, `tiny`, as trained here", "`paper`, `tiny`, as trained here"]
+    assert list(page._networks(plan_of("table1"))) == [printed]
+
+
+def test_a_message_is_said_once_in_a_reproduction(caplog):
+    caplog.set_level("INFO")
+    with told_once():
+        for share in (0.0, 0.0, 1.5):
+            logging.getLogger("bssan_tf").info("%.1f %% of the tokens are unknown words", share)
+    assert caplog.messages == [f"{share} % of the tokens are unknown words" for share in (0.0, 1.5)]
+    logging.getLogger("bssan_tf").info("%.1f %% of the tokens are unknown words", 0.0)
+    assert len(caplog.messages) == 3

@@ -57,7 +57,6 @@ def test_a_row_is_the_mean_and_half_the_range_of_its_seeds():
 
 def test_a_collapse_is_told_in_place_of_numbers():
     row = Row("BSSAN", [report(0.0), report(0.0, 1)], collapse=[60, 40], runs=["a", "b"])
-    assert all(measured.near_chance(one) for one in row.reports)
     assert fate_of(row).startswith("collapse at step 40 in 2 of 2 seeds: rsum ")
     assert "collapse at step 40" in markdown([row])
     assert "± " not in markdown([row])
@@ -78,12 +77,29 @@ def test_seeds_that_learned_are_not_averaged_with_those_that_did_not():
     assert f"| {cells_of(row)[-1]} |" in line
 
 
-def test_what_has_not_learned_without_a_sign_says_so():
+def test_numbers_without_a_sign_are_shown_however_low():
+    low = report(0.0)
+    row = Row("fc", [low], collapse=[None])
+    assert fate_of(row) == ""
+    assert f"| fc | {low['i2t']['R@1']:.1f} |" in markdown([row])
+    assert f"| {low['rsum']:.1f} |" in markdown([row])
+
+
+def test_chance_is_that_of_the_protocol():
     big = {"i2t": {}, "t2i": {}, "rsum": 3.1, "n_images": 1000, "n_captions": 1000, "protocol": "full"}
-    assert fate_of(Row("fc", [big], collapse=[None])) == "has not learned: rsum 3.1, chance 3.2"
-    assert fate_of(Row("fc", [{**big, "rsum": 90.0}], collapse=[None])) == ""
+    assert fate_of(Row("fc", [big], collapse=[40])) == "collapse at step 40: rsum 3.1, chance 3.2"
     five = {**big, "n_images": 5000, "n_captions": 5000, "protocol": "5fold"}  # each image among 1,000
-    assert fate_of(Row("fc", [five], collapse=[None])).endswith("chance 3.2")
+    assert fate_of(Row("fc", [five], collapse=[40])).endswith("chance 3.2")
+    del big["protocol"]  # as train.py's own report
+    assert measured.chance_of(big) == pytest.approx(3.2)
+
+
+def test_above_chance_is_what_its_interval_is_twice_above():
+    big = {"n_images": 1000, "n_captions": 1000, "protocol": "full"}  # chance is 3.2
+    for rsum, bounds, clearly in ((9.0, [6.5, 11.0], True), (9.0, [6.3, 13.0], False), (53.3, [44.0, 62.0], True)):
+        assert measured.clearly_above_chance({**big, "rsum": rsum, "intervals": {"rsum": bounds}}) == clearly
+    assert measured.clearly_above_chance({**big, "rsum": 6.5})  # of a validation split, without an interval
+    assert not measured.clearly_above_chance({**big, "rsum": 6.3})
 
 
 def test_latex_escapes_names():
@@ -133,7 +149,7 @@ def test_the_step_of_a_collapse_is_that_of_the_second_look(tmp_path, monkeypatch
     assert measured.collapse_of(training, chance) is None
     signs(training.run.early_signs_file, 60)
     assert measured.collapse_of(training, chance) == 80
-    assert measured.collapse_of(training, report(6.0)) is None  # it has come back
+    assert measured.collapse_of(training, report(6.0)) is None  # it has learned all the same
     assert measured.collapse_of(plan.runs("bssan")[0], chance) is None  # no pair under Eq. 8
 
 
@@ -187,6 +203,12 @@ def test_figures_5_and_6_show_the_best_and_tell_right_from_wrong(monkeypatch, tm
         choose(part, [f"{i}.png" for i in range(5)], 0)
 
 
+def laid_out(figure):
+    """Whether the axes of a drawn figure fill most of it."""
+    figure_to_array(figure)
+    return all(axis.get_position().width > 0.35 and axis.get_position().height > 0.3 for axis in figure.axes)
+
+
 def test_figure_9_has_a_thin_line_a_seed_and_a_wide_mean():
     def told(value):
         return {way: {"R@1": value, "R@5": value + 1, "R@10": value + 2} for way in ("i2t", "t2i")}
@@ -198,4 +220,24 @@ def test_figure_9_has_a_thin_line_a_seed_and_a_wide_mean():
     assert lines == {0.8: [20, 50], 2.5: [15.0, 40.0]}
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1"]
     assert len(figure.axes) == 4
-    assert figure_to_array(figure).shape[2] == 3
+    assert not [line for line in axis.get_lines() if line.get_marker() == "x"]
+    assert laid_out(figure)
+
+
+def test_figure_9_leaves_out_what_has_collapsed(monkeypatch):
+    def told(value):
+        return {way: {f"R@{k}": float(value) for k in (1, 5, 10)} for way in ("i2t", "t2i")}
+
+    curves = {"λ": {0.0: [told(10), None], 0.5: [None, None], 1.0: [told(30), told(50)]}}
+    figure = sensitivity_figure({**curves, "δ": curves["λ"]}, WAYS)
+    assert laid_out(figure)
+    axis = figure.axes[0]
+    (mean, *_), (cross,) = ([line for line in axis.get_lines() if line.get_marker() == marker] for marker in ("o", "x"))
+    assert np.ma.filled(mean.get_ydata(), np.nan).tolist() == pytest.approx([10, np.nan, 40], nan_ok=True)
+    assert (cross.get_xdata().tolist(), cross.get_ydata().tolist()) == ([1], [0])
+    plan = plan_of("figure9")
+    values = {training.name: report(0.0) for training in plan.measured()}
+    monkeypatch.setattr(pictures, "collapse_of", lambda training, _: 40 if training.config.model.o2w_weight else None)
+    found = pictures.curves_of(plan, values)
+    assert found["λ"][0.0] == [values["mine-improved-lambda0-0"]]
+    assert found["λ"][0.4] == found["δ"][0.1] == [None]

@@ -2,6 +2,8 @@
 
 import fcntl
 import logging
+import os
+from pathlib import Path
 
 import pytest
 from disk_fixtures import dead_process
@@ -9,7 +11,7 @@ from disk_fixtures import dead_process
 from bssan_tf.config.schema import Config
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
-from bssan_tf.runs.folder import RunFolder, find_run, free_name
+from bssan_tf.runs.folder import REPRODUCTION, RunFolder, find_run, free_name
 from bssan_tf.runs.weights import fresh_part, note_weights
 
 CONFIG = Config(preset="improved", size="tiny")
@@ -223,3 +225,24 @@ def test_other_data_are_refused(tmp_path):
     run.require_same_data({"weights_sha256": None}, ("weights_sha256",))
     with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
         run.require_same_data({**trained, "weights_sha256": "abc"})
+
+
+def test_the_latest_run_is_none_of_reproduce_where_there_is_another(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+
+    def trained(name, age):
+        run = RunFolder(Path("runs") / name)
+        create(run)
+        run.best.touch()
+        os.utime(run.best, (age, age))
+
+    with monkeypatch.context() as reproducing:
+        reproducing.setenv(REPRODUCTION, "reproduction/mine")
+        trained("row", 300)
+        trained("older", 100)
+    assert find_run(None).name == "row"
+    assert caplog.messages == ["the latest run: runs/row; all runs there are of reproduce.py"]
+    trained("mine", 200)
+    assert find_run(None).name == "mine"
+    assert caplog.messages[1:] == ["the latest run: runs/mine"]

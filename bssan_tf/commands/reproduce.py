@@ -21,7 +21,7 @@ from bssan_tf.metrics.recall import PROTOCOLS
 from bssan_tf.runs.folder import command_line
 from bssan_tf.tools.files import PATTERNS
 
-EPOCHS = 6  # on scenes, where nothing else is asked for: the variants still differ then
+ON_SCENES = {"epochs": 6}  # where nothing else is asked for: the variants still differ then
 OF_ROWS = ("variant", "seed", "w2r_text", "fuse")  # settings that the rows of a table set
 
 
@@ -42,7 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds", type=lambda text: cli.count(text, 0), nargs="+", default=[0], metavar="N", help="(default: 0)"
     )
     parser.add_argument("--name", type=train.run_name, help="folder in reproduction/ (default: data set and size)")
-    parser.add_argument("--search", action="store_true", help="figure9: every λ with every δ, on the validation split")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="figure9: every λ with every δ, 25 more runs a seed, on the validation split",
+    )
     parser.add_argument(
         "--photos", nargs="+", default=[], metavar="ID", help="up to four images of figures 5 to 8 (default: seeded)"
     )
@@ -58,16 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     for section in SECTIONS:
         told = [field for name, field in fields_of(section).items() if name not in OF_ROWS]
-        add_flags(parser.add_argument_group(section), told)
+        add_flags(parser.add_argument_group(section), told, on_scenes=ON_SCENES)
     return parser
 
 
 def given_settings(options: argparse.Namespace) -> dict:
     """The settings of all trainings, by field."""
     given = train.given_settings(options)
-    if options.epochs is None and options.data in (None, "scenes"):
-        given["epochs"] = EPOCHS
-    return given
+    return {**ON_SCENES, **given} if options.data in (None, "scenes") else given
 
 
 def settings_maker(size: str | None) -> Callable[[str, Mapping[str, object]], tuple[list[str], Config]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from bssan_tf.config.presets import preset
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
@@ -15,13 +16,21 @@ from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 _TYPES = {"int": int, "float": float}
 
 
-def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field], defaults: bool = True) -> None:
-    """A flag for each field that has a help; `defaults` shows what a new run takes without the flag."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    fields: Iterable[dataclasses.Field],
+    defaults: bool = True,
+    on_scenes: Mapping[str, object] = MappingProxyType({}),
+) -> None:
+    """A flag for each field that has a help; `defaults` shows what a new run takes without the flag.
+
+    `on_scenes` are settings that the command has on scenes in place of the presets'.
+    """
     for told in fields:
         if "help" not in told.metadata:
             continue
         options = {"dest": told.name, "default": None, "help": told.metadata["help"].replace("%", "%%")}
-        if defaults and (shown := default_of(told.name)):
+        if defaults and (shown := default_of(told.name, on_scenes)):
             options["help"] += f" ({shown})"
         if told.type == "bool":
             options["action"] = argparse.BooleanOptionalAction
@@ -52,9 +61,12 @@ def moving_fields() -> dict[str, dataclasses.Field]:
     return {name: told for name, told in fields_of("data").items() if {"moves", "once"} & told.metadata.keys()}
 
 
-def default_of(name: str) -> str:
+def default_of(name: str, on_scenes: Mapping[str, object] = MappingProxyType({})) -> str:
     """What a setting is in the presets: `default: X`, and where they differ, on scenes and in `paper`; "" for none."""
-    photos, scenes = preset("improved", "paper", data="flickr8k"), preset("improved", "tiny", data="scenes")
+    photos, scenes = (
+        preset("improved", "paper", data="flickr8k"),
+        preset("improved", "tiny", data="scenes").replace(**on_scenes),
+    )
     paper = preset("paper", "paper", data="flickr8k")
     value, others = _shown(photos[name]), {"on scenes": _shown(scenes[name]), "--preset paper": _shown(paper[name])}
     if name == "data":

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-DATASETS = ("scenes", "flickr8k", "flickr30k", "coco", "folder")  # what --data names; else it is a path
+PUBLISHED = ("flickr8k", "flickr30k", "coco")  # data sets, whose lists and sizes are known
+DATASETS = ("scenes", *PUBLISHED, "folder")  # what --data names; else it is a path
 MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
 BANK = 500  # training queries that a correction of hubs has
@@ -118,7 +119,10 @@ class ModelConfig:
     Q: int = field(default=4096, metadata={"rule": "above 0"})
     E_glove: int = field(default=300, metadata={"rule": "0 or more"})  # 0: no pre-trained vectors
     E_trained: int = setting(
-        0, "dimensions of a word that are learned, beside GloVe's", flag="--trained-embeddings", rule="0 or more"
+        0,
+        "dimensions of a word that are learned, beside GloVe's; without either, 300 are",
+        flag="--trained-embeddings",
+        rule="0 or more",
     )
     w2r_text: str = setting(
         "lstm",

@@ -71,11 +71,14 @@ def pictures_figure(
     return figure
 
 
-def sensitivity_figure(curves: Mapping[str, Mapping[float, Sequence[Mapping]]], names: Mapping[str, str]) -> Figure:
+def sensitivity_figure(
+    curves: Mapping[str, Mapping[float, Sequence[Mapping | None]]], names: Mapping[str, str]
+) -> Figure:
     """Figure 9: recalls over a parameter, image to text above, text to image below; a thin line a seed, a wide mean.
 
     Args:
-        curves: {parameter: {value: reports of `recall.retrieval_report`, one a seed}}.
+        curves: {parameter: {value: reports of `recall.retrieval_report`, one a seed, or None for a run that has
+            collapsed}}. What has none but collapsed runs is a gap, marked × on the axis.
         names: {"i2t": title of its row, "t2i": ...}.
     """
     figure = new_figure(5.2 * len(curves), 7.5)
@@ -84,11 +87,14 @@ def sensitivity_figure(curves: Mapping[str, Mapping[float, Sequence[Mapping]]], 
         places, values = np.arange(len(points)), sorted(points)
         for axis, (way, title) in zip(column, names.items()):
             for colour, key in zip(COLOURS, ("R@1", "R@5", "R@10")):
-                seeds = min(len(points[value]) for value in values)
-                lines = np.array([[points[value][seed][way][key] for value in values] for seed in range(seeds)])
-                for line in lines if seeds > 1 else ():
+                told = [[np.nan if one is None else one[way][key] for one in points[value]] for value in values]
+                lines = np.ma.masked_invalid(np.array(told).T)  # (seeds, values)
+                for line in lines if len(lines) > 1 else ():
                     axis.plot(places, line, color=colour, linewidth=0.8, alpha=0.6)
-                axis.plot(places, lines.mean(axis=0), color=colour, marker="o", linewidth=2.5, label=key)
+                means = lines.mean(axis=0)
+                axis.plot(places, means, color=colour, marker="o", linewidth=2.5, label=key)
+            if len(lost := places[np.ma.getmaskarray(means)]):  # an empty line would spoil the layout
+                axis.plot(lost, 0 * lost, "x", color="black", markersize=9, clip_on=False, zorder=3)
             axis.set_xticks(places, [f"{value:g}" for value in values])  # evenly, as powers of ten and 0 are
             axis.set(xlabel=parameter, ylabel=f"{title}, %")
             axis.set_ylim(bottom=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bssan_tf.config.settings import PUBLISHED
 from bssan_tf.evaluation.paper import PAPER_TABLES, TITLES
 from bssan_tf.metrics.output import FURTHER, KEYS, WAYS, table_lines, table_row, width_of
 from bssan_tf.metrics.recall import RECALLS, both_ways
@@ -33,7 +34,7 @@ class Setting:
     corpus: str  # name of the data set
     split: str = "test"  # or "train", "val"
     split_lists: str = "official"  # `Corpus.split_lists`
-    official: bool = True  # whether the data set is whole, `Corpus.official`
+    official: bool = True  # whether a published data set is whole, `Corpus.official`
     images: int = 1000  # how many are ranked against each other
     unreadable: int = 0  # images of the split that were left out because they can't be read
     captions_per_image: int | None = None  # how many captions of each image were scored, None for all
@@ -45,7 +46,7 @@ class Setting:
 
 def differences(ours: Setting) -> tuple[str, ...]:
     """Every way in which a measurement's setting differs from the paper's, one phrase each."""
-    paper = Setting(ours.corpus)
+    paper, published = Setting(ours.corpus), ours.corpus in PUBLISHED
     other_lists, fewer_captions = ours.split_lists != paper.split_lists, ours.captions_per_image is not None
     unsaid, other_words = ours.corpus == "coco", (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained)
     ranked = f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,}"
@@ -53,8 +54,8 @@ def differences(ours: Setting) -> tuple[str, ...]:
     vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
     phrases = {
         f"images of the {ours.split} split; the paper's are of test": ours.split != paper.split,
-        "only a part of the data set": not ours.official,
-        f"split lists: {ours.split_lists}, not the paper's": other_lists,
+        "only a part of the data set": not ours.official and published,
+        f"split lists: {ours.split_lists}, not the paper's": other_lists and published,
         "the paper does not say which 1,000 images of val2014 are its test split": unsaid and not other_lists,
         f"{ranked} (fewer are easier)": ours.images < paper.images,
         f"{ranked} (more are harder)": ours.images > paper.images,
@@ -81,7 +82,7 @@ def text_table(value: Mapping, beside_paper: bool = True) -> str:
         if key in hub["rows"]:
             rows.append((_hub_name(hub), hub["rows"][key]))
     printed = PAPER_TABLES.get(value["corpus"], {}) if beside_paper else {}
-    lines, width = [_heading(value), *table_lines(rows)], width_of(rows)
+    lines, width = [heading_of(value), *table_lines(rows)], width_of(rows)
     if printed:
         mark = " *" if differs else ""
         lines += ["-" * len(lines[-1]), f"printed in the paper, {TITLES[value['corpus']]}{mark}"]
@@ -97,7 +98,7 @@ def table_of_runs(value: Mapping) -> str:
     """The retrieval table of several runs: a row each, and one of the mean of their scores where that was measured."""
     mean = [] if "difference" in value else [("mean of their scores", value)]
     rows = [*value["runs"].items(), *mean]
-    return "\n".join([_heading(value), *table_lines(rows)])
+    return "\n".join([heading_of(value), *table_lines(rows)])
 
 
 def difference_lines(value: Mapping) -> str:
@@ -150,7 +151,7 @@ def pointing_lines(pointing: Mapping) -> str:
 
 def photo_pointing_text(value: Mapping) -> str:
     """What `photo_pointing` found, as tables of W2R and O2W."""
-    lines = [f"{_heading(value)}; {value['n_unknown']:,} naming words that the run does not know are not counted"]
+    lines = [f"{heading_of(value)}; {value['n_unknown']:,} naming words that the run does not know are not counted"]
     for key, title, cases in (
         ("w2r", "W2R: attention of a word that names a class peaks inside a box of that class", "all words"),
         ("o2w", "O2W: attention of an object (IoU >= 0.5) peaks at a word that names its class", "all objects"),
@@ -194,7 +195,8 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 
 
-def _heading(value: Mapping) -> str:
+def heading_of(value: Mapping) -> str:
+    """What a report is of: data set, split, and how many images and captions."""
     heading = f"{value['corpus']}, {value['split']}: {value['n_images']:,} images, {value['n_captions']:,} captions"
     protocol = _PROTOCOLS.get(value.get("protocol"))
     return f"{heading} ({protocol})" if protocol else heading

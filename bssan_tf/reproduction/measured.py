@@ -20,13 +20,14 @@ from bssan_tf.metrics.recall import chance_rsum, protocol_folds
 from bssan_tf.reading.documents import read_json
 from bssan_tf.reproduction.materials import Materials
 from bssan_tf.reproduction.plan import Plan, Training, sees_eq8
+from bssan_tf.reproduction.search import chosen_runs
 from bssan_tf.reproduction.trainings import Step
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.files import file_sha256, write_json
 from bssan_tf.training.early_signs import collapsed, read_rows
 
-FORMAT = 1  # of kept reports: raise it when the same run is measured otherwise
-NEAR_CHANCE = 0.1  # of the way from chance to the most that rsum can be, as train.py's warning has it
+FORMAT = 2  # of kept reports: raise it when the same run is measured otherwise
+CLEARLY = 2  # times chance: a run whose rsum is above it, interval and all, is shown whatever sign it gave
 CCA = "cca"  # the kept report of the baselines
 
 
@@ -50,7 +51,7 @@ def to_measure(materials: Materials) -> dict[str, Training]:
     """What is measured, by the names of its reports: runs, and CCA on the data of one."""
     plan, first = materials.plan, materials.plan.baseline()
     cca = {CCA: first} if first and not materials.why_no_cca else {}
-    return {**{training.name: training for training in plan.measured()}, **cca}
+    return {**{training.name: training for training in [*plan.measured(), *chosen_runs(plan)]}, **cca}
 
 
 def kept_report(materials: Materials, name: str, training: Training) -> dict | None:
@@ -119,25 +120,27 @@ def command_of(run: RunFolder, request: Request) -> str:
 
 
 def collapse_of(training: Training, report: dict) -> int | None:
-    """The step at which a run showed the sign of collapse, where it has not learned to retrieve, either; else None.
+    """The step at which a run showed the sign of collapse, where it is not `clearly_above_chance`, either; else None.
 
     Two looks of early_signs.csv, one after the other, must show it (`early_signs.collapsed`).
     """
-    rows = read_rows(training.run.early_signs_file) if sees_eq8(training.config) and near_chance(report) else []
+    if clearly_above_chance(report) or not sees_eq8(training.config):
+        return None
+    rows = read_rows(training.run.early_signs_file)
     parts = [name[: -len("_right_training")] for name in (rows or [{}])[0] if name.endswith("_right_training")]
     seen = (rows[:count] for count in range(2, len(rows) + 1))
     return next((some[-1]["step"] for some in seen if collapsed(some, parts)), None)
 
 
-def near_chance(value: dict) -> bool:
-    """Whether a report is hardly better than chance."""
-    chance = chance_of(value)
-    return value["rsum"] < chance + NEAR_CHANCE * (600 - chance)
+def clearly_above_chance(value: dict) -> bool:
+    """Whether rsum is above CLEARLY times chance, with its 95 % interval where the report has one."""
+    low, _ = value.get("intervals", {}).get("rsum", (value["rsum"], None))
+    return low > CLEARLY * chance_of(value)
 
 
 def chance_of(value: dict) -> float:
-    """rsum that random scores reach under the report's protocol."""
-    folds = len(protocol_folds(value["protocol"], value["n_images"]))
+    """rsum that random scores reach under the report's protocol; that of a training's own report is the whole split."""
+    folds = len(protocol_folds(value.get("protocol", "full"), value["n_images"]))
     return chance_rsum(value["n_images"] / folds, value["n_captions"] / folds)
 
 

@@ -9,11 +9,8 @@ earlier calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
@@ -21,9 +18,12 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.reproduction.materials import Materials
 from bssan_tf.reproduction.measured import command_of, kept_report, measure_all, to_measure
+from bssan_tf.reproduction.notes import notes_of
 from bssan_tf.reproduction.pictures import draw
 from bssan_tf.reproduction.plan import MEASURED, NEEDED, SEARCH, TABLES, WHAT, Plan
-from bssan_tf.reproduction.rows import grid_of, grid_table, rows_of
+from bssan_tf.reproduction.progress import steps, told_once
+from bssan_tf.reproduction.rows import rows_of
+from bssan_tf.reproduction.search import chosen_runs, grid_csv, grid_of, grid_table, name_of, runs_of
 from bssan_tf.reproduction.tables import CSV_COLUMNS, Row, csv_of, latex, layers_table, markdown
 from bssan_tf.reproduction.trainings import TRAINING, finished, train_all
 from bssan_tf.tools.files import locked, write_text
@@ -62,10 +62,16 @@ def reproduce(
     Raises:
         UserError: as `Materials`, before anything is trained; a training that fails; another call makes the same.
     """
-    materials = Materials(plan, request, photos, progress)
+    with told_once():
+        materials = Materials(plan, request, photos, progress)
+        return _make(materials, caption, devices, command, progress)
+
+
+def _make(materials: Materials, caption: int, devices: str, command: str, progress: bool) -> Path:
+    plan = materials.plan
     plan.folder.mkdir(parents=True, exist_ok=True)
     busy = f"{plan.folder}: is being made by another call, or by the last training of a killed one; wait for it"
-    with locked(plan.folder / "lock", busy) as lock, _steps(_work(materials), progress) as step:
+    with locked(plan.folder / "lock", busy) as lock, steps(_work(materials), progress) as step:
         train_all(plan, devices, lock, step)
         values = measure_all(materials, step)
         for what in plan.what:
@@ -82,21 +88,9 @@ def _work(materials: Materials) -> int:
         for name, training in to_measure(materials).items()
         if training in trainings or kept_report(materials, name, training) is None
     ]
-    return TRAINING * len(trainings) + len(unmeasured) + len(materials.plan.what)
-
-
-@contextmanager
-def _steps(total: int, progress: bool) -> Iterator:
-    """A bar over the whole plan, which gives the time left."""
-    with tqdm(total=total, desc="reproduction", unit="step", disable=not progress) as bar:
-
-        @contextmanager
-        def step(what: str, share: int) -> Iterator[None]:
-            bar.set_description(what)
-            yield
-            bar.update(share)
-
-        yield step
+    plan = materials.plan
+    later = len(plan.seeds) if SEARCH in plan.what and not chosen_runs(plan) else 0  # the point that will be chosen
+    return TRAINING * len(trainings) + len(unmeasured) + later + len(plan.what)
 
 
 def _write_part(materials: Materials, what: str, values: dict, caption: int, command: str) -> None:
@@ -114,8 +108,9 @@ def _write_part(materials: Materials, what: str, values: dict, caption: int, com
     if what == SEARCH:
         found = grid_of(plan)
         parts.append(grid_table(found))
-        write_text(plan.folder / f"{what}.csv", _grid_csv(plan, found))
-    parts += [_notes(materials, what, values), _runs(materials, what, rows), f"Made by `{command}`." if command else ""]
+        write_text(plan.folder / f"{what}.csv", grid_csv(plan, found, CSV_COLUMNS))
+    notes = notes_of(materials, what, rows, values)
+    parts += [notes, _runs(materials, what, rows), f"Made by `{command}`." if command else ""]
     write_text(plan.folder / f"{what}.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
@@ -131,64 +126,35 @@ def _pictures(materials: Materials, what: str, values: dict, caption: int) -> li
 
 
 def _networks(plan: Plan) -> dict[str, Config]:
-    """Configs of the networks of Table I, by a title each: the paper's, and ours as it is trained."""
+    """Configs of the networks of Table I, by a title each: the paper's, and ours as each preset is trained."""
     configs = {"`paper` at the printed size, as built": preset("paper", "paper", data="flickr30k")}
-    trained = [one for (_, row, _), one in plan.trainings.items() if row == "bssan"] or plan.distinct()
-    for training in trained[:1]:
-        title = f"`{training.config.preset}`, `{training.config.size}`, as trained here"
-        configs[title] = training.run.load_config()
+    for preset_name in plan.presets:
+        trained = {row: one for (name, row, _), one in plan.trainings.items() if name == preset_name}
+        if training := trained.get("bssan", next(iter(trained.values()), None)):
+            configs[f"`{preset_name}`, `{training.config.size}`, as trained here"] = training.run.load_config()
     return configs
-
-
-def _notes(materials: Materials, what: str, values: dict) -> str:
-    """What a reader must know beside a table."""
-    plan, notes = materials.plan, []
-    if what in TABLES:
-        value = values[plan.baseline().name]
-        counts = f"{value['n_images']:,} images, {value['n_captions']:,} captions"
-        notes.append(f"Ours: {value['corpus']}, split {value['split']}, {counts}.")
-        if value["corpus"] != TABLES[what]:
-            notes.append(f"The printed rows are of {TABLES[what]}: other pictures, not comparable with ours.")
-        notes += [f"Our setting: {phrase}." for phrase in value.get("differs", ())]
-        notes += [f"No rows of CCA: {materials.why_no_cca}."] if materials.why_no_cca else []
-        notes.append("2WayNet: its released code counts ranks from 0, so that its R@1 may be R@2.")
-    if what == "figure9":
-        lam, delta = plan.runs("delta0.1")[0].config, plan.runs("lambda0.4")[0].config
-        told = f"Points of δ have λ = {lam.model.o2w_weight:g}, points of λ have δ = {delta.training.l2:g}"
-        notes.append(f"{told}; δ = 0 is BSSAN_no_reg.")
-    if what in (*MEASURED, SEARCH) and len(plan.seeds) > 1:
-        seeds = ", ".join(map(str, plan.seeds))
-        notes.append(f"Means of seeds {seeds} ± half the distance of the lowest to the highest.")
-    if what not in (*TABLES, "table1"):
-        notes.append(f"Preset `{plan.leading}`.")
-    return "\n".join(f"- {note}" for note in notes)
 
 
 def _runs(materials: Materials, what: str, rows: Sequence[Row]) -> str:
     """The runs of each row, and the commands that make and measure them."""
     plan, names = materials.plan, {}
-    for row in rows:
-        for run in row.runs:
-            names.setdefault(run, []).append(row.name)
-    lines, needed = [], NEEDED.get(what, ())
+    named = [(row.name, run) for row in rows for run in row.runs]
+    if what == SEARCH:
+        named = [(name_of(point), str(one.run.path)) for point, runs in runs_of(plan).items() for one in runs]
+    for name, run in named:
+        names.setdefault(run, []).append(name)
+    lines, needed, presets = [], NEEDED.get(what, ()), plan.presets if what in TABLES else (plan.leading,)
+    shown = [one for (preset, row, _), one in plan.trainings.items() if preset in presets and row in needed]
+    measured = shown if what in MEASURED else chosen_runs(plan) if what == SEARCH else []
     for training in plan.distinct():
-        if any(one == training and row in needed for (_, row, _), one in plan.trainings.items()):
+        if training in shown:
             told = names.get(str(training.run.path))
             lines.append(f"# {training.run.path}" + (f": {', '.join(told)}" if told else ""))
             lines.append(training.run.command_file.read_text(encoding="utf-8").rstrip())
-            if what in MEASURED:
+            if training in measured:
                 lines.append(command_of(training.run, materials.request))
-    shown = "\n".join(lines)
-    return f"<details><summary>Runs and commands</summary>\n\n```\n{shown}\n```\n\n</details>" if lines else ""
-
-
-def _grid_csv(plan: Plan, found: dict) -> str:
-    lines = [",".join(CSV_COLUMNS)]
-    for (lam, delta), rsums in found.items():
-        runs = plan.runs(f"lambda{lam:g}-delta{delta:g}")
-        for training, rsum in zip(runs, rsums):
-            lines.append(f"{SEARCH},λ = {lam:g} δ = {delta:g},{training.run.path},validation,rsum,{rsum},,")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines)
+    return f"<details><summary>Runs and commands</summary>\n\n```\n{text}\n```\n\n</details>" if lines else ""
 
 
 def _write_page(folder: Path, name: str) -> Path:
@@ -200,6 +166,7 @@ def _write_page(folder: Path, name: str) -> Path:
     )
     lines = [line for table in tables for line in table.splitlines()[1:]]
     write_text(folder / "numbers.csv", "\n".join([",".join(CSV_COLUMNS), *lines]) + "\n")
-    told = "All numbers, with 95 % intervals: [numbers.csv](numbers.csv). Tables are also `.tex`, figures also `.pdf`."
+    told = "All numbers: [numbers.csv](numbers.csv). All but `N10_skewness`, `never` and the grid search have 95 % "
+    told += "intervals. Tables are also `.tex`, figures also `.pdf`."
     write_text(folder / "index.md", "\n".join([f"# The paper's tables and figures: {name}\n", f"{told}\n", *parts]))
     return folder / "index.md"

@@ -18,6 +18,7 @@ from bssan_tf.evaluation.scores import OpenRun
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.metrics.output import WAYS
 from bssan_tf.reproduction.materials import Materials
+from bssan_tf.reproduction.measured import collapse_of
 from bssan_tf.reproduction.plan import POINTS, SYMBOLS, VARIANTS, Plan
 from bssan_tf.scoring import score_matrices
 
@@ -101,10 +102,11 @@ def _picture(part: Split, image: int) -> np.ndarray:
     return read_picture(part.image_paths[image])[0]
 
 
-def curves_of(plan: Plan, values: dict[str, dict]) -> dict[str, dict[float, list[dict]]]:
-    """The reports of Figure 9's points: {parameter: {its value: one a seed}}."""
-    curves: dict[str, dict[float, list[dict]]] = {symbol: {} for symbol in SYMBOLS.values()}
+def curves_of(plan: Plan, values: dict[str, dict]) -> dict[str, dict[float, list[dict | None]]]:
+    """The reports of Figure 9's points: {parameter: {its value: one a seed, None for one that has collapsed}}."""
+    curves: dict[str, dict[float, list[dict | None]]] = {symbol: {} for symbol in SYMBOLS.values()}
     for row, settings in POINTS.items():
         ((key, value),) = settings.items()
-        curves[SYMBOLS[key]][value] = [values[training.name] for training in plan.runs(row)]
+        reports = [(training, values[training.name]) for training in plan.runs(row)]
+        curves[SYMBOLS[key]][value] = [one if collapse_of(training, one) is None else None for training, one in reports]
     return curves

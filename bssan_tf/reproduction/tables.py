@@ -1,6 +1,6 @@
 """Rows of ours and printed ones as Markdown, LaTeX and CSV; and Table I from the built networks.
 
-In: reports of the runs. Out: text. A row that has collapsed says so, with its step; its figures are in the CSV.
+In: reports of the runs. Out: text. A row that has collapsed says so, with its step; its recalls are in the CSV.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from bssan_tf.config.schema import Config
 from bssan_tf.evaluation.paper import Printed
-from bssan_tf.reproduction.measured import chance_of, near_chance, spread
+from bssan_tf.reproduction.measured import chance_of, spread
 
 COLUMNS = tuple((way, key) for way in ("i2t", "t2i") for key in ("R@1", "R@5", "R@10", "MedR"))
 HEADING = ("", *("R@1", "R@5", "R@10", "Med r") * 2, "rsum")
@@ -35,24 +35,29 @@ class Row:
     name: str
     reports: Sequence[Mapping] = ()
     printed: Printed | None = None
-    collapse: Sequence[int | None] = ()  # of each seed, the step of its sign
+    collapse: Sequence[int | None] = ()  # of each seed, the step of `measured.collapse_of`; of none where left out
     runs: Sequence[str] = ()  # their folders, one a seed
     group: str = OURS  # rows of one group stand together
 
     @property
-    def learned(self) -> list[Mapping]:
-        """The reports of seeds that have learned something; those of chance are told, not averaged."""
-        return [report for report in self.reports if not near_chance(report)]
+    def steps(self) -> list[int | None]:
+        """The step of each report's collapse, or None."""
+        return list(self.collapse) or [None] * len(self.reports)
+
+    @property
+    def shown(self) -> list[Mapping]:
+        """The reports of seeds that have not collapsed; the others are told, not averaged."""
+        return [report for report, step in zip(self.reports, self.steps) if step is None]
 
 
 def cells_of(row: Row) -> list[str]:
-    """The nine numbers of a row as text: mean, with ± half the range where there are several seeds that learned."""
+    """The nine numbers of a row as text: mean, with ± half the range where several seeds are shown."""
     if row.printed is not None:
         recalls = [row.printed[i] for i in (0, 1, 2, 4, 5, 6)]
         rsum = None if None in recalls else sum(recalls)
         return ["-" if number is None else f"{number:.1f}" for number in (*row.printed, rsum)]
-    return [_mean([report[way][key] for report in row.learned]) for way, key in COLUMNS] + [
-        _mean([report["rsum"] for report in row.learned])
+    return [_mean([report[way][key] for report in row.shown]) for way, key in COLUMNS] + [
+        _mean([report["rsum"] for report in row.shown])
     ]
 
 
@@ -62,23 +67,21 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def fate_of(row: Row) -> str:
-    """What is said of seeds that have learned nothing; "" where all have."""
-    lost = [report for report in row.reports if near_chance(report)]
+    """What is said of seeds that have collapsed; "" where none has."""
+    lost = [(step, report) for step, report in zip(row.steps, row.reports) if step is not None]
     if not lost:
         return ""
-    rsum, chance = np.mean([report["rsum"] for report in lost]), chance_of(lost[0])
+    rsum, chance = np.mean([report["rsum"] for _, report in lost]), chance_of(lost[0][1])
     seeds = f" in {len(lost)} of {len(row.reports)} seeds" if len(row.reports) > 1 else ""
-    steps = [step for step in row.collapse if step is not None]
-    what = f"collapse at step {min(steps)}" if steps else "has not learned"
-    return f"{what}{seeds}: rsum {rsum:.1f}, chance {chance:.1f}"
+    return f"collapse at step {min(step for step, _ in lost)}{seeds}: rsum {rsum:.1f}, chance {chance:.1f}"
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[tuple[Row, str, list[str] | None]]:
-    """Rows with their names and cells; None in place of cells where no seed has learned."""
+    """Rows with their names and cells; None in place of cells where all seeds have collapsed."""
     for row in rows:
         fate = fate_of(row)
-        if fate and not row.learned:
-            yield row, f"{row.name}", None
+        if fate and not row.shown:
+            yield row, row.name, None
         else:
             yield row, f"{row.name} ({fate})" if fate else row.name, cells_of(row)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from bssan_tf.config.flags import flags_for
 from bssan_tf.errors import UserError
 from bssan_tf.reproduction.plan import Plan, Training
-from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.folder import REPRODUCTION, RunFolder
 
 Step = Callable[[str, int], AbstractContextManager]  # says what is done, and how much of the plan it is
 TRAINING = 6  # share of the plan that a training is, where measuring a run is 1
@@ -55,7 +55,7 @@ def train(training: Training, log: Path, beside: Sequence[str], moved: Sequence[
         file.flush()
         ended = subprocess.run(
             [sys.executable, "-m", "bssan_tf", *arguments],
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": paths, REPRODUCTION: str(log.parent.parent)},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -2,7 +2,7 @@
 
 runs/NAME/config.json  data.json  vocabulary.txt  command.txt  versions.json  best.keras  best.keras.sha256
           metrics.json  history.csv  early_signs.csv  state/ (for --resume)  logs/ (TensorBoard)
-          export/1/ (SavedModel)  lock
+          export/1/ (SavedModel)  reproduction.txt (of trainings by reproduce.py)  lock
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bssan_tf.tools.files import PATTERNS, clear_leftovers, file_sha256, locked,
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+REPRODUCTION = "BSSAN_TF_REPRODUCTION"  # environment of a training by reproduce.py: what it trains for
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")  # for versions.json
 
 NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
@@ -48,6 +49,7 @@ class RunFolder:
         self.vocabulary_file, self.command_file = path / "vocabulary.txt", path / "command.txt"
         self.history_file, self.early_signs_file = path / "history.csv", path / "early_signs.csv"
         self.best, self.metrics_file = path / "best.keras", path / "metrics.json"
+        self.reproduction_file = path / "reproduction.txt"
         self.state, self.logs, self.export = path / "state", path / "logs", path / "export" / "1"
 
     def require_new(self) -> None:
@@ -84,6 +86,8 @@ class RunFolder:
                 write_text(part.path / "imported_rows.csv", imported_rows)
             write_text(part.command_file, shlex.join(arguments) + "\n")
             write_json(part.path / "versions.json", _versions())
+            if trained_for := os.environ.get(REPRODUCTION):
+                write_text(part.reproduction_file, f"{trained_for}\n")
             write_text(part.config_file, config.to_json() + "\n")
             part.path.rename(self.path)  # replaces an empty folder only
         except OSError:
@@ -213,13 +217,18 @@ def _versions() -> dict[str, str]:
 
 
 def find_run(name: str | None) -> RunFolder:
-    """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none."""
+    """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none.
+
+    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are.
+    """
     if name is None:
-        found = sorted(RUNS.glob("*/best.keras"), key=lambda path: path.stat().st_mtime)
+        found = [RunFolder(path.parent) for path in RUNS.glob("*/best.keras")]
         if not found:
             raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
-        logger.info("the latest run: %s", found[-1].parent)
-        return RunFolder(found[-1].parent)
+        latest = max(found, key=lambda run: (not run.reproduction_file.exists(), run.best.stat().st_mtime))
+        told = "; all runs there are of reproduce.py" if latest.reproduction_file.exists() else ""
+        logger.info("the latest run: %s%s", latest.path, told)
+        return latest
     if not name:
         raise UserError("run: the given name is empty; name a run, or leave it out for the latest")
     given, named = Path(name), RUNS / name
