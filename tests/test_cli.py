@@ -169,6 +169,12 @@ def test_scores_are_kept_and_used_again(evaluated, call, workplace):
     first, kept = (json.loads((workplace / name).read_text()) for name in ("report.json", "kept.json"))
     assert {name: value for name, value in first.items() if name != "baselines"} == kept
     assert (workplace / "scores.npy").stat().st_mtime_ns == written
+    again = call(["bssan_tf/metrics/__main__.py", "scores.npy", "--json", "again.json"])
+    assert again.stdout.startswith("image of each caption: scores.owners.txt\n")
+    measured = json.loads((workplace / "again.json").read_text())
+    assert [measured[name] for name in ("i2t", "t2i", "intervals")] == [
+        kept[name] for name in ("i2t", "t2i", "intervals")
+    ]
     other = call([*arguments, "--split", "val"])
     assert other.returncode == 2
     assert "scores.npy: holds other scores" in other.stderr

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,9 +131,10 @@ def test_folds_have_the_bank_s_scores_of_their_own_candidates(measure, monkeypat
     assert value["hub"]["rows"]["score"]["rsum"] == pytest.approx(np.mean([fold["rsum"] for fold in folds]))
 
 
-def test_a_bank_s_scores_lie_beside_the_split_s_and_parts_have_no_corrected_row(measure):
-    value, _ = measure(hub="csls", out=Path("d/s.npy"), parts=True)
-    assert [str(out) for _, _, out in measure.scored] == ["d/s.npy", "d/s.bank-pictures.npy", "d/s.bank-captions.npy"]
+def test_a_bank_s_scores_lie_beside_the_split_s_and_parts_have_no_corrected_row(measure, tmp_path):
+    value, _ = measure(hub="csls", out=tmp_path / "s.npy", parts=True)
+    assert [out.name for _, _, out in measure.scored] == ["s.npy", "s.bank-pictures.npy", "s.bank-captions.npy"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.owners.txt"]  # a bank's captions have other images
     assert list(value["parts"]) == ["w2r", "o2w"]
     assert list(value["hub"]["rows"]) == ["score"]
     value, _ = measure(hub="csls", transductive=True, parts=True)
