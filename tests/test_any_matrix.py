@@ -48,8 +48,8 @@ def test_lonely_images_and_captions_are_candidates_only(tmp_path, name):
     assert (value["images_without_caption"], value["captions_without_image"]) == (2, 1)
     lines = text.splitlines()
     assert lines[0] == "scores.npy: 4 images, 5 captions"
-    assert lines[1] == "2 images without a caption: ranked among the others, never asked for"
-    assert lines[2] == "1 captions without an image: ranked among the others, never asked for"
+    assert lines[1] == "2 images without a caption: ranked among the others, never a query"
+    assert lines[2] == "1 caption without an image: ranked among the others, never a query"
     assert output.detail_lines(value) in text
 
 

@@ -78,7 +78,7 @@ def measure(scores_file: Path, owners_file: Path) -> tuple[dict, str]:
     value = {"run": scores_file.name, **report, **counts}
     heading = f"{scores_file.name}: {n_images:,} images, {n_captions:,} captions"
     said = [
-        f"{number:,} {what}: ranked among the others, never asked for"
+        f"{number:,} {what if number > 1 else what.replace('s ', ' ', 1)}: ranked among the others, never a query"
         for what, number in zip(("images without a caption", "captions without an image"), lonely)
         if number
     ]
