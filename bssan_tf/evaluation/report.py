@@ -108,7 +108,7 @@ def difference_lines(value: Mapping) -> str:
     def shown(number: float, bound: Sequence[float]) -> str:
         return "{:+.1f} ({:+.1f} to {:+.1f})".format(number, *bound)
 
-    lines = [f"{second} minus {first}, with 95 % intervals (the same images drawn anew for both):"]
+    lines = [f"{second} minus {first}, with 95 % intervals (the same resampled images for both):"]
     for way, name in WAYS.items():
         each = (f"{title} {shown(found[way][key], bounds[way][key])}" for title, key in _DIFFERING.items())
         lines.append(f"{name}: {', '.join(each)}")

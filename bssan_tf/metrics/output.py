@@ -58,7 +58,7 @@ def detail_lines(value: Mapping) -> str:
             f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
             for way, name in WAYS.items()
         )
-        lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
+        lines.append(f"95 % intervals, images resampled: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
     return "\n".join(lines)
 
 
