@@ -15,7 +15,8 @@ import numpy as np
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.metrics.__main__ import read_owners, read_scores
+from bssan_tf.metrics.__main__ import read_scores
+from bssan_tf.metrics.owners import read_owners
 from bssan_tf.metrics.recall import (
     RECALLS,
     both_ways,

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(run: RunFolder, options: argparse.Namespace) -> dict:
     """Both directions: `candidates`, and for each number of candidates that are scored in full, recalls and seconds.
 
-    The first of the `rows` scores all in full.
+    The first of the `rows` scores all in full, each further one fewer.
 
     Raises:
         UserError: the variant has one part, so that there is nothing to choose by; data that are gone or differ.
@@ -108,7 +108,7 @@ def direction(
         search: called with a query and the number of candidates to score in full.
     """
     queries, candidates = scores["score"].shape
-    ways = [0, *(n for n in options.rerank if n < candidates)]
+    ways = [0, *sorted({n for n in options.rerank if n < candidates}, reverse=True)]
     some = np.random.default_rng(0).permutation(queries)[: options.queries]
     seconds = {way: [] for way in ways}
     for query in some[:3]:  # until graphs are traced for any shape

@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -94,6 +95,12 @@ def shortage(error: Exception) -> str | None:
 def command(name: str) -> str:
     """How the user calls a command: as a script, or as a command of the package."""
     return f"bssan {name}" if sys.argv[0].startswith("bssan ") else f"python {name}.py"
+
+
+def to_type(name: str) -> str:
+    """What the user types for a command: as `command`, but `bssan` only where it is installed."""
+    called = command(name)
+    return called if not called.startswith("bssan ") or shutil.which("bssan") else f"python -m bssan_tf {name}"
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,6 +10,7 @@ import pytest
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import __main__ as command
 from bssan_tf.metrics import details, output
+from bssan_tf.metrics.owners import owners_beside
 
 # Image 3 has no caption, caption 4 no image; both are in the way.
 SCORES = np.array(
@@ -47,8 +48,8 @@ def test_lonely_images_and_captions_are_candidates_only(tmp_path, name):
     assert (value["images_without_caption"], value["captions_without_image"]) == (2, 1)
     lines = text.splitlines()
     assert lines[0] == "scores.npy: 4 images, 5 captions"
-    assert lines[1] == "2 images without a caption: ranked among the others, never asked for"
-    assert lines[2] == "1 captions without an image: ranked among the others, never asked for"
+    assert lines[1] == "2 images without a caption: ranked among the others, never a query"
+    assert lines[2] == "1 caption without an image: ranked among the others, never a query"
     assert output.detail_lines(value) in text
 
 
@@ -115,6 +116,32 @@ def test_broken_files_are_refused(tmp_path, name, content):
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"{name}: no such file"):
         command.measure(*paths)
+
+
+@pytest.mark.parametrize("part", ["s.npy", "s.w2r.npy", "s.o2w.npy"])
+def test_owners_beside_the_matrix_are_taken_and_that_is_said(tmp_path, capsys, part):
+    scores, owner = files(tmp_path)
+    scores.rename(tmp_path / part)
+    (tmp_path / "s.owners.txt").write_text("# run: corpus, split\n" + owner.read_text())
+    command.main([str(tmp_path / part), "--json", str(tmp_path / "r.json")])
+    assert capsys.readouterr().out.startswith(f"image of each caption: {tmp_path / 's.owners.txt'}\n{part}: 4 images")
+    assert json.loads((tmp_path / "r.json").read_text())["i2t"]["MeanR"] == 1.5
+
+
+def test_a_part_s_own_owners_go_before_those_of_the_sum(tmp_path):
+    (tmp_path / "s.owners.txt").write_text("0\n")
+    assert owners_beside(tmp_path / "s.w2r.npy") == tmp_path / "s.owners.txt"
+    (tmp_path / "s.w2r.owners.txt").write_text("1\n")
+    assert owners_beside(tmp_path / "s.w2r.npy") == tmp_path / "s.w2r.owners.txt"
+
+
+@pytest.mark.parametrize("name", ["s.npy", "s.bank-captions.npy"])  # a bank has other captions than the split beside it
+def test_without_owners_the_flag_is_asked_for(tmp_path, name):
+    if name != "s.npy":
+        (tmp_path / "s.owners.txt").write_text("0\n")
+    missing = tmp_path / name.replace(".npy", ".owners.txt")
+    with pytest.raises(UserError, match=f"^--image-of-caption: is needed, as there is no {missing}; give the row of"):
+        command.main([str(tmp_path / name)])
 
 
 WITHOUT_TENSORFLOW = """

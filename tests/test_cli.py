@@ -169,6 +169,12 @@ def test_scores_are_kept_and_used_again(evaluated, call, workplace):
     first, kept = (json.loads((workplace / name).read_text()) for name in ("report.json", "kept.json"))
     assert {name: value for name, value in first.items() if name != "baselines"} == kept
     assert (workplace / "scores.npy").stat().st_mtime_ns == written
+    again = call(["bssan_tf/metrics/__main__.py", "scores.npy", "--json", "again.json"])
+    assert again.stdout.startswith("image of each caption: scores.owners.txt\n")
+    measured = json.loads((workplace / "again.json").read_text())
+    assert [measured[name] for name in ("i2t", "t2i", "intervals")] == [
+        kept[name] for name in ("i2t", "t2i", "intervals")
+    ]
     other = call([*arguments, "--split", "val"])
     assert other.returncode == 2
     assert "scores.npy: holds other scores" in other.stderr
@@ -249,8 +255,8 @@ def test_benchmark_of_search(workplace, monkeypatch, capsys):
     search_benchmark.main(["one", *flags, "--json", "search.json"])
     numbers = json.loads((workplace / "search.json").read_text())
     for way, candidates, queries, reranked in (
-        ("text_to_image", 8, 16, [8, 3, 7]),
-        ("image_to_text", 16, 8, [16, 3, 7]),
+        ("text_to_image", 8, 16, [8, 7, 3]),
+        ("image_to_text", 16, 8, [16, 7, 3]),
     ):
         assert (numbers[way]["candidates"], numbers[way]["queries"]) == (candidates, queries)
         full, *others = numbers[way]["rows"]
@@ -317,7 +323,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
     ("arguments", "message"),
     [
         (["train.py", "--data", "flickr30k"], "flickr30k"),
-        (["train.py", "--data", "nowhere"], "--data nowhere: no folder, and not one of scenes"),
+        (["train.py", "--data", "nowhere"], "nowhere: no such folder, and not one of the data sets scenes"),
         (["train.py", "--dropout", "2"], "--dropout 2.0: must be 0 or more and below 1"),
         (["train.py", "--devices", "tpu"], "--devices tpu: must be auto"),
         (["train.py", "--data", "photos", "--name", "one"], "runs/one: holds a run already"),
@@ -355,6 +361,11 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["search.py", "a dog", "--run", "runs/none"], "runs/none: no such run"),
         (["search.py", "!?"], "has no word"),
         (["search.py", "gone.jpg"], "gone.jpg: no such file"),
+        (
+            ["search.py", "photos/"],
+            "photos/: is a folder; to search its pictures give a sentence, and --images photos/",
+        ),
+        (["search.py", "photos/captions.csv"], "photos/captions.csv: is no picture file (.jpg"),
         (["search.py", "photos/000.png", "--images", "photos"], "--images photos: is searched for a sentence"),
         ([*SEARCH, "--images", "gone"], "--images gone: no such folder"),
         ([*SEARCH, "--images", "runs"], "--images runs: no pictures in it"),

@@ -81,7 +81,7 @@ def test_differences_are_those_of_the_reports_with_paired_intervals(runs):
     # both are ranked on the same images: the difference is surer than those of two unpaired draws
     widths = [np.diff(report["intervals"]["rsum"])[0] for report in (one, two)]
     assert high - low < 0.9 * np.hypot(*widths)
-    assert "two less one, with 95 % intervals" in text
+    assert "two minus one, with 95 % intervals" in text
     assert f"rsum {value['difference']['rsum']:+.1f} ({low:+.1f} to {high:+.1f})" in text
 
 

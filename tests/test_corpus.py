@@ -254,7 +254,10 @@ def test_absent_data_set_is_one_line_with_files_and_owners(data, tmp_path, monke
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"data": "imagenet"}, "--data imagenet: no folder, and not one of scenes, flickr8k"),
+        (
+            {"data": "imagenet"},
+            "--data imagenet: no such folder, and not one of the data sets scenes, flickr8k, flickr30k, coco; ",
+        ),
         (
             {"data": "coco", "split_lists": "mine"},
             "--split mine: not known; choose one of auto, official, karpathy, random",

@@ -112,7 +112,7 @@ def test_lines_for_people():
     assert hubs.endswith(f"; text to image {skewness:.2f}, {never:.1f} % of the images never retrieved")
     low, high = value["intervals"]["rsum"]
     assert third.startswith(
-        f"95 % intervals, images drawn anew: rsum {low:.1f} to {high:.1f}; image to text R@1 / 5 / 10 "
+        f"95 % intervals, images resampled: rsum {low:.1f} to {high:.1f}; image to text R@1 / 5 / 10 "
     )
     folds = recall.mean_report([value, value], "5fold")
     assert len(output.detail_lines(folds).splitlines()) == 3  # each fold has its own

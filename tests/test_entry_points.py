@@ -3,6 +3,7 @@
 import fnmatch
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -102,3 +103,17 @@ def test_a_run_notes_a_command_that_can_be_given_again(monkeypatch, argv, comman
     monkeypatch.setattr(sys, "argv", argv)
     assert command_line() == command
     assert cli.command("evaluate") == called
+
+
+@pytest.mark.parametrize(
+    ("program", "installed", "typed"),
+    [
+        ("bssan train", "/bin/bssan", "bssan evaluate"),
+        ("bssan train", None, "python -m bssan_tf evaluate"),
+        ("train.py", "/bin/bssan", "python evaluate.py"),
+    ],
+)
+def test_a_hint_names_a_command_that_is_there(monkeypatch, program, installed, typed):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(shutil, "which", lambda name: installed)
+    assert cli.to_type("evaluate") == typed

@@ -17,6 +17,7 @@ from bssan_tf.evaluation import scores as scores_module
 from bssan_tf.features.store import Features
 from bssan_tf.metrics import recall
 from bssan_tf.metrics.details import detailed_report
+from bssan_tf.metrics.owners import read_owners
 from bssan_tf.runs import data as data_module
 from bssan_tf.runs.data import Data
 
@@ -268,8 +269,9 @@ def recalls(value):
     return {name: row["i2t"]["R@1"] for name, row in {"score": value, **value["parts"]}.items()}
 
 
-@pytest.mark.parametrize("out", [None, Path("s.npy")])
-def test_parts_are_measured_in_the_same_pass(measure, monkeypatch, out):
+@pytest.mark.parametrize("kept", [False, True])
+def test_parts_are_measured_in_the_same_pass(measure, tmp_path, kept):
+    out = tmp_path / "s.npy" if kept else None
     value, text = measure(parts=True, memory_mb=7, out=out)
     assert measure.scored == [(list(range(21, 11, -1)), 20)]
     known = json.dumps(measure.compared[0])
@@ -283,6 +285,24 @@ def test_parts_are_measured_in_the_same_pass(measure, monkeypatch, out):
     ]
     alone, _ = measure()
     assert {key: value[key] for key in alone} == alone
+
+
+def test_kept_scores_have_the_image_of_each_caption_beside_them(measure, tmp_path):
+    out, beside = tmp_path / "s.npy", tmp_path / "s.owners.txt"
+    measure(out=out)
+    assert beside.read_text().startswith("# stub: flickr30k, test; ")
+    assert read_owners(beside).tolist() == np.repeat(np.arange(TEST), CAPTIONS).tolist()
+    before = beside.read_bytes()
+    measure(out=out)
+    assert beside.read_bytes() == before
+    scored = len(measure.scored)
+    with pytest.raises(UserError, match=r"--out .*s.npy: .*s.owners.txt is of other captions; delete both, or name"):
+        measure(out=out, captions_per_image=1)
+    beside.write_text("my notes")
+    with pytest.raises(UserError, match=r"s.owners.txt is a file of yours, and would be replaced; name another"):
+        measure(out=out)
+    assert len(measure.scored) == scored
+    assert beside.read_text() == "my notes"
 
 
 def test_parts_in_folds(measure, monkeypatch):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
@@ -91,6 +92,31 @@ def test_transparency_of_the_overlay():
     assert cold[2] > cold[0]  # cold is blue
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 255), (255, 0, 0), (128, 0, 160), (0, 0, 0)])
+def test_on_every_colour_the_hottest_spot_is_warm_and_the_rest_cold(colour):
+    tile = figures.heat_overlays(np.full((224, 224, 3), colour, np.uint8), one_hot(3 * 14 + 10))[0].astype(int)
+    assert tile[56, 168, 0] > tile[56, 168, 2] + 40
+    assert tile[223, 0, 2] > tile[223, 0, 0] + 40
+    assert tile.min() > 70  # as light as 0.7 of half of white, at least
+
+
+def test_the_photo_below_heat_keeps_its_contrast():
+    picture = np.full((224, 224, 3), 200, np.uint8)
+    picture[:, :112] = (30, 60, 90)
+    tile = figures.heat_overlays(picture, np.full((1, D), 1 / D, np.float32))[0].astype(float)
+    luma = 0.299 * 30 + 0.587 * 60 + 0.114 * 90
+    np.testing.assert_allclose(tile[0, 223] - tile[0, 0], 0.7 * (200 - luma) / 2, atol=1.1)
+
+
+def test_the_bar_has_the_colours_of_the_tiles():
+    figure = figures.attention_figure(GREY, WORDS, 0.0, alpha=one_hot(*range(N)))
+    *tiles, bar = figure.subfigs[0].axes
+    shown = tiles[1].get_images()[0].get_array()
+    (colours,) = (part.cmap for part in bar.collections if isinstance(part, QuadMesh))
+    np.testing.assert_allclose(np.array(colours(0.0)[:3]) * 255, shown[223, 223], atol=1)
+    np.testing.assert_allclose(np.array(colours(1.0)[:3]) * 255, shown[0, 0], atol=1)
+
+
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="does not fit the grid"):
         figures.heat_maps(one_hot(0), (7, 14), (224, 224))
@@ -154,7 +180,8 @@ def test_fewer_objects_than_three(beta):
 def test_tiles_alone_one_for_each_word():
     cells = (0, 13, 40, 100, 150, 182, 195)
     figure = figures.attention_figure(GREY, WORDS, 0.0, alpha=one_hot(*cells))
-    tiles = [axis for axis in figure.subfigs[0].axes if axis.get_visible() and axis.get_images()]
+    photo, *tiles = [axis for axis in figure.subfigs[0].axes if axis.get_visible() and axis.get_images()]
+    np.testing.assert_array_equal(photo.get_images()[0].get_array(), GREY)  # what no box is drawn on, stands here
     assert [axis.get_title() for axis in tiles] == WORDS
     for axis, cell in zip(tiles, cells):
         tile = axis.get_images()[0].get_array().astype(int)

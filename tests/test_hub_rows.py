@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +93,10 @@ def test_a_bank_of_the_train_split_corrects_each_direction(measure, method):
     }
     assert hub["rows"]["score"]["rsum"] != value["rsum"]
     assert (hub["method"], hub["bank"], hub["transductive"]) == (method, 7, False)
+    left = [hub["rows"]["score"][way]["N10_skewness"] for way in ("i2t", "t2i")]
+    assert left != [value[way]["N10_skewness"] for way in ("i2t", "t2i")]
+    assert f"\nhubs with {method}, skewness of N_10: image to text {left[0]:.2f}, " in text
+    assert f"; text to image {left[1]:.2f}, " in text
     plain, _ = measure()
     assert {key: value[key] for key in plain} == plain
     lines = text.splitlines()
@@ -132,9 +135,10 @@ def test_folds_have_the_bank_s_scores_of_their_own_candidates(measure, monkeypat
     assert value["hub"]["rows"]["score"]["rsum"] == pytest.approx(np.mean([fold["rsum"] for fold in folds]))
 
 
-def test_a_bank_s_scores_lie_beside_the_split_s_and_parts_have_no_corrected_row(measure):
-    value, _ = measure(hub="csls", out=Path("d/s.npy"), parts=True)
-    assert [str(out) for _, _, out in measure.scored] == ["d/s.npy", "d/s.bank-pictures.npy", "d/s.bank-captions.npy"]
+def test_a_bank_s_scores_lie_beside_the_split_s_and_parts_have_no_corrected_row(measure, tmp_path):
+    value, _ = measure(hub="csls", out=tmp_path / "s.npy", parts=True)
+    assert [out.name for _, _, out in measure.scored] == ["s.npy", "s.bank-pictures.npy", "s.bank-captions.npy"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.owners.txt"]  # a bank's captions have other images
     assert list(value["parts"]) == ["w2r", "o2w"]
     assert list(value["hub"]["rows"]) == ["score"]
     value, _ = measure(hub="csls", transductive=True, parts=True)
@@ -168,7 +172,9 @@ def test_each_cca_has_a_corrected_row_below_it(measure, monkeypatch):
 def test_what_is_no_bank_is_refused_before_scoring(measure):
     with pytest.raises(UserError, match=r"^--bank 13: the train split has 12 pictures; give at most so many$"):
         measure(hub="csls", bank=13)
-    overlap = r"^--hub: \d+ pictures of the bank, which is of the train split, are in the split that is measured; use "
+    overlap = (
+        r"^--hub: the bank \(12 captions and 12 pictures of the train split\) has 12 of the measured pictures; use "
+    )
     with pytest.raises(UserError, match=overlap):
         measure(hub="csls", split="train")
     assert not measure.scored
@@ -182,7 +188,7 @@ def test_owners_of_captions_count_as_pictures_of_the_bank():
     bank = Bank.draw(train, 3, corpus().split("test"))
     (other, *_) = {int(text) // 2 for text in bank.captions} - set(bank.image_rows)
     measured = dataclasses.replace(corpus(test=np.array([other, 20])).split("test"), name="val")
-    with pytest.raises(UserError, match="--hub: 1 pictures of the bank"):
+    with pytest.raises(UserError, match=r"--hub: the bank \(3 captions .* has 1 of the measured pictures; use"):
         Bank.draw(train, 3, measured)
 
 

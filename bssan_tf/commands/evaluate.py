@@ -73,9 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=cli.scores_file,
         metavar="FILE",
-        help="keep the scores in FILE.npy, with --parts also in FILE.w2r.npy and FILE.o2w.npy, with --hub its "
-        "bank's in FILE.bank-captions.npy and FILE.bank-pictures.npy, of several runs in FILE.1.npy, FILE.2.npy and so "
-        "on; a killed call goes on",
+        help="keep the scores in FILE.npy, and the row of each caption's image in FILE.owners.txt; with --parts also "
+        "in FILE.w2r.npy and FILE.o2w.npy, with --hub its bank's in FILE.bank-captions.npy and FILE.bank-pictures.npy, "
+        "of several runs in FILE.1.npy, FILE.2.npy and so on; a killed call goes on",
     )
     cli.add_use_flags(parser)
     return parser

@@ -137,5 +137,5 @@ def main(arguments: list[str] | None = None) -> None:
     title = f"{run.name}, epoch {metrics['best_epoch']}"
     print(text_table({**metrics, "run": title}, beside_paper=False))
     print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
-    print(f"evaluate:   {cli.command('evaluate')} {run.path}")
-    print(f'look:       {cli.command("visualize")} PHOTO "CAPTION" --run {run.path}')
+    print(f"evaluate:   {cli.to_type('evaluate')} {run.path}")
+    print(f'look:       {cli.to_type("visualize")} PHOTO "CAPTION" --run {run.path}')

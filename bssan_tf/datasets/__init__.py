@@ -71,8 +71,9 @@ def load_corpus(
     name = "folder"
     if data != "folder":
         if not Path(data).is_dir():
-            known = ", ".join(DATASETS)
-            raise UserError(f"--data {data}: no folder, and not one of {known}; correct it, or give a run's new --root")
+            known = ", ".join(name for name in DATASETS if name != "folder")  # its folder is what should be given
+            remedy = "correct it; if a trained run's photos have moved, give their new place by --root"
+            raise UserError(f"--data {data}: no such folder, and not one of the data sets {known}; {remedy}")
         if root is not None:
             raise UserError(f"--root {root}: --data {data} is a folder already; leave --root out")
         root, name = Path(data), f"folder-{Path(data).resolve().name}"

@@ -25,7 +25,8 @@ from bssan_tf.tools.files import replacing
 
 TRANSPARENCY = 0.7  # of the heat map over the photo (section V-D)
 COLOURS = ("#e69f00", "#0072b2", "#c2185b")  # the three top objects; told apart by the colour-blind too
-HEAT = ListedColormap(colormaps["turbo"](np.linspace(0.06, 0.93, 256)))  # without its two dark ends
+HEAT = ListedColormap(colormaps["turbo"](np.linspace(0.13, 0.86, 256)))  # without its two dark ends, nearly grey here
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 _SIGMA = 0.75  # of the Gaussian filter, in cells
 _FULL_HEAT = 4.0  # times the even share 1/D: a word's scale never ends below, so that even attention stays cool
 _DPI = 110
@@ -48,6 +49,8 @@ def attention_figure(
 ) -> Figure:
     """Figures 7 and 8 in one: objects and their words above, the photo under each word's heat map below.
 
+    Heat maps lie on the photo in grey. Where no objects are drawn, the photo itself stands before the first word's.
+
     Args:
         picture: uint8 (H, W, 3), the photo as the model saw it; 224 x 224.
         words, score: the n words of the caption, and MS of Eq. 19.
@@ -69,7 +72,7 @@ def attention_figure(
     if (alpha is not None and len(alpha) < n) or (beta is not None and (beta.shape[1] < n or boxes is None)):
         raise ValueError(f"attention_figure: alpha, beta and boxes do not fit {n} words")
     columns = 6 if n <= 18 else 8
-    rows = 0 if alpha is None else -(-n // columns)
+    rows = 0 if alpha is None else -(-(n + (beta is None)) // columns)
     heights = ([4.0] if beta is not None else []) + ([(13 / columns) * rows] if rows else [])
     figure = new_figure(12, sum(heights) + 1.0)
     _title(figure, words, score, parts)
@@ -78,7 +81,9 @@ def attention_figure(
         names = [object_names[p] if object_names else f"object {k + 1}" for k, p in enumerate(shown)]
         _draw_objects(panels.pop(0), picture, words, np.asarray(beta)[shown, :n], np.asarray(boxes)[shown], names)
     if alpha is not None:
-        _draw_words(panels.pop(0), picture, words, np.asarray(alpha)[:n], grid, (rows, columns))
+        tiles = [("", picture)] if beta is None else []
+        tiles += zip(words, heat_overlays(picture, np.asarray(alpha)[:n], grid))
+        _draw_tiles(panels.pop(0), tiles, (rows, columns), _bar_colours(picture))
     if out is not None:
         save(figure, out)
     return figure
@@ -112,9 +117,26 @@ def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -
 
 
 def heat_overlays(picture: np.ndarray, alpha: np.ndarray, grid: tuple[int, int] = (14, 14)) -> np.ndarray:
-    """The photo (H, W, 3) under the heat map of each word, alpha float (n, D): uint8 (n, H, W, 3)."""
+    """The photo (H, W, 3) in light grey under the heat map of each word, alpha float (n, D): uint8 (n, H, W, 3).
+
+    All colour is the heat's, so that a blue object's hottest spot does not look cold.
+    """
     heat = HEAT(heat_maps(np.asarray(alpha), grid, picture.shape[:2]))[..., :3] * 255
-    return np.round(TRANSPARENCY * picture + (1 - TRANSPARENCY) * heat).astype(np.uint8)
+    return np.round(_blended(_light_grey(picture)[..., None], heat)).astype(np.uint8)
+
+
+def _light_grey(picture: np.ndarray) -> np.ndarray:
+    """A photo (H, W, 3) as float (H, W), half as far from white as its greys are."""
+    return 127.5 + picture @ np.array(_LUMA) / 2
+
+
+def _blended(grey: np.ndarray | float, heat: np.ndarray) -> np.ndarray:
+    return TRANSPARENCY * grey + (1 - TRANSPARENCY) * heat
+
+
+def _bar_colours(picture: np.ndarray) -> ListedColormap:
+    """Heat's colours as they look over the photo's mean grey."""
+    return ListedColormap(_blended(_light_grey(picture).mean() / 255, HEAT.colors[:, :3]))
 
 
 def figure_to_array(figure: Figure) -> np.ndarray:
@@ -195,16 +217,16 @@ def _draw_objects(panel, picture, words, beta, boxes, names) -> None:
         label.set_parse_math(False)
 
 
-def _draw_words(panel, picture, words, alpha, grid, tiles) -> None:
-    """One tile for each word: the photo under its heat map (Fig. 7)."""
-    axes = panel.subplots(*tiles, squeeze=False).ravel()
-    for axis, word, tile in zip(axes, words, heat_overlays(picture, alpha, grid)):
+def _draw_tiles(panel, tiles, layout: tuple[int, int], colours) -> None:
+    """Titled pictures, one for each word: the photo under its heat map (Fig. 7); and the bar of the heat's colours."""
+    axes = panel.subplots(*layout, squeeze=False).ravel()
+    for axis, (title, tile) in zip(axes, tiles):
         axis.imshow(tile)
-        axis.set_title(word, fontsize=13, parse_math=False)
-    for axis in axes[len(words) :]:
+        axis.set_title(title, fontsize=13, parse_math=False)
+    for axis in axes[len(tiles) :]:
         axis.set_visible(False)
     bare(axes)
-    bar = panel.colorbar(ScalarMappable(cmap=HEAT), ax=axes, fraction=0.012, pad=0.01, ticks=[0, 1])
+    bar = panel.colorbar(ScalarMappable(cmap=colours), ax=axes, fraction=0.012, pad=0.01, ticks=[0, 1])
     bar.ax.set_yticklabels(["none", "most"])
     bar.set_label("attention α", fontsize=11, labelpad=-16)  # short enough for one row
     bar.outline.set_visible(False)

@@ -44,8 +44,10 @@ class Bank:
         drawn = np.random.RandomState(SEED).permutation(len(train.captions))[:size]
         owners = train.image_rows[train.image_of_caption[drawn]]
         if shared := len(np.intersect1d(np.union1d(owners, pictures.image_rows), measured.image_rows)):
-            problem = f"{shared:,} pictures of the bank, which is of the train split, are in the split that is measured"
-            raise UserError(f"--hub: {problem}; use --transductive or another --split")
+            bank = f"the bank ({size:,} captions and {size:,} pictures of the train split)"
+            raise UserError(
+                f"--hub: {bank} has {shared:,} of the measured pictures; use --transductive or another --split"
+            )
         return cls(tuple(train.captions[i] for i in drawn), pictures.image_rows)
 
 

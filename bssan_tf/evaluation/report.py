@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bssan_tf.config.settings import PUBLISHED
 from bssan_tf.evaluation.paper import PAPER_TABLES, TITLES
-from bssan_tf.metrics.output import FURTHER, KEYS, WAYS, table_lines, table_row, width_of
+from bssan_tf.metrics.output import FURTHER, KEYS, WAYS, hubs_text, table_lines, table_row, width_of
 from bssan_tf.metrics.recall import RECALLS, both_ways
 
 _DIFFERING = {**{f"R@{k}": f"R@{k}" for k in RECALLS}, **FURTHER}
@@ -109,7 +109,7 @@ def difference_lines(value: Mapping) -> str:
     def shown(number: float, bound: Sequence[float]) -> str:
         return "{:+.1f} ({:+.1f} to {:+.1f})".format(number, *bound)
 
-    lines = [f"{second} less {first}, with 95 % intervals (the same images drawn anew for both):"]
+    lines = [f"{second} minus {first}, with 95 % intervals (the same resampled images for both):"]
     for way, name in WAYS.items():
         each = (f"{title} {shown(found[way][key], bounds[way][key])}" for title, key in _DIFFERING.items())
         lines.append(f"{name}: {', '.join(each)}")
@@ -124,14 +124,15 @@ def _hub_name(hub: Mapping) -> str:
 
 
 def hub_line(value: Mapping) -> str:
-    """What the bank of a correction is; "" without one."""
+    """What the bank of a correction is, and the hubs that are left; "" without one."""
     if (hub := value.get("hub")) is None:
         return ""
     bank = f"{hub['bank'] or 0:,} training captions (text to image) and as many training pictures (image to text)"
     if hub["transductive"]:
         bank = "the measured queries themselves (transductive): to be compared with transductive figures only"
     settings = ", ".join(f"{name} {number:g}" for name, number in hub["settings"].items())
-    return f"with {hub['method']}: {settings}; its bank is {bank}"
+    left = f"hubs with {hub['method']}, skewness of N_10: {hubs_text(hub['rows']['score'])}"
+    return f"with {hub['method']}: {settings}; its bank is {bank}\n{left}"
 
 
 def pointing_lines(pointing: Mapping) -> str:

@@ -20,6 +20,7 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
+from bssan_tf.metrics.owners import require_owners_fit, write_owners
 from bssan_tf.metrics.recall import protocol_folds
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder
@@ -73,8 +74,19 @@ class OpenRun:
     progress: bool
 
     def scores(self, fold: Split) -> dict[str, np.ndarray]:
-        """Scores of a split's images with its captions, float32 (N_i, N_c), as `score` and by part."""
-        return self._scores(fold, None if self.request.parts else ["score"], self.request.out)
+        """Scores of a split's images with its captions, float32 (N_i, N_c), as `score` and by part.
+
+        With `out`, FILE.owners.txt beside them says whose they are, and the row of each caption's image. UserError if
+        another file is there; nothing was scored then.
+        """
+        parts, out = None if self.request.parts else ["score"], self.request.out
+        if out is None:
+            return self._scores(fold, parts, None)
+        require_owners_fit(out, fold.image_of_caption)
+        matrices = self._scores(fold, parts, out)
+        whose = f"{self.run.name}: {self.data.corpus.name}, {fold.name}"
+        write_owners(out, fold.image_of_caption, f"{whose}; for each caption the row of its image, from 0")
+        return matrices
 
     def bank_scores(self, pairs: Pairs) -> dict[str, np.ndarray]:
         """The same of a bank, as `score` alone, in a file beside the split's: FILE.bank-captions.npy and so on."""

@@ -6,6 +6,7 @@ Candidates are a split of the run's corpus, or for a sentence the pictures of an
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def search(
         memory_mb: what scoring may take, see `score_matrices`.
     """
     config = run.load_config().moved(data_flags)
+    _require_query(query)
     photo, paths = None, pictures_in(folder) if folder else []
     if Path(query).suffix.lower() in SUFFIXES:
         if folder:
@@ -76,6 +78,16 @@ def search(
             found, rows = part.image_paths, part.image_rows
         order, scores = PictureSearch(fast, features, rows, memory_mb).rank(tokens, rerank)
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
+
+
+def _require_query(query: str) -> None:
+    """UserError for a path of something else than a picture, which would be read as a sentence."""
+    if not (os.sep in query or Path(query).suffix) or Path(query).suffix.lower() in SUFFIXES:
+        return
+    if os.path.isdir(query):
+        raise UserError(f"{query}: is a folder; to search its pictures give a sentence, and --images {query}")
+    if os.path.exists(query):
+        raise UserError(f"{query}: is no picture file ({', '.join(SUFFIXES)}); give one, or a sentence")
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """Measure any score matrix, whoever made it: `python -m bssan_tf.metrics scores.npy --image-of-caption FILE`.
 
 The matrix has a row for each image and a column for each caption; higher is better. FILE has a line for each caption:
-the row of its image, counted from 0, or -1 for none. Images may have any number of captions, or none.
+the row of its image, counted from 0, or -1 for none. Images may have any number of captions, or none. Without FILE,
+scores.owners.txt is taken, which `evaluate.py --out` writes beside its matrix.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from bssan_tf import cli
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.details import detailed_report
 from bssan_tf.metrics.output import detail_lines, require_replaceable, table_lines, write_report
+from bssan_tf.metrics.owners import OWNERS, owners_beside, read_owners
 from bssan_tf.metrics.recall import NotFiniteError
 from bssan_tf.reading.arrays import first_not_finite, open_npy
-from bssan_tf.reading.documents import lines_of, read_text
 
 MATRIX = "give a .npy of floats (N_images, N_captions)"
-OWNERS = "give the row of each caption's image, a .npy of integers or a text file with one a line"
 NOBODY = -1  # the image of a caption without one
 
 
@@ -31,8 +31,8 @@ def build_parser() -> cli.Parser:
         "--image-of-caption",
         type=Path,
         metavar="FILE",
-        required=True,
-        help="for each caption the row of its image, from 0, or -1: a .npy of integers, or text with one a line",
+        help="for each caption the row of its image, from 0, or -1: a .npy of integers, or text with one a line "
+        "(default: SCORES.owners.txt, which evaluate.py --out writes)",
     )
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the figures to a file, too")
     return parser
@@ -43,11 +43,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     if options.json:
         require_replaceable(options.json)
-    value, text = measure(options.scores, options.image_of_caption)
+    value, text = measure(options.scores, options.image_of_caption or _found_owners(options.scores))
     print(text)
     if options.json:
         write_report(options.json, value)
         print(f"\nnumbers: {options.json}")
+
+
+def _found_owners(scores_file: Path) -> Path:
+    """The file beside the matrix, which is said; UserError if there is none."""
+    found = owners_beside(scores_file)
+    if not found.exists():
+        raise UserError(f"--image-of-caption: is needed, as there is no {found}; {OWNERS}")
+    print(f"image of each caption: {found}")
+    return found
 
 
 def measure(scores_file: Path, owners_file: Path) -> tuple[dict, str]:
@@ -69,7 +78,7 @@ def measure(scores_file: Path, owners_file: Path) -> tuple[dict, str]:
     value = {"run": scores_file.name, **report, **counts}
     heading = f"{scores_file.name}: {n_images:,} images, {n_captions:,} captions"
     said = [
-        f"{number:,} {what}: ranked among the others, never asked for"
+        f"{number:,} {what if number > 1 else what.replace('s ', ' ', 1)}: ranked among the others, never a query"
         for what, number in zip(("images without a caption", "captions without an image"), lonely)
         if number
     ]
@@ -85,33 +94,6 @@ def read_scores(path: Path) -> np.ndarray:
     if not scores.size:
         raise UserError(f"{path}: is empty, {scores.shape}; {MATRIX}")
     return scores
-
-
-def read_owners(path: Path) -> np.ndarray:
-    """int64 (N_c,) of a .npy, or of a text file with a number a line; UserError if the file holds none."""
-    if path.suffix == ".npy":
-        owner = open_npy(path, OWNERS, mmap=False)
-        if owner.ndim != 1 or owner.dtype.kind not in "iu":
-            raise UserError(f"{path}: is {owner.dtype} {owner.shape}; {OWNERS}")
-    else:
-        lines = lines_of(read_text(path, OWNERS).rstrip())
-        try:
-            owner = np.array([_whole(line, number) for number, line in enumerate(lines, 1)], np.int64)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; {OWNERS}") from None
-    if not owner.size:
-        raise UserError(f"{path}: is empty; {OWNERS}")
-    if owner.max() > np.iinfo(np.int64).max:
-        raise UserError(f"{path}: {owner.max()} is no row; {OWNERS}")
-    return owner.astype(np.int64)
-
-
-def _whole(line: str, number: int) -> int:
-    text = line.strip()
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
-        raise ValueError(f"line {number}: {text[:40]!r} is no row")
-    return int(text)
 
 
 def _require_fit(scores: np.ndarray, owner: np.ndarray, scores_file: Path, owners_file: Path) -> None:

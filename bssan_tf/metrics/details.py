@@ -29,7 +29,7 @@ def detailed_report(
     Args:
         scores, image_of_caption: as `recall.retrieval_report`.
         lonely: allow images without a caption, and captions of image -1, without one: they are ranked among the
-            others, but nothing is asked for with them.
+            others, but are no queries.
         t2i_scores: float (N_i, N_c), scores of their own for captions that search images, as `hubs` corrects them.
 
     Raises:

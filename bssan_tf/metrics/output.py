@@ -52,19 +52,22 @@ def detail_lines(value: Mapping) -> str:
         f"{name}: {', '.join(f'{title} {value[way][key]:.1f}' for title, key in FURTHER.items())}"
         for way, name in WAYS.items()
     ]
-    candidates = {"i2t": "captions", "t2i": "images"}
-    hubs = "; ".join(
-        f"{WAYS[way]} {value[way]['N10_skewness']:.2f}, {value[way]['never']:.1f} % of the {what} never retrieved"
-        for way, what in candidates.items()
-    )
-    lines.append(f"hubs, skewness of N_10: {hubs}")
+    lines.append(f"hubs, skewness of N_10: {hubs_text(value)}")
     if bounds := value.get("intervals"):
         recalls = "; ".join(
             f"{name} R@1 / 5 / 10 {' / '.join('{:.1f} to {:.1f}'.format(*bounds[way][f'R@{k}']) for k in RECALLS)}"
             for way, name in WAYS.items()
         )
-        lines.append(f"95 % intervals, images drawn anew: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
+        lines.append(f"95 % intervals, images resampled: rsum {{:.1f}} to {{:.1f}}; {recalls}".format(*bounds["rsum"]))
     return "\n".join(lines)
+
+
+def hubs_text(report: Mapping) -> str:
+    """Hubness in both directions."""
+    return "; ".join(
+        f"{WAYS[way]} {report[way]['N10_skewness']:.2f}, {report[way]['never']:.1f} % of the {what} never retrieved"
+        for way, what in (("i2t", "captions"), ("t2i", "images"))
+    )
 
 
 def require_replaceable(path: Path) -> None:
