@@ -9,11 +9,12 @@ import pytest
 
 from bssan_tf import datasets
 from bssan_tf.commands import train
-from bssan_tf.config import settings
+from bssan_tf.config import fields, settings
+from bssan_tf.config.fields import setting
 from bssan_tf.config.flags import table
 from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import TrainingConfig, fields_of, flag_of, setting
+from bssan_tf.config.settings import TrainingConfig, fields_of, flag_of
 from bssan_tf.errors import UserError
 
 
@@ -142,7 +143,7 @@ def test_a_config_with_a_value_that_is_gone_is_refused_with_one_line():
 
 
 def test_a_setting_told_in_one_place_is_flag_check_and_row_of_the_table(monkeypatch):
-    told = ("tea", "int", setting(3, "cups of tea at each epoch", rule="above 0", needs={"bilinear": settings.SET}))
+    told = ("tea", "int", setting(3, "cups of tea at each epoch", rule="above 0", needs={"bilinear": fields.SET}))
     more = dataclasses.make_dataclass("More", [told], bases=(TrainingConfig,), frozen=True)
     monkeypatch.setitem(settings.SECTIONS, "training", more)
     assert "cups of tea at each epoch (default: 3)" in " ".join(train.build_parser().format_help().split())
@@ -161,7 +162,7 @@ def test_every_setting_has_a_phrase_and_needs_what_there_is():
         if "help" in told.metadata:
             assert len(told.metadata["help"].split()) >= 2 or told.metadata.get("choices"), name
         assert set(told.metadata.get("needs", {})) <= set(known)
-        assert told.metadata.get("rule") in (None, *settings.RULES)
+        assert told.metadata.get("rule") in (None, *fields.RULES)
     assert settings.DATASETS == datasets.DATASETS
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from bssan_tf.config import settings
+from bssan_tf.config import fields, settings
 from bssan_tf.config.settings import DataConfig, ModelConfig, TrainingConfig, fields_of, flag_of, off_value
 from bssan_tf.errors import UserError
 from bssan_tf.reading.documents import parse_json, read_text
@@ -31,7 +31,7 @@ SHOWN_VALUES = {"bool": "", "int": " N", "float": " N", "str | None": " FILE"}  
 
 def rule_breaks(rule: str | None, value) -> bool:
     """Whether a value is none that a rule of RULES allows."""
-    return rule is not None and value is not None and not settings.RULES[rule](value)
+    return rule is not None and value is not None and not fields.RULES[rule](value)
 
 
 # sections are looked up when they are needed, so that a field is told in settings.py alone
@@ -117,11 +117,11 @@ class Config:
         """Why a field has no effect beside the others, and the remedy; None if it has one."""
         for name, wanted in told.metadata.get("needs", {}).items():
             value, flag = self[name], flag_of(name)
-            if wanted == settings.UNSET and value:
+            if wanted == fields.UNSET and value:
                 return f"with {flag}; leave that out"
-            if wanted == settings.SET and not value:
+            if wanted == fields.SET and not value:
                 return f"without {flag}{SHOWN_VALUES.get(fields_of()[name].type, ' VALUE')}; add that"
-            if wanted not in (settings.SET, settings.UNSET) and value not in wanted:
+            if wanted not in (fields.SET, fields.UNSET) and value not in wanted:
                 return f"with {flag} {value}; give {' or '.join(wanted)}"
         return None
 

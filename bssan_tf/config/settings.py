@@ -7,8 +7,9 @@ fields, and schema.py checks a whole run by them. So a new setting is one field.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from bssan_tf.config.fields import SET, UNSET, file_setting, setting
 
 PUBLISHED = ("flickr8k", "flickr30k", "coco")  # data sets, whose lists and sizes are known
 DATASETS = ("scenes", *PUBLISHED, "folder")  # what --data names; else it is a path
@@ -17,41 +18,6 @@ MEMORY_MB = 2048  # that scoring may take
 BANK = 500  # training queries that a correction of hubs has
 RERANK = 100  # candidates of a search that the whole model scores
 WITH_W2R, WITH_O2W, WITH_BOTH = ("full", "w2r", "no_reg"), ("full", "o2w", "no_reg"), ("full", "no_reg")  # variants
-SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
-
-RULES: dict[str, Callable[[float], bool]] = {
-    "above 0": lambda value: value > 0,
-    "0 or more": lambda value: value >= 0,
-    "between 0 and 1": lambda value: 0 <= value <= 1,
-    "above 0 and below 1": lambda value: 0 < value < 1,
-    "0 or more and below 1": lambda value: 0 <= value < 1,
-    "0 or more and below 2^32": lambda value: 0 <= value < 2**32,
-}
-
-
-def setting(default, help: str, **told):
-    """A field that is a flag of train.py.
-
-    Args:
-        default: the printed text's value, or what is off.
-        help: a full phrase; flags.py adds the default.
-        told: of
-            rule, choices: a key of RULES; the allowed values.
-            needs: {field: SET, UNSET, or the allowed values}, without which the setting has no effect.
-            off: its value where what it needs is missing (`default`).
-            flag: its name, where it is not the field's.
-            metavar, const: as of argparse.
-            improved: True for a part of the network that the paper does not have.
-            moves: True for a file or folder that may lie elsewhere when the run is used again.
-            once: True for what one call does, and a run doesn't keep.
-            older: its value in configs that do not have it, where that is not the default.
-    """
-    return field(default=default, metadata={"help": help, **told})
-
-
-def _file(help: str):
-    """A file of the user's, which may lie elsewhere when the run is used again; none by default."""
-    return setting(None, help, metavar="FILE", moves=True)
 
 
 @dataclass(frozen=True)
@@ -76,18 +42,20 @@ class DataConfig:
         "network that makes the regions; without it, slim for scenes and vgg19 for photos",
         choices=("vgg19", "vgg16", "slim"),
     )
-    backbone_weights: str | None = _file("weights of the backbone, .h5 or .npz; without a file Keras downloads them")
+    backbone_weights: str | None = file_setting(
+        "weights of the backbone, .h5 or .npz; without a file Keras downloads them"
+    )
     objects: str | None = setting(
         None,
         "source of the objects: detections of a Faster R-CNN with their fc7, the boxes of --boxes, or ten fixed boxes;"
         " without it, the first of these that the other flags allow",
         choices=("faster_rcnn", "boxes", "grid"),
     )
-    detector_weights: str | None = _file("weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint")
-    boxes: str | None = _file("boxes of any detector, .npz; see docs/data.md")
-    import_regions: str | None = _file("your own regions, .npy (N, D, M)")
-    import_objects: str | None = _file("your own objects, .npy (N, P, Q)")
-    import_ids: str | None = _file("text file with the image id of each imported row, one a line")
+    detector_weights: str | None = file_setting("weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint")
+    boxes: str | None = file_setting("boxes of any detector, .npz; see docs/data.md")
+    import_regions: str | None = file_setting("your own regions, .npy (N, D, M)")
+    import_objects: str | None = file_setting("your own objects, .npy (N, P, Q)")
+    import_ids: str | None = file_setting("text file with the image id of each imported row, one a line")
     skip_bad_images: bool = setting(False, "leave out pictures that cannot be read")
     verify: bool = setting(True, "compare kept features with their checksums before they are used", once=True)
     check_photos: bool = setting(
@@ -98,7 +66,7 @@ class DataConfig:
         "for O2W, append to each object its class and the mean of the photo's regions",
         needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
     )
-    glove: str | None = _file("pre-trained word vectors in GloVe's text format")
+    glove: str | None = file_setting("pre-trained word vectors in GloVe's text format")
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
     imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})

@@ -1,0 +1,45 @@
+"""What a setting is: a field of a config with its help, the values that make sense, and what it needs.
+
+The settings themselves are in settings.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+
+SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
+
+RULES: dict[str, Callable[[float], bool]] = {
+    "above 0": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "between 0 and 1": lambda value: 0 <= value <= 1,
+    "above 0 and below 1": lambda value: 0 < value < 1,
+    "0 or more and below 1": lambda value: 0 <= value < 1,
+    "0 or more and below 2^32": lambda value: 0 <= value < 2**32,
+}
+
+
+def setting(default, help: str, **told):
+    """A field that is a flag of train.py.
+
+    Args:
+        default: the printed text's value, or what is off.
+        help: a full phrase; flags.py adds the default.
+        told: of
+            rule, choices: a key of RULES; the allowed values.
+            needs: {field: SET, UNSET, or the allowed values}, without which the setting has no effect.
+            off: its value where what it needs is missing (`default`).
+            flag: its name, where it is not the field's.
+            metavar, const: as of argparse.
+            improved: True for a part of the network that the paper does not have.
+            moves: True for a file or folder that may lie elsewhere when the run is used again.
+            once: True for what one call does, and a run doesn't keep.
+            older: its value in configs that do not have it, where that is not the default.
+    """
+    return field(default=default, metadata={"help": help, **told})
+
+
+def file_setting(help: str):
+    """A file of the user's, which may lie elsewhere when the run is used again; none by default."""
+    return setting(None, help, metavar="FILE", moves=True)
