@@ -16,8 +16,7 @@ def tiny_config(name="paper", **values):
     """A preset at a size that a test can afford."""
     settings = {**TINY, "batch_size": 8, "negatives": 2, "epochs": 2, **values}
     if name == "improved":
-        settings = {"attention_gate": 0.3, "cosine_attention": True, **settings}
-        settings = {"fusion": 4, "bilinear": True, "weighted_lengths": True, **settings}
+        settings = {"fusion": 4, "bilinear": True, "weighted_lengths": True, "cosine_attention": True, **settings}
     return preset(name).replace(**settings)
 
 

@@ -123,9 +123,9 @@ def compared(keys, config):
 
 def behind_gate(found, keys, weights, name):
     """v̄ + γ (Σ α v - v̄) of Σ α v where the model has a gate."""
-    if f"{name}_gate/gamma" not in weights:
+    if f"{name}_gate/log_gamma" not in weights:
         return found
-    return keys.mean(axis=0) + weights[f"{name}_gate/gamma"] * (found - keys.mean(axis=0))
+    return keys.mean(axis=0) + np.exp(weights[f"{name}_gate/log_gamma"]) * (found - keys.mean(axis=0))
 
 
 def w2r(tokens, regions, weights, config, uniform=False):

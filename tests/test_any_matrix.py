@@ -1,6 +1,7 @@
 """`python -m bssan_tf.metrics`: any score matrix, with lonely images and captions, and without TensorFlow."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from bssan_tf.errors import UserError
 from bssan_tf.metrics import __main__ as command
 from bssan_tf.metrics import details, output
-from bssan_tf.metrics.owners import owners_beside
+from bssan_tf.metrics.owners import owners_beside, write_owners
 
 # Image 3 has no caption, caption 4 no image; both are in the way.
 SCORES = np.array(
@@ -128,6 +129,17 @@ def test_owners_beside_the_matrix_are_taken_and_that_is_said(tmp_path, capsys, p
     assert json.loads((tmp_path / "r.json").read_text())["i2t"]["MeanR"] == 1.5
 
 
+@pytest.mark.parametrize("name", [".", "/", "nothere.npy"])
+def test_a_matrix_that_is_no_file_is_told_as_such(name):
+    with pytest.raises(UserError, match=f"^{re.escape(name)}: no such file; give a .npy of floats"):
+        command.main([name])
+
+
+def test_owners_are_kept_under_the_name_of_their_own_matrix(tmp_path):
+    write_owners(tmp_path / "s.w2r.npy", np.array([0, 1]), "run: corpus, split")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.w2r.owners.txt"]
+
+
 def test_a_part_s_own_owners_go_before_those_of_the_sum(tmp_path):
     (tmp_path / "s.owners.txt").write_text("0\n")
     assert owners_beside(tmp_path / "s.w2r.npy") == tmp_path / "s.owners.txt"
@@ -139,6 +151,7 @@ def test_a_part_s_own_owners_go_before_those_of_the_sum(tmp_path):
 def test_without_owners_the_flag_is_asked_for(tmp_path, name):
     if name != "s.npy":
         (tmp_path / "s.owners.txt").write_text("0\n")
+    np.save(tmp_path / name, SCORES)
     missing = tmp_path / name.replace(".npy", ".owners.txt")
     with pytest.raises(UserError, match=f"^--image-of-caption: is needed, as there is no {missing}; give the row of"):
         command.main([str(tmp_path / name)])

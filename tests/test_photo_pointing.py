@@ -196,14 +196,30 @@ def test_boxes_without_names_take_them_from_a_file_or_are_refused(run, photos, t
     names.write_text("cup\nfork\nbed\n")
     with pytest.raises(UserError, match="--pointing boxes: none of the words that name a class"):
         point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+    names.write_text("dog\n\ncar\n")
+    with pytest.raises(UserError, match=r"names\.txt: line 2 has no word; give each class its name"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+    names.write_text("dog\nperson\ncar\n")
+    known = dataclasses.replace(data.corpus, grounding=load_grounded(photos).grounding)
+    with pytest.raises(UserError, match="--pointing boxes: the objects of tiny are known"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=Data(known, data.features))
     fixed = dataclasses.replace(data.features, classes=np.full((3, 10), -1))
     with pytest.raises(UserError, match="are of no detector; train it with --boxes FILE"):
         point_at_boxes(run, Request(split="val"), names, progress=False, data=Data(data.corpus, fixed))
 
 
+def test_class_names_beside_those_of_the_file_are_refused(run, photos, tmp_path):
+    run, data = own_boxes(run, photos, tmp_path)
+    names = tmp_path / "names.txt"
+    names.write_text("car\ndog\nperson\n")
+    with pytest.raises(UserError, match="the boxes' own file names its classes; leave it out"):
+        point_at_boxes(run, Request(split="val"), names, progress=False, data=data)
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (["--pointing", ""], "--pointing: its value is empty"),
         (["--pointing", "boxes", "--parts"], "--parts: has no effect with --pointing"),
         (["--pointing", "photos", "--split", "val"], "--split val: has no effect with --pointing"),
         (["--class-names", "f"], "--class-names f: has no effect with anything but --pointing boxes"),

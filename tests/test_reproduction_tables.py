@@ -100,6 +100,9 @@ def test_above_chance_is_what_its_interval_is_twice_above():
         assert measured.clearly_above_chance({**big, "rsum": rsum, "intervals": {"rsum": bounds}}) == clearly
     assert measured.clearly_above_chance({**big, "rsum": 6.5})  # of a validation split, without an interval
     assert not measured.clearly_above_chance({**big, "rsum": 6.3})
+    few = {"n_images": 8, "n_captions": 8}  # chance is 350, and twice of it beyond 600
+    assert measured.clearly_above_chance({**few, "rsum": 376})
+    assert not measured.clearly_above_chance({**few, "rsum": 374})
 
 
 def test_latex_escapes_names():

@@ -46,10 +46,14 @@ class TestPrefixTree:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])  # no_reg has the graphs of full
-@pytest.mark.parametrize("name", ["paper", "improved"])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("paper", {}), ("improved", {}), ("improved", {"attention_gate": 0.3}), ("paper", {"even_attention": True})],
+    ids=["paper", "improved", "gate", "even"],
+)
 class TestSameScoresAsKeras:
-    def test_every_part(self, variant, name):
-        config, scorer = make(variant, name)
+    def test_every_part(self, variant, name, values):
+        config, scorer = make(variant, name, **values)
         pictures, tokens = make_pictures(config), make_captions()
         expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens)
         got = score_matrices(scorer, pictures, tokens)

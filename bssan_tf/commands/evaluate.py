@@ -93,6 +93,7 @@ def require_hub_flags_that_fit(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, evaluate, print the table."""
     options = build_parser().parse_args(arguments)
+    cli.require_given("--pointing", options.pointing)
     own = options.pointing == BOXES
     fixed = tuple(name for name in RETRIEVAL_ONLY if not (own and name in PICTURES)) if options.pointing else ()
     _require_effect(options, "--pointing", fixed)

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="figure9: every λ with every δ, 25 more runs a seed, on the validation split",
+        help="figure9: every λ with every δ, 20 to 30 more runs a seed, on the validation split",
     )
     parser.add_argument(
         "--photos", nargs="+", default=[], metavar="ID", help="up to four images of figures 5 to 8 (default: seeded)"

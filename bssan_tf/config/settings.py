@@ -88,7 +88,7 @@ class ModelConfig:
     E_glove: int = field(default=300, metadata={"rule": "0 or more"})  # 0: no pre-trained vectors
     E_trained: int = setting(
         0,
-        "dimensions of a word that are learned, beside GloVe's; without either, 300 are",
+        "dimensions of a word that are learned, beside GloVe's; 300 where there are none of either",
         flag="--trained-embeddings",
         rule="0 or more",
     )
@@ -131,21 +131,32 @@ class ModelConfig:
         "initial value of a learned factor on e, the attention's logits; 0 for none",
         rule="0 or more",
         improved=True,
+        needs={"even_attention": UNSET},
     )
     o2w_attention_scale: float | None = setting(
-        None, "initial value of that factor for O2W; without it, as --attention-scale", rule="0 or more", improved=True
+        None,
+        "initial value of that factor for O2W; without it, as --attention-scale",
+        rule="0 or more",
+        improved=True,
+        needs={"even_attention": UNSET},
     )
     attention_gate: float = setting(
         0.0,
-        "initial value of a learned gate γ: attention compares with keys less their mean, and what it finds there is "
-        "added to the mean times γ; 0 for none",
+        "initial value of a learned gate γ: attention compares with keys less their mean, and gives the mean plus γ "
+        "times what it finds beyond it; 0 for none",
         rule="0 or more",
         improved=True,
+        needs={"even_attention": UNSET},
     )
     even_attention: bool = setting(
-        False, "let both attentions stay even, in training and after: what they are worth is what such a run lacks"
+        False, "keep both attentions even, in training and after: a yardstick for what they are worth"
     )
-    cosine_attention: bool = setting(False, "cosines in place of the inner products of Eq. 2 and 10", improved=True)
+    cosine_attention: bool = setting(
+        False,
+        "cosines in place of the inner products of Eq. 2 and 10",
+        improved=True,
+        needs={"even_attention": UNSET},
+    )
     dropout: float = setting(
         0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True
     )

@@ -68,7 +68,7 @@ class ClassWords:
         self._label_of: dict[tuple[str, ...], str] = {}
         for label in labels:
             names = [label, *(name.replace("_", " ") for name in SYNONYMS.get(label, "").split())]
-            for *first, noun in (split_words(name) for name in names):
+            for *first, noun in filter(None, (split_words(name) for name in names)):
                 for form in (noun, f"{noun}s", plural(noun)):
                     self._label_of[(*first, form)] = label
         self._longest = max(map(len, self._label_of), default=0)

@@ -78,13 +78,33 @@ def point_at_boxes(
     if "regions" not in opened.config.model.needed_features:
         raise UserError("--pointing boxes: the run is of variant o2w, which has no W2R; name another run")
     features, corpus = opened.data.features, opened.data.corpus
-    given = [line.strip() for _, line in read_lines(class_names) if line.strip()] if class_names else None
-    names = features.manifest.get("labels") or given
+    if corpus.grounding:
+        raise UserError(f"--pointing boxes: the objects of {corpus.name} are known; leave it out, and all is measured")
+    names = class_names_of(features.manifest.get("labels"), class_names)
     truth = detected_truth(features, corpus, names, opened.config.data.word_rule)
     scorer, tokenizer = opened.scorer, opened.tokenizer
     cases = find_cases(scorer, features, opened.part, truth, tokenizer, progress=progress)
-    told = {"run": run.name, "corpus": corpus.name, "split": opened.part.name, "objects": "boxes", "sure": SURE}
+    objects = opened.config.data.objects if "objects" in opened.config.model.needed_features else None
+    told = {"run": run.name, "corpus": corpus.name, "split": opened.part.name, "objects": objects, "sure": SURE}
     return _reported(told, opened.part, truth, cases, True, "--pointing boxes")
+
+
+def class_names_of(labels: Sequence[str] | None, given: Path | None) -> Sequence[str] | None:
+    """The names of the boxes' classes: those of their file, or a line each of a file that is given in their place.
+
+    UserError for both, or a line without a word: names must stand at their numbers.
+    """
+    if labels and given:
+        raise UserError(f"--class-names {given}: the boxes' own file names its classes; leave it out")
+    if not given:
+        return labels
+    names = [text.strip() for _, text in read_lines(given)]
+    while names and not names[-1]:
+        names.pop()
+    for number, name in enumerate(names, 1):
+        if not split_words(name):
+            raise UserError(f"--class-names {given}: line {number} has no word; give each class its name")
+    return names
 
 
 def detected_truth(features: Features, corpus: Corpus, names: Sequence[str] | None, word_rule: str) -> Grounding:

@@ -170,7 +170,7 @@ def photo_pointing_text(value: Mapping) -> str:
                 line += f"{found['entropy']:9.1f}"
                 lines.append(line + (f"{found['centre']:9.1f}{_with_error(found, 'lead'):>16}" if centred else ""))
     lines += ["", "±: one standard error over photos; centre: the middle of the picture in place of the peak"]
-    lines.append("entropy: of the attention, in % of that of even attention, which chooses nothing")
+    lines.append("entropy: of α and β (before the gate, if there is one), in % of that of even attention")
     if sure := value.get("sure"):
         lines.append(f"the boxes are a detector's, of a score of {sure:g} or more; its errors count as attention's")
     if tied := value["w2r"]["all"]["tied"]:

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     if options.json:
         require_replaceable(options.json)
+    if not options.scores.is_file():
+        raise UserError(f"{options.scores}: no such file; {MATRIX}")
     value, text = measure(options.scores, options.image_of_caption or _found_owners(options.scores))
     print(text)
     if options.json:

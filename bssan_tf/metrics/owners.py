@@ -46,24 +46,27 @@ def _whole(line: str, number: int) -> int:
     return int(text)
 
 
+def owners_of(scores: Path) -> Path:
+    """FILE.owners.txt of FILE.npy."""
+    return scores.with_name(f"{scores.stem}.owners.txt")
+
+
 def owners_beside(scores: Path) -> Path:
-    """FILE.owners.txt of FILE.npy; that of FILE.w2r.npy and FILE.o2w.npy, too, unless they have their own."""
-    own = scores.with_name(f"{scores.stem}.owners.txt")
-    if own.exists() or not _PART.search(scores.stem):
-        return own
-    return scores.with_name(f"{_PART.sub('', scores.stem)}.owners.txt")
+    """`owners_of`; for FILE.w2r.npy and FILE.o2w.npy those of FILE.npy, unless they have their own."""
+    own, whole = owners_of(scores), scores.with_name(f"{_PART.sub('', scores.stem)}.npy")
+    return own if own.exists() else owners_of(whole)
 
 
 def write_owners(scores: Path, owner: np.ndarray, about: str) -> None:
     """Write FILE.owners.txt beside FILE.npy; `about` is its first line. UserError as `require_owners_fit`."""
     require_owners_fit(scores, owner)
     rows = "".join(f"{row}\n" for row in np.asarray(owner).tolist())
-    write_text(owners_beside(scores), f"# {' '.join(about.splitlines())}\n{rows}")
+    write_text(owners_of(scores), f"# {' '.join(about.splitlines())}\n{rows}")
 
 
 def require_owners_fit(scores: Path, owner: np.ndarray) -> None:
     """UserError if another file lies where the owners of --out belong, int (N_c,); it would be replaced."""
-    path = owners_beside(scores)
+    path = owners_of(scores)
     if not path.exists():
         return
     try:

@@ -68,7 +68,7 @@ class Attention(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def compared(self, keys, key_mask=None):
+    def keys_seen(self, keys, key_mask=None):
         """The keys float (..., N_k, F) as the queries see them; bool key_mask (..., N_k), False at padding."""
         return keys
 
@@ -129,7 +129,7 @@ class WordToRegionAttention(Attention):
         B, D = tf.unstack(tf.shape(regions)[:2])
         queries = tf.reshape(words, (own, C * L, E))  # one product for all captions of a picture
         projected = tf.einsum("bqe,em->bqm", queries, W)
-        products = tf.reshape(self.compare(projected, self.compared(regions)), (B, C, L, D))
+        products = tf.reshape(self.compare(projected, self.keys_seen(regions)), (B, C, L, D))
         alpha = self.weights_of(products, uniform[:, :, None, None])  # (B, C, L, D)
         alpha *= tf.cast(mask, alpha.dtype)[..., None]
         return attended(alpha, regions), alpha
@@ -161,7 +161,7 @@ class ObjectToWordAttention(Attention):
     def call(self, inputs):
         objects, states, mask, uniform = inputs
         objects, states, W = in_own_dtype(self, objects, states, self.W)
-        seen = self.compared(states, mask)
+        seen = self.keys_seen(states, mask)
         products = self.compare(tf.einsum("bpq,qs->bps", objects, W), seen)  # (B, C, P, L)
         beta = self.weights_of(products, uniform[:, :, None, None], mask[:, :, None, :])
         return of_words("bcpl,bcls->bcps", beta, states), beta  # Eq. 11

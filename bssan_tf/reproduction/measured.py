@@ -27,7 +27,8 @@ from bssan_tf.tools.files import file_sha256, write_json
 from bssan_tf.training.early_signs import collapsed, read_rows
 
 FORMAT = 2  # of kept reports: raise it when the same run is measured otherwise
-CLEARLY = 2  # times chance: a run whose rsum is above it, interval and all, is shown whatever sign it gave
+# a run whose rsum is above so many times chance, or this share of the way from chance to 600 where that is less,
+CLEARLY, SHARE = 2, 0.1  # interval and all, is shown whatever sign it gave
 CCA = "cca"  # the kept report of the baselines
 
 
@@ -133,9 +134,10 @@ def collapse_of(training: Training, report: dict) -> int | None:
 
 
 def clearly_above_chance(value: dict) -> bool:
-    """Whether rsum is above CLEARLY times chance, with its 95 % interval where the report has one."""
+    """Whether rsum is above what CLEARLY and SHARE say, with its 95 % interval where the report has one."""
     low, _ = value.get("intervals", {}).get("rsum", (value["rsum"], None))
-    return low > CLEARLY * chance_of(value)
+    chance = chance_of(value)
+    return low > min(CLEARLY * chance, chance + SHARE * (600 - chance))
 
 
 def chance_of(value: dict) -> float:

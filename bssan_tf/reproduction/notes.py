@@ -103,8 +103,10 @@ def _searched(plan: Plan, values: dict[str, dict]) -> Iterator[str]:
     split, chosen = heading_of(reports[0]), name_of(best_of(grid_of(plan)))
     interval = " (95 % interval {:.1f} to {:.1f})".format(*reports[0]["intervals"]["rsum"]) if len(runs) == 1 else ""
     rsum, chance = cells_of(Row("", reports))[-1], chance_of(reports[0])
-    yield f"Chosen, as the highest: {chosen}. On {split}, it has an rsum of {rsum}{interval}; chance is {chance:.1f}."
-    yield "Figure 9 is measured on those, not on the validation pictures: the same λ and δ have other numbers there."
+    yield f"Chosen, as the highest: {chosen}. Its rsum on {split} is {rsum}{interval}; chance is {chance:.1f}."
+    if reports[0]["split"] == "val":
+        yield "The validation pictures are among those: the chosen point is measured partly on what chose it."
+    yield f"Figure 9 is measured on {split}, too: the same λ and δ have other numbers there than in this grid."
     for symbol, value, grid in zip("λδ", _own_point(plan), (LAMBDAS, DELTAS)):
         if value not in grid:
             yield f"The {symbol} of BSSAN in the other tables, {value:g}, is no point of this grid."
@@ -122,7 +124,7 @@ def _trained(plan: Plan, what: str) -> str:
         for preset in (plan.presets if what in TABLES else [plan.leading])
     }
     told = [
-        f"preset `{preset}`, size `{config.size}`, {config.training.epochs} epoch(s) at most"
+        f"preset `{preset}`, size `{config.size}`, at most {config.training.epochs} epochs"
         for preset, config in configs.items()
     ]
     return f"Trained: {'; '.join(told)}."

@@ -167,6 +167,6 @@ def _write_page(folder: Path, name: str) -> Path:
     lines = [line for table in tables for line in table.splitlines()[1:]]
     write_text(folder / "numbers.csv", "\n".join([",".join(CSV_COLUMNS), *lines]) + "\n")
     told = "All numbers: [numbers.csv](numbers.csv). All but `N10_skewness`, `never` and the grid search have 95 % "
-    told += "intervals. Tables are also `.tex`, figures also `.pdf`."
+    told += "intervals. Tables II and III are also `.tex`, figures also `.pdf`."
     write_text(folder / "index.md", "\n".join([f"# The paper's tables and figures: {name}\n", f"{told}\n", *parts]))
     return folder / "index.md"

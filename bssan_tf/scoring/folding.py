@@ -48,7 +48,7 @@ class FoldedNetwork:
         self.W, self.cosine = tf.constant(attention.W.numpy()), getattr(attention, "cosine", False)
         sharpness = tf.constant(attention.sharpness.numpy()) if getattr(attention, "scale", 0.0) else None
         self.centred, gate = getattr(attention, "centred", False), _layer(network, Gate)
-        gamma = gate and tf.constant(gate.gamma.numpy())
+        gamma = gate and tf.exp(tf.constant(gate.log_gamma.numpy()))
         self.softmax = (tf.constant(attention.b.numpy()), sharpness, gamma)  # as `weights_of` takes them
         fusion = {layer.name[-1]: layer for layer in network.layers if layer.name.endswith(("_fusion_A", "_fusion_B"))}
         self.A, self.B = (tf.constant(fusion[side].get_weights()[0]) if fusion else None for side in "AB")
@@ -61,7 +61,7 @@ class FoldedNetwork:
         """Queries of the attention, of a fixed length where products are cosines."""
         return COSINE_SCALE * unit(queries) if self.cosine else queries
 
-    def compared(self, keys: tf.Tensor) -> tf.Tensor:
+    def keys_seen(self, keys: tf.Tensor) -> tf.Tensor:
         """Keys of the attention (..., N_k, F), none of them padding, as the queries see them."""
         return less_mean(keys) if self.centred else keys
 

@@ -95,7 +95,7 @@ class FastO2W(FoldedNetwork):
         else:
             states = tf.zeros((*tokens.shape, self.from_state.shape[0]))
         fused = None if self.B is None else tf.matmul(states, self.B)
-        keys = self.compared(states) if tokens.shape[1] else states
+        keys = self.keys_seen(states) if tokens.shape[1] else states
         scales = inverse_length(keys) if self.cosine else None
         return WordSide(keys, tf.matmul(states, self.from_state), fused, scales)
 

@@ -119,7 +119,7 @@ class FastW2R(FoldedNetwork):
         V, B = len(words.queries), len(regions)
         inputs = tf.raw_ops.Empty(shape=(V, B, self.size), dtype=tf.float32)
         step, fits = max(1, SLAB_ROWS // B), []
-        keys = self.compared(regions)
+        keys = self.keys_seen(regions)
         scales = inverse_length(keys)[:, None, :, 0] if self.cosine else None
         for start in range(0, V, step):
             some = WordSide(*(None if array is None else array[start : start + step] for array in words))

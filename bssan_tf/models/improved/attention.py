@@ -8,6 +8,8 @@ so that attention may be sharp and the whole is kept.
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from bssan_tf.models.attention import ObjectToWordAttention, WordToRegionAttention, even_weights, of_words
@@ -42,7 +44,7 @@ class _Sharpened:
             projected, keys = COSINE_SCALE * unit(projected), unit(keys)
         return super().compare(projected, keys)
 
-    def compared(self, keys, key_mask=None):
+    def keys_seen(self, keys, key_mask=None):
         return less_mean(keys, key_mask) if self.centred else keys
 
     def energies(self, products):
@@ -51,7 +53,7 @@ class _Sharpened:
 
     def start_from(self, look, products, first=0):
         super().start_from(look, products, first)
-        if self.cosine:  # whose mean is no sum of products
+        if self.cosine or self.centred:  # cosines' mean is no sum of products; centred keys have none
             self.b.assign(0.0)
 
     def get_config(self):
@@ -94,13 +96,13 @@ class Gate(tf.keras.layers.Layer):
         self.of_words = of_words
 
     def build(self, input_shape):
-        start = tf.keras.initializers.Constant(float(self.start))
-        self.gamma = self.add_weight(name="gamma", shape=(), initializer=start)
+        start = tf.keras.initializers.Constant(math.log(self.start))
+        self.log_gamma = self.add_weight(name="log_gamma", shape=(), initializer=start)  # so γ stays above 0
         super().build(input_shape)
 
     def call(self, inputs):
         alpha, mask = inputs
-        (gamma,) = in_own_dtype(self, self.gamma)
+        gamma = tf.exp(*in_own_dtype(self, self.log_gamma))
         if self.of_words:
             return gated(alpha, even_weights(alpha, mask[:, :, None]), gamma)
         return gated(alpha, even_weights(alpha) * tf.cast(mask, alpha.dtype)[..., None], gamma)
