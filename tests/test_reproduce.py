@@ -179,7 +179,7 @@ def test_data_that_moved_are_the_same_settings(made):
 def test_a_search_marks_the_best_of_the_grid(made):
     _, text = made("figure9", search=True)
     assert "its validation pictures (scenes, val: 100 images, 100 captions); chance is 32.0." in text
-    assert "Chosen, as the highest: λ = 1, δ = 0. On scenes, test: 12 images, 24 captions, it has an rsum of" in text
+    assert "Chosen, as the highest: λ = 1, δ = 0. Its rsum on scenes, test: 12 images, 24 captions is " in text
     assert "The δ of BSSAN in the other tables, 1e-06, is no point of this grid." in text
     assert "The λ of BSSAN" not in text
     assert "# runs/mine-improved-lambda0.4-delta0.1-0: λ = 0.4, δ = 0.1" in text
@@ -208,7 +208,7 @@ def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (training,) = plan_of("figure5", data="gone").distinct()
     (tmp_path / "logs").mkdir()
-    told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no folder"
+    told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no such folder"
     with pytest.raises(UserError, match=told):
         trainings.train(training, tmp_path / "logs" / "one.txt", ["--quiet"])
 
@@ -234,7 +234,7 @@ def test_the_chosen_point_of_a_search_is_measured(made, monkeypatch):
     plan, text = made("figure9", search=True)
     assert "mine-improved-lambda0.4-delta0.1-0" in [name for name, _ in made.evaluated]
     assert len(made.evaluated) == len(plan.measured()) + 1
-    assert "Chosen, as the highest: λ = 0.4, δ = 0.1. On scenes, test" in text
+    assert "Chosen, as the highest: λ = 0.4, δ = 0.1. Its rsum on scenes, test" in text
     told = [line for line in section(text, "Grid search").splitlines() if line.startswith("python evaluate.py")]
     assert told == ["python evaluate.py runs/mine-improved-lambda0.4-delta0.1-0"]
 
@@ -254,7 +254,7 @@ def test_a_section_lists_the_runs_of_its_own_presets(made):
 
 def test_each_part_says_what_it_was_made_of(made):
     _, text = made("table2", "figure5", "figure9", "text", presets=("improved", "paper"))
-    improved, paper = (f"preset `{name}`, size `tiny`, 5 epoch(s) at most" for name in ("improved", "paper"))
+    improved, paper = (f"preset `{name}`, size `tiny`, at most 5 epochs" for name in ("improved", "paper"))
     ours = "Ours: scenes, test: 12 images, 24 captions. Chance is an rsum of 244.8."
     for heading, trained, measured_on in (
         ("Table II", f"Trained: {improved}; {paper}.", ours),

@@ -113,4 +113,4 @@ def test_the_help_tells_the_epochs_that_a_reproduction_has():
     assert {action.dest: action.help for action in train.build_parser()._actions}["epochs"].endswith(
         "(default: 2; on scenes: 16; --preset paper: 100)"
     )
-    assert "without either, 300 are (" in told["E_trained"]
+    assert "300 where there are none of either (" in told["E_trained"]
