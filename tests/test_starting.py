@@ -21,6 +21,7 @@ from bssan_tf.models.improved import bilinear
 from bssan_tf.runs.data import fit_config, open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
+from bssan_tf.tools.stack import path_of
 from bssan_tf.training import cca_start as starting
 from bssan_tf.training import run as training
 
@@ -336,6 +337,20 @@ def test_a_run_starts_from_the_cca_if_asked_to(corpus, tmp_path, monkeypatch, as
     training.train(make_config(corpus, variant="w2r", **{**CCA, "cca_start": asked}), run, progress=False)
     assert len(started) == asked
     assert Config.load(run.config_file).training.cca_start == asked
+
+
+@pytest.mark.parametrize("hold", [True, False])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_o2w_s_attention_is_held_if_asked_to(corpus, tmp_path, monkeypatch, hold, mixed):
+    """In the graph that is trained, the bfloat16 copy included."""
+    fitted = []
+    monkeypatch.setattr(training.Trainer, "_finish", lambda *_: {})
+    monkeypatch.setattr(tf.keras.Model, "fit", lambda siamese, *_, **__: fitted.append(siamese))
+    config = make_config(corpus, **CCA, hold_o2w_attention=hold, mixed_precision=mixed)
+    training.train(config, RunFolder(tmp_path / "run"), progress=False)
+    held = {path_of(weight) for weight in fitted[0].weights} - {path_of(w) for w in fitted[0].trainable_weights}
+    attention = {name for name in held if "attention" in name}
+    assert attention == ({f"o2w_attention/{name}" for name in ("W", "b", "scale")} if hold else set())
 
 
 def test_a_start_without_trained_word_vectors_is_refused(corpus, data):

@@ -236,6 +236,11 @@ class TrainingConfig:
         rule="0 or more",
         needs={"cca_start": SET},
     )
+    hold_o2w_attention: bool = setting(
+        False,
+        "keep O2W's attention as this CCA gave it: training makes its objects forget which words name them",
+        needs={"cca_start": SET, "variant": WITH_O2W, "even_attention": UNSET},
+    )
     length_pool: int = setting(
         32, "batches whose pairs are sorted by caption length together, to save padding; 1 for none", rule="above 0"
     )

@@ -197,6 +197,9 @@ class Trainer:
             if not (self.tokens.any(axis=1).all() and self.tokenizer(self.validation.captions).any(axis=1).all()):
                 for one in (model, trained):  # a caption has no word; the siamese graph has the scorer's layers
                     take_plain_kernels(one.scorer)
+            if training.hold_o2w_attention:
+                for one in (model, trained):
+                    one.networks["o2w"].attention.trainable = False
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
