@@ -15,7 +15,18 @@ from bssan_tf.evaluation.paper import CITED_BY_PAPER, PAPER_TABLES, VGG_ERA
 from bssan_tf.metrics.output import WAYS
 from bssan_tf.reproduction import measured, pictures
 from bssan_tf.reproduction.materials import choose
-from bssan_tf.reproduction.tables import Row, cells_of, csv_of, fate_of, latex, layers_table, markdown, network_layers
+from bssan_tf.reproduction.tables import (
+    Row,
+    cells_of,
+    csv_of,
+    fate_of,
+    latex,
+    latex_of,
+    layers_csv,
+    layers_table,
+    markdown,
+    network_layers,
+)
 
 PRINTED_SUMS = {  # of place times number, added up from the printed tables, so that no digit changes unseen
     ("own", "flickr30k"): 5930.1,
@@ -92,6 +103,24 @@ def test_chance_is_that_of_the_protocol():
     assert fate_of(Row("fc", [five], collapse=[40])).endswith("chance 3.2")
     del big["protocol"]  # as train.py's own report
     assert measured.chance_of(big) == pytest.approx(3.2)
+
+
+def test_any_markdown_table_for_latex():
+    text = "`paper`:\n\n| λ \\ δ | 0 | 1 |\n|---|---|---|\n| 0.2 | **51.5** | 40.0 |\n\nthen:\n\n| a_b |\n|---|\n| 1 |"
+    lines = latex_of(text, "Grid").splitlines()
+    assert r"$\lambda$ / $\delta$ & 0 & 1 \\" in lines
+    assert r"0.2 & \textbf{51.5} & 40.0 \\" in lines
+    assert r"a\_b \\" in lines
+    assert (lines.count(r"\begin{tabular}{lll}"), lines.count(r"\begin{tabular}{l}")) == (1, 1)
+    assert not [line for line in lines if "---" in line or "then" in line]
+
+
+def test_the_parameters_of_table_1_are_numbers_of_their_own():
+    config = preset("paper", "tiny").replace(E_glove=0, E_trained=9)
+    lines = layers_csv({"`paper`, `tiny`": config}).splitlines()
+    assert len(lines) == 1 + len(network_layers(config))
+    assert all(line.startswith('table1,"paper, tiny: ') for line in lines[1:])
+    assert int(lines[1].split(",parameters,")[1].rstrip(",")) > 0
 
 
 def test_above_chance_is_what_its_interval_is_twice_above():

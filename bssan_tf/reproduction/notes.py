@@ -26,7 +26,8 @@ LEGENDS = {
 }
 _RULE = (
     "Collapse: the run's `early_signs.csv` shows the sign of collapse, and the 95 % interval of its rsum is not all "
-    f"above {CLEARLY} times chance. Its step stands in place of its numbers, which are in the CSV."
+    f"above {CLEARLY} times chance, or a tenth of the way from chance to 600 where that is less. "
+    "Its step stands in place of its numbers, which are in the CSV."
 )
 
 

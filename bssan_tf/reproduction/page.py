@@ -24,7 +24,7 @@ from bssan_tf.reproduction.plan import MEASURED, NEEDED, SEARCH, TABLES, WHAT, P
 from bssan_tf.reproduction.progress import steps, told_once
 from bssan_tf.reproduction.rows import rows_of
 from bssan_tf.reproduction.search import chosen_runs, grid_csv, grid_of, grid_table, name_of, runs_of
-from bssan_tf.reproduction.tables import CSV_COLUMNS, Row, csv_of, latex, layers_table, markdown
+from bssan_tf.reproduction.tables import CSV_COLUMNS, Row, csv_of, latex, latex_of, layers_csv, layers_table, markdown
 from bssan_tf.reproduction.trainings import TRAINING, finished, train_all
 from bssan_tf.tools.files import locked, write_text
 
@@ -104,10 +104,13 @@ def _write_part(materials: Materials, what: str, values: dict, caption: int, com
         write_text(plan.folder / f"{what}.tex", latex(rows, HEADINGS[what]))
         write_text(plan.folder / f"{what}.csv", csv_of(what, rows))
     if what == "table1":
-        parts.append(layers_table(_networks(plan)))
+        parts.append(layers_table(networks := _networks(plan)))
+        write_text(plan.folder / f"{what}.tex", latex_of(parts[-1], HEADINGS[what]))
+        write_text(plan.folder / f"{what}.csv", layers_csv(networks))
     if what == SEARCH:
         found = grid_of(plan)
         parts.append(grid_table(found))
+        write_text(plan.folder / f"{what}.tex", latex_of(parts[-1], HEADINGS[what]))
         write_text(plan.folder / f"{what}.csv", grid_csv(plan, found, CSV_COLUMNS))
     notes = notes_of(materials, what, rows, values)
     parts += [notes, _runs(materials, what, rows), f"Made by `{command}`." if command else ""]
@@ -166,7 +169,7 @@ def _write_page(folder: Path, name: str) -> Path:
     )
     lines = [line for table in tables for line in table.splitlines()[1:]]
     write_text(folder / "numbers.csv", "\n".join([",".join(CSV_COLUMNS), *lines]) + "\n")
-    told = "All numbers: [numbers.csv](numbers.csv). All but `N10_skewness`, `never` and the grid search have 95 % "
-    told += "intervals. Tables II and III are also `.tex`, figures also `.pdf`."
+    told = "All numbers: [numbers.csv](numbers.csv). All recalls and ranks but the grid search's have 95 % "
+    told += "intervals. Tables are also `.tex`, figures also `.pdf`."
     write_text(folder / "index.md", "\n".join([f"# The paper's tables and figures: {name}\n", f"{told}\n", *parts]))
     return folder / "index.md"

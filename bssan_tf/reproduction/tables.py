@@ -122,6 +122,24 @@ def latex(rows: Sequence[Row], caption: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
+def latex_of(tables: str, caption: str) -> str:
+    """Any tables in Markdown for LaTeX, with the package booktabs; lines between them are left out."""
+    lines, rows = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}"], []
+    for line in [*tables.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([_bold(_escaped(cell.strip().replace("\\", "/"))) for cell in line.strip("|").split("|")])
+        elif rows:
+            head, _, *body = (" & ".join(row) + r" \\" for row in rows)  # the second row is Markdown's rule
+            lines += [rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}", r"\toprule", head, r"\midrule", *body]
+            lines += [r"\bottomrule", r"\end{tabular}", ""]
+            rows = []
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _bold(cell: str) -> str:
+    return rf"\textbf{{{cell[2:-2]}}}" if cell.startswith("**") else cell
+
+
 def _escaped(text: str) -> str:
     for sign in "&%$#_{}":
         text = text.replace(sign, f"\\{sign}")
@@ -154,6 +172,18 @@ def layers_table(configs: Mapping[str, Config]) -> str:
             printed = PRINTED_LAYERS.get((network, kind), "")
             lines.append(f"| {network} | {kind} | {nodes} | {printed} | {count} |")
     return "\n".join(lines[1:])
+
+
+def layers_csv(configs: Mapping[str, Config]) -> str:
+    """The parameters of Table I under CSV_COLUMNS, without intervals."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for title, config in configs.items():
+        for network, kind, _, count in network_layers(config):
+            row = f"{title.replace('`', '')}: {network} {kind}"
+            writer.writerow(("table1", row, "", "", "parameters", count.replace(",", ""), "", ""))
+    return text.getvalue()
 
 
 def network_layers(config: Config) -> list[tuple[str, str, str, str]]:

@@ -27,7 +27,7 @@ class _Sharpened:
     `centred`: queries compare with the keys less the mean of all keys.
     """
 
-    def __init__(self, l2=0.0, scale: float = 0.0, cosine: bool = False, centred: bool = False, **kwargs):
+    def __init__(self, l2: float = 0.0, scale: float = 0.0, cosine: bool = False, centred: bool = False, **kwargs):
         super().__init__(l2, **kwargs)
         self.scale = scale
         self.cosine = cosine
