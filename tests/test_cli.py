@@ -27,11 +27,11 @@ from benchmarks import curves
 from benchmarks import search as search_benchmark
 from bssan_tf import cli
 from bssan_tf.commands import evaluate, search, visualize
-from bssan_tf.drawing import attention
+from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.errors import NO_WINDOWS, UserError
 from bssan_tf.evaluation import retrieval
-from bssan_tf.evaluation import search as searching
 from bssan_tf.evaluation.scores import Request
+from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools import files
 
@@ -192,31 +192,35 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
     assert asked == [("one", Request(), {}, True), ("one", request, {"root": "moved"}, False)]
 
 
-WHERE = ("folder", "split", "top", "rerank", "data_flags", "memory_mb", "progress")
-
-
 def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workplace):
     asked = []
+
+    class Asked:
+        def __init__(self, run, files, memory_mb=MEMORY_MB, progress=False):
+            self.made = run.name, files, memory_mb, progress
+
+        def __getattr__(self, name):
+            def ask(*given):
+                asked.append((name, *given, *self.made))
+                return SimpleNamespace(search=lambda *how: asked.append(how) or [], draw=asked.append, scores={})
+
+            return ask
+
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(
-        searching, "search", lambda run, query, **how: asked.append((query, *map(how.get, WHERE))) or []
-    )
+    monkeypatch.setattr("bssan_tf.matching.matcher.Matcher", Asked)
     search.main(["a dog", "--run", "one"])
     search.main([*SEARCH[1:], "--images", "photos", "--top", "3", "--rerank", "0", "--memory", "7", "--boxes", "b.npz"])
-    search.main([*SEARCH[1:], "--split", "val"])
-    assert asked == [
-        ("a dog", None, "test", 10, 100, {}, 2048, True),
-        ("a dog", Path("photos"), "test", 3, 0, {"boxes": "b.npz"}, 7, False),
-        ("a dog", None, "val", 10, 100, {}, 2048, False),
-    ]
-    monkeypatch.setattr(attention, "explain", lambda run, *rest: asked.append(rest) or {"score": 1.0})
+    search.main(["photos/000.png", "--quiet", "--run", "one", "--split", "val"])
     visualize.main(["photos/000.png", "a dog", "--run", "one"])
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.png", "--boxes", "b.npz", "--cache", "c"])
-    photo = (Path("photos/000.png"), "a dog")
-    assert asked[3:] == [
-        (*photo, Path("000-attention.png"), {}),
-        (*photo, Path("o.png"), {"boxes": "b.npz", "cache": "c"}),
-    ]
+    photo, files = Path("photos/000.png"), {"boxes": "b.npz", "cache": "c"}
+    assert asked == [
+        ("index_of_split", "test", "one", {}, MEMORY_MB, True), ("a dog", 10, RERANK),
+        ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False), ("a dog", 3, 0),
+        ("sentences_of_split", "val", "one", {}, MEMORY_MB, False), ("photos/000.png", 10, RERANK),
+        ("explain", photo, "a dog", "one", {}, MEMORY_MB, False), Path("000-attention.png"),
+        ("explain", photo, "a dog", "one", files, MEMORY_MB, False), Path("o.png"),
+    ]  # fmt: skip
 
 
 def found(done):
@@ -280,7 +284,7 @@ def test_visualize_any_photo(call, workplace):
 def test_visualize_and_evaluate_say_the_same_scores(evaluated, workplace, monkeypatch, captions):
     monkeypatch.chdir(workplace)
     name, caption = captions[2]  # of the second picture of the test split
-    scores = attention.explain(RunFolder(Path("runs/one")), Path("photos") / name, caption, Path("same.png"))
+    scores = Matcher.load("runs/one").explain(Path("photos") / name, caption).scores
     assert set(scores) == {"score", "w2r", "o2w"}
     assert scores["score"] == pytest.approx(np.load("scores.npy")[1, 2], rel=1e-5)
 
@@ -367,8 +371,8 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         ),
         (["search.py", "photos/captions.csv"], "photos/captions.csv: is no picture file (.jpg"),
         (["search.py", "photos/000.png", "--images", "photos"], "--images photos: is searched for a sentence"),
-        ([*SEARCH, "--images", "gone"], "--images gone: no such folder"),
-        ([*SEARCH, "--images", "runs"], "--images runs: no pictures in it"),
+        ([*SEARCH, "--images", "gone"], "gone: no such folder"),
+        ([*SEARCH, "--images", "runs"], "runs: no pictures in it"),
         (["visualize.py", "photos/000.png", "a dog", "-o", "picture.txt"], "must end with .png"),
         (["visualize.py", "photos/000.png", "a dog", "-o", "photos/000.png"], "photos/000.png: is a file of yours"),
         (["evaluate.py", "runs/one", "--json", "runs/one/config.json"], "config.json: is a file of yours"),

@@ -158,7 +158,8 @@ def test_a_new_photo_is_described_as_the_corpus_was(tmp_path, monkeypatch):
     Q, run = features.objects.shape[2], SimpleNamespace(trained_data=dict)
     config = preset("improved", data="flickr8k").replace(boxes=str(boxes), objects="boxes", Q=Q)
     monkeypatch.setattr(photo, "extractors_of", lambda *_: (extractor, None))
-    found, _ = photo.photo_inputs(run, config, photo.Photo.read(corpus.image_paths[1], config.data), boxes)
+    one = photo.Photo.read(corpus.image_paths[1], config.data)
+    found, _ = photo.PhotoReader(run, config).read([one], boxes)
     np.testing.assert_allclose(found.objects[0], features.objects[1], atol=2e-4)
     np.testing.assert_array_equal(found.regions[0], features.regions[1])
 

@@ -12,12 +12,11 @@ from feature_fixtures import write_pictures
 from training_fixtures import SIZES, leave_export_out
 
 from bssan_tf.config.presets import preset
-from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
-from bssan_tf.evaluation.search import search
 from bssan_tf.features.regions import Extractor
+from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs import photo
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
@@ -108,13 +107,14 @@ def test_the_model_was_made_for_own_class_and_photo(trained):
 
 def test_pictures_for_a_sentence(trained):
     caption = next(iter(trained.scores))[1]
-    found = {Path(path).name: score for score, path in search(trained.run, caption, rerank=0, progress=False)}
+    found = {Path(path).name: score for score, path in Matcher(trained.run).index_of_split().search(caption, rerank=0)}
     assert found == pytest.approx({name: s for (name, text), s in trained.scores.items() if text == caption}, abs=1e-5)
 
 
 def test_sentences_for_a_photo(trained):
     photo = next(iter(trained.scores))[0]
-    found = {text: score for score, text in search(trained.run, str(trained.photos / photo), rerank=0, progress=False)}
+    sentences = Matcher(trained.run).sentences_of_split()
+    found = {text: score for score, text in sentences.search(trained.photos / photo, rerank=0)}
     expected = {text: s for (name, text), s in trained.scores.items() if name == photo}
     assert found == pytest.approx(expected, abs=1e-3)
 
@@ -127,12 +127,14 @@ def test_pictures_of_a_folder_and_a_drawing_whatever_numbers_the_boxes_give_the_
     folder = tmp_path if flags else trained.photos  # copies are no photos of the run
     for name in names if flags else ():
         shutil.copy(trained.photos / name, tmp_path / name)
-    found = search(trained.run, caption, folder=folder, top=COUNT, rerank=0, data_flags=flags, progress=False)
+    matcher = Matcher(trained.run, flags)
+    found = matcher.index(folder).search(caption, top=COUNT, rerank=0)
     expected = {name: trained.scores[name, caption] for name in names}
     scores = {Path(path).name: score for score, path in found}
     assert {name: scores[name] for name in names} == pytest.approx(expected, abs=1e-3)
-    drawn = explain(trained.run, folder / names[1], caption, tmp_path / "out.png", flags)
-    assert drawn["score"] == pytest.approx(expected[names[1]], abs=1e-3)
+    explained = matcher.explain(folder / names[1], caption)
+    assert explained.scores["score"] == pytest.approx(expected[names[1]], abs=1e-3)
+    explained.draw(tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
@@ -142,16 +144,16 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
     folder.mkdir()
     for copy in ("new.jpg", name):  # the boxes file lists another photo of the second name
         shutil.copy(trained.photos / name, folder / copy)
-    found = {Path(path).name: score for score, path in search(trained.run, caption, folder=folder, progress=False)}
+    matcher = Matcher(trained.run)
+    found = {path.name: score for score, path in matcher.index(folder).search(caption)}
     assert caplog.text.count("objects: ten fixed boxes, as") == 1
     assert "boxes.npz are the run's own for its own photos; --boxes FILE.npz gives theirs" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
     for copy in ("new.jpg", name):
-        drawn = explain(trained.run, folder / copy, caption, tmp_path / "out.png")
-        assert drawn["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
+        assert matcher.explain(folder / copy, caption).scores["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
     given = {"boxes": str(trained.photos.parent / "other.npz")}
     with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
-        search(trained.run, caption, folder=folder, data_flags=given, progress=False)
+        Matcher(trained.run, given).index(folder)
 
 
 def test_a_run_from_before_labels_were_kept(trained, tmp_path):
@@ -162,5 +164,5 @@ def test_a_run_from_before_labels_were_kept(trained, tmp_path):
     old.data_file.write_text(json.dumps(data))
     assert evaluate(old, Request(), progress=False)[0]["n_images"] == TEST
     name, caption = next(iter(trained.scores))
-    drawn = explain(old, trained.photos / name, caption, tmp_path / "out.png")
-    assert drawn["score"] == pytest.approx(trained.scores[name, caption], abs=1e-3)
+    found = Matcher(old).explain(trained.photos / name, caption)
+    assert found.scores["score"] == pytest.approx(trained.scores[name, caption], abs=1e-3)

@@ -17,9 +17,7 @@ from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets.text import Tokenizer
-from bssan_tf.drawing.attention import explain
 from bssan_tf.errors import UserError
-from bssan_tf.evaluation.search import search
 from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.faster_rcnn.detector import PACKAGED, Detector
@@ -28,11 +26,12 @@ from bssan_tf.features.faster_rcnn.photos import draw_scenes
 from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.matching.matcher import Matcher
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import photo as photo_module
 from bssan_tf.runs.data import fit_config, open_data, store_name
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.runs.photo import Photo, extractors_of, folder_features, photo_inputs
+from bssan_tf.runs.photo import Photo, PhotoReader, extractors_of, folder_features
 
 
 @pytest.fixture(scope="module")
@@ -242,14 +241,15 @@ def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
     data = open_data(config.data, progress=False)
     path = data.corpus.image_paths[5]
     photo = Photo.read(path, config.data)
-    inputs, objects = photo_inputs(run, config, photo)
+    reader = PhotoReader(run, config)
+    inputs, (objects,) = reader.read([photo])
     assert opened == [path.name]
     assert objects["labels"] == SCENE_LABELS
     np.testing.assert_array_equal(inputs.objects[0], data.features.objects[5])
     np.testing.assert_allclose(inputs.regions[0], data.features.regions[5], rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(inputs.valid[0], data.features.valid[5])
     with pytest.raises(UserError, match=r"--boxes a\.npz: the run's objects are Faster R-CNN's fc7"):
-        photo_inputs(run, config, photo, Path("a.npz"))
+        reader.read([photo], Path("a.npz"))
 
     for name in ("one.png", "two.png"):
         shutil.copy(path, tmp_path / name)
@@ -267,9 +267,10 @@ def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, o
     monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
     photo = tmp_path / "photo.jpg"
     shutil.copy(run.path.parent / "photos" / "005.png", photo)
-    explain(used, photo, "a dog", tmp_path / "out.png")
+    matcher = Matcher(used)
+    matcher.explain(photo, "a dog").draw(tmp_path / "out.png")
     assert opened.count("photo.jpg") == 1
-    assert search(used, str(photo), progress=False)
+    assert matcher.sentences_of_split().search(photo)
     assert opened.count("photo.jpg") == 2
 
 
@@ -278,17 +279,18 @@ def test_a_photo_has_the_boxes_that_are_given(grid_run, tmp_path):
     boxes = np.array([[[2, 2, 4, 6, 0.9, 3], [0, 0, 0, 0, 0, 0]]], np.float32)
     np.savez(tmp_path / "boxes.npz", names=np.array(["000.png"]), boxes=boxes)
     photo = Photo.read(path, config.data)
-    inputs, objects = photo_inputs(grid_run, config, photo, tmp_path / "boxes.npz")
+    reader = PhotoReader(grid_run, config)
+    inputs, (objects,) = reader.read([photo], tmp_path / "boxes.npz")
     assert inputs.valid[0].tolist() == [True] + [False] * 9
     np.testing.assert_allclose(objects["boxes"][0], [0.25, 0.25, 0.5, 0.75])
-    assert photo_inputs(grid_run, config, photo)[0].valid.all()  # ten fixed ones
+    assert reader.read([photo])[0].valid.all()  # ten fixed ones
 
 
 def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):
     shutil.copy(run.path.parent / "photos" / "000.png", tmp_path)
     made, init = [], Detector.__init__
     monkeypatch.setattr(Detector, "__init__", lambda self, *given: made.append(1) or init(self, *given))
-    assert search(run, "a dog", folder=tmp_path, progress=False)
+    assert Matcher(run).index(tmp_path).search("a dog")
     assert len(made) == 1
 
 

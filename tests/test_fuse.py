@@ -8,7 +8,7 @@ import tensorflow as tf
 from model_fixtures import VOCABULARY, random_pairs, randomise, tiny_config
 
 from bssan_tf.config.presets import preset
-from bssan_tf.evaluation import search as searching
+from bssan_tf.matching import indexes, matcher
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.training.step import compile_siamese
 
@@ -77,11 +77,11 @@ def test_search_scores_all_candidates_in_full(monkeypatch):
     part = SimpleNamespace(image_paths=[], image_rows=[])
     data = SimpleNamespace(features=None, split=lambda _: part)
     ranking = SimpleNamespace(rank=lambda tokens, rerank: asked.append(rerank) or (np.zeros(0, int), np.zeros(0)))
-    monkeypatch.setattr(searching, "FastScorer", lambda scorer: None)
-    monkeypatch.setattr(searching, "data_of_run", lambda *_: data)
-    monkeypatch.setattr(searching, "PictureSearch", lambda *_: ranking)
+    monkeypatch.setattr(matcher, "FastScorer", lambda scorer: None)
+    monkeypatch.setattr(matcher, "data_of_run", lambda *_: data)
+    monkeypatch.setattr(indexes, "PictureSearch", lambda *_: ranking)
     for values in (FC, {}):
         config = preset("improved", data="flickr8k").replace(**values)
         run = SimpleNamespace(load_config=lambda c=config: c, load_model=lambda: (SimpleNamespace(scorer=None), words))
-        searching.search(run, "a dog", rerank=50)
+        matcher.Matcher(run).index_of_split().search("a dog", rerank=50)
     assert asked == [0, 50]

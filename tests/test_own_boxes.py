@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bssan_tf.config.settings import DataConfig
-from bssan_tf.runs.photo import _own_boxes
+from bssan_tf.runs.photo import own_boxes
 
 IDS = ("cats/1.jpg", "dogs/1.jpg", "2.jpg")
 
@@ -26,13 +26,13 @@ def data(tmp_path):
 @pytest.mark.parametrize("name", IDS)
 def test_a_photo_of_the_corpus_has_its_row(data, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    own = _own_boxes(data, [tmp_path.relative_to(tmp_path) / "pets" / name])
-    assert (own.ids, own.rows) == ((name,), (IDS[::-1].index(name),))
+    own = own_boxes(data, [tmp_path.relative_to(tmp_path) / "pets" / name])
+    assert list(own.images.values()) == [(name, IDS[::-1].index(name))]
 
 
 def test_photos_of_a_folder_have_their_rows(data, tmp_path):
-    own = _own_boxes(data, [tmp_path / "pets" / name for name in IDS])
-    assert (own.ids, own.rows) == (IDS, (2, 1, 0))
+    own = own_boxes(data, [tmp_path / "pets" / name for name in IDS])
+    assert [own.row(tmp_path / "pets" / name) for name in IDS] == [2, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["2.jpg", "1.jpg", "dogs/1.jpg", "new.jpg"])
@@ -40,12 +40,13 @@ def test_another_photo_of_the_same_name_has_none(data, tmp_path, name):
     other = tmp_path / "holiday" / name
     other.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "pets" / "2.jpg", other)
-    assert _own_boxes(data, [other]) is None
-    assert _own_boxes(data, [tmp_path / "pets" / "2.jpg", other]) is None
+    assert own_boxes(data, [other]) is None
+    both = own_boxes(data, [tmp_path / "pets" / "2.jpg", other])
+    assert (len(both.images), both.row(tmp_path / "pets" / "2.jpg"), both.row(other)) == (1, 0, None)
 
 
 def test_a_run_whose_data_are_gone(data, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "pets" / "captions.csv").unlink()
-    assert _own_boxes(data, [tmp_path / "pets" / "2.jpg"]) is None
+    assert own_boxes(data, [tmp_path / "pets" / "2.jpg"]) is None
     assert "the boxes of the run's own photos can't be told: " in caplog.text

@@ -23,7 +23,7 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
-from bssan_tf.evaluation.search import search
+from bssan_tf.matching.matcher import Matcher
 from bssan_tf.metrics.recall import chance_rsum
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
@@ -273,7 +273,7 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(
         with expected(run):
             evaluate(run, Request(), flags, progress=False)
         with expected(run):
-            return search(run, "a dog", data_flags=flags, progress=False)
+            return Matcher(run, flags).index_of_split().search("a dog")
 
     def expected(run):
         if not what:

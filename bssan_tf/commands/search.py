@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from bssan_tf import cli
 from bssan_tf.config.settings import RERANK
+from bssan_tf.datasets.photos import SUFFIXES, pictures_in
 from bssan_tf.errors import UserError
+from bssan_tf.features.pictures import read_picture
 from bssan_tf.runs.folder import find_run
 
 
@@ -37,11 +41,37 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     if options.images and options.split:
         raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
+    picture = is_picture(options.query)
+    if picture and options.images:
+        raise UserError(f"--images {options.images}: is searched for a sentence; for a picture leave it out")
     run = find_run(options.run)
+    if picture:
+        read_picture(options.query)  # before anything slow
+    elif options.images:
+        pictures_in(options.images)
     cli.load_tensorflow()
-    from bssan_tf.evaluation.search import search, text_of
+    from bssan_tf.matching.matcher import Matcher
 
-    where = {"folder": options.images, "split": options.split or "test", "data_flags": cli.moved_files(options)}
-    how = {"top": options.top, "rerank": options.rerank, "memory_mb": options.memory, "progress": not options.quiet}
-    found = search(run, options.query, **where, **how)
-    print(text_of(found))
+    matcher = Matcher(run, cli.moved_files(options), options.memory, not options.quiet)
+    if picture:
+        index = matcher.sentences_of_split(options.split or "test")
+    else:
+        index = matcher.index(options.images) if options.images else matcher.index_of_split(options.split or "test")
+    print(text_of(index.search(options.query, options.top, options.rerank)))
+
+
+def is_picture(query: str) -> bool:
+    """Whether a query is a picture file; UserError for a path of something else, which would be read as a sentence."""
+    if Path(query).suffix.lower() in SUFFIXES:
+        return True
+    if os.sep in query or Path(query).suffix:
+        if os.path.isdir(query):
+            raise UserError(f"{query}: is a folder; to search its pictures give a sentence, and --images {query}")
+        if os.path.exists(query):
+            raise UserError(f"{query}: is no picture file ({', '.join(SUFFIXES)}); give one, or a sentence")
+    return False
+
+
+def text_of(hits: Sequence[tuple[float, Path | str]]) -> str:
+    """The results as lines of rank, score and picture or sentence."""
+    return "\n".join(f"{rank:>3}  {score:8.3f}  {found}" for rank, (score, found) in enumerate(hits, 1))

@@ -31,12 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     run = find_run(options.run)
     cli.load_tensorflow()
-    from bssan_tf.drawing.attention import explain
     from bssan_tf.drawing.figures import own_drawing
+    from bssan_tf.matching.matcher import Matcher
 
     out = options.out or Path(f"{options.photo.stem}-attention.png")
     if out.exists() and not own_drawing(out):
         raise UserError(f"{out}: is a file of yours, not a drawing of this command; name another with -o")
-    scores = explain(run, options.photo, options.caption, out, cli.moved_files(options))
-    print("   ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    found = Matcher(run, cli.moved_files(options)).explain(options.photo, options.caption)
+    found.draw(out)
+    print("   ".join(f"{name} {value:.3f}" for name, value in found.scores.items()))
     print(out)

@@ -189,3 +189,15 @@ def check_name(name: str, where: str) -> None:
             raise UserError(f"{where}: the photo's name {name!r} is no Unicode text; rename the file") from None
         if "\n" in name or "\r" in name or "\0" in name:
             raise UserError(f"{where}: the photo's name {name!r} has a line end; rename the file")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder by name; UserError if there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name one with pictures")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)})")
+    for path in paths:
+        check_name(path.name, str(folder))
+    return paths

@@ -62,6 +62,30 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
     raise UserError(f"{path}: {problem}; shrink the picture")
 
 
+def as_image(source: object, name: str) -> Image.Image:
+    """A PIL image, or an array uint8 (height, width, 3) of RGB pixels, as a PIL image; UserError for anything else."""
+    if isinstance(source, Image.Image):
+        return source
+    if not isinstance(source, np.ndarray):
+        raise UserError(f"{name}: is a {type(source).__name__}; give a file, a PIL image or an array")
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        wanted = "RGB pixels are uint8 (height, width, 3)"
+        raise UserError(f"{name}: is an array {source.dtype} {source.shape}; {wanted}")
+    return Image.fromarray(source)
+
+
+def picture_of(image: Image.Image, side: int | None = SIDE) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `read_picture`, of a PIL image that may be decoded already."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(f"photo: has {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; shrink it")
+    try:
+        return _upright(image, image.size, side, turned=image.format == "TIFF")
+    except Exception as error:  # as in `read_picture`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"photo: can't be read as a picture ({reason}); replace it") from error
+
+
 def shrink(photo: np.ndarray) -> np.ndarray:
     """A whole photo uint8 (height, width, 3) of `read_picture` as the backbone sees it, uint8 (224, 224, 3)."""
     with _turn(photo.shape[0] * photo.shape[1]):

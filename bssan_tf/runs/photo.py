@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
+from PIL import Image
 
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
@@ -24,92 +25,122 @@ from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
-from bssan_tf.features.pictures import read_picture, shrink
+from bssan_tf.features.pictures import as_image, picture_of, read_picture, shrink
 from bssan_tf.features.store import Features
 from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
 from bssan_tf.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+_BOXES = ("boxes", "valid")  # what the extractor takes of objects
+Source = Union[str, Path, Image.Image, np.ndarray]  # a photo: its file, or its pixels
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded picture file."""
+    """A decoded picture."""
 
-    path: Path
+    path: Path  # of its file; of pixels that were given, a name
     pixels: np.ndarray  # uint8 (224, 224, 3), RGB, as the backbone sees it
     size: tuple[int, int]  # height and width of the upright photo in pixels
     whole: np.ndarray | None = None  # uint8 (height, width, 3) where a detector looks at it
 
     @classmethod
-    def read(cls, path: str | Path, data: DataConfig) -> Photo:
-        """Decode a file, for a run with these data settings; UserError where it is no picture."""
+    def read(cls, source: Source, data: DataConfig, name: str = "photo") -> Photo:
+        """Decode a file, or take a PIL image or an array uint8 (height, width, 3), for a run with these data settings;
+        UserError where it is no picture. What has no file is called `name`.
+        """
+        read, given = read_picture, source
+        if isinstance(source, (str, Path)):
+            name = source
+        else:
+            read, given = picture_of, as_image(source, name)
         if data.objects != "faster_rcnn":
-            return cls(Path(path), *read_picture(path))
-        whole, size = read_picture(path, side=None)
-        return cls(Path(path), shrink(whole), size, whole)
+            return cls(Path(name), *read(given))
+        whole, size = read(given, side=None)
+        return cls(Path(name), shrink(whole), size, whole)
 
 
-def photo_inputs(
-    run: RunFolder, config: Config, photo: Photo, boxes: Path | None = None
-) -> tuple[SimpleNamespace, dict[str, np.ndarray]]:
-    """What the run's model takes of one photo, and its objects.
+class PhotoReader:
+    """Describes photos as a run's own pictures were; its networks are built once.
 
-    Args:
-        boxes: a boxes file that must list the photo, or None for the run's own of its own photos, else ten fixed boxes.
-
-    Returns:
-        regions float32 (1, D, M), objects float32 (1, P, Q) and valid bool (1, P), as attributes; and boxes float32
-        (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
-
-    Raises:
-        UserError: as `extractors_of`; `boxes` does not list the photo, or cannot stand in for a detector's fc7.
+    UserError as `extractors_of`. `config` is the run's, its files where they are now.
     """
-    extractor, detector = extractors_of(run, config.data)
-    if detector and boxes is not None:
-        raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
-    if detector:
-        objects = {**detector.objects(photo.whole, config.model.P), "labels": detector.labels}
-    else:
-        objects = _boxed_objects(config, photo, boxes)
-    found = extractor.describe(photo.pixels[None], objects["boxes"][None], objects["valid"][None])
-    if "objects" in objects:
-        found["objects"] = objects["objects"][None]
-    if context := run_context(run, config):
-        sure = {name: objects[name][None] for name in ("scores", "valid")}
-        classes = known_classes(objects["classes"][None], objects.get("labels"), context.labels)
-        means = photo_means(found["regions"])
-        found["objects"] = in_context(objects=found["objects"], classes=classes, **sure, means=means, Q=context.Q)
-    arrays = {name: value.astype(np.float32) for name, value in found.items()}
-    return SimpleNamespace(**arrays, valid=objects["valid"][None]), objects
+
+    def __init__(self, run: RunFolder, config: Config):
+        self.run, self.config = run, config
+        self.extractor, self.detector = extractors_of(run, config.data)
+        self.context = run_context(run, config)
+
+    def read(self, photos: Sequence[Photo], boxes: Path | None = None) -> tuple[SimpleNamespace, list[dict]]:
+        """What the run's model takes of n photos, and the objects of each.
+
+        Args:
+            boxes: a boxes file that must list the photos, or None for the run's own of its own photos, else ten fixed
+                boxes.
+
+        Returns:
+            regions float16 (n, D, M), objects float16 or float32 (n, P, Q) and valid bool (n, P), as attributes; and
+            for each photo boxes float32 (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
+
+        Raises:
+            UserError: `boxes` does not list a photo, or cannot stand in for a detector's fc7.
+        """
+        if self.detector and boxes is not None:
+            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+        if self.detector:
+            found = [
+                {**self.detector.objects(photo.whole, self.config.model.P), "labels": self.detector.labels}
+                for photo in photos
+            ]
+        else:
+            found = _boxed_objects(self.config, photos, boxes)
+        stacked = {name: np.stack([one[name] for one in found]) for name in found[0] if name != "labels"}
+        arrays = self.extractor.describe(np.stack([photo.pixels for photo in photos]), *map(stacked.get, _BOXES))
+        arrays["objects"] = stacked.get("objects", arrays["objects"])  # a detector describes its own
+        if self.context:
+            classes = [known_classes(one["classes"], one["labels"], self.context.labels) for one in found]
+            given = {name: stacked[name] for name in ("scores", "valid")} | {"objects": arrays["objects"]}
+            means, Q = photo_means(arrays["regions"]), self.context.Q
+            arrays["objects"] = in_context(**given, classes=np.stack(classes), means=means, Q=Q)
+        return SimpleNamespace(**arrays, valid=stacked["valid"]), found
 
 
-def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str, np.ndarray]:
-    """Objects of one photo from a file of boxes, or ten fixed ones, which is said."""
-    name, count = photo.path.name, config.model.P
+def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) -> list[dict]:
+    """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said."""
     if boxes is not None:
-        file = BoxesFile(boxes)
-        if (row := file.row_of_name.get(name)) is None:
+        file, count = BoxesFile(boxes), config.model.P
+        rows = [file.row_of_name.get(photo.path.name) for photo in photos]
+        if None in rows:
+            name = photos[rows.index(None)].path.name
             raise UserError(f"--boxes {boxes}: does not list {name}; add it, or leave --boxes out")
-    elif own := _own_boxes(config.data, [photo.path]):
-        file, (row,) = own.file, own.rows
     else:
-        logger.info("boxes of %s: ten fixed ones", name)
-        return grid_boxes(count)
-    logger.info("boxes of %s: from %s", name, file.path)
-    return {**top_objects(file.boxes[row], photo.size, count), "labels": file.labels}
+        own, count = own_boxes(config.data, [photo.path for photo in photos]), config.model.P
+        file, rows = own and own.file, [own and own.row(photo.path) for photo in photos]
+    found = []
+    for photo, row in zip(photos, rows):
+        given = grid_boxes(count) if row is None else top_objects(file.boxes[row], photo.size, count)
+        found.append({**given, "labels": None if row is None else file.labels})
+    for fixed in (False, True):
+        if some := [photo.path.name for photo, row in zip(photos, rows) if (row is None) is fixed]:
+            names = some[0] if len(some) == 1 else f"{len(some)} photos"
+            logger.info("boxes of %s: %s", names, "ten fixed ones" if fixed else f"from {file.path}")
+    return found
 
 
 class OwnBoxes(NamedTuple):
-    """What a run's boxes file says of some photos of the run's own corpus."""
+    """What a run's boxes file says of photos of the run's own corpus."""
 
     file: BoxesFile
-    ids: tuple[str, ...]  # of the photos in the corpus
-    rows: tuple[int, ...]  # of the photos in the file
+    images: Mapping[str, tuple[str, int]]  # of each real path: the photo's id in the corpus, and its row in the file
+
+    def row(self, path: Path) -> int | None:
+        """The row of a photo; None for one that is not of the corpus."""
+        return self.images.get(os.path.realpath(path), (None, None))[1]
 
 
-def _own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
-    """The run's own boxes of these photos; None if it has none, or one of the files is not a photo of its corpus.
+def own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
+    """The run's own boxes of those of these files that are photos of its corpus; None if none is, or it has no boxes.
 
     A name alone does not tell: another photo may have it.
     """
@@ -117,7 +148,8 @@ def _own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
     if data.objects != "boxes" or own is None or not Path(own).exists():
         return None
     file, names = BoxesFile(own), {path.name for path in paths}
-    if not names <= {name.rpartition("/")[2] for name in file.row_of_name}:
+    names &= {name.rpartition("/")[2] for name in file.row_of_name}
+    if not names:
         return None  # before the corpus, which takes longer
     try:
         corpus = corpus_of(data, progress=False)
@@ -127,10 +159,9 @@ def _own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
         logger.info("the boxes of the run's own photos can't be told: %s", error)
         return None
     found = {os.path.realpath(path): (image_id, int(row)) for (image_id, path), row in zip(images, rows)}
-    real = [os.path.realpath(path) for path in paths]
-    if len(set(real)) < len(real) or not set(real) <= found.keys():
-        return None
-    return OwnBoxes(file, *zip(*(found[path] for path in real)))
+    wanted = {os.path.realpath(path) for path in paths}
+    found = {path: image for path, image in found.items() if path in wanted}
+    return OwnBoxes(file, found) if found else None
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
@@ -172,8 +203,8 @@ def folder_features(
     extractor, boxes = extractors_of(run, data)
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
-    elif boxes is None and (own := _own_boxes(data, paths)):
-        boxes, ids = own.file.path, own.ids
+    elif boxes is None and (own := own_boxes(data, paths)) and len(own.images) == len(paths):
+        boxes, ids = own.file.path, tuple(own.images[os.path.realpath(path)][0] for path in paths)
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
         logger.info(told, data.boxes or "scenes' boxes", "--boxes FILE.npz")

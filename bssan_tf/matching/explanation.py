@@ -1,0 +1,52 @@
+"""Why a photo and a caption match: the attention of each word over the photo, and of each object over the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bssan_tf.drawing.attention import draw_pair
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A photo beside a caption of L words.
+
+    Attributes:
+        words: the L words as they were read.
+        known: which of them the run knows, bool (L,); the others were read as one unknown word.
+        scores: `score`, and `w2r` and `o2w` where the run has these parts.
+        alpha: float32 (L, rows, columns), of each word over the photo's regions, sums to 1; None without W2R.
+        beta: float32 (P, L), of each object over the words, sums to 1; None without O2W.
+        boxes: float32 (P, 4), x1, y1, x2, y2 as fractions of the photo.
+        labels: P names of the objects' classes, "" where one has none; None where no class has a name.
+        confidence: float32 (P,), the detector's score of each object.
+        valid: bool (P,), False where the photo has no further object.
+        pixels: uint8 (224, 224, 3), the photo as the model saw it.
+    """
+
+    words: list[str]
+    known: np.ndarray
+    scores: dict[str, float]
+    alpha: np.ndarray | None
+    beta: np.ndarray | None
+    boxes: np.ndarray
+    labels: list[str] | None
+    confidence: np.ndarray
+    valid: np.ndarray
+    pixels: np.ndarray
+
+    def draw(self, out: str | Path | None = None) -> Figure:
+        """Figures 7 and 8 of the paper for this pair, as a Matplotlib figure, and as a PNG in `out`."""
+        words = [word if known else f"{word} (unknown)" for word, known in zip(self.words, self.known)]
+        outputs = dict(self.scores)
+        if self.alpha is not None:
+            outputs["alpha"] = self.alpha.reshape(len(self.alpha), -1)
+        if self.beta is not None:
+            outputs["beta"] = self.beta
+        objects = {"boxes": self.boxes, "scores": self.confidence, "valid": self.valid, "names": self.labels}
+        grid = None if self.alpha is None else self.alpha.shape[1:]
+        return draw_pair(self.pixels, words, outputs, objects, out and Path(out), grid)

@@ -1,0 +1,101 @@
+"""Photos that are searched for a sentence, and sentences that are searched for a photo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bssan_tf.config.settings import MEMORY_MB, RERANK
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.runs.photo import Source
+from bssan_tf.scoring.scorer import FastScorer
+from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
+
+logger = logging.getLogger(__name__)
+
+KEEP_MB = 256  # of what an index keeps of its candidates from query to query
+
+
+class Hit(NamedTuple):
+    """One result of a search."""
+
+    score: float  # MS of Eq. 19
+    found: Path | str  # the photo's file, or the sentence
+
+
+class PhotoIndex:
+    """Photos to be searched for sentences: `paths`, and their features in `rows` int (N_i,) of `features`.
+
+    `whole`: score all candidates in full, as where O2W was not trained to rank alone.
+    """
+
+    def __init__(
+        self,
+        fast: FastScorer,
+        tokenizer: Tokenizer,
+        features,
+        rows: np.ndarray,
+        paths: Sequence[Path],
+        whole: bool = False,
+        memory_mb: float = MEMORY_MB,
+    ):
+        self.tokenizer, self.paths, self.whole = tokenizer, list(paths), whole
+        self._search = PictureSearch(fast, features, rows, memory_mb, KEEP_MB)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def search(self, sentence: str, top: int = 10, rerank: int = RERANK) -> list[Hit]:
+        """The best photos for a sentence, best first.
+
+        Args:
+            top: how many.
+            rerank: candidates that the whole model scores, the best by O2W; 0 for all.
+
+        Raises:
+            UserError: a sentence without a word, too little memory.
+        """
+        tokens = self.tokenizer.read_sentence(sentence, "query")
+        return hits(self._search.rank(tokens, candidates(self.whole, top, rerank)), self.paths, top)
+
+
+class SentenceIndex:
+    """Sentences int32 (N_c, L) to be searched for photos, which `describe` describes; the rest as of `PhotoIndex`."""
+
+    def __init__(
+        self,
+        fast: FastScorer,
+        describe: Callable,
+        captions: Sequence[str],
+        tokens: np.ndarray,
+        whole: bool = False,
+        memory_mb: float = MEMORY_MB,
+    ):
+        self.describe, self.captions, self.whole = describe, list(captions), whole
+        self._search = CaptionSearch(fast, tokens, memory_mb, KEEP_MB)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def search(self, photo: Source, top: int = 10, rerank: int = RERANK) -> list[Hit]:
+        """The best sentences for a photo, best first; arguments as of `PhotoIndex.search`."""
+        ranking = self._search.rank(self.describe(photo), 0, candidates(self.whole, top, rerank))
+        return hits(ranking, self.captions, top)
+
+
+def hits(ranking: Ranking, found: Sequence, top: int) -> list[Hit]:
+    """The first of a ranking."""
+    order, scores = ranking
+    return [Hit(float(score), found[place]) for score, place in zip(scores[:top], order)]
+
+
+def candidates(whole: bool, top: int, rerank: int) -> int:
+    """How many candidates the whole model scores, 0 for all."""
+    if rerank and whole:
+        logger.info("all candidates are scored in full: with --fuse fc, O2W was not trained to rank alone")
+        return 0
+    return rerank and max(rerank, top)

@@ -1,0 +1,218 @@
+"""`Matcher`: a trained run as a tool for any photos and sentences.
+
+In: photos (files, PIL images or arrays) and sentences. Out: scores, an explanation of a pair, an index of a folder, a
+SavedModel. The commands `visualize` and `search` are thin skins of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import MEMORY_MB
+from bssan_tf.datasets.corpus import Split
+from bssan_tf.datasets.photos import pictures_in
+from bssan_tf.drawing.attention import class_names
+from bssan_tf.errors import UserError
+from bssan_tf.matching.explanation import Explanation
+from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
+from bssan_tf.runs.data import data_of_run
+from bssan_tf.runs.export import export_saved_model
+from bssan_tf.runs.folder import RunFolder, find_run
+from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_features
+from bssan_tf.scoring import score_matrices
+from bssan_tf.scoring.scorer import FastScorer
+
+logger = logging.getLogger(__name__)
+
+BATCH = 16  # photos that are described at once
+
+
+class Matcher:
+    """A run's best model with all that it needs for new photos; `Matcher.load` makes one.
+
+    Attributes:
+        run, config: the run, and its config with its files where they are now.
+        tokenizer: captions -> token ids.
+    """
+
+    def __init__(self, run: RunFolder, files: dict | None = None, memory_mb: float = MEMORY_MB, progress: bool = False):
+        self.run, self.memory_mb, self.progress = run, memory_mb, progress
+        self.files = {name: str(file) for name, file in (files or {}).items()}
+        config = run.load_config()
+        fixed = config.data.objects == "grid"  # then boxes may be given for a photo, but not for data of the run
+        self.config = config.moved({name: file for name, file in self.files.items() if not (fixed and name == "boxes")})
+
+    @classmethod
+    def load(
+        cls, run: str | Path | RunFolder | None = None, memory_mb: float = MEMORY_MB, progress: bool = False, **files
+    ) -> Matcher:
+        """The matcher of a run: its folder, its name in runs/, or None for the newest.
+
+        Args:
+            memory_mb: MiB that scoring may take.
+            progress: show bars.
+            files: where files of the run lie now, by field of DataConfig: `backbone_weights`, `detector_weights`,
+                `cache`, ...; `boxes` is an .npz of boxes of the photos that are asked about, which must list them. For
+                the splits it is that of the run's own photos.
+
+        Raises:
+            UserError: no such run, or it has no finished epoch; damaged files.
+        """
+        return cls(run if isinstance(run, RunFolder) else find_run(run and str(run)), files, memory_mb, progress)
+
+    @functools.cached_property
+    def _model_and_tokenizer(self):
+        return self.run.load_model()
+
+    @property
+    def model(self):
+        """The run's `Bssan`."""
+        return self._model_and_tokenizer[0]
+
+    @property
+    def tokenizer(self):
+        return self._model_and_tokenizer[1]
+
+    @functools.cached_property
+    def fast(self) -> FastScorer:
+        """The scorer of all pairs."""
+        return FastScorer(self.model.scorer)
+
+    @functools.cached_property
+    def reader(self) -> PhotoReader:
+        """What describes photos; UserError for a run on imported arrays, or weights that differ from the training's."""
+        return PhotoReader(self.run, self.config)
+
+    def read(self, photos: Sequence[Source]) -> list[Photo]:
+        """Decode photos; UserError for what is no picture."""
+        return [Photo.read(photo, self.config.data, f"photo {i}") for i, photo in enumerate(photos, 1)]
+
+    def describe(self, photos: Sequence[Photo], of_split: bool = False):
+        """Features of decoded photos as `score_matrices` takes them, and the objects of each, see `PhotoReader.read`.
+
+        `of_split`: the given boxes are of the run's own data, and need not list the photos.
+        """
+        boxes = None if of_split else self.files.get("boxes")
+        return self.reader.read(photos, boxes and Path(boxes))
+
+    def score(self, photos: Sequence[Source], captions: Sequence[str], part: str = "score") -> np.ndarray:
+        """Matching scores of every photo with every caption.
+
+        Args:
+            photos: N_i files, PIL images or arrays uint8 (height, width, 3), RGB; some hundred, as their features are
+                kept in memory (200 KB each). `index` is for more.
+            captions: N_c sentences; words that the run does not know count as one unknown word.
+            part: `score` (MS of Eq. 19), or `w2r` or `o2w` alone.
+
+        Returns:
+            float32 (N_i, N_c). Higher is better; scores of one run compare with each other only.
+
+        Raises:
+            UserError: what is no picture, a caption without a word, a part that the run does not have.
+        """
+        photos, tokens = _listed(photos, "photos"), self.tokens(captions)
+        if part not in self.fast.parts:
+            raise UserError(f"{part}: is no part of {self.run.path}, which has {', '.join(self.fast.parts)}")
+        blocks = []
+        for start in range(0, len(photos), BATCH):
+            features, _ = self.describe(self.read(photos[start : start + BATCH]))
+            given = {"parts": [part], "memory_mb": self.memory_mb}
+            blocks.append(score_matrices(self.fast, features, tokens, **given)[part])
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(tokens)), np.float32)
+
+    def tokens(self, captions: Sequence[str]) -> np.ndarray:
+        """Token ids int32 (N_c, L) of sentences; UserError for one without a word."""
+        rows = [self.tokenizer.read_sentence(caption, f"caption {i}")
+                for i, caption in enumerate(_listed(captions, "captions"), 1)]  # fmt: skip
+        return np.concatenate(rows) if rows else np.zeros((0, self.tokenizer.length), np.int32)
+
+    def explain(self, photo: Source, caption: str) -> Explanation:
+        """Scores of a photo with a caption, and where each word and each object looked.
+
+        UserError as `score`.
+        """
+        (picture,) = self.read([photo])
+        tokenizer, scorer = self.tokenizer, self.model.scorer
+        tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
+        features, (objects,) = self.describe([picture])
+        given = {**vars(features), "tokens": tokens}
+        inputs = {name: given[name] for name in scorer.input}
+        inputs |= {name: inputs[name].astype(np.float32) for name in ("regions", "objects") if name in inputs}
+        attention = {name: value.numpy()[0] for name, value in scorer(inputs, training=False).items()}
+        matrices = score_matrices(self.fast, features, tokens, memory_mb=self.memory_mb)  # the scores of evaluate.py
+        L, alpha, beta = len(words), attention.get("alpha"), attention.get("beta")
+        return Explanation(
+            words=words,
+            known=np.array([word in tokenizer.words for word in words]),
+            scores={name: float(matrices[name][0, 0]) for name in ("score", "w2r", "o2w") if name in matrices},
+            alpha=None if alpha is None else alpha[:L].reshape(L, *self.reader.extractor.grid),
+            beta=None if beta is None else beta[:, :L],
+            boxes=objects["boxes"],
+            labels=class_names(objects["classes"], objects["labels"]),
+            confidence=objects["scores"],
+            valid=objects["valid"],
+            pixels=picture.pixels,
+        )
+
+    def index(self, folder: str | Path) -> PhotoIndex:
+        """The photos of a folder, to be searched; their features are kept in the run's cache.
+
+        Photos that are new there, or have changed, are described by the next call. Unreadable ones are left out with a
+        warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
+        """
+        folder = Path(folder)
+        paths = pictures_in(folder)
+        features = folder_features(self.run, self._config_with_boxes, folder, paths, self.files, self.progress)
+        rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
+        return PhotoIndex(self.fast, self.tokenizer, features, rows, [paths[row] for row in rows], **self._ranked)
+
+    def index_of_split(self, split: str = "test") -> PhotoIndex:
+        """The photos of a split of the run's own data; UserError as `data_of_run`."""
+        part, features = self._split(split)
+        return PhotoIndex(self.fast, self.tokenizer, features, part.image_rows, part.image_paths, **self._ranked)
+
+    def sentences(self, captions: Sequence[str]) -> SentenceIndex:
+        """Sentences, to be searched for a photo; UserError for one without a word."""
+
+        def describe(photo: Source):
+            return self.describe(self.read([photo]))[0]
+
+        return SentenceIndex(self.fast, describe, captions, self.tokens(captions), **self._ranked)
+
+    def sentences_of_split(self, split: str = "test") -> SentenceIndex:
+        """The sentences of a split of the run's own data; UserError as `data_of_run`."""
+        captions = self._split(split)[0].captions
+
+        def describe(photo: Source):
+            return self.describe(self.read([photo]), of_split=True)[0]
+
+        return SentenceIndex(self.fast, describe, captions, self.tokenizer(captions), **self._ranked)
+
+    def save_savedmodel(self, folder: str | Path) -> None:
+        """Write the scorer for TensorFlow Serving; its signatures: `export_saved_model`. UserError: a full disk."""
+        export_saved_model(self.model.scorer, self.tokenizer.layer, Path(folder))
+
+    @property
+    def _config_with_boxes(self) -> Config:
+        return self.run.load_config().moved(self.files)  # refuses boxes that it has no use for
+
+    @property
+    def _ranked(self) -> dict:
+        return {"whole": self.config.model.fuse == "fc", "memory_mb": self.memory_mb}
+
+    def _split(self, split: str) -> tuple[Split, object]:
+        data = data_of_run(self.run, self._config_with_boxes, self.progress)
+        return data.split(split), data.features
+
+
+def _listed(values, name: str) -> list:
+    """A list of photos or captions; UserError for a single one, which Python would take apart."""
+    if isinstance(values, (str, Path)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 4) == 3:
+        raise UserError(f"{name}: is a single one; give a list")
+    return list(values)

@@ -1,0 +1,206 @@
+"""`Matcher`, the public class: scores, explanations and search of photos in any form, and the page's examples."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_corpus
+from PIL import Image
+from training_fixtures import SIZES, leave_export_out
+
+import bssan_tf
+from bssan_tf.config.presets import preset
+from bssan_tf.errors import UserError
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.scores import Request
+from bssan_tf.matching.matcher import BATCH, Matcher
+from bssan_tf.runs.folder import RunFolder
+from bssan_tf.training.run import train
+
+CAPTIONS = ["A red dog and a cat.", "There is a blue boat near the zyx!", "a bird"]
+
+
+def make_photos(folder, rng, count=32):
+    """Photos of even squares of colours, with the captions of `tiny_corpus`, which say nothing of them."""
+    tiny_corpus.write_corpus(folder, count)
+    for path in sorted(folder.glob("*.png")):
+        squares = rng.integers(0, 255, (4, 6, 3), np.uint8)
+        Image.fromarray(squares).resize((90, 60), Image.Resampling.NEAREST).save(path)
+    return sorted(folder.glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with `photos` and a run `runs/mine` on them; scores of its test split in scores.npy."""
+    folder = tmp_path_factory.mktemp("matcher")
+    make_photos(folder / "photos", np.random.default_rng(0))
+    config = preset("improved", "small", data=str(folder / "photos")).replace(
+        backbone="slim",
+        cache=str(folder / "cache"),
+        batch_size=8,
+        epochs=1,
+        warmup_steps=1,
+        validation_images=0,
+        **SIZES,
+    )
+    run = RunFolder(folder / "runs" / "mine")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_export_out(patch)
+        train(config, run, progress=False)
+    evaluate(run, Request(out=folder / "scores.npy"), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def matcher(work):
+    return Matcher.load(work / "runs" / "mine")
+
+
+@pytest.fixture
+def photos(work):
+    return sorted((work / "photos").glob("*.png"))
+
+
+def test_scores_are_those_of_the_evaluation(matcher, work, photos):
+    lines = (work / "photos" / "captions.csv").read_text().splitlines()
+    captions = [line.split(",")[1] for line in lines if line.endswith(",test")]
+    found = matcher.score(photos[-8:], captions)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.load(work / "scores.npy"), rtol=1e-3, atol=1e-3)
+
+
+def test_a_photo_is_a_file_an_image_or_an_array(matcher, photos):
+    path = photos[3]
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+        found = matcher.score([path, str(path), image, pixels], CAPTIONS)
+    assert np.ptp(found[0]) > 0
+    np.testing.assert_allclose(found, np.tile(found[:1], (4, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_is_turned_by_its_exif_data_as_its_file_is(matcher, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right
+    with Image.open(photos[0]) as image:
+        image.convert("RGB").save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        file, opened = matcher.score([tmp_path / "turned.jpg", image], CAPTIONS)
+    np.testing.assert_allclose(opened, file, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(matcher.score([photos[0]], CAPTIONS)[0], file, atol=1e-3)
+
+
+def test_parts_sum_to_the_score_and_batches_change_nothing(matcher, photos):
+    some = photos[: BATCH + 3]
+    whole = matcher.score(some, CAPTIONS)
+    parts = [matcher.score(some, CAPTIONS, part) for part in ("w2r", "o2w")]
+    np.testing.assert_allclose(sum(parts), whole, rtol=1e-4, atol=1e-4)
+    alone = np.concatenate([matcher.score([photo], CAPTIONS) for photo in some[-4:]])
+    np.testing.assert_allclose(alone, whole[-4:], rtol=1e-3, atol=1e-3)
+    assert matcher.score([], CAPTIONS).shape == (0, 3)
+    assert matcher.score(some[:2], []).shape == (2, 0)
+
+
+def test_an_explanation(matcher, photos, tmp_path):
+    found = matcher.explain(photos[0], CAPTIONS[1])
+    assert found.words == ["there", "is", "a", "blue", "boat", "near", "the", "zyx"]
+    assert found.known.tolist() == [True] * 7 + [False]
+    assert found.alpha.shape == (8, 14, 14)
+    assert (len(found.boxes), found.beta.shape, found.labels) == (10, (10, 8), None)
+    np.testing.assert_allclose(found.alpha.sum(axis=(1, 2)), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.beta.sum(axis=1), 1, rtol=1e-5)
+    assert found.scores["score"] == pytest.approx(matcher.score([photos[0]], [CAPTIONS[1]])[0, 0], rel=1e-5)
+    assert set(found.scores) == {"score", "w2r", "o2w"}
+    found.draw(tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.width > 600
+
+
+def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
+    for photo in photos[:5]:
+        shutil.copy(photo, tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    expected = matcher.score([tmp_path / photo.name for photo in photos[:5]], CAPTIONS[:1])[:, 0]
+    index = matcher.index(tmp_path)
+    assert len(index) == 5
+    hits = index.search(CAPTIONS[0], top=3)
+    assert [hit.found.name for hit in hits] == [photos[i].name for i in np.argsort(-expected)[:3]]
+    assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[:1:-1], rel=1e-3, abs=1e-3)
+    shutil.copy(photos[9], tmp_path)
+    assert len(matcher.index(tmp_path)) == 6
+
+
+def test_sentences_are_searched_for_a_photo(matcher, photos):
+    expected = matcher.score([photos[4]], CAPTIONS)[0]
+    hits = matcher.sentences(CAPTIONS).search(photos[4])
+    assert [hit.found for hit in hits] == [CAPTIONS[i] for i in np.argsort(-expected)]
+    assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[::-1], rel=1e-4, abs=1e-4)
+
+
+def test_a_saved_model(matcher, photos, tmp_path):
+    matcher.save_savedmodel(tmp_path / "saved")
+    features, _ = matcher.describe(matcher.read([photos[0]] * len(CAPTIONS)))
+    arrays = {
+        name: tf.constant(array, tf.bool if name == "valid" else tf.float32) for name, array in vars(features).items()
+    }
+    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["captions"]
+    found = served(**arrays, captions=tf.constant(CAPTIONS))["score"]
+    np.testing.assert_allclose(found, matcher.score([photos[0]], CAPTIONS)[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda m: m.score("photo.jpg", CAPTIONS), "photos: is a single one; give a list"),
+        (lambda m: m.score(np.zeros((4, 4, 3), np.uint8), CAPTIONS), "photos: is a single one; give a list"),
+        (lambda m: m.score([], "a dog"), "captions: is a single one; give a list"),
+        (lambda m: m.score(["gone.jpg"], CAPTIONS), r"gone\.jpg: "),
+        (
+            lambda m: m.score([np.zeros((4, 4, 3))], CAPTIONS),
+            r"photo 1: is an array float64 \(4, 4, 3\); RGB",
+        ),
+        (lambda m: m.score([np.zeros((4, 4), np.uint8)], CAPTIONS), r"photo 1: is an array uint8 \(4, 4\)"),
+        (lambda m: m.score([None], CAPTIONS), "photo 1: is a NoneType; give a file"),
+        (lambda m: m.score([], ["a dog", "?!"]), r"caption 2 '\?!': has no word"),
+        (lambda m: m.score([], CAPTIONS, "alpha"), "alpha: is no part of .*mine, which has w2r, o2w, score"),
+        (lambda m: m.explain("gone.jpg", "a dog"), r"gone\.jpg: "),
+        (lambda m: m.index("gone"), "gone: no such folder"),
+        (lambda m: m.sentences(["a dog", ""]), "caption 2 '': has no word"),
+    ],
+)
+def test_bad_input(matcher, call, told):
+    with pytest.raises(UserError, match=f"^{told}"):
+        call(matcher)
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="no such run"):
+        Matcher.load(tmp_path / "gone")
+
+
+def test_the_package_offers_it_without_loading_tensorflow():
+    code = "import sys, bssan_tf; assert 'tensorflow' not in sys.modules and 'Matcher' in bssan_tf.__all__"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert bssan_tf.Matcher is Matcher
+    with pytest.raises(AttributeError, match="no attribute 'Matchr'"):
+        _ = bssan_tf.Matchr
+
+
+def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_path):
+    (section,) = re.findall(r"## From Python\n(.*?)\n## ", (project / "docs" / "usage.md").read_text(), re.S)
+    examples = re.findall("```python\n(.*?)```", section, re.S)
+    assert len(examples) >= 1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holiday").mkdir()
+    for name in ("dog.jpg", "beach.jpg", "holiday/1.jpg", "holiday/2.jpg"):
+        with Image.open(photos[0]) as image:
+            image.convert("RGB").save(tmp_path / name)
+    shutil.copytree(work / "runs", tmp_path / "runs")
+    names = {}
+    for example in examples:
+        exec(example, names)
+    assert names["scores"].shape == (2, 2)
+    assert names["hits"][0].found.parent.name == "holiday"
