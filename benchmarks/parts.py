@@ -25,7 +25,7 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.runs.data import fit_config, open_data
 from bssan_tf.training.batches import PairStream
-from bssan_tf.training.run import glove_vectors
+from bssan_tf.training.run import word_vectors
 
 WARM_UP = 3  # steps that trace the graph, and are not counted
 
@@ -73,7 +73,7 @@ def start(config: Config) -> Ours:
     data = open_data(config.data)
     train = data.split("train")
     tokenizer = Tokenizer.fit(train.captions, config.data.caption_length)
-    glove = glove_vectors(config, data, tokenizer)
+    glove = word_vectors(config, data, tokenizer)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     stream = PairStream(train, data.features, tokenizer(train.captions), config.training)
     return Ours(stream, config, len(tokenizer.words))

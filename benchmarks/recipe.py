@@ -213,7 +213,7 @@ def baseline(kind: str, config: Config, data: Data) -> dict[str, dict]:
 
     array, seed, start = cca_inputs(data)[kind], config.training.seed, time.monotonic()
     tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    glove = training.glove_vectors(config, data, tokenizer)
+    glove = training.word_vectors(config, data, tokenizer)
     scores = cca_scores(kind, array, tokenizer, data, seed, progress=True, glove=glove)
     fitted = {"seed": seed, "minutes": round((time.monotonic() - start) / 60, 1)}
     part = data.split("val")

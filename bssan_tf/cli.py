@@ -19,6 +19,7 @@ from bssan_tf.errors import NO_WINDOWS, UserError
 logger = logging.getLogger(__name__)
 
 MOST_FILE_NAME = 200  # bytes; part files and notes beside a file have longer names
+OF_TRAINING = ("glove", "text_corpus")  # files that a trained run needs no more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -173,7 +174,7 @@ def add_use_flags(parser: argparse.ArgumentParser) -> None:
         help=f"memory that scoring may take (default: {MEMORY_MB})",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
-    add_moved_flags(parser, *(name for name in moving_fields() if name != "glove"))  # of training only
+    add_moved_flags(parser, *(name for name in moving_fields() if name not in OF_TRAINING))
 
 
 def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:

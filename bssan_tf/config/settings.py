@@ -67,6 +67,9 @@ class DataConfig:
         needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
     )
     glove: str | None = file_setting("pre-trained word vectors in GloVe's text format")
+    text_corpus: str | None = file_setting(
+        "captions without photos, a file or a folder of files, that give 300 dimensions of a word more, beside GloVe's"
+    )
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
     imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})

@@ -174,6 +174,11 @@ class Split:
             caption_rows=self.caption_rows[captions],
         )
 
+    def captions_by_image(self) -> list[tuple[str, ...]]:
+        """The captions of each image."""
+        ends = np.searchsorted(self.image_of_caption, np.arange(len(self.image_ids) + 1))
+        return [self.captions[start:stop] for start, stop in zip(ends, ends[1:])]
+
     def sample_images(self, n: int, seed: int = 0) -> Split:
         """A seeded random subset of n images (all, of fewer) in order, with all captions; a smaller n is in it."""
         if n < 1:

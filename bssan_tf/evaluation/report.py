@@ -41,6 +41,7 @@ class Setting:
     regions: str | None = "vgg19"  # what the features come from, None where the model has none
     objects: str | None = "faster_rcnn"  # likewise
     E_glove: int = 300  # dimensions of a word's vector from GloVe
+    E_corpus: int = 0  # from captions without photos
     E_trained: int = 0  # and learned ones
 
 
@@ -48,9 +49,10 @@ def differences(ours: Setting) -> tuple[str, ...]:
     """Every way in which a measurement's setting differs from the paper's, one phrase each."""
     paper, published = Setting(ours.corpus), ours.corpus in PUBLISHED
     other_lists, fewer_captions = ours.split_lists != paper.split_lists, ours.captions_per_image is not None
-    unsaid, other_words = ours.corpus == "coco", (ours.E_glove, ours.E_trained) != (paper.E_glove, paper.E_trained)
+    unsaid = ours.corpus == "coco"
     ranked = f"{ours.images:,} images ranked against each other; the paper's are {paper.images:,}"
-    sources = ((ours.E_glove, "-d GloVe"), (ours.E_trained, " learned dimensions"))
+    words, learned = " dimensions of a text corpus", " learned dimensions"
+    sources = ((ours.E_glove, "-d GloVe"), (ours.E_corpus, words), (ours.E_trained, learned))
     vectors = " and ".join(f"{count}{source}" for count, source in sources if count)
     phrases = {
         f"images of the {ours.split} split; the paper's are of test": ours.split != paper.split,
@@ -63,7 +65,7 @@ def differences(ours: Setting) -> tuple[str, ...]:
         f"{ours.captions_per_image} caption(s) an image; the paper scores all five": fewer_captions,
         f"regions of {ours.regions}; the paper's are of VGG-19 conv5_4": ours.regions not in (paper.regions, None),
         f"objects of {ours.objects}; the paper's are Faster R-CNN's fc7": ours.objects not in (paper.objects, None),
-        f"word vectors of {vectors}; the paper's are {paper.E_glove}-d GloVe": other_words,
+        f"word vectors of {vectors}; the paper's are {paper.E_glove}-d GloVe": vectors != f"{paper.E_glove}-d GloVe",
     }
     return tuple(phrase for phrase, differs in phrases.items() if differs)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from bssan_tf.datasets.caption_vectors import DIMENSIONS
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation import report as reports
@@ -112,6 +113,7 @@ def setting_of(opened: OpenRun, report: Mapping) -> reports.Setting:
     regions = "your own file" if chosen.import_regions else chosen.backbone
     objects = "your own file" if chosen.import_objects else chosen.objects
     corpus, part = opened.data.corpus, opened.part
+    of_corpus = DIMENSIONS if chosen.text_corpus else 0
     listed = corpus.split(part.name).image_rows
     return reports.Setting(
         corpus=corpus.name,
@@ -123,6 +125,7 @@ def setting_of(opened: OpenRun, report: Mapping) -> reports.Setting:
         captions_per_image=opened.request.captions_per_image,
         regions=regions if "regions" in needed else None,
         objects=objects if "objects" in needed else None,
-        E_glove=opened.config.model.E_glove,
+        E_glove=opened.config.model.E_glove - of_corpus,
+        E_corpus=of_corpus,
         E_trained=opened.config.model.E_trained,
     )

@@ -44,7 +44,7 @@ def check_cca_start(config: Config, images: int) -> None:
     """UserError where a start from a CCA is asked for that the flags, or so few training images, cannot give."""
     if not config.training.cca_start:
         return
-    if not config.model.E_trained and (config.data.glove or config.model.E_glove):
+    if not config.model.E_trained and (config.data.glove or config.data.text_corpus or config.model.E_glove):
         raise UserError("--cca-start: starts trained word vectors, and there are none; add --trained-embeddings 250")
     if problem := why_too_few(images):
         raise UserError(f"--cca-start: {problem}; add --no-cca-start")

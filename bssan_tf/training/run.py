@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import TrainingConfig
+from bssan_tf.config.settings import TrainingConfig, flag_of
+from bssan_tf.datasets.caption_vectors import caption_vectors, read_corpus, without
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
@@ -63,7 +64,7 @@ def train(
     if data.corpus.split_lists in ("official", "karpathy", "random"):  # for lists that come later
         config = config.replace(split=data.corpus.split_lists)
     tokenizer = _fit_tokenizer(data.split("train"), config)
-    glove = glove_vectors(config, data, tokenizer, progress)
+    glove = word_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
     job = Trainer(config, run, data, tokenizer, strategy, progress)
     run.create(config, command_line(), data.fingerprint, tokenizer.save, data.imported_rows)
@@ -91,9 +92,11 @@ def resume(
     Raises:
         UserError: no run, trained by another process, its data have changed, or more epochs done than the new limit.
     """
-    config = run.load_config().moved(data_flags).replace(**limits).check()
-    if config.data.glove and not config.model.E_glove:
-        raise UserError(f"--glove {config.data.glove}: the run was begun without; leave it out")
+    begun = run.load_config()
+    config = begun.moved(data_flags).replace(**limits).check()
+    for name in ("glove", "text_corpus"):
+        if config[name] and not begun[name]:
+            raise UserError(f"{flag_of(name)} {config[name]}: the run was begun without; leave it out")
     with run.locked():
         saved = newest_state(run.state, run.history_file, run.metrics_file, run.best)
         done = saved.epoch if saved else 0
@@ -106,20 +109,33 @@ def resume(
         run.require_same_data(data.fingerprint)
         tokenizer = run.load_tokenizer(config)
         job = Trainer(config, run, data, tokenizer, strategy, progress)
-        glove = None if saved else glove_vectors(config, data, tokenizer, progress)  # else the state has them
+        glove = None if saved else word_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
-            differ = f"its vectors have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
+            differ = f"words have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
             raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
         run.note_resume(config, command_line())
         return job.run_on(glove, saved, new_limits=bool(limits))
 
 
-def glove_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bool = True) -> np.ndarray | None:
-    """The words' vectors float32 (V, E_glove), if there is a file; logs what it covers of the training captions."""
-    if not config.data.glove:
-        return None
-    counts = np.bincount(tokenizer(data.split("train").captions).ravel(), minlength=len(tokenizer.words))
-    return load_glove(Path(config.data.glove), tokenizer.words, counts, progress)[0]
+def word_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: bool = True) -> np.ndarray | None:
+    """The words' vectors float32 (V, E_glove), GloVe's before the text corpus'; None where neither is given.
+
+    Says what they cover of the training captions. What the text corpus has of the data set itself, which is measured
+    on, is left out of it; the training captions are added.
+    """
+    found, train, corpus = [], data.split("train"), data.corpus
+    if config.data.glove:
+        counts = np.bincount(tokenizer(train.captions).ravel(), minlength=len(tokenizer.words))
+        found.append(load_glove(Path(config.data.glove), tokenizer.words, counts, progress)[0])
+    if config.data.text_corpus:
+        rule, texts = config.data.word_rule, read_corpus(config.data.text_corpus)
+        of_train = np.isin(corpus.image_of_caption, train.image_rows)
+        measured = [text for text, own in zip(corpus.captions, of_train) if not own]
+        kept = without(texts, {*corpus.image_ids, *corpus.file_ids}, measured, rule)
+        logger.info("text corpus: %d of %d images are of the data set itself", len(texts) - len(kept), len(texts))
+        seed, images = config.training.seed, [*kept.values(), *train.captions_by_image()]
+        found.append(caption_vectors(images, tokenizer.words, rule, seed, progress))
+    return np.concatenate(found, axis=1) if found else None
 
 
 def check_corpus(corpus: Corpus, config: Config) -> None:
@@ -132,6 +148,8 @@ def check_corpus(corpus: Corpus, config: Config) -> None:
         check_probe(validation)
     if config.data.glove and not Path(config.data.glove).is_file():
         raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
+    if config.data.text_corpus:
+        read_corpus(config.data.text_corpus)
 
 
 def _fit_tokenizer(train: Split, config: Config) -> Tokenizer:
