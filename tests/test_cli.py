@@ -196,8 +196,8 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     asked = []
 
     class Asked:
-        def __init__(self, run, files, memory_mb=MEMORY_MB, progress=False):
-            self.made = run.name, files, memory_mb, progress
+        def __init__(self, run, files, memory_mb=MEMORY_MB, progress=False, of_own_data=False):
+            self.made = run.name, files, memory_mb, progress, of_own_data
 
         def __getattr__(self, name):
             def ask(*given):
@@ -215,11 +215,11 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.png", "--boxes", "b.npz", "--cache", "c"])
     photo, files = Path("photos/000.png"), {"boxes": "b.npz", "cache": "c"}
     assert asked == [
-        ("index_of_split", "test", "one", {}, MEMORY_MB, True), ("a dog", 10, RERANK),
-        ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False), ("a dog", 3, 0),
-        ("sentences_of_split", "val", "one", {}, MEMORY_MB, False), ("photos/000.png", 10, RERANK),
-        ("explain", photo, "a dog", "one", {}, MEMORY_MB, False), Path("000-attention.png"),
-        ("explain", photo, "a dog", "one", files, MEMORY_MB, False), Path("o.png"),
+        ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("a dog", 10, RERANK),
+        ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False, True), ("a dog", 3, 0),
+        ("sentences_of_split", "val", "one", {}, MEMORY_MB, False, True), ("photos/000.png", 10, RERANK),
+        ("explain", photo, "a dog", "one", {}, MEMORY_MB, False, False), Path("000-attention.png"),
+        ("explain", photo, "a dog", "one", files, MEMORY_MB, False, False), Path("o.png"),
     ]  # fmt: skip
 
 
@@ -377,6 +377,8 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["visualize.py", "photos/000.png", "a dog", "-o", "photos/000.png"], "photos/000.png: is a file of yours"),
         (["evaluate.py", "runs/one", "--json", "runs/one/config.json"], "config.json: is a file of yours"),
         (["evaluate.py", "runs/one", "--json", "photos/captions.csv"], "captions.csv: not valid JSON"),
+        (["evaluate.py", "one", "--erase", "3", "--baseline", "cca"], "--baseline cca: has no effect with --erase"),
+        (["evaluate.py", "one", "--erase", "3", "--pointing", "boxes"], "--pointing boxes: has no effect with --erase"),
         (["visualize.py", "no.jpg", "a dog"], "no.jpg"),
         (["visualize.py", "photos/captions.csv", "a dog"], "photos/captions.csv"),
         (["visualize.py", "photos/000.png", "?!"], "has no word"),

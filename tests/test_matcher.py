@@ -15,8 +15,11 @@ from training_fixtures import SIZES, leave_export_out
 import bssan_tf
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
+from bssan_tf.features.pictures import read_picture
+from bssan_tf.matching.erasing import PLACES, Erasure, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
@@ -151,6 +154,64 @@ def test_a_saved_model(matcher, photos, tmp_path):
     np.testing.assert_allclose(found, matcher.score([photos[0]], CAPTIONS)[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("peak", [(0, 0), (13, 13), (6, 7), (2, 11)])
+def test_squares_of_the_erase_test(peak):
+    alpha = np.full((14, 14), 1e-3)
+    alpha[peak] += 1
+    first, others = squares_of(alpha, np.random.default_rng(0))
+    top, left, height, width = first
+    assert (height, width) == (5, 5)
+    assert top <= peak[0] < top + 5
+    assert left <= peak[1] < left + 5
+    cells = np.zeros((14, 14), int)
+    cells[top : top + 5, left : left + 5] = 1
+    assert 1 <= len(others) <= PLACES
+    assert len(set(others)) == len(others)
+    for y, x, *size in others:
+        assert (*size, *cells[y : y + 5, x : x + 5].shape) == (5, 5, 5, 5)
+        assert not cells[y : y + 5, x : x + 5].any()
+
+
+def test_the_fall_where_a_word_looked_and_elsewhere(matcher, photos):
+    caption, pixels = CAPTIONS[1], read_picture(photos[2])[0]
+    explained = matcher.explain(photos[2], caption)
+    found = matcher.erase(photos[2], caption, word=3, seed=1)
+    first, others = squares_of(explained.alpha[3], np.random.default_rng(1))
+    assert found.square == pytest.approx(tuple(np.array([first[1], first[0], first[1] + 5, first[0] + 5]) / 14))
+    grey = []
+    for top, left, *_ in (first, *others):
+        grey.append(pixels.copy())
+        grey[-1][16 * top : 16 * top + 80, 16 * left : 16 * left + 80] = (124, 117, 104)
+    falls = matcher.score([photos[2]], [caption])[0, 0] - matcher.score(grey, [caption])[:, 0]
+    np.testing.assert_allclose([found.attended, *found.elsewhere], falls, rtol=1e-3, atol=1e-3)
+    assert np.ptp(falls) > 0
+    sharpest = int(np.argmax(explained.alpha.max(axis=(1, 2))[:-1]))  # the last word is unknown
+    own, given = (matcher.erase(photos[2], caption, word, seed=1) for word in (None, sharpest))
+    assert (own.attended, own.square) == (given.attended, given.square)
+
+
+def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
+    falls = {0: (3.0, 1.0), 1: (1.0, 1.0), 2: (2.0, 1.0)}
+    asked = []
+
+    def erase(_, path, caption):
+        attended, elsewhere = falls[len(asked)]
+        asked.append((path.name, caption))
+        return Erasure(attended, np.array([elsewhere - 0.5, elsewhere + 0.5]), (0, 0, 1, 1))
+
+    monkeypatch.setattr(Matcher, "erase", erase)
+    value, text = erase_test(matcher.run, 3, "val", progress=False)
+    assert (value["attended"], value["elsewhere"], value["ratio"], value["pairs"]) == (2, 1, 2, 3)
+    assert value["larger"] == pytest.approx(100 * 2 / 3)
+    assert value["attended_error"] == pytest.approx(1 / np.sqrt(3))
+    assert 1 <= value["ratio_interval"][0] < 2 < value["ratio_interval"][1] <= 3
+    assert "  2.000 ± 0.577  where the word looked\n  1.000 ± 0.000  elsewhere (mean of 20 places)" in text
+    lines = (work / "photos" / "captions.csv").read_text().splitlines()
+    first = dict(line.split(",")[:2] for line in reversed(lines) if line.endswith(",val"))
+    assert len({name for name, _ in asked}) == 3
+    assert all(first[name] == caption for name, caption in asked)
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -167,6 +228,10 @@ def test_a_saved_model(matcher, photos, tmp_path):
         (lambda m: m.score([], ["a dog", "?!"]), r"caption 2 '\?!': has no word"),
         (lambda m: m.score([], CAPTIONS, "alpha"), "alpha: is no part of .*mine, which has w2r, o2w, score"),
         (lambda m: m.explain("gone.jpg", "a dog"), r"gone\.jpg: "),
+        (
+            lambda m: m.erase(np.zeros((9, 9, 3), np.uint8), "a dog", 2),
+            "word 2: the caption has 2 words",
+        ),
         (lambda m: m.index("gone"), "gone: no such folder"),
         (lambda m: m.sentences(["a dog", ""]), "caption 2 '': has no word"),
     ],

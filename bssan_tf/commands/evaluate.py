@@ -1,7 +1,7 @@
 """Measure a trained run: recall at 1, 5, 10 and the median rank in both directions, beside the paper's table.
 
 With two runs, compare the second with the first; with --ensemble, measure the mean of the scores of two or more. With
---pointing, measure whether attention looks at the right place in photos.
+--pointing, measure whether attention looks at the right place in photos; with --erase, whether scores hang on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HUB = ("hub", "bank", "transductive")
 PICTURES = ("split", "captions_per_image", "sample")  # which are measured
 RETRIEVAL_ONLY = (*PICTURES, "protocol", "baseline", *HUB, "parts", "out")
 BOXES = "boxes"
-OF_ONE_RUN = ("baseline", "parts", "pointing", *HUB)
+OF_ONE_RUN = ("baseline", "parts", "pointing", "erase", *HUB)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"with --pointing {BOXES}: the names of the boxes' classes, one a line, if their file has none",
     )
+    parser.add_argument(
+        "--erase",
+        type=cli.count,
+        metavar="N",
+        help="measure, in N pictures of the split, how far scores fall where the square at which a word looked is grey",
+    )
     parser.add_argument("--json", type=cli.writable, metavar="FILE", help="write the figures to a file, too")
     parser.add_argument(
         "--out",
@@ -98,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
     fixed = tuple(name for name in RETRIEVAL_ONLY if not (own and name in PICTURES)) if options.pointing else ()
     _require_effect(options, "--pointing", fixed)
     _require_effect(options, f"anything but --pointing {BOXES}", () if own else ("class_names",))
+    others = ("pointing", *(name for name in RETRIEVAL_ONLY if name != "split"))
+    _require_effect(options, "--erase", others if options.erase else ())
     _require_effect(options, "several runs", OF_ONE_RUN if len(options.runs) > 1 else ())
     if options.ensemble and len(options.runs) < 2:
         raise UserError("--ensemble: is of two runs or more; name them")
@@ -126,6 +134,10 @@ def _measured(options: argparse.Namespace, runs: list[RunFolder], flags: dict, p
     from bssan_tf.evaluation.retrieval import evaluate
     from bssan_tf.evaluation.scores import Request
 
+    if options.erase:
+        from bssan_tf.evaluation.erase_test import erase_test
+
+        return erase_test(runs[0], options.erase, options.split or "test", flags, progress)
     if options.pointing and options.pointing != BOXES:
         return point_at_photos(runs[0], Path(options.pointing), flags, progress)
     fields = {name: name for name in RETRIEVAL_ONLY} | {"sample": "images", "memory": "memory_mb"}

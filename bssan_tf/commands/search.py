@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     cli.load_tensorflow()
     from bssan_tf.matching.matcher import Matcher
 
-    matcher = Matcher(run, cli.moved_files(options), options.memory, not options.quiet)
+    matcher = Matcher(run, cli.moved_files(options), options.memory, not options.quiet, of_own_data=True)
     if picture:
         index = matcher.sentences_of_split(options.split or "test")
     else:

@@ -15,13 +15,13 @@ import numpy as np
 
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import MEMORY_MB
-from bssan_tf.datasets.corpus import Split
 from bssan_tf.datasets.photos import pictures_in
 from bssan_tf.drawing.attention import class_names
 from bssan_tf.errors import UserError
+from bssan_tf.matching.erasing import Erasure, erased, squares_of
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
-from bssan_tf.runs.data import data_of_run
+from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_features
@@ -39,10 +39,18 @@ class Matcher:
     Attributes:
         run, config: the run, and its config with its files where they are now.
         tokenizer: captions -> token ids.
+        of_own_data: whether given boxes are those of the run's own photos, not of the photos that are asked about.
     """
 
-    def __init__(self, run: RunFolder, files: dict | None = None, memory_mb: float = MEMORY_MB, progress: bool = False):
-        self.run, self.memory_mb, self.progress = run, memory_mb, progress
+    def __init__(
+        self,
+        run: RunFolder,
+        files: dict | None = None,
+        memory_mb: float = MEMORY_MB,
+        progress: bool = False,
+        of_own_data: bool = False,
+    ):
+        self.run, self.memory_mb, self.progress, self.of_own_data = run, memory_mb, progress, of_own_data
         self.files = {name: str(file) for name, file in (files or {}).items()}
         config = run.load_config()
         fixed = config.data.objects == "grid"  # then boxes may be given for a photo, but not for data of the run
@@ -93,13 +101,13 @@ class Matcher:
         """Decode photos; UserError for what is no picture."""
         return [Photo.read(photo, self.config.data, f"photo {i}") for i, photo in enumerate(photos, 1)]
 
-    def describe(self, photos: Sequence[Photo], of_split: bool = False):
-        """Features of decoded photos as `score_matrices` takes them, and the objects of each, see `PhotoReader.read`.
-
-        `of_split`: the given boxes are of the run's own data, and need not list the photos.
-        """
-        boxes = None if of_split else self.files.get("boxes")
+    def describe(self, photos: Sequence[Photo]):
+        """Features of decoded photos as `score_matrices` takes them, and the objects of each; see `PhotoReader`."""
+        boxes = None if self.of_own_data else self.files.get("boxes")
         return self.reader.read(photos, boxes and Path(boxes))
+
+    def _describe_one(self, photo: Source):
+        return self.describe(self.read([photo]))[0]
 
     def score(self, photos: Sequence[Source], captions: Sequence[str], part: str = "score") -> np.ndarray:
         """Matching scores of every photo with every caption.
@@ -160,6 +168,35 @@ class Matcher:
             pixels=picture.pixels,
         )
 
+    def erase(self, photo: Source, caption: str, word: int | None = None, seed: int = 0) -> Erasure:
+        """How far the score falls where the square that a word attended to is grey, and where others are.
+
+        Args:
+            word: its place in the caption, from 0; None for the word with the sharpest attention among the known ones.
+            seed: of the squares elsewhere.
+
+        Raises:
+            UserError: as `score`; a run without W2R, a caption without such a word.
+        """
+        found = self.explain(photo, caption)
+        if found.alpha is None:
+            raise UserError(f"{self.run.path}: has no W2R, whose attention could be erased")
+        if word is None:
+            word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
+        if not 0 <= word < len(found.words):
+            raise UserError(f"word {word}: the caption has {len(found.words)} words, counted from 0")
+        (picture,), grid, tokens = self.read([photo]), found.alpha.shape[1:], self.tokenizer([caption])
+        first, others = squares_of(found.alpha[word], np.random.default_rng(seed))
+        photos, blocks = [erased(picture, square, grid) for square in (first, *others)], []
+        for start in range(0, len(photos), BATCH):
+            features, _ = self.describe(photos[start : start + BATCH])
+            given = {"parts": ["score"], "memory_mb": self.memory_mb}
+            blocks.append(score_matrices(self.fast, features, tokens, **given)["score"][:, 0])
+        falls = found.scores["score"] - np.concatenate(blocks)
+        (top, left, height, width), (rows, columns) = first, grid
+        square = (left / columns, top / rows, (left + width) / columns, (top + height) / rows)
+        return Erasure(float(falls[0]), falls[1:], square)
+
     def index(self, folder: str | Path) -> PhotoIndex:
         """The photos of a folder, to be searched; their features are kept in the run's cache.
 
@@ -174,25 +211,17 @@ class Matcher:
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
-        part, features = self._split(split)
+        part, features = self.data.split(split), self.data.features
         return PhotoIndex(self.fast, self.tokenizer, features, part.image_rows, part.image_paths, **self._ranked)
 
     def sentences(self, captions: Sequence[str]) -> SentenceIndex:
         """Sentences, to be searched for a photo; UserError for one without a word."""
-
-        def describe(photo: Source):
-            return self.describe(self.read([photo]))[0]
-
-        return SentenceIndex(self.fast, describe, captions, self.tokens(captions), **self._ranked)
+        return SentenceIndex(self.fast, self._describe_one, captions, self.tokens(captions), **self._ranked)
 
     def sentences_of_split(self, split: str = "test") -> SentenceIndex:
         """The sentences of a split of the run's own data; UserError as `data_of_run`."""
-        captions = self._split(split)[0].captions
-
-        def describe(photo: Source):
-            return self.describe(self.read([photo]), of_split=True)[0]
-
-        return SentenceIndex(self.fast, describe, captions, self.tokenizer(captions), **self._ranked)
+        captions = self.data.split(split).captions
+        return SentenceIndex(self.fast, self._describe_one, captions, self.tokenizer(captions), **self._ranked)
 
     def save_savedmodel(self, folder: str | Path) -> None:
         """Write the scorer for TensorFlow Serving; its signatures: `export_saved_model`. UserError: a full disk."""
@@ -206,9 +235,10 @@ class Matcher:
     def _ranked(self) -> dict:
         return {"whole": self.config.model.fuse == "fc", "memory_mb": self.memory_mb}
 
-    def _split(self, split: str) -> tuple[Split, object]:
-        data = data_of_run(self.run, self._config_with_boxes, self.progress)
-        return data.split(split), data.features
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data that the run was trained on; UserError where they are gone or differ."""
+        return data_of_run(self.run, self._config_with_boxes, self.progress)
 
 
 def _listed(values, name: str) -> list:
