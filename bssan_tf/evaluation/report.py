@@ -137,6 +137,17 @@ def hub_line(value: Mapping) -> str:
     return f"with {hub['method']}: {settings}; its bank is {bank}\n{left}"
 
 
+def calibration_line(value: Mapping) -> str:
+    """What `calibration.measure` found; "" without it."""
+    if (found := value.get("calibration")) is None:
+        return ""
+    return (
+        f"probabilities of hits (search.py): calibration error {found['error']:.1f} % over the first ten; the default "
+        f"--min-probability rejects {found['rejected']:.0f} % of the sentences whose image is absent, and keeps "
+        f"{found['kept']:.0f} % of the right first hits"
+    )
+
+
 def pointing_lines(pointing: Mapping) -> str:
     """What `pointing.pointing` found, one line for each attention that the model has; "" if there is none."""
     lines = []
@@ -193,7 +204,7 @@ def report_json(report: Mapping, *, run: str, corpus: str, split: str, **others:
     `run` is what its row is called, `corpus` chooses the paper's table. `others` are, where there are any, `pointing`
     (of `pointing.pointing`, in percent, like the recalls), by name the reports of `parts` (W2R and O2W alone) and
     `baselines` (further rows of our own measurement), `hub`, of `hubs.Correction.told`, and `differs`, the phrases of
-    `differences`.
+    `differences`, and `calibration`, of `calibration.measure`.
     """
     return {**report, "run": run, "corpus": corpus, "split": split, **{k: v for k, v in others.items() if v}}
 

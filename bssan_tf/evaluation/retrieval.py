@@ -20,6 +20,7 @@ from bssan_tf.evaluation.hubs import Correction
 from bssan_tf.evaluation.pointing import pointing
 from bssan_tf.evaluation.scores import OpenRun, Request, ScoreRows, folds_of, open_run
 from bssan_tf.features.store import require_finite
+from bssan_tf.metrics.calibration import measure
 from bssan_tf.metrics.details import both_ranks, bounds_of, detailed_report, mean_of, resampled
 from bssan_tf.metrics.output import detail_lines
 from bssan_tf.metrics.recall import NotFiniteError, mean_report
@@ -45,8 +46,16 @@ def evaluate_open(opened: OpenRun) -> tuple[dict, str]:
         rows = correction.added_to(scores, bank_scores) if correction else scores
         return protocol_reports(rows, part, request.protocol, more)
 
+    calibration, sure = opened.run.calibration(), []
+
+    def scores_of(fold: Split) -> dict[str, np.ndarray]:
+        matrices = opened.scores(fold)
+        if calibration and len(fold.image_ids) > 1:
+            sure.append(measure(calibration, matrices["score"], fold.image_of_caption))
+        return matrices
+
     with finite_scores(opened):
-        parts = measured(opened.scores, opened.bank_scores)
+        parts = measured(scores_of, opened.bank_scores)
     report, baselines = parts.pop("score"), {}
     for others in opened.cca() if request.baseline else ():
         baselines |= measured(others, others)
@@ -59,6 +68,7 @@ def evaluate_open(opened: OpenRun) -> tuple[dict, str]:
     value = reports.report_json(
         report, run=opened.run.name, corpus=data.corpus.name, split=part.name,
         pointing=pointed, parts=parts, baselines=baselines, hub=hub, differs=differs,
+        calibration=mean_of(sure) if sure else None,
     )  # fmt: skip
     text = reports.text_table(value)
     lines = (
@@ -66,6 +76,7 @@ def evaluate_open(opened: OpenRun) -> tuple[dict, str]:
         reports.hub_line(value),
         detail_lines(value),
         more.text(value),
+        reports.calibration_line(value),
         reports.pointing_lines(pointed) if pointed else "",
     )
     return value, "\n\n".join(line for line in lines if line)

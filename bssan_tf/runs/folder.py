@@ -23,7 +23,9 @@ from zipfile import BadZipFile
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DATASETS, fields_of, flag_of
 from bssan_tf.errors import UserError
+from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.files import refusing
 from bssan_tf.runs.weights import PART, require_listed, require_weights
 from bssan_tf.tools.files import PATTERNS, clear_leftovers, file_sha256, locked, write_json, write_text
 
@@ -163,6 +165,15 @@ class RunFolder:
             raise UserError(f"{self.best}: is gone; put it back, or train the run anew")
         if not require_weights(self.best):
             logger.info("%s: of an older version, which noted no checksum of it", self.best)
+
+    def calibration(self) -> Calibration | None:
+        """What makes probabilities of the run's scores; None in a run without, as one that is not finished."""
+        if not self.metrics_file.exists():
+            return None
+        remedy = "put it back, or go on with the training by --resume"
+        found = read_json(self.metrics_file, remedy).get("calibration")
+        with refusing(f"{self.metrics_file}: calibration", "is damaged", remedy):
+            return found and Calibration(**{name: float(value) for name, value in found.items()})
 
     def load_model(self):
         """The best (Bssan, Tokenizer) of the run; UserError if it has no finished epoch, or a damaged file."""

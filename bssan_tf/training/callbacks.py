@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.schema import Config
+from bssan_tf.metrics.calibration import fit_calibration
 from bssan_tf.metrics.recall import retrieval_report
 from bssan_tf.runs.weights import fresh_part, list_weights, note_weights
 from bssan_tf.tools.files import naming
@@ -36,13 +37,22 @@ class RetrievalValidation(tf.keras.callbacks.Callback):
 
     def __init__(self, score: Callable[[], dict[str, np.ndarray]], image_of_caption: np.ndarray):
         super().__init__()
-        self.score, self.image_of_caption = score, image_of_caption
+        self.score, self.image_of_caption, self.scores = score, image_of_caption, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.scores = None  # they may be large
+
+    def calibrated_report(self) -> dict:
+        """The report of the epoch, with what makes probabilities of its scores where they tell."""
+        found = fit_calibration(self.scores, self.image_of_caption)
+        return {**self.report, "calibration": found and found.told()}
 
     def on_epoch_end(self, epoch, logs=None):
         scores = self.score()
         if not all(np.isfinite(value).all() for value in scores.values()):
             raise DivergedError(not_finite(f"validation after epoch {epoch + 1}"))
-        self.report = retrieval_report(scores["score"], self.image_of_caption)
+        self.scores = scores["score"]
+        self.report = retrieval_report(self.scores, self.image_of_caption)
         logs["val_rsum"] = self.report["rsum"]
         for direction in ("i2t", "t2i"):
             logs.update({f"val_{direction}_{name}": value for name, value in self.report[direction].items()})
@@ -78,7 +88,7 @@ class LearningRate(tf.keras.callbacks.Callback):
 class BestScorer(tf.keras.callbacks.Callback):
     """Save the scorer in `path`, a .keras file that is replaced whole, after each epoch with the best rsum so far.
 
-    What `report` returns, the report of the last validation, is kept as `best_report`.
+    What `report` then returns, a report of the last validation, is kept as `best_report`.
     """
 
     def __init__(self, scorer: tf.keras.Model, path: Path, report: Callable[[], dict]):

@@ -50,7 +50,7 @@ class Steering:
         self.validate = cb.RetrievalValidation(
             lambda: score_matrices(self.model.scorer, self.features, tokens, image_rows=rows), owner
         )
-        self.best = cb.BestScorer(self.model.scorer, self.run.best, lambda: self.validate.report)
+        self.best = cb.BestScorer(self.model.scorer, self.run.best, self.validate.calibrated_report)
         self.plateau = tf.keras.callbacks.ReduceLROnPlateau(
             "val_rsum", factor=training.plateau_factor, patience=training.plateau_patience, mode="max", min_delta=0
         )
