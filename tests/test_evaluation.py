@@ -16,6 +16,7 @@ from bssan_tf.evaluation import retrieval as evaluation
 from bssan_tf.evaluation import scores as scores_module
 from bssan_tf.features.store import Features
 from bssan_tf.metrics import recall
+from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.metrics.details import detailed_report
 from bssan_tf.metrics.owners import read_owners
 from bssan_tf.runs import data as data_module
@@ -82,7 +83,7 @@ def measure(monkeypatch):
         first = {part: own * (np.arange(n)[:, None] < RIGHT[part] * n / TEST) for part in parts or RIGHT}
         return {part: matrix.astype(np.float32) for part, matrix in first.items()}
 
-    def measure(config=None, corpus=None, features=None, scorer="scorer", progress=False, **asked):
+    def measure(config=None, corpus=None, features=None, scorer="scorer", progress=False, calibration=None, **asked):
         config = config or tiny_config()
         measure.scorer = scorer
         model = SimpleNamespace(scorer=scorer)
@@ -91,6 +92,7 @@ def measure(monkeypatch):
             best="stub/best.keras",
             load_config=lambda: config,
             load_model=lambda: (model, Tokens()),
+            calibration=lambda: calibration,
             require_same_data=compared.append,
         )
         measure.data = Data(corpus or make_corpus(), features or make_features())
@@ -303,6 +305,17 @@ def test_kept_scores_have_the_image_of_each_caption_beside_them(measure, tmp_pat
         measure(out=out)
     assert len(measure.scored) == scored
     assert beside.read_text() == "my notes"
+
+
+def test_probabilities_of_hits_are_measured(measure):
+    """All own images score 1 here, all others 0."""
+    sure = Calibration(0.05, 10.0, threshold=0.5, error=0.0)
+    value, text = measure(calibration=sure)
+    assert value["calibration"]["rejected"] == 100
+    assert value["calibration"]["kept"] == 100
+    assert value["calibration"]["error"] < 0.5
+    assert "probabilities of hits (search.py): calibration error 0.0 % over the first ten" in text
+    assert "calibration" not in measure()[0]
 
 
 def test_parts_in_folds(measure, monkeypatch):

@@ -63,6 +63,7 @@ def measure(monkeypatch):
     measure.scored, measure.compared = [], []
     measure.run = SimpleNamespace(
         name="stub", best="stub/best.keras", load_config=lambda: config, load_model=lambda: (model, Tokens()),
+        calibration=lambda: None,
         require_same_data=measure.compared.append,
     )  # fmt: skip
     monkeypatch.setattr(scores, "FastScorer", lambda scorer: scorer)
