@@ -52,7 +52,7 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     matrices = score_matrices(model.scorer, features, tokens)  # the scores of evaluate.py
     scores = {name: float(matrix[0, 0]) for name, matrix in matrices.items()}
     known = [word if word in tokenizer.words else f"{word} (unknown)" for word in words]
-    _draw(picture.pixels, known, {**outputs, **scores}, objects, out)
+    _draw(picture.pixels, known, {**outputs, **scores}, objects, out, features.grid)
     return {name: scores[name] for name in ("score", "w2r", "o2w") if name in scores}
 
 
@@ -116,7 +116,7 @@ def _score(scorer, inputs: dict) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in scorer(named, training=False).items()}
 
 
-def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(14, 14)):
+def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid: tuple[int, int] | None):
     shown = {"alpha": outputs.get("alpha") if grid else None}
     if "beta" in outputs and "boxes" in objects:
         shown |= {"beta": outputs["beta"], "boxes": objects["boxes"]}
@@ -125,5 +125,5 @@ def _draw(picture, words, outputs: dict, objects: dict, out: Path | None, grid=(
             shown["object_names"] = [labels[c] if 0 <= c < len(labels) else "" for c in objects["classes"]]
     parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
     parts = parts if len(parts) > 1 else None  # the only part is the score itself
-    score, grid = float(outputs["score"]), grid or (14, 14)
-    return attention_figure(picture, words, score, parts=parts, grid=grid, out=out, **shown)
+    shown |= {"grid": grid} if grid else {}
+    return attention_figure(picture, words, float(outputs["score"]), parts=parts, out=out, **shown)

@@ -24,7 +24,7 @@ from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
-from bssan_tf.features.pictures import read_picture, shrink
+from bssan_tf.features.pictures import SIDE, read_picture, shrink
 from bssan_tf.features.store import Features
 from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
 from bssan_tf.runs.folder import RunFolder
@@ -37,7 +37,7 @@ class Photo:
     """A decoded picture file."""
 
     path: Path
-    pixels: np.ndarray  # uint8 (224, 224, 3), RGB, as the backbone sees it
+    pixels: np.ndarray  # uint8 (224, 224, 3), RGB, as most backbones see it
     size: tuple[int, int]  # height and width of the upright photo in pixels
     whole: np.ndarray | None = None  # uint8 (height, width, 3) where a detector looks at it
 
@@ -49,6 +49,12 @@ class Photo:
         whole, size = read_picture(path, side=None)
         return cls(Path(path), shrink(whole), size, whole)
 
+    def at(self, side: int) -> np.ndarray:
+        """Its pixels for a backbone that takes another size, uint8 (side, side, 3); a new look into the file."""
+        if side == SIDE:
+            return self.pixels
+        return read_picture(self.path, side)[0] if self.whole is None else shrink(self.whole, side)
+
 
 def photo_inputs(
     run: RunFolder, config: Config, photo: Photo, boxes: Path | None = None
@@ -59,8 +65,8 @@ def photo_inputs(
         boxes: a boxes file that must list the photo, or None for the run's own of its own photos, else ten fixed boxes.
 
     Returns:
-        regions float32 (1, D, M), objects float32 (1, P, Q) and valid bool (1, P), as attributes; and boxes float32
-        (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
+        regions float32 (1, D, M), objects float32 (1, P, Q), valid bool (1, P) and the regions' grid, as attributes;
+        and boxes float32 (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
 
     Raises:
         UserError: as `extractors_of`; `boxes` does not list the photo, or cannot stand in for a detector's fc7.
@@ -72,7 +78,7 @@ def photo_inputs(
         objects = {**detector.objects(photo.whole, config.model.P), "labels": detector.labels}
     else:
         objects = _boxed_objects(config, photo, boxes)
-    found = extractor.describe(photo.pixels[None], objects["boxes"][None], objects["valid"][None])
+    found = extractor.describe(photo.at(extractor.side)[None], objects["boxes"][None], objects["valid"][None])
     if "objects" in objects:
         found["objects"] = objects["objects"][None]
     if context := run_context(run, config):
@@ -81,7 +87,7 @@ def photo_inputs(
         means = photo_means(found["regions"])
         found["objects"] = in_context(objects=found["objects"], classes=classes, **sure, means=means, Q=context.Q)
     arrays = {name: value.astype(np.float32) for name, value in found.items()}
-    return SimpleNamespace(**arrays, valid=objects["valid"][None]), objects
+    return SimpleNamespace(**arrays, valid=objects["valid"][None], grid=extractor.grid), objects
 
 
 def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str, np.ndarray]:
