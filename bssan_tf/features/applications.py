@@ -58,21 +58,19 @@ class Application:
         if not path.is_file():
             raise UserError(f"{source}: no such file; name a {KINDS} of {self.build.__name__}")
         if self.build.__name__.startswith("EfficientNetB"):
-            problem = (
-                f"Keras scales pixels by another rule in {self.build.__name__} for its own weights than for a file"
-            )
+            problem = f"for its own weights Keras builds {self.build.__name__} with another scaling of pixels"
             raise UserError(f"{source}: {problem}; leave it out (a download in ~/.keras/models is found)")
-        model = self._built(None)
-        if path.suffix == ".npz":
-            load_weights(model, path)
-            return model
         if path.suffix == ".keras":
             check_keras(path, REMEDY, source)
         elif path.suffix in (".h5", ".hdf5"):
             with open_hdf5(path, REMEDY, source):
                 pass  # that is the check
-        else:
+        elif path.suffix != ".npz":
             raise UserError(f"{source}: is none of {KINDS}; convert it to one of them")
+        model = self._built(None)
+        if path.suffix == ".npz":
+            load_weights(model, path)
+            return model
         what = f"its weights are not those of {self.build.__name__}"
         with refusing(source, what, "give a file that Keras wrote of this model with include_top=False"):
             model.load_weights(str(path))
