@@ -104,7 +104,7 @@ def mobilenet(tmp_path_factory):
     rng = np.random.default_rng(0)
     for weight in model.weights:
         if "kernel" in path_of(weight):
-            fan_in = 9 if "depthwise" in path_of(weight) else np.prod(weight.shape[:-1])
+            fan_in = 9 if weight.shape[-1] == 1 else np.prod(weight.shape[:-1])  # of a depthwise convolution
             weight.assign(rng.normal(0, (2 / fan_in) ** 0.5, weight.shape))
     folder = tmp_path_factory.mktemp("mobilenet")
     model.save(folder / "m.h5")
@@ -202,7 +202,8 @@ class OneLayer:
     name = "one:layer/of mine"
 
     def __init__(self, bias=(0, 0)):
-        model = tf.keras.Sequential([tf.keras.Input((224, 224, 3)), L.Conv2D(2, 32, 32, name="map")])
+        inputs = tf.keras.Input((224, 224, 3))
+        model = tf.keras.Model(inputs, L.Conv2D(2, 32, 32, name="map")(inputs))
         kernel = np.zeros((32, 32, 3, 2), np.float32)
         kernel[..., 0], kernel[..., 1] = 1 / 3072, -1 / 3072
         model.get_layer("map").set_weights([kernel, np.array(bias, np.float32)])
@@ -235,12 +236,13 @@ def test_a_store_of_another_grid(tmp_path):
     assert (features.regions[..., 1] <= 0).all()
 
 
-def test_a_run_with_seven_cells_and_values_below_zero(mobilenet, tmp_path, monkeypatch):
+def test_a_run_with_seven_cells_and_values_below_zero(tmp_path, monkeypatch):
+    backbone = OneLayer()
+    monkeypatch.setattr("bssan_tf.features.regions.find_backbone", lambda text: backbone)
     tiny_corpus.write_corpus(tmp_path / "photos", pictures=18)
-    weights = str(mobilenet[1] / "m.h5")
-    run = untrained_run(tmp_path, backbone="mobilenet:conv_pw_13_bn", backbone_weights=weights, variant="w2r")
+    run = untrained_run(tmp_path, backbone=backbone.name, variant="w2r")
     config = run.load_config()
-    assert (config.model.D, config.model.M, config.model.Q) == (49, 1024, 1024)
+    assert (config.model.D, config.model.M, config.model.Q) == (49, 2, 2)
     regions = open_data(config.data, progress=False).features.regions
     assert regions.min() < -0.1
     photo = tmp_path / "photos" / "003.png"
