@@ -121,6 +121,7 @@ def pictures():
     return np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), np.uint8)
 
 
+@pytest.mark.smoke
 def test_features_are_the_layers(mobilenet, extractor, pictures):
     assert (extractor.name, extractor.layer) == ("mobilenet", "conv_pw_11_relu")
     assert (extractor.grid, extractor.region_shape, extractor.side) == ((14, 14), (196, 512), 224)

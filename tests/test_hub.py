@@ -72,6 +72,7 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=3e-3, atol=3e-3)
 
 
+@pytest.mark.smoke
 @needs_hub
 def test_clips_patches_without_the_class_token(presets):
     extractor = Extractor(f"keras_hub:{presets.folder / 'clip'}")
@@ -85,6 +86,7 @@ def test_clips_patches_without_the_class_token(presets):
     close(found["objects"][:, 0], tokens[:, 1:].mean(axis=1))
 
 
+@pytest.mark.smoke
 @needs_hub
 def test_siglips_patches_of_pictures_of_its_size(presets, caplog):
     with caplog.at_level(logging.INFO):

@@ -45,13 +45,14 @@ class Preset:
             if not Path(weights).is_dir():
                 raise UserError(f"{source}: is no folder; name the preset's folder, or leave it out")
         hub = keras_hub(source)
-        if not Path(place).is_dir() and "://" not in place and place not in (known := hub.models.Backbone.presets):
-            near = difflib.get_close_matches(place, known, n=1, cutoff=0.0)[0]
-            raise UserError(f"{source}: {place} is neither a folder nor a preset that KerasHub knows, such as {near}")
         if Path(place).is_dir():
             for file in sorted(Path(place).glob("*.h5")):
                 with open_hdf5(file, REMEDY):
                     pass  # that is the check
+        elif "://" not in place and place not in (known := hub.models.Backbone.presets):
+            near = difflib.get_close_matches(place, known, n=1, cutoff=0.0)[0]
+            problem = f"{place} is neither a folder nor a preset that KerasHub knows, such as {near}"
+            raise UserError(f"{source}: {problem}; a folder that was moved is named by --backbone-weights FOLDER")
         with refusing(source, "KerasHub can't load this preset", "name one that it lists, or a whole folder of one"):
             backbone = hub.models.Backbone.from_preset(place, dtype="float32")
         encoder = _with_size(getattr(backbone, "vision_encoder", backbone), source)
