@@ -11,12 +11,11 @@ import tensorflow as tf
 import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
+from training_fixtures import untrained_run
 
 from bssan_tf.commands import train as command
-from bssan_tf.config.presets import preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
-from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.features import pictures
 from bssan_tf.features.extraction import extract_features
@@ -27,9 +26,8 @@ from bssan_tf.features.faster_rcnn.settings import SCENE_LABELS, SCENES
 from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.matching.matcher import Matcher
-from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.data import fit_config, open_data, store_name
+from bssan_tf.runs.data import open_data, store_name
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, PhotoReader, extractors_of, folder_features
 
@@ -184,20 +182,6 @@ def test_flags_that_do_not_fit(data, words):
 # ---- a run on detected objects ----
 
 
-def make_run(folder, **sources):
-    """An untrained run on the tiny pictures of a folder."""
-    sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
-    where = {"data": str(folder / "photos"), "cache": str(folder / "cache"), "backbone": "slim"}
-    config = preset("improved", "small").replace(**where, **sizes, **sources).resolved()
-    data = open_data(config.data, progress=False)
-    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
-    config = fit_config(config, data.features, 0)
-    found = RunFolder(folder / config.data.objects)
-    found.create(config, ["test"], data.fingerprint, tokenizer.save)
-    Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
-    return found
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder of tiny pictures whose features two shards have extracted."""
@@ -212,12 +196,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return make_run(folder, detector_weights=str(PACKAGED))
+    return untrained_run(folder, detector_weights=str(PACKAGED))
 
 
 @pytest.fixture(scope="module")
 def grid_run(folder):
-    return make_run(folder)
+    return untrained_run(folder)
 
 
 def test_shards_have_extracted_what_the_run_was_made_for(run):

@@ -294,9 +294,9 @@ def test_bad_pictures_are_looked_at_once_in_a_start(tmp_path, corpus, extractor,
     Image.new("RGB", (90, 70), "orange").save(corpus.image_paths[9])
     read = []
 
-    def count(path):
+    def count(path, side):
         read.append(path.name)
-        return read_picture(path)
+        return read_picture(path, side)
 
     monkeypatch.setattr(describer, "read_picture", count)
     extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)

@@ -70,7 +70,9 @@ def test_an_older_store_that_grew_goes_by_size_and_gets_digests(tmp_path, corpus
     extract(first_of(corpus, 9), tmp_path / "store", extractor, batch_size=1)
     make_older(tmp_path / "store")
     read = []
-    monkeypatch.setattr(describer, "read_picture", lambda path: read.append(path.name) or read_picture(path))
+    monkeypatch.setattr(
+        describer, "read_picture", lambda path, side: read.append(path.name) or read_picture(path, side)
+    )
     with caplog.at_level(logging.INFO):
         extract(corpus, tmp_path / "store", extractor, batch_size=1)
     assert "9 pictures are known, 2 are new" in caplog.text

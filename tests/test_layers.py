@@ -1,6 +1,7 @@
 """Small layers by themselves: dropout that can be replayed, norms with statistics, the order of scores."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from bssan_tf.models.improved.norms import FeatureNorm
@@ -42,6 +43,17 @@ def test_centred_norm_keeps_the_weight_of_numbers():
     np.testing.assert_allclose(scaled.var(axis=0).mean(), 1, rtol=1e-3)
     ratios = scaled.std(axis=0) / plain.std(axis=0)
     np.testing.assert_allclose(ratios, ratios[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["sqrt_l2", "centred"])
+def test_norms_keep_the_sign_of_features(mode):
+    rows = np.array([[9.0, -16.0], [-9.0, 16.0]], np.float32)
+    norm = FeatureNorm(mode)
+    norm.build(rows.shape)
+    if norm.fitted:
+        norm.adapt(rows)
+    scale = 5 if mode == "sqrt_l2" else np.sqrt(12.5)  # length of (3, 4); root of the mean of 9 and 16
+    np.testing.assert_allclose(norm(rows), np.array([[3, -4], [-3, 4]]) / scale, rtol=1e-5)
 
 
 def test_all_pairs_have_the_positive_first_and_then_the_next_captions():

@@ -7,6 +7,9 @@ import numpy as np
 import tiny_corpus
 
 from bssan_tf.config.presets import preset
+from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs.data import fit_config, open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.training_state import newest_state
 
@@ -79,3 +82,16 @@ def change_state(run, epoch, change):
     told = json.loads(arrays["callbacks"].tobytes())
     change(told)
     np.savez(path, **{**arrays, "callbacks": np.frombuffer(json.dumps(told).encode(), np.uint8)})
+
+
+def untrained_run(folder, **values):
+    """A run on the pictures of folder/photos, with extracted features and random weights; its name is its objects'."""
+    where = {"data": str(folder / "photos"), "cache": str(folder / "cache"), "backbone": "slim"}
+    config = preset("improved", "small").replace(**{**where, **SIZES, **values}).resolved()
+    data = open_data(config.data, progress=False)
+    tokenizer = Tokenizer.fit(data.split("train").captions, config.data.caption_length)
+    config = fit_config(config, data.features, 0)
+    found = RunFolder(folder / config.data.objects)
+    found.create(config, ["test"], data.fingerprint, tokenizer.save)
+    Bssan(config.model, len(tokenizer.words)).scorer.save(found.best)
+    return found

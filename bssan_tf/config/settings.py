@@ -39,11 +39,13 @@ class DataConfig:
     cache: str = setting("cache", "folder in which features are kept", metavar="FOLDER", moves=True)
     backbone: str | None = setting(
         None,
-        "network that makes the regions; without it, slim for scenes and vgg19 for photos",
-        choices=("vgg19", "vgg16", "slim"),
+        "network that makes the regions: vgg19, vgg16, slim, a model of keras.applications (resnet50), NAME:LAYER for"
+        " another layer of it, or keras_hub:PRESET; without it, slim for scenes and vgg19 for photos",
+        metavar="NAME",
     )
     backbone_weights: str | None = file_setting(
-        "weights of the backbone, .h5 or .npz; without a file Keras downloads them"
+        "weights of the backbone, .h5, .keras or .npz, of keras_hub:PRESET the preset's folder; without a file they are"
+        " downloaded"
     )
     objects: str | None = setting(
         None,

@@ -108,4 +108,5 @@ def draw_pair(
         shown |= {"object_scores": objects.get("scores"), "valid": objects.get("valid")}
     parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
     parts = parts if len(parts) > 1 else None  # the only part is the score itself
-    return attention_figure(picture, words, float(outputs["score"]), parts=parts, grid=grid or (), out=out, **shown)
+    shown |= {"grid": grid} if grid else {}
+    return attention_figure(picture, words, float(outputs["score"]), parts=parts, out=out, **shown)

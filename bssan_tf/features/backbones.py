@@ -14,9 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.features.networks import Network, named_layers
 from bssan_tf.features.pictures import SIDE
 from bssan_tf.reading.arrays import read_npz
 from bssan_tf.reading.hdf5 import open_hdf5
+from bssan_tf.tools.files import file_sha256
+from bssan_tf.tools.stack import path_of
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # per block
 FILTERS = (64, 128, 256, 512, 512)
@@ -40,6 +43,19 @@ class Backbone:
     def url(self) -> str:
         """Keras' published weights."""
         return f"{KERAS_URL}/{self.layers}/{self.layers}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+    def open(self, weights: str | Path | None = None) -> Network:
+        """With the weights of a file, of the package or of Keras' download; UserError where there are none."""
+        file = find_weights(self, weights)
+
+        def load() -> tf.keras.Model:
+            model = build_vgg(self.layers, self.width)
+            load_weights(model, file)
+            model.trainable = False
+            return model
+
+        grid = (SIDE // 16, SIDE // 16)  # four poolings
+        return Network(self.output_layer, grid, self.channels, file_sha256(file), preprocess, load, file)
 
     @property
     def output_layer(self) -> str:
@@ -93,13 +109,16 @@ def _filters(width: float) -> list[int]:
 
 def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     """Copy the weights of a file into a model of `build_vgg`: .h5 as Keras writes it, its classifier left out, or .npz
-    with "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type.
+    with "blockX_convY/kernel" (HWIO) and "blockX_convY/bias" of any float type; or such an .npz of any other model.
 
     UserError: not such a file, or layers, shapes or values that don't fit; the model is then unchanged.
     """
     found = read_arrays(path, "--backbone-weights", skip=CLASSIFIER_LAYERS)
-    layers = [layer for layer in model.layers if layer.weights]
-    wanted = {f"{layer.name}/{kind}": getattr(layer, kind) for layer in layers for kind in ("kernel", "bias")}
+    wanted = {
+        f"{name}/{path_of(weight).rpartition('/')[2]}": weight
+        for name, layer in named_layers(model).items()
+        for weight in getattr(layer, "weights", ())
+    }
     problem = None
     if missing := sorted(set(wanted) - set(found)):
         problem = f"has no {missing[0]} ({len(missing)} of {len(wanted)} arrays missing)"

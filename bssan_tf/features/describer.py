@@ -16,7 +16,7 @@ from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
-from bssan_tf.features.pictures import SIDE, read_picture, shrink
+from bssan_tf.features.pictures import read_picture, shrink
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StorePlan
 from bssan_tf.tools.files import file_sha256
@@ -40,7 +40,7 @@ class FileState(NamedTuple):
 class Picture(NamedTuple):
     """A decoded picture file."""
 
-    pixels: np.ndarray  # uint8 (224, 224, 3)
+    pixels: np.ndarray  # uint8 (side, side, 3)
     size: tuple[int, int]  # height and width of the photo in pixels
     state: FileState
     digest: int
@@ -92,9 +92,9 @@ class Describer:
         try:
             known = file_state(path), file_digest(path)  # before the pixels: what changes meanwhile is seen next time
             if self.detector is None:
-                return Picture(*read_picture(path), *known)
+                return Picture(*read_picture(path, self.extractor.side), *known)
             photo, photo_size = read_picture(path, side=None)
-            return Picture(shrink(photo), photo_size, *known, self.detector.inputs(photo))
+            return Picture(shrink(photo, self.extractor.side), photo_size, *known, self.detector.inputs(photo))
         except UserError as error:
             self.reasons[row] = str(error)
             return None
@@ -121,7 +121,8 @@ class Describer:
     def describe(self, rows: np.ndarray, pictures: list[Picture | None]) -> dict[str, np.ndarray]:
         """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
         readable = [i for i, picture in enumerate(pictures) if picture is not None]
-        pixels = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)  # a last, shorter batch is padded
+        side = self.extractor.side
+        pixels = np.zeros((self.batch_size, side, side, 3), np.uint8)  # a last, shorter batch is padded
         values = {
             name: np.zeros((self.batch_size, *row), dtype)
             for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()

@@ -86,10 +86,10 @@ def picture_of(image: Image.Image, side: int | None = SIDE) -> tuple[np.ndarray,
         raise UserError(f"photo: can't be read as a picture ({reason}); replace it") from error
 
 
-def shrink(photo: np.ndarray) -> np.ndarray:
-    """A whole photo uint8 (height, width, 3) of `read_picture` as the backbone sees it, uint8 (224, 224, 3)."""
+def shrink(photo: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A whole photo uint8 (height, width, 3) of `read_picture` as the backbone sees it, uint8 (side, side, 3)."""
     with _turn(photo.shape[0] * photo.shape[1]):
-        return np.asarray(_resized(Image.fromarray(photo), SIDE))
+        return np.asarray(_resized(Image.fromarray(photo), side))
 
 
 def _turn(pixels: int) -> contextlib.AbstractContextManager:

@@ -1,7 +1,7 @@
 """Pictures -> region and object features, through one run of the backbone.
 
-Out: regions (B, D, M), the last convolution's map read row by row (D = 14 x 14), and objects (B, P, Q), the mean of
-each RoI on the same map (Q = M).
+Out: regions (B, D, M), a layer's map read row by row (D = 14 x 14 for a VGG), and objects (B, P, Q), the mean of each
+RoI on the same map (Q = M).
 """
 
 from __future__ import annotations
@@ -13,46 +13,51 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features import backbones
+from bssan_tf.features.applications import Application, find_application
 from bssan_tf.features.backbones import BACKBONES, Backbone
+from bssan_tf.features.hub import PREFIX, Preset, find_preset
 from bssan_tf.features.objects import roi_means
-from bssan_tf.features.pictures import SIDE
-from bssan_tf.tools.files import file_sha256
 
-GRID = (SIDE // 16, SIDE // 16)  # four poolings
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
+def find_backbone(text: str) -> Backbone | Application | Preset:
+    """The backbone that --backbone names; UserError for an unknown one. No weights are looked for yet."""
+    name, colon, layer = text.partition(":")
+    if text.startswith(PREFIX):
+        return find_preset(text)
+    if not colon and name.lower() in BACKBONES:
+        return BACKBONES[name.lower()]
+    if name == "slim":
+        raise UserError(f"--backbone {text}: slim has one layer for regions; leave out :{layer}")
+    return find_application(text)
+
+
 class Extractor:
-    """A backbone with its weights; the network is built at its first use. UserError for an unknown name or bad weights.
+    """A backbone with its weights. UserError for an unknown name or bad weights.
 
     Args:
-        backbone: a name in BACKBONES, or a Backbone.
-        weights: .h5 or .npz file; None takes the packaged or the downloaded one.
+        backbone: what `find_backbone` takes, or what it gives.
+        weights: a file for it, of a preset its folder; None takes the packaged or the downloaded one.
 
     Attributes:
-        name, layer: of the backbone and of the convolution that is read.
-        grid, region_shape: (14, 14), rows and columns of the region grid, and (D, M).
-        weights_file, weights_sha256: what the network is loaded from.
+        name, layer: of the backbone and of the layer that is read.
+        grid, region_shape: rows and columns of the region grid, and (D, M); 14x14 cells of a VGG.
+        side: of the pictures that it takes, in pixels; 224 but for some presets of KerasHub.
+        weights_file, weights_sha256: what the network is loaded from, None where that is no file; and its hash.
     """
 
-    def __init__(self, backbone: str | Backbone = "vgg19", weights: str | Path | None = None):
-        if isinstance(backbone, str):
-            if backbone not in BACKBONES:
-                raise UserError(f"--backbone {backbone}: unknown; one of {', '.join(BACKBONES)}")
-            backbone = BACKBONES[backbone]
-        self.backbone, self.name, self.layer = backbone, backbone.name, backbone.output_layer
-        self.grid, self.region_shape = GRID, (GRID[0] * GRID[1], backbone.channels)
-        self.weights_file = backbones.find_weights(backbone, weights)
-        self.weights_sha256 = file_sha256(self.weights_file)
+    def __init__(self, backbone: str | Backbone | Application | Preset = "vgg19", weights: str | Path | None = None):
+        self.backbone = find_backbone(backbone) if isinstance(backbone, str) else backbone
+        self._network = network = self.backbone.open(weights)
+        self.name, self.layer, self.side = self.backbone.name, network.layer, network.side
+        self.grid, self.region_shape = network.grid, (network.grid[0] * network.grid[1], network.channels)
+        self.weights_file, self.weights_sha256 = network.weights_file, network.weights_sha256
 
     @functools.cached_property
     def model(self) -> tf.keras.Model:
-        """The Keras model of `build_vgg` with its weights: pre-processed pixels -> (B, 14, 14, M)."""
-        model = backbones.build_vgg(self.backbone.layers, self.backbone.width)
-        backbones.load_weights(model, self.weights_file)
-        model.trainable = False
-        return model
+        """The Keras model with its weights: pre-processed pixels -> (B, rows, columns, M)."""
+        return self._network.load()
 
     def describe(
         self, pictures: np.ndarray, boxes: np.ndarray | None = None, valid: np.ndarray | None = None
@@ -60,7 +65,7 @@ class Extractor:
         """Features of a batch of pictures.
 
         Args:
-            pictures: uint8 (B, 224, 224, 3), RGB, as `read_picture` gives.
+            pictures: uint8 (B, side, side, 3), RGB, as `read_picture` gives.
             boxes: float32 (B, P, 4), x1, y1, x2, y2 as fractions of the picture; None for no objects.
             valid: bool (B, P), False where there is no object; None for all True.
 
@@ -79,9 +84,11 @@ class Extractor:
 
         @tf.function
         def describe(pictures, boxes, valid):
-            maps = model(backbones.preprocess(pictures), training=False)  # (B, 14, 14, M)
+            maps = model(self._network.preprocess(pictures), training=False)  # (B, rows, columns, M)
             objects = tf.where(valid[..., tf.newaxis], roi_means(maps, boxes), 0.0)  # (B, P, M)
             regions = tf.reshape(maps, (-1, *self.region_shape))  # (B, D, M)
-            return tuple(tf.cast(tf.minimum(x, FLOAT16_MAX), tf.float16) for x in (regions, objects))
+            return tuple(
+                tf.cast(tf.clip_by_value(x, -FLOAT16_MAX, FLOAT16_MAX), tf.float16) for x in (regions, objects)
+            )
 
         return describe

@@ -99,7 +99,8 @@ class Matcher:
 
     def read(self, photos: Sequence[Source]) -> list[Photo]:
         """Decode photos; UserError for what is no picture."""
-        return [Photo.read(photo, self.config.data, f"photo {i}") for i, photo in enumerate(photos, 1)]
+        side = self.reader.extractor.side
+        return [Photo.read(photo, self.config.data, side, f"photo {i}") for i, photo in enumerate(photos, 1)]
 
     def describe(self, photos: Sequence[Photo]):
         """Features of decoded photos as `score_matrices` takes them, and the objects of each; see `PhotoReader`."""

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
+
+NOT_IN_NAMES = re.compile(r"[^\w.-]+")  # in those of folders
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
     """
+    _require_backbone(data)
     corpus = corpus_of(data, progress)
     if check:
         check(corpus)
@@ -136,6 +140,14 @@ def corpus_of(data: DataConfig, progress: bool = True) -> Corpus:
     )
 
 
+def _require_backbone(data: DataConfig) -> None:
+    """UserError for a backbone that isn't known, before the corpus takes its time."""
+    from bssan_tf.features.regions import find_backbone
+
+    if data.backbone and not (data.import_regions or data.import_objects):
+        find_backbone(data.backbone)
+
+
 def build_extractor(data: DataConfig):
     """The extractor that resolved settings name."""
     from bssan_tf.features.regions import Extractor
@@ -166,7 +178,7 @@ def store_name(extractor, boxes) -> str:
     from bssan_tf.features.faster_rcnn.detector import Detector
 
     source = boxes.store_name if isinstance(boxes, Detector) else Path(boxes).stem
-    return f"{extractor.name}-{source}"
+    return f"{NOT_IN_NAMES.sub('_', extractor.name)}-{source}"
 
 
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
@@ -177,6 +189,7 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     part = Shard.parse(shard)
     if data.import_regions or data.import_objects:
         raise UserError(f"--shard {shard}: imported arrays need no extraction; leave it out")
+    _require_backbone(data)
     corpus = corpus_of(data, progress)
     extractor, boxes, folder = _sources(corpus, data)
     return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)

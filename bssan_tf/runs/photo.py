@@ -25,7 +25,7 @@ from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
-from bssan_tf.features.pictures import as_image, picture_of, read_picture, shrink
+from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture, shrink
 from bssan_tf.features.store import Features
 from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
 from bssan_tf.runs.folder import RunFolder
@@ -41,14 +41,15 @@ class Photo:
     """A decoded picture."""
 
     path: Path  # of its file; of pixels that were given, a name
-    pixels: np.ndarray  # uint8 (224, 224, 3), RGB, as the backbone sees it
+    pixels: np.ndarray  # uint8 (side, side, 3), RGB, as the backbone sees it
     size: tuple[int, int]  # height and width of the upright photo in pixels
     whole: np.ndarray | None = None  # uint8 (height, width, 3) where a detector looks at it
 
     @classmethod
-    def read(cls, source: Source, data: DataConfig, name: str = "photo") -> Photo:
-        """Decode a file, or take a PIL image or an array uint8 (height, width, 3), for a run with these data settings;
-        UserError where it is no picture. What has no file is called `name`.
+    def read(cls, source: Source, data: DataConfig, side: int = SIDE, name: str = "photo") -> Photo:
+        """Decode a file, or take a PIL image or an array uint8 (height, width, 3); UserError where it is no picture.
+
+        `data` are the run's settings, `side` the backbone's; what has no file is called `name`.
         """
         read, given = read_picture, source
         if isinstance(source, (str, Path)):
@@ -56,9 +57,9 @@ class Photo:
         else:
             read, given = picture_of, as_image(source, name)
         if data.objects != "faster_rcnn":
-            return cls(Path(name), *read(given))
+            return cls(Path(name), *read(given, side=side))
         whole, size = read(given, side=None)
-        return cls(Path(name), shrink(whole), size, whole)
+        return cls(Path(name), shrink(whole, side), size, whole)
 
 
 class PhotoReader:

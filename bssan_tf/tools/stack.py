@@ -40,6 +40,22 @@ def build(layer: tf.keras.layers.Layer, shape: tuple) -> None:
         layer.build(shape)
 
 
+def layers_of(model: tf.keras.Model) -> list:
+    """Whatever a functional model computes with, inputs first; a sum of two tensors is no layer for Keras 3."""
+    return getattr(model, "operations", None) or model.layers
+
+
+def keras_hub(source: str):
+    """KerasHub, which is an optional package; UserError, which names `source`, where it can't be had."""
+    if not KERAS_3:
+        raise UserError(f"{source}: KerasHub needs Keras 3, which comes with Python 3.12 or newer; use that")
+    try:
+        return importlib.import_module("keras_hub")
+    except ImportError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{source}: KerasHub is not there ({problem}); `pip install keras-hub`") from error
+
+
 def weights_of(model: tf.keras.Model) -> dict[str, np.ndarray]:
     """All weights of a model by path. RuntimeError where two have the same."""
     return {path: variable.numpy() for path, variable in _by_path(model).items()}
