@@ -17,6 +17,9 @@ from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.evaluation.search import search
+from bssan_tf.features import detectors
+from bssan_tf.features.objects import BoxesFile, top_objects
+from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.runs import photo
 from bssan_tf.runs.data import open_data
@@ -144,7 +147,7 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
         shutil.copy(trained.photos / name, folder / copy)
     found = {Path(path).name: score for score, path in search(trained.run, caption, folder=folder, progress=False)}
     assert caplog.text.count("objects: ten fixed boxes, as") == 1
-    assert "boxes.npz are the run's own for its own photos; --boxes FILE.npz gives theirs" in caplog.text
+    assert "boxes.npz are the run's own for its own photos; --objects keras_hub:PRESET or --boxes" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
     for copy in ("new.jpg", name):
         drawn = explain(trained.run, folder / copy, caption, tmp_path / "out.png")
@@ -152,6 +155,71 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
     given = {"boxes": str(trained.photos.parent / "other.npz")}
     with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
         search(trained.run, caption, folder=folder, data_flags=given, progress=False)
+
+
+class FakeHub:
+    """A detector of boxes alone, which knows the photos of `other.npz` and numbers the classes as that file."""
+
+    Q, name, store_name, labels = None, "keras_hub:Fake 1", "keras_hub-fake", OTHERS
+
+    def __init__(self, photos):
+        file = BoxesFile(photos.parent / "other.npz")
+        self.known = {
+            read_picture(photos / name, side=None)[0].tobytes(): file.boxes[row]
+            for name, row in file.row_of_name.items()
+        }
+
+    def inputs(self, photo):
+        return {"rows": self.known[photo.tobytes()]}
+
+    def run(self, inputs):
+        return inputs
+
+    def best(self, found, size, count):
+        return top_objects(found["rows"], size, count)
+
+    def objects(self, photo, count):
+        return self.best(self.inputs(photo), photo.shape[:2], count)
+
+
+@pytest.fixture
+def hub(trained, monkeypatch):
+    detector = FakeHub(trained.photos)
+    monkeypatch.setattr(detectors, "open_detector", lambda what, flag: detector)
+    return detector
+
+
+def test_a_detector_of_kerashub_gives_other_photos_their_boxes_by_the_names_of_classes(trained, hub, tmp_path):
+    (name, caption), expected = next(iter(trained.scores.items()))
+    shutil.copy(trained.photos / name, tmp_path / "copy.jpg")
+    flags = {"objects": "keras_hub:fake"}
+    ((score, _),) = search(trained.run, caption, folder=tmp_path, data_flags=flags, progress=False)
+    assert score == pytest.approx(expected, abs=1e-3)
+    drawn = explain(trained.run, tmp_path / "copy.jpg", caption, tmp_path / "out.png", flags)
+    assert drawn["score"] == pytest.approx(expected, abs=1e-3)
+    found = search(trained.run, str(tmp_path / "copy.jpg"), data_flags=flags, rerank=0, progress=False)
+    assert dict((text, score) for score, text in found)[caption] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_detector_without_names_or_of_another_kind_is_refused(trained, hub, tmp_path, monkeypatch):
+    (name, caption), flags = next(iter(trained.scores)), {"objects": "keras_hub:fake"}
+    own = r"--objects keras_hub:fake: the run's own photos have objects of boxes; leave it out"
+    with pytest.raises(UserError, match=own):
+        search(trained.run, caption, data_flags=flags, progress=False)
+    with pytest.raises(UserError, match=own):
+        evaluate(trained.run, Request(), flags, progress=False)
+    with pytest.raises(UserError, match="--objects faster_rcnn: the run's are boxes, which are described otherwise"):
+        search(trained.run, caption, folder=trained.photos, data_flags={"objects": "faster_rcnn"}, progress=False)
+    photo = tmp_path / "photo.jpg"
+    shutil.copy(trained.photos / name, photo)
+    kept = RunFolder.trained_data
+    monkeypatch.setattr(RunFolder, "trained_data", lambda run: {**kept(run), "labels": None})
+    with pytest.raises(UserError, match="--objects keras_hub:fake: the run does not know its classes by name"):
+        explain(trained.run, photo, caption, tmp_path / "out.png", flags)
+    monkeypatch.setattr(RunFolder, "trained_data", kept)
+    hub.labels = None
+    with pytest.raises(UserError, match="--objects keras_hub:fake: fake does not name its classes, which objects in"):
+        explain(trained.run, photo, caption, tmp_path / "out.png", flags)
 
 
 def test_a_run_from_before_labels_were_kept(trained, tmp_path):

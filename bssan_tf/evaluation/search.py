@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.datasets.photos import SUFFIXES, check_name
 from bssan_tf.errors import UserError
@@ -62,7 +63,7 @@ def search(
         logger.info("all candidates are scored in full: with --fuse fc, O2W was not trained to rank alone")
         rerank = 0
     if photo:
-        part = data_of_run(run, config, progress).split(split)
+        part = data_of_run(run, _own_config(run, data_flags), progress).split(split)
         features, _ = photo_inputs(run, config, photo)
         order, scores = CaptionSearch(fast, tokenizer(part.captions), memory_mb).rank(features, 0, rerank)
         found = part.captions
@@ -78,6 +79,14 @@ def search(
             found, rows = part.image_paths, part.image_rows
         order, scores = PictureSearch(fast, features, rows, memory_mb).rank(tokens, rerank)
     return [(float(score), str(found[place])) for score, place in zip(scores[:top], order)]
+
+
+def _own_config(run: RunFolder, data_flags: dict | None) -> Config:
+    """The run's config with its files where they are, for its own sentences; objects that a photo is given are not."""
+    config, flags = run.load_config(), dict(data_flags or {})
+    if flags.pop("objects", None) or config.data.objects != "boxes":
+        flags.pop("boxes", None)
+    return config.moved(flags)
 
 
 def _require_query(query: str) -> None:

@@ -6,6 +6,7 @@ takes them, and the boxes behind the objects. One photo is decoded once; a folde
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -26,8 +27,17 @@ from bssan_tf.features.context import RunContext, in_context, known_classes, pho
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture, shrink
 from bssan_tf.features.store import Features
-from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
+from bssan_tf.runs.data import (
+    build_detector,
+    build_extractor,
+    corpus_of,
+    objects_from,
+    store_name,
+    tell_fixed_boxes,
+)
 from bssan_tf.runs.folder import RunFolder
+
+OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +54,7 @@ class Photo:
     @classmethod
     def read(cls, path: str | Path, data: DataConfig) -> Photo:
         """Decode a file, for a run with these data settings; UserError where it is no picture."""
-        if data.objects != "faster_rcnn":
+        if not data.detects:
             return cls(Path(path), *read_picture(path))
         whole, size = read_picture(path, side=None)
         return cls(Path(path), shrink(whole), size, whole)
@@ -65,9 +75,10 @@ def photo_inputs(
     Raises:
         UserError: as `extractors_of`; `boxes` does not list the photo, or cannot stand in for a detector's fc7.
     """
-    extractor, detector = extractors_of(run, config.data)
-    if detector and boxes is not None:
+    if boxes is not None and config.data.objects == "faster_rcnn":
         raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+    data = config.data if boxes is None else dataclasses.replace(config.data, objects="boxes")
+    extractor, detector = extractors_of(run, data)
     if detector:
         objects = {**detector.objects(photo.whole, config.model.P), "labels": detector.labels}
     else:
@@ -94,7 +105,10 @@ def _boxed_objects(config: Config, photo: Photo, boxes: Path | None) -> dict[str
     elif own := _own_boxes(config.data, [photo.path]):
         file, (row,) = own.file, own.rows
     else:
-        logger.info("boxes of %s: ten fixed ones", name)
+        if config.data.objects == "grid":
+            tell_fixed_boxes()
+        else:
+            logger.info("boxes of %s: ten fixed ones; %s gives real ones", name, OTHERS)
         return grid_boxes(count)
     logger.info("boxes of %s: from %s", name, file.path)
     return {**top_objects(file.boxes[row], photo.size, count), "labels": file.labels}
@@ -134,13 +148,20 @@ def _own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
-    """A run's extractor, and its Faster R-CNN or None; UserError if weights are others now, or arrays were imported."""
+    """A run's extractor, and the detector of its settings or None.
+
+    UserError if weights are others now than in the training, or arrays were imported; for a detector that the run was
+    not trained with, if the run needs the names of its classes, but knows none.
+    """
     if data.import_regions or data.import_objects:
         raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
     extractor, detector = build_extractor(data), build_detector(data)
     made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    if detector:
+    if detector and data.objects == run.load_config().data.objects:
         made_with["boxes"] = detector.name
+    elif detector and data.object_context and not run.trained_data().get("labels"):
+        problem = "the run does not know its classes by name"
+        raise UserError(f"--objects {data.objects}: {problem}; leave it out, or train with boxes that name them")
     run.require_same_data(made_with, tuple(made_with))
     return extractor, detector
 
@@ -176,7 +197,7 @@ def folder_features(
         boxes, ids = own.file.path, own.ids
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
-        logger.info(told, data.boxes or "scenes' boxes", "--boxes FILE.npz")
+        logger.info(told, data.boxes or "scenes' boxes", OTHERS)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
