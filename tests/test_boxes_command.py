@@ -219,6 +219,17 @@ def test_the_packages_own_detector(tmp_path):
             np.testing.assert_allclose(value, wanted[name], atol=1e-6, err_msg=name)
 
 
+def test_an_error_of_the_detector_is_none_of_the_pictures(photos, monkeypatch):
+    detector = Fake()
+
+    def inputs(photo):
+        raise UserError("the preset can't be loaded")
+
+    detector.inputs = inputs
+    with pytest.raises(UserError, match=r"^the preset can't be loaded$"):
+        run(monkeypatch, photos, detector)
+
+
 def test_weights_that_are_not_there(photos):
     with pytest.raises(UserError, match=r"--detector no\.npz: no such file") as error:
         command.main([str(photos), "--out", str(photos.parent / "b.npz"), "--detector", "no.npz"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -168,7 +169,8 @@ def test_a_box_lies_where_the_object_is_in_the_photo(presets, name, size):
         "boxes": np.array([[place, -np.ones(4)]], np.float32), "confidence": np.array([[0.9, -1]], np.float32),
         "labels": np.array([[2, -1]]), "num_detections": np.array([1]),
     }  # fmt: skip
-    detector.graph = lambda _: {key: tf.constant(value) for key, value in found.items()}
+    detect = lambda _: {key: tf.constant(value) for key, value in found.items()}  # noqa: E731
+    detector._network = detector.network._replace(detect=detect)
     ours = detector.run(inputs)
     pixel = max(size) / SIDE
     np.testing.assert_allclose(ours["boxes"], [[x1, y1, x2, y2]], atol=pixel)
@@ -242,7 +244,7 @@ def test_a_preset_that_is_no_trained_detector_is_refused(presets, tmp_path, spoi
     shutil.copytree(presets / "retinanet", folder)
     spoil(folder)
     with pytest.raises(UserError, match=words) as error:
-        _ = open_preset(folder).graph
+        _ = open_preset(folder).network
     assert "\n" not in str(error.value)
 
 
@@ -280,3 +282,18 @@ def test_the_command_writes_the_boxes_of_a_preset(presets, detectors, tmp_path, 
     for name, path in zip(corpus.image_ids, corpus.image_paths):
         rows = detector.rows(detector.detect(read_picture(path, side=None)[0]))
         np.testing.assert_array_equal(file.boxes[file.row_of_name[name]], rows[:10])
+
+
+@needs_hub
+def test_threads_share_one_network(presets, monkeypatch):
+    import keras_hub
+
+    original, loads = keras_hub.models.ObjectDetector.from_preset, []
+    monkeypatch.setattr(
+        keras_hub.models.ObjectDetector, "from_preset", lambda preset: loads.append(preset) or original(preset)
+    )
+    detector = open_preset(presets / "dfine")
+    with ThreadPoolExecutor(4) as pool:
+        inputs = list(pool.map(detector.inputs, [noise(60, 80)] * 4))
+    assert len(loads) == 1
+    assert all(np.array_equal(one["pixels"], inputs[0]["pixels"]) for one in inputs)

@@ -142,9 +142,10 @@ def _decoded(paths: Sequence[Path], detector) -> Iterator[tuple[tuple[int, int],
     def read(path: Path):
         stamp = _stamp(path)  # before the pixels: what changes meanwhile is seen next time
         try:
-            return stamp, detector.inputs(read_picture(path, side=None)[0])
+            photo, _ = read_picture(path, side=None)
         except UserError as error:
             return stamp, error
+        return stamp, detector.inputs(photo)  # its errors are no picture's
 
     pool, waiting = decoding_pool(), deque()
     try:

@@ -99,10 +99,10 @@ class Describer:
             if self.detector is None:
                 return Picture(*read_picture(path), *known)
             photo, photo_size = read_picture(path, side=None)
-            return Picture(shrink(photo), photo_size, *known, self.detector.inputs(photo))
         except UserError as error:
             self.reasons[row] = str(error)
             return None
+        return Picture(shrink(photo), photo_size, *known, self.detector.inputs(photo))  # its errors are no picture's
 
     def reason(self, row: int) -> str:
         """Why the picture of a bad row can't be read."""

@@ -9,10 +9,11 @@ cropped or padded; RetinaNet numbers COCO's classes by COCO's ids, D-FINE withou
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -44,6 +45,14 @@ COCO_IDS = tuple(number for number in range(91) if number not in NO_COCO_IDS)
 OF_COCO = {"retinanet_resnet50_fpn": COCO_IDS, "dfine_": tuple(range(80))}  # how KerasHub's presets number the classes
 
 
+class Network(NamedTuple):
+    """What looks at photos."""
+
+    detect: Callable  # the detector and its decoder, traced once
+    converter: Any  # the preset's way from pixels to the network's input, but without cropping and padding
+    pads: bool  # whether the preset pads
+
+
 class HubDetector:
     """An object detector of KerasHub; UserError without KerasHub, or where the preset is none, or can't be fetched.
 
@@ -71,6 +80,7 @@ class HubDetector:
         sums = {name: file_sha256(path) for name, path in self.files.items()}
         sha256 = hashlib.sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)).encode()).hexdigest()
         self.name = f"{HUB}{type_of(self.files)} {sha256}"
+        self._network, self._loading = None, threading.Lock()
         self.store_name = f"keras_hub-{preset_name(preset)}-{sha256[:8]}"
 
     def _fetch(self, name: str) -> Path | None:
@@ -108,43 +118,38 @@ class HubDetector:
         numbers[list(ids)] = np.arange(len(ids))
         return tuple(COCO_NAMES.split(",")), numbers
 
-    @functools.cached_property
-    def detector(self):
-        """The KerasHub model; UserError where its files are not those of one."""
-        detectors = self.hub.models.ObjectDetector
+    @property
+    def network(self) -> Network:
+        """Loaded at the first use, by whichever thread; UserError where the preset's files are not a detector's."""
+        with self._loading:
+            if self._network is None:
+                self._network = self._load()
+            return self._network
+
+    def _load(self) -> Network:
         given = {} if TASK in self.files else {"num_classes": self.count}
         try:
-            model = detectors.from_preset(self.preset, **given)
+            model = self.hub.models.ObjectDetector.from_preset(self.preset, **given)
         except Exception as error:  # of a preset of another kind, or damaged
             raise UserError(f"{self.source}: can't be loaded ({reason(error)}); {REMEDY}") from error
         if model.has_task_weights() and HEAD not in self.files:
             raise UserError(f"{self.source}: has no {HEAD}, so its head is not trained; {REMEDY}")
+        converter = getattr(model.preprocessor, "image_converter", None)
+        if converter is None or not converter.image_size or None in converter.image_size:
+            raise UserError(f"{self.source}: has no {CONVERTER} with a size of pictures; {REMEDY}")
         # the boxes of D-FINE are yxyx whatever it says, and a decoder of relative boxes fails
         model.bounding_box_format, decoder = "yxyx", model.prediction_decoder
         kept = {key: getattr(decoder, key) for key in ("from_logits", "iou_threshold", "max_detections")}
         told = {"bounding_box_format": "yxyx", "confidence_threshold": LEAST_SCORE}
         model.prediction_decoder = self.hub.layers.NonMaxSuppression(**kept, **told)
-        return model
 
-    @functools.cached_property
-    def converter(self):
-        """The preset's way from pixels to the network's input, but without cropping and padding; whether it pads."""
-        found = getattr(self.detector.preprocessor, "image_converter", None)
-        if found is None or not found.image_size or None in found.image_size:
-            raise UserError(f"{self.source}: has no {CONVERTER} with a size of pictures; {REMEDY}")
-        squashing = {"crop_to_aspect_ratio": False, "pad_to_aspect_ratio": False}
-        return type(found).from_config({**found.get_config(), **squashing}), found.pad_to_aspect_ratio
-
-    @functools.cached_property
-    def graph(self):
-        """The detector and its decoder, traced once."""
-        model, size = self.detector, self.converter[0].image_size
-
-        @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), tf.float32)])
+        @tf.function(input_signature=[tf.TensorSpec((1, *converter.image_size, 3), tf.float32)])
         def detect(pixels):
             return model.decode_predictions(model(pixels, training=False), pixels)
 
-        return detect
+        squashing = {"crop_to_aspect_ratio": False, "pad_to_aspect_ratio": False}
+        whole = type(converter).from_config({**converter.get_config(), **squashing})
+        return Network(detect, whole, converter.pad_to_aspect_ratio)
 
     def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
         """Detections of one photo, uint8 (height, width, 3) RGB, best first.
@@ -158,7 +163,7 @@ class HubDetector:
 
         A photo is scaled whole: padded in black where the preset pads, else squashed, also where it would be cropped.
         """
-        converter, pads = self.converter
+        _, converter, pads = self.network
         height, width = photo.shape[:2]
         top = left = 0
         if pads:
@@ -171,8 +176,7 @@ class HubDetector:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Detections as of `detect`, from what `inputs` has made of a photo."""
-        graph = self.graph
-        found = {name: value[0].numpy() for name, value in graph(inputs["pixels"]).items()}
+        found = {name: value[0].numpy() for name, value in self.network.detect(inputs["pixels"]).items()}
         count = int(found["num_detections"])  # padding, of -1, follows
         scale = np.divide(inputs["scaled"], inputs["pixels"].shape[1:3], dtype=np.float32)
         boxes = found["boxes"][:count] * np.tile(scale, 2) - np.tile(inputs["corner"], 2).astype(np.float32)
