@@ -21,7 +21,7 @@ from bssan_tf.features import detectors
 from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
-from bssan_tf.runs import photo
+from bssan_tf.runs import data, photo
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
@@ -220,6 +220,33 @@ def test_a_detector_without_names_or_of_another_kind_is_refused(trained, hub, tm
     hub.labels = None
     with pytest.raises(UserError, match="--objects keras_hub:fake: fake does not name its classes, which objects in"):
         explain(trained.run, photo, caption, tmp_path / "out.png", flags)
+
+
+def test_a_run_on_a_detector_of_kerashub_knows_its_preset_wherever_that_lies(trained, hub, monkeypatch):
+    config, kept = trained.run.load_config(), RunFolder.trained_data
+    own = config.replace(objects="keras_hub:here", boxes=None)
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    opened = []
+    monkeypatch.setattr(data, "open_data", lambda settings, progress: opened.append(settings.objects) or 1 / 0)
+    with pytest.raises(UserError, match="the data have changed since training: boxes is keras_hub:Fake 1, was"):
+        evaluate(trained.run, Request(), {"objects": "keras_hub:there"}, progress=False)
+    assert not opened  # nor was anything extracted
+    monkeypatch.setattr(RunFolder, "trained_data", lambda run: {**kept(run), "boxes": hub.name})
+    with pytest.raises(ZeroDivisionError):
+        evaluate(trained.run, Request(), {"objects": "keras_hub:there"}, progress=False)
+    assert opened == ["keras_hub:there"]
+
+
+def test_boxes_that_are_given_stand_in_for_a_run_s_detector_of_kerashub(trained, tmp_path, monkeypatch):
+    own = trained.run.load_config().replace(objects="keras_hub:absent", boxes=None)
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    (name, caption), expected = next(iter(trained.scores.items()))
+    shutil.copy(trained.photos / name, tmp_path / name)
+    flags = {"boxes": str(trained.photos.parent / "other.npz")}
+    ((score, _),) = search(trained.run, caption, folder=tmp_path, data_flags=flags, progress=False)
+    assert score == pytest.approx(expected, abs=1e-3)
+    drawn = explain(trained.run, tmp_path / name, caption, tmp_path / "out.png", flags)
+    assert drawn["score"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_run_from_before_labels_were_kept(trained, tmp_path):

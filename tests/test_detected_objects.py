@@ -30,7 +30,7 @@ from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.data import fit_config, open_data, store_name
+from bssan_tf.runs.data import fit_config, open_data, store_name, tell_fixed_boxes
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, extractors_of, folder_features, photo_inputs
 
@@ -271,6 +271,17 @@ def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, o
     assert opened.count("photo.jpg") == 1
     assert search(used, str(photo), progress=False)
     assert opened.count("photo.jpg") == 2
+
+
+def test_that_objects_are_ten_fixed_boxes_is_said_once(grid_run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    tell_fixed_boxes.cache_clear()  # as in a new process
+    shutil.copy(grid_run.path.parent / "photos" / "005.png", tmp_path / "photo.png")
+    assert search(grid_run, str(tmp_path / "photo.png"), progress=False)  # of the run's photos, and of this one
+    assert caplog.text.count("fixed") == 1
+    assert (
+        "objects: ten fixed boxes, a stand-in for a detector's; --objects keras_hub:PRESET, --detector" in caplog.text
+    )
 
 
 def test_a_photo_has_the_boxes_that_are_given(grid_run, tmp_path):

@@ -78,10 +78,10 @@ class HubDetector:
         self.count = self._class_count()
         self.labels, self._numbers = self._classes()
         sums = {name: file_sha256(path) for name, path in self.files.items()}
-        sha256 = hashlib.sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)).encode()).hexdigest()
+        sha256 = _sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)))
         self.name = f"{HUB}{type_of(self.files)} {sha256}"
         self._network, self._loading = None, threading.Lock()
-        self.store_name = f"keras_hub-{preset_name(preset)}-{sha256[:8]}"
+        self.store_name = f"keras_hub-{preset_name(preset)}-{_sha256(f'{sha256} {self.labels}')[:8]}"
 
     def _fetch(self, name: str) -> Path | None:
         """A file of the preset, downloaded if need be; None if it has no such file."""
@@ -197,6 +197,10 @@ class HubDetector:
     def best(self, found: dict[str, np.ndarray], size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
         """`empty_objects(count)` of a photo's (height, width), filled."""
         return top_objects(self.rows(found), size, count)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def type_of(files: Mapping[str, Path]) -> str:

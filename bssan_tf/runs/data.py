@@ -110,9 +110,11 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
     Raises:
         UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed.
     """
-    if config.data.objects != (own := run.load_config().resolved().data.objects):
-        given = f"--boxes {config.data.boxes}" if config.data.boxes else f"--objects {config.data.objects}"
-        raise UserError(f"{given}: the run's own photos have objects of {own}; leave it out, or give other photos")
+    if (objects := config.data.objects) != (own := run.load_config().resolved().data.objects):
+        if not (hub_preset(objects) and hub_preset(own)):
+            given = f"--boxes {config.data.boxes}" if config.data.boxes else f"--objects {objects}"
+            raise UserError(f"{given}: the run's own photos have objects of {own}; leave it out, or give other photos")
+        run.require_same_data({"boxes": build_detector(config.data).name})  # a folder that has moved
     data = open_data(config.data, progress)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
