@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from feature_fixtures import tiny_extractor, write_pictures
+from PIL import Image
 
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
@@ -72,18 +73,18 @@ def test_the_names_of_coco_are_kerashubs():
     assert [coco_id_to_name(number).replace("_", " ") for number in ids] == COCO_NAMES.split(",")
 
 
-def retinanet(hub, bounding_box_format="yxyx", **scaling):
-    """Three classes, of which all anchors are about half sure."""
+def retinanet(hub, bounding_box_format="yxyx", classes=3, **scaling):
+    """A network of which all anchors are about half sure of some class."""
     sizes = {"stackwise_num_filters": [64, 16, 16, 16], "stackwise_num_blocks": [1] * 4}
     encoder = hub.models.ResNetBackbone(
         [64], [7], **sizes, stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block", image_shape=(None, None, 3)
     )
     converter = hub.layers.RetinaNetImageConverter(image_size=(SIDE, SIDE), scale=1 / 255, **scaling)
     detector = hub.models.RetinaNetObjectDetector(
-        hub.models.RetinaNetBackbone(encoder, min_level=3, max_level=5, use_p5=False), 3, bounding_box_format,
+        hub.models.RetinaNetBackbone(encoder, min_level=3, max_level=5, use_p5=False), classes, bounding_box_format,
         preprocessor=hub.models.RetinaNetObjectDetectorPreprocessor(converter), pre_logits_num_conv_layers=1,
     )  # fmt: skip
-    detector.classification_head.prediction_layer.bias.assign(np.linspace(-0.5, 0.5, 27))
+    detector.classification_head.prediction_layer.bias.assign(np.linspace(-0.5, 0.5, 9 * classes))
     detector.box_head.prediction_layer.bias.assign(np.zeros(36))  # else all boxes lie far outside
     return detector
 
@@ -163,6 +164,7 @@ def test_a_box_lies_where_the_object_is_in_the_photo(presets, name, size):
     inputs = detector.inputs(photo)
     assert inputs["pixels"].shape == (1, SIDE, SIDE, 3)
     seen = inputs["pixels"][0, ..., 0] > 0.5
+    assert np.isclose(seen.sum(), (x2 - x1) * (y2 - y1) * inputs["scale"].prod(), rtol=0.1)
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     place = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], np.float32)
     found = {
@@ -176,6 +178,21 @@ def test_a_box_lies_where_the_object_is_in_the_photo(presets, name, size):
     np.testing.assert_allclose(ours["boxes"], [[x1, y1, x2, y2]], atol=pixel)
     assert ours["classes"].tolist() == [2]
     np.testing.assert_allclose(detector.rows(ours)[0, 4:], [0.9, 2])
+
+
+@needs_hub
+def test_pixels_are_those_of_a_preset_that_pads(presets, detectors):
+    import keras_hub
+
+    model = keras_hub.models.ObjectDetector.from_preset(str(presets / "retinanet"))
+    photo = np.asarray(Image.fromarray(noise(4, 5)).resize((230, 120), Image.Resampling.BICUBIC))
+    ours = detectors["retinanet"].inputs(photo)["pixels"]
+    theirs = np.asarray(model.preprocessor(photo[None].astype(np.float32)))
+    assert ours.shape == theirs.shape
+    worst = np.abs(ours - theirs).max(axis=(0, 2, 3))  # of each row
+    assert np.sort(worst)[:-4].max() < 0.03  # all but those where photo and padding meet
+    assert not ours[0, 0].any()  # black, as theirs
+    assert ours[0, SIDE // 2].any()
 
 
 @needs_hub
@@ -213,6 +230,26 @@ def test_names_of_a_folders_classes(presets, tmp_path):
     stores = [detector.store_name for detector in (nameless, named)]
     assert all(name.startswith("keras_hub-mine-") for name in stores)
     assert stores[0] != stores[1]  # a store keeps the names
+
+
+@needs_hub
+def test_a_folder_may_say_that_its_classes_are_cocos(tmp_path):
+    import keras_hub
+
+    (tmp_path / "class_names.txt").write_text("coco\n")
+    for count in (80, 91, 3):
+        model = retinanet(keras_hub, classes=count, crop_to_aspect_ratio=False)
+        model.save_to_preset(str(tmp_path))
+        if count == 3:
+            with pytest.raises(UserError, match=r"class_names\.txt: has 1 names, the detector 3 classes"):
+                open_preset(tmp_path)
+            continue
+        detector = open_preset(tmp_path)
+        assert detector.labels == tuple(COCO_NAMES.split(","))
+        assert len(detector._numbers) == count
+        assert detector._numbers[{80: 79, 91: 90}[count]] == 79
+        assert detector._numbers[{80: 11, 91: 13}[count]] == 11  # stop sign
+        assert detector._numbers[12] == {80: 12, 91: -1}[count]  # COCO has no 12
 
 
 def without(file):

@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -42,15 +42,19 @@ COCO_NAMES = (  # in the order of their ids
 )
 NO_COCO_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of 0 to 90
 COCO_IDS = tuple(number for number in range(91) if number not in NO_COCO_IDS)
-OF_COCO = {"retinanet_resnet50_fpn": COCO_IDS, "dfine_": tuple(range(80))}  # how KerasHub's presets number the classes
+COCO = "coco"  # alone in CLASS_NAMES, says that the classes are COCO's
+BY_COUNT = {80: tuple(range(80)), 91: COCO_IDS}  # how a network of so many classes numbers COCO's
+OF_COCO = {"retinanet_resnet50_fpn": 91, "dfine_": 80}  # classes of KerasHub's own presets
 
 
 class Network(NamedTuple):
     """What looks at photos."""
 
     detect: Callable  # the detector and its decoder, traced once
-    converter: Any  # the preset's way from pixels to the network's input, but without cropping and padding
-    pads: bool  # whether the preset pads
+    size: tuple[int, int]  # rows and columns of its pictures
+    pads: bool  # whether the preset pads photos to that shape
+    scaling: dict  # how it scales photos, as of tf.image.resize
+    converter: Callable  # from scaled pixels to what the network takes
 
 
 class HubDetector:
@@ -111,8 +115,10 @@ class HubDetector:
     def _classes(self) -> tuple[tuple[str, ...] | None, np.ndarray]:
         """Names of the classes, and the place among them of each class that the network numbers, -1 for none."""
         ids = coco_ids(self.preset, self.hub.models.ObjectDetector.presets, self.count)
+        file = None if ids else self._fetch(CLASS_NAMES)
+        if file and read_class_names(file, str(file)) == (COCO,):
+            ids = BY_COUNT.get(self.count)
         if not ids:
-            file = self._fetch(CLASS_NAMES)
             return file and read_class_names(file, str(file), self.count), np.arange(self.count)
         numbers = np.full(self.count, NO_CLASS)
         numbers[list(ids)] = np.arange(len(ids))
@@ -147,9 +153,9 @@ class HubDetector:
         def detect(pixels):
             return model.decode_predictions(model(pixels, training=False), pixels)
 
-        squashing = {"crop_to_aspect_ratio": False, "pad_to_aspect_ratio": False}
-        whole = type(converter).from_config({**converter.get_config(), **squashing})
-        return Network(detect, whole, converter.pad_to_aspect_ratio)
+        scaling = {"method": converter.interpolation, "antialias": converter.antialias}
+        values = type(converter).from_config({**converter.get_config(), "image_size": None})
+        return Network(detect, converter.image_size, converter.pad_to_aspect_ratio, scaling, values)
 
     def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
         """Detections of one photo, uint8 (height, width, 3) RGB, best first.
@@ -159,29 +165,33 @@ class HubDetector:
         return self.run(self.inputs(photo))
 
     def inputs(self, photo: np.ndarray) -> dict[str, np.ndarray]:
-        """What `run` takes of one photo: scaled pixels; the size that was scaled; the photo's own; its place in it.
+        """What `run` takes of one photo: float32 (1, rows, columns, 3), where the photo lies there, its scale and size.
 
         A photo is scaled whole: padded in black where the preset pads, else squashed, also where it would be cropped.
         """
-        _, converter, pads = self.network
+        _, (rows, columns), pads, scaling, converter = self.network
         height, width = photo.shape[:2]
-        top = left = 0
-        if pads:
-            rows, columns = converter.image_size
-            top = max(0, round((width * rows / columns - height) / 2))
-            left = max(0, round((height * columns / rows - width) / 2))
-            photo = np.pad(photo, ((top, top), (left, left), (0, 0)))
-        pixels = np.asarray(converter(photo[None]), np.float32)  # (1, rows, columns, 3)
-        return {"pixels": pixels, "scaled": photo.shape[:2], "size": (height, width), "corner": (top, left)}
+        share = min(rows / height, columns / width)
+        inner = (max(1, round(height * share)), max(1, round(width * share))) if pads else (rows, columns)
+        corner = np.array([(rows - inner[0]) // 2, (columns - inner[1]) // 2])
+        canvas = np.zeros((1, rows, columns, 3), np.float32)
+        inside = (0, *(slice(start, start + size) for start, size in zip(corner, inner)))
+        canvas[inside] = np.clip(np.round(tf.image.resize(photo, inner, **scaling)), 0, 255)  # as KerasHub, of uint8
+        scale = np.divide(inner, (height, width), dtype=np.float32)
+        return {
+            "pixels": np.asarray(converter(canvas), np.float32),
+            "corner": corner,
+            "scale": scale,
+            "size": (height, width),
+        }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Detections as of `detect`, from what `inputs` has made of a photo."""
         found = {name: value[0].numpy() for name, value in self.network.detect(inputs["pixels"]).items()}
         count = int(found["num_detections"])  # padding, of -1, follows
-        scale = np.divide(inputs["scaled"], inputs["pixels"].shape[1:3], dtype=np.float32)
-        boxes = found["boxes"][:count] * np.tile(scale, 2) - np.tile(inputs["corner"], 2).astype(np.float32)
+        boxes = (found["boxes"][:count] - np.tile(inputs["corner"], 2)) / np.tile(inputs["scale"], 2)
         height, width = inputs["size"]
-        boxes = np.clip(boxes[:, [1, 0, 3, 2]], 0, np.array([width, height, width, height], np.float32))
+        boxes = np.clip(boxes[:, [1, 0, 3, 2]], 0, np.array([width, height, width, height]))
         scores, classes = found["confidence"][:count], self._numbers[found["labels"][:count]].astype(np.int32)
         real = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return {"boxes": boxes[real].astype(np.float32), "classes": classes[real], "scores": scores[real]}
@@ -222,7 +232,6 @@ def coco_ids(preset: str, known: Collection[str], count: int) -> tuple[int, ...]
     """
     name = preset_name(preset)
     own = preset in known or (name in known and preset.startswith(("kaggle://keras/", "hf://keras/")))
-    if not own or "coco" not in name:
+    if not own or COCO not in name:
         return None
-    found = next((ids for start, ids in OF_COCO.items() if name.startswith(start)), ())
-    return found if found and count == max(found) + 1 else None
+    return BY_COUNT[count] if any(name.startswith(start) and count == n for start, n in OF_COCO.items()) else None
