@@ -31,8 +31,8 @@ def explain(run: RunFolder, photo: Path, caption: str, out: Path, data_flags: di
     Args:
         photo: any picture file that Pillow reads.
         caption: any text; words that the run has not seen count as unknown.
-        data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo.
-            Without it, the run's own boxes where the photo is of its corpus, else ten fixed boxes.
+        data_flags: fields of DataConfig to replace; `boxes` is a file that lists this photo, `objects` a detector.
+            Without these, the run's own boxes where the photo is of its corpus, else ten fixed boxes.
 
     Returns:
         `score`, and `w2r` and `o2w` where the variant has them.

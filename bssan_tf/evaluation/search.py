@@ -46,8 +46,9 @@ def search(
         folder: pictures to search for a sentence in place of the split's.
         top: how many to return.
         rerank: candidates that the whole model scores, the best by O2W; 0 for all, as with `fuse` fc always.
-        data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures. Without
-            it, the run's own boxes where they are its corpus' pictures, else the fixed ones.
+        data_flags: fields of DataConfig to replace; with `folder`, `boxes` is a file that lists its pictures, or
+            `objects` a detector. Without these, the run's own boxes where they are its corpus' pictures, else the
+            fixed ones.
         memory_mb: what scoring may take, see `score_matrices`.
     """
     config = run.load_config().moved(data_flags)
