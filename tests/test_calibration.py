@@ -84,7 +84,7 @@ def test_the_expected_error_of_known_bins():
 @pytest.mark.parametrize(
     "scores",
     [
-        np.zeros((3, 3)),
+        drawn(0)[0][:19, :57:3],
         np.zeros((20, 20)),
         np.random.default_rng(0).normal(size=(50, 50)),
         -drawn(0)[0][:50, :50] * np.where(np.eye(50), 5, 1),
@@ -94,6 +94,10 @@ def test_the_expected_error_of_known_bins():
 def test_scores_that_cannot_tell(scores):
     found = fit_calibration(scores, np.arange(len(scores)))
     assert found is None or found.temperature > 5  # as good as none
+
+
+def test_halves_of_different_size_and_fewer_hits_than_ten():
+    assert fit_calibration(*drawn(0, images=21)).error < 20
 
 
 def test_a_run_keeps_it(tmp_path):

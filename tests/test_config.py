@@ -241,6 +241,7 @@ def test_a_flag_without_any_effect_is_refused(flags, message):
         ("--data coco", "vgg19", "grid"),
         ("--data coco --boxes b.npz", "vgg19", "boxes"),
         ("--data coco --backbone vgg16 --detector-weights d.npz", "vgg16", "faster_rcnn"),
+        ("--data coco --objects keras_hub:dfine_nano_coco", "vgg19", "keras_hub:dfine_nano_coco"),
     ],
 )
 def test_backbone_and_objects_follow_from_the_data(flags, backbone, objects):
@@ -254,6 +255,7 @@ def test_backbone_and_objects_follow_from_the_data(flags, backbone, objects):
         ("--data coco --objects boxes", "--objects boxes: no boxes given"),
         ("--data coco --objects faster_rcnn", "--objects faster_rcnn: no weights given"),
         ("--data coco --objects grid --boxes b.npz", r"--boxes b\.npz: is not used with --objects grid"),
+        ("--data coco --objects keras_hub:a --boxes b.npz", r"--boxes b\.npz: is not used with --objects keras_hub:a"),
     ],
 )
 def test_objects_without_their_file_and_files_without_their_objects_are_refused(flags, message):
@@ -265,6 +267,39 @@ def test_a_folder_that_data_named_moves_by_root():
     assert preset(data="my/photos").moved({"root": "elsewhere"}).data.data == "elsewhere"
     moved = preset(data="coco").moved({"root": "elsewhere"}).data
     assert (moved.data, moved.root) == ("coco", "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "objects", "boxes"),
+    [
+        ("boxes", {"objects": "keras_hub:a"}, "keras_hub:a", None),
+        ("boxes", {"objects": "grid"}, "grid", None),
+        ("boxes", {"objects": "boxes"}, "boxes", "own.npz"),
+        ("keras_hub:a", {}, "keras_hub:a", None),
+        ("keras_hub:a", {"boxes": "b.npz"}, "boxes", "b.npz"),
+        ("grid", {"objects": "boxes", "boxes": "b.npz"}, "boxes", "b.npz"),
+    ],
+)
+def test_objects_of_photos_that_are_not_the_run_s(own, given, objects, boxes):
+    config = preset(data="coco").replace(objects=own, boxes="own.npz" if own == "boxes" else None)
+    moved = config.moved(given).data
+    assert (moved.objects, moved.boxes) == (objects, boxes)
+
+
+@pytest.mark.parametrize(("own", "given"), [("faster_rcnn", "keras_hub:a"), ("keras_hub:a", "faster_rcnn")])
+def test_objects_that_are_described_otherwise_than_the_run_s_are_refused(own, given):
+    config = preset(data="coco").replace(objects=own, detector_weights="d.npz" if own == "faster_rcnn" else None)
+    with pytest.raises(UserError, match=f"--objects {given}: the run's are {own}, which are described otherwise"):
+        config.moved({"objects": given, "detector_weights": "d.npz"})
+
+
+@pytest.mark.parametrize("flags", ["--objects keras_hub:", "--objects hub:a", "--objects keras_hub"])
+def test_objects_of_no_known_source_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        config_of(flags)
+    assert "must be one of faster_rcnn, boxes, grid, keras_hub:PRESET; see" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"{flags}: must be one of faster_rcnn, boxes, grid, keras_hub:PRESET"):
+        preset(data="coco").replace(objects=flags.split()[1]).check()
 
 
 def test_what_a_given_flag_turns_off_is_said(caplog):

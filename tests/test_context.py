@@ -159,7 +159,7 @@ def test_a_new_photo_is_described_as_the_corpus_was(tmp_path, monkeypatch):
     config = preset("improved", data="flickr8k").replace(boxes=str(boxes), objects="boxes", Q=Q)
     monkeypatch.setattr(photo, "extractors_of", lambda *_: (extractor, None))
     one = photo.Photo.read(corpus.image_paths[1], config.data)
-    found, _ = photo.PhotoReader(run, config).read([one], boxes)
+    found, _ = photo.PhotoReader(run, config, boxes).read([one])
     np.testing.assert_allclose(found.objects[0], features.objects[1], atol=2e-4)
     np.testing.assert_array_equal(found.regions[0], features.regions[1])
 

@@ -15,9 +15,12 @@ from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
+from bssan_tf.features import detectors
+from bssan_tf.features.objects import BoxesFile, top_objects
+from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.matcher import Matcher
-from bssan_tf.runs import photo
+from bssan_tf.runs import data, photo
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
@@ -147,13 +150,106 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
     matcher = Matcher(trained.run)
     found = {path.name: score for score, path in matcher.index(folder).search(caption)}
     assert caplog.text.count("objects: ten fixed boxes, as") == 1
-    assert "boxes.npz are the run's own for its own photos; --boxes FILE.npz gives theirs" in caplog.text
+    assert "boxes.npz are the run's own for its own photos; --objects keras_hub:PRESET or --boxes" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
     for copy in ("new.jpg", name):
         assert matcher.explain(folder / copy, caption).scores["score"] == pytest.approx(found["new.jpg"], abs=1e-3)
     given = {"boxes": str(trained.photos.parent / "other.npz")}
     with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
         Matcher(trained.run, given).index(folder)
+
+
+class FakeHub:
+    """A detector of boxes alone, which knows the photos of `other.npz` and numbers the classes as that file."""
+
+    Q, name, store_name, labels = None, "keras_hub:Fake 1", "keras_hub-fake", OTHERS
+
+    def __init__(self, photos):
+        file = BoxesFile(photos.parent / "other.npz")
+        self.known = {
+            read_picture(photos / name, side=None)[0].tobytes(): file.boxes[row]
+            for name, row in file.row_of_name.items()
+        }
+
+    def inputs(self, photo):
+        return {"rows": self.known[photo.tobytes()]}
+
+    def run(self, inputs):
+        return inputs
+
+    def best(self, found, size, count):
+        return top_objects(found["rows"], size, count)
+
+    def objects(self, photo, count):
+        return self.best(self.inputs(photo), photo.shape[:2], count)
+
+
+@pytest.fixture
+def hub(trained, monkeypatch):
+    detector = FakeHub(trained.photos)
+    monkeypatch.setattr(detectors, "open_detector", lambda what, flag: detector)
+    return detector
+
+
+def test_a_detector_of_kerashub_gives_other_photos_their_boxes_by_the_names_of_classes(trained, hub, tmp_path):
+    (name, caption), expected = next(iter(trained.scores.items()))
+    shutil.copy(trained.photos / name, tmp_path / "copy.jpg")
+    flags = {"objects": "keras_hub:fake"}
+    matcher = Matcher(trained.run, flags)
+    ((score, _),) = matcher.index(tmp_path).search(caption)
+    assert score == pytest.approx(expected, abs=1e-3)
+    found = matcher.explain(tmp_path / "copy.jpg", caption)
+    assert found.scores["score"] == pytest.approx(expected, abs=1e-3)
+    hits = matcher.sentences_of_split().search(tmp_path / "copy.jpg", rerank=0)
+    assert {hit.found: hit.score for hit in hits}[caption] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_detector_without_names_or_of_another_kind_is_refused(trained, hub, tmp_path, monkeypatch):
+    (name, caption), flags = next(iter(trained.scores)), {"objects": "keras_hub:fake"}
+    own = r"--objects keras_hub:fake: the run's own photos have objects of boxes; leave it out"
+    with pytest.raises(UserError, match=own):
+        Matcher(trained.run, flags).index_of_split()
+    with pytest.raises(UserError, match=own):
+        evaluate(trained.run, Request(), flags, progress=False)
+    with pytest.raises(UserError, match="--objects faster_rcnn: the run's are boxes, which are described otherwise"):
+        Matcher(trained.run, {"objects": "faster_rcnn"}).index(trained.photos)
+    photo = tmp_path / "photo.jpg"
+    shutil.copy(trained.photos / name, photo)
+    kept = RunFolder.trained_data
+    monkeypatch.setattr(RunFolder, "trained_data", lambda run: {**kept(run), "labels": None})
+    with pytest.raises(UserError, match="--objects keras_hub:fake: the run does not know its classes by name"):
+        Matcher(trained.run, flags).explain(photo, caption)
+    monkeypatch.setattr(RunFolder, "trained_data", kept)
+    hub.labels = None
+    with pytest.raises(UserError, match="--objects keras_hub:fake: fake does not name its classes, which objects in"):
+        Matcher(trained.run, flags).explain(photo, caption)
+
+
+def test_a_run_on_a_detector_of_kerashub_knows_its_preset_wherever_that_lies(trained, hub, monkeypatch):
+    config, kept = trained.run.load_config(), RunFolder.trained_data
+    own = config.replace(objects="keras_hub:here", boxes=None)
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    opened = []
+    monkeypatch.setattr(data, "open_data", lambda settings, progress: opened.append(settings.objects) or 1 / 0)
+    with pytest.raises(UserError, match="the data have changed since training: boxes is keras_hub:Fake 1, was"):
+        evaluate(trained.run, Request(), {"objects": "keras_hub:there"}, progress=False)
+    assert not opened  # nor was anything extracted
+    monkeypatch.setattr(RunFolder, "trained_data", lambda run: {**kept(run), "boxes": hub.name})
+    with pytest.raises(ZeroDivisionError):
+        evaluate(trained.run, Request(), {"objects": "keras_hub:there"}, progress=False)
+    assert opened == ["keras_hub:there"]
+
+
+def test_boxes_that_are_given_stand_in_for_a_run_s_detector_of_kerashub(trained, tmp_path, monkeypatch):
+    own = trained.run.load_config().replace(objects="keras_hub:absent", boxes=None)
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    (name, caption), expected = next(iter(trained.scores.items()))
+    shutil.copy(trained.photos / name, tmp_path / name)
+    flags = {"boxes": str(trained.photos.parent / "other.npz")}
+    matcher = Matcher(trained.run, flags)
+    ((score, _),) = matcher.index(tmp_path).search(caption)
+    assert score == pytest.approx(expected, abs=1e-3)
+    assert matcher.explain(tmp_path / name, caption).scores["score"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_run_from_before_labels_were_kept(trained, tmp_path):

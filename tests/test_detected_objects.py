@@ -27,7 +27,7 @@ from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.data import open_data, store_name
+from bssan_tf.runs.data import open_data, store_name, tell_fixed_boxes
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, PhotoReader, extractors_of, folder_features
 
@@ -233,7 +233,7 @@ def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
     np.testing.assert_allclose(inputs.regions[0], data.features.regions[5], rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(inputs.valid[0], data.features.valid[5])
     with pytest.raises(UserError, match=r"--boxes a\.npz: the run's objects are Faster R-CNN's fc7"):
-        reader.read([photo], Path("a.npz"))
+        PhotoReader(run, config, Path("a.npz"))
 
     for name in ("one.png", "two.png"):
         shutil.copy(path, tmp_path / name)
@@ -258,16 +258,26 @@ def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, o
     assert opened.count("photo.jpg") == 2
 
 
+def test_that_objects_are_ten_fixed_boxes_is_said_once(grid_run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    tell_fixed_boxes.cache_clear()  # as in a new process
+    shutil.copy(grid_run.path.parent / "photos" / "005.png", tmp_path / "photo.png")
+    assert Matcher(grid_run).sentences_of_split().search(tmp_path / "photo.png")  # of the run's photos, and of this one
+    assert caplog.text.count("fixed") == 1
+    assert (
+        "objects: ten fixed boxes, a stand-in for a detector's; --objects keras_hub:PRESET, --detector" in caplog.text
+    )
+
+
 def test_a_photo_has_the_boxes_that_are_given(grid_run, tmp_path):
     path, config = grid_run.path.parent / "photos" / "000.png", grid_run.load_config()
     boxes = np.array([[[2, 2, 4, 6, 0.9, 3], [0, 0, 0, 0, 0, 0]]], np.float32)
     np.savez(tmp_path / "boxes.npz", names=np.array(["000.png"]), boxes=boxes)
     photo = Photo.read(path, config.data)
-    reader = PhotoReader(grid_run, config)
-    inputs, (objects,) = reader.read([photo], tmp_path / "boxes.npz")
+    inputs, (objects,) = PhotoReader(grid_run, config, tmp_path / "boxes.npz").read([photo])
     assert inputs.valid[0].tolist() == [True] + [False] * 9
     np.testing.assert_allclose(objects["boxes"][0], [0.25, 0.25, 0.5, 0.75])
-    assert reader.read([photo])[0].valid.all()  # ten fixed ones
+    assert PhotoReader(grid_run, config).read([photo])[0].valid.all()  # ten fixed ones
 
 
 def test_a_folder_is_searched_with_one_detector(run, tmp_path, monkeypatch):

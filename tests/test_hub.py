@@ -159,7 +159,9 @@ def test_presets_that_are_no_backbone_for_pictures(presets, tmp_path):
 
 def test_without_kerashub_it_is_one_line(monkeypatch):
     monkeypatch.setattr(stack, "KERAS_3", False)
-    with pytest.raises(UserError, match=r"--backbone keras_hub:x: KerasHub needs Keras 3, .* Python 3\.12 or newer"):
+    with pytest.raises(
+        UserError, match=r"--backbone keras_hub:x: KerasHub needs Keras 3, .* take Python 3\.12 or 3\.13"
+    ):
         find_backbone("keras_hub:x")
 
     def absent(name):
@@ -167,5 +169,5 @@ def test_without_kerashub_it_is_one_line(monkeypatch):
 
     monkeypatch.setattr(stack, "KERAS_3", True)
     monkeypatch.setattr(stack.importlib, "import_module", absent)
-    with pytest.raises(UserError, match=r"--backbone keras_hub:x: KerasHub is not there .*`pip install keras-hub`"):
+    with pytest.raises(UserError, match=r"--backbone keras_hub:x: KerasHub can.t be imported .*pip install"):
         find_backbone("keras_hub:x")

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=cli.png,
         help="PNG to write (default: the photo's name with -attention.png, here)",
     )
-    cli.add_moved_flags(parser, "boxes", "detector_weights", "backbone_weights", "cache")
+    cli.add_moved_flags(parser, "objects", "boxes", "detector_weights", "backbone_weights", "cache")
     return parser
 
 

@@ -5,10 +5,11 @@ The settings themselves are in settings.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import field
 
 SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
+HUB, PRESET = "keras_hub:", "PRESET"  # a choice that ends in PRESET stands for every value that begins as it does
 
 RULES: dict[str, Callable[[float], bool]] = {
     "above 0": lambda value: value > 0,
@@ -34,10 +35,22 @@ def setting(default, help: str, **told):
             metavar, const: as of argparse.
             improved: True for a part of the network that the paper does not have.
             moves: True for a file or folder that may lie elsewhere when the run is used again.
+            others: True for what photos that are not the run's own may have otherwise.
             once: True for what one call does, and a run doesn't keep.
             older: its value in configs that do not have it, where that is not the default.
     """
     return field(default=default, metadata={"help": help, **told})
+
+
+def is_choice(value, choices: Collection) -> bool:
+    """Whether a value is one of a setting's choices."""
+    open_ones = (choice[: -len(PRESET)] for choice in choices if str(choice).endswith(PRESET))
+    return value in choices or any(str(value).startswith(start) and value != start for start in open_ones)
+
+
+def hub_preset(value: str | None) -> str | None:
+    """PRESET of a value `keras_hub:PRESET`; None for another."""
+    return value[len(HUB) :] if value and value.startswith(HUB) else None
 
 
 def file_setting(help: str):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from bssan_tf.config.fields import PRESET, is_choice
 from bssan_tf.config.presets import preset
 from bssan_tf.config.settings import SECTIONS, fields_of, flag_of
 
@@ -38,9 +39,23 @@ def add_flags(
             number = _TYPES.get(told.type.split(" | ")[0])
             options |= {"type": number, "metavar": "N" if number else None}
             options |= {name: told.metadata[name] for name in ("choices", "metavar", "const") if name in told.metadata}
+            if any(str(choice).endswith(PRESET) for choice in options.get("choices", ())):
+                choices = options.pop("choices")
+                options |= {"type": _one_of(choices), "metavar": f"{{{','.join(choices)}}}"}
             if "const" in told.metadata:
                 options["nargs"] = "?"
         parser.add_argument(flag_of(told.name), **options)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """One of choices of which some stand for many, for argparse."""
+
+    def parse(text: str) -> str:
+        if not is_choice(text, choices):
+            raise argparse.ArgumentTypeError(f"{text!r}: must be one of {', '.join(choices)}")
+        return text
+
+    return parse
 
 
 def flags_for(values: Mapping[str, object]) -> list[str]:
@@ -57,8 +72,9 @@ def _text(value) -> str:
 
 
 def moving_fields() -> dict[str, dataclasses.Field]:
-    """The settings that may be others when a run is used again: where files lie, and how they are checked."""
-    return {name: told for name, told in fields_of("data").items() if {"moves", "once"} & told.metadata.keys()}
+    """The settings that may be others when a run is used again: where files lie, how they are checked, objects."""
+    reused = {"moves", "once", "others"}
+    return {name: told for name, told in fields_of("data").items() if reused & told.metadata.keys()}
 
 
 def default_of(name: str, on_scenes: Mapping[str, object] = MappingProxyType({})) -> str:

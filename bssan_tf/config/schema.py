@@ -83,10 +83,20 @@ class Config:
         return self.replace(backbone=data.backbone or ("slim" if scenes else "vgg19"), objects=objects)
 
     def moved(self, flags: Mapping[str, str] | None) -> Config:
-        """A copy, `resolved`, with the given fields of DataConfig; `root` also moves a folder that --data named."""
+        """A copy, `resolved`, with the given fields of DataConfig; `root` also moves a folder that --data named.
+
+        UserError as `resolved`; objects that are described otherwise than the run's, so that its model can't take them.
+        """
         flags = dict(flags or {})
         if "root" in flags and self.data.data not in settings.DATASETS:
             flags["data"] = flags.pop("root")
+        own, objects = self.data.objects, flags.get("objects")
+        if objects and own and (objects == "faster_rcnn") != (own == "faster_rcnn"):
+            raise UserError(f"--objects {objects}: the run's are {own}, which are described otherwise; leave it out")
+        if objects and objects != own:
+            flags = {"boxes": None, **flags}  # the run's own file is not meant
+        elif fields.hub_preset(own) and flags.get("boxes"):
+            flags["objects"] = "boxes"
         return self.replace(**flags).resolved()
 
     def check(self) -> Config:
@@ -95,7 +105,7 @@ class Config:
             value, choices, rule = self[name], told.metadata.get("choices"), told.metadata.get("rule")
             if isinstance(value, (int, float)) and not abs(value) < settings.MOST and not rule_breaks(rule, value):
                 raise UserError(f"{flag_of(name)} {value!s:.20}: must be a number below 2^32")
-            if choices and value is not None and value not in choices:
+            if choices and value is not None and not fields.is_choice(value, choices):
                 raise UserError(f"{flag_of(name)} {value}: must be one of {', '.join(choices)}")
             if rule_breaks(rule, value):
                 raise UserError(f"{flag_of(name)} {value}: must be {rule}")

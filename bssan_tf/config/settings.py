@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from bssan_tf.config.fields import SET, UNSET, file_setting, setting
+from bssan_tf.config.fields import HUB, PRESET, SET, UNSET, file_setting, hub_preset, setting
 
 PUBLISHED = ("flickr8k", "flickr30k", "coco")  # data sets, whose lists and sizes are known
 DATASETS = ("scenes", *PUBLISHED, "folder")  # what --data names; else it is a path
@@ -49,9 +49,10 @@ class DataConfig:
     )
     objects: str | None = setting(
         None,
-        "source of the objects: detections of a Faster R-CNN with their fc7, the boxes of --boxes, or ten fixed boxes;"
-        " without it, the first of these that the other flags allow",
-        choices=("faster_rcnn", "boxes", "grid"),
+        "source of the objects: detections of a Faster R-CNN with their fc7, the boxes of --boxes, ten fixed boxes, or"
+        " the boxes of a detector of KerasHub; without it, the first of these that the other flags allow",
+        choices=("faster_rcnn", "boxes", "grid", HUB + PRESET),
+        others=True,
     )
     detector_weights: str | None = file_setting("weights of the Faster R-CNN: .npz, .h5, or a TensorFlow 1 checkpoint")
     boxes: str | None = file_setting("boxes of any detector, .npz; see docs/data.md")
@@ -75,6 +76,11 @@ class DataConfig:
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
     imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})
+
+    @property
+    def detects(self) -> bool:
+        """Whether a detector looks at the photos, whose whole pixels it needs."""
+        return self.objects == "faster_rcnn" or hub_preset(self.objects) is not None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import numpy as np
 
 from bssan_tf.datasets.coco_words import ClassWords, load_grounded
 from bssan_tf.datasets.corpus import Corpus, Grounding, Split
-from bssan_tf.datasets.files import read_lines
 from bssan_tf.datasets.words import split_words
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.pointing import Case, Cases, find_cases
 from bssan_tf.evaluation.report import photo_pointing_text
 from bssan_tf.evaluation.scores import Request, open_run
+from bssan_tf.features.objects import read_class_names
 from bssan_tf.features.store import Features
 from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
@@ -96,15 +96,7 @@ def class_names_of(labels: Sequence[str] | None, given: Path | None) -> Sequence
     """
     if labels and given:
         raise UserError(f"--class-names {given}: the boxes' own file names its classes; leave it out")
-    if not given:
-        return labels
-    names = [text.strip() for _, text in read_lines(given)]
-    while names and not names[-1]:
-        names.pop()
-    for number, name in enumerate(names, 1):
-        if not split_words(name):
-            raise UserError(f"--class-names {given}: line {number} has no word; give each class its name")
-    return names
+    return read_class_names(given, f"--class-names {given}") if given else labels
 
 
 def detected_truth(features: Features, corpus: Corpus, names: Sequence[str] | None, word_rule: str) -> Grounding:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
-from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.detectors import AnyDetector
 from bssan_tf.features.objects import NO_CLASS, BoxesFile, empty_objects, grid_boxes, top_objects
 from bssan_tf.features.pictures import read_picture, shrink
 from bssan_tf.features.regions import Extractor
@@ -58,10 +58,15 @@ class Describer:
     """
 
     def __init__(
-        self, corpus: Corpus, extractor: Extractor, boxes: str | Path | Detector | None, objects: int, batch_size: int
+        self,
+        corpus: Corpus,
+        extractor: Extractor,
+        boxes: str | Path | AnyDetector | None,
+        objects: int,
+        batch_size: int,
     ):
         self.paths, self.extractor, self.count, self.batch_size = corpus.image_paths, extractor, objects, batch_size
-        self.detector = boxes if isinstance(boxes, Detector) else None
+        self.detector = None if boxes is None or isinstance(boxes, (str, Path)) else boxes
         self.file = None if self.detector or boxes in (None, "grid") else BoxesFile(boxes)
         self.file_rows = self.file and self.file.rows(corpus.image_ids, corpus.image_paths)
         self.reasons: dict[int, str] = {}
@@ -80,7 +85,7 @@ class Describer:
         }
         arrays = {"regions": (extractor.region_shape, "float16")}
         if boxes is not None:
-            Q = self.detector.Q if self.detector else extractor.region_shape[1]
+            Q = getattr(self.detector, "Q", None) or extractor.region_shape[1]
             arrays["objects"] = ((objects, Q), "float16")
             arrays.update({name: (value.shape, str(value.dtype)) for name, value in empty_objects(objects).items()})
         arrays["sizes"] = ((), "int64")  # last, as a row counts as re-extracted once its size is written
@@ -94,10 +99,12 @@ class Describer:
             if self.detector is None:
                 return Picture(*read_picture(path, self.extractor.side), *known)
             photo, photo_size = read_picture(path, side=None)
-            return Picture(shrink(photo, self.extractor.side), photo_size, *known, self.detector.inputs(photo))
         except UserError as error:
             self.reasons[row] = str(error)
             return None
+        return Picture(
+            shrink(photo, self.extractor.side), photo_size, *known, self.detector.inputs(photo)
+        )  # its errors are no picture's
 
     def reason(self, row: int) -> str:
         """Why the picture of a bad row can't be read."""
@@ -137,7 +144,8 @@ class Describer:
                 for name, value in self._objects(rows[i], pictures[i]).items():
                     values[name][i] = value
         if readable:
-            boxes = (values["boxes"], values["valid"]) if "boxes" in values and not self.detector else ()
+            described = self.detector and self.detector.Q  # by the detector
+            boxes = (values["boxes"], values["valid"]) if "boxes" in values and not described else ()
             for name, value in self.extractor.describe(pixels, *boxes).items():
                 values[name][readable] = value[readable]  # a black picture has features, too
         return {name: value[: len(rows)] for name, value in values.items()}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bssan_tf.datasets.corpus import Corpus
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import KEPT, UNREAD, UNREADABLE, Describer, decoding_pool, file_digest, file_state
-from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.detectors import AnyDetector
 from bssan_tf.features.growing import grow_store
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.shards import Shard, ShardWriter, read_progress
@@ -31,7 +31,7 @@ def extract_features(
     corpus: Corpus,
     folder: str | Path,
     extractor: Extractor,
-    boxes: str | Path | Detector | None = None,
+    boxes: str | Path | AnyDetector | None = None,
     objects: int = 10,
     batch_size: int = 16,
     skip_bad_images: bool = False,
@@ -46,8 +46,8 @@ def extract_features(
     Args:
         corpus: its image_ids and image_paths are used.
         folder: the store, `<cache>/<dataset>/<extractor>`.
-        boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, a Faster R-CNN, whose fc7 then describes the objects,
-            or None for regions only.
+        boxes: an .npz of `BoxesFile`, "grid" for `grid_boxes`, a detector, whose features (fc7) describe the objects
+            where it has any, or None for regions only.
         objects: P, objects of an image.
         batch_size: pictures described at once; a store that was begun goes on with its own.
         skip_bad_images: leave pictures that can't be read as zero rows, listed in `Features.bad_rows`.
@@ -90,7 +90,7 @@ def extract_shard(
     folder: str | Path,
     extractor: Extractor,
     shard: Shard,
-    boxes: str | Path | Detector | None = None,
+    boxes: str | Path | AnyDetector | None = None,
     objects: int = 10,
     batch_size: int = 16,
     progress: bool = True,

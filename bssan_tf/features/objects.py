@@ -7,12 +7,14 @@ of it, with class, score and validity; and `roi_means`, the mean feature of each
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.datasets.files import read_lines
+from bssan_tf.datasets.words import split_words
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import first_not_finite, read_npz, texts
 from bssan_tf.reading.files import refusing
@@ -87,6 +89,28 @@ def top_objects(detections: np.ndarray, size: tuple[int, int], count: int = 10) 
     order = np.argsort(-scores, kind="stable")
     chosen = order[real[order]][:count]
     return _filled(count, boxes[chosen], detections[chosen, 5], scores[chosen])
+
+
+def detection_rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A detector's boxes (n, 4), scores and classes (n,) as rows of a boxes file: float32 (n, 6)."""
+    columns = [found["boxes"], found["scores"][:, None], found["classes"][:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def read_class_names(path: str | Path, source: str, count: int | None = None) -> tuple[str, ...]:
+    """The names of classes, in the order of their numbers, from a file with one a line.
+
+    UserError, which begins with `source`, for a line without a word, or another number of names than `count`.
+    """
+    names = [text.strip() for _, text in read_lines(Path(path))]
+    while names and not names[-1]:
+        names.pop()
+    for number, name in enumerate(names, 1):
+        if not split_words(name):
+            raise UserError(f"{source}: line {number} has no word; give each class its name")
+    if count is not None and len(names) != count:
+        raise UserError(f"{source}: has {len(names)} names, the detector {count} classes; give each class its line")
+    return tuple(names)
 
 
 def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:

@@ -66,8 +66,8 @@ class Matcher:
             memory_mb: MiB that scoring may take.
             progress: show bars.
             files: where files of the run lie now, by field of DataConfig: `backbone_weights`, `detector_weights`,
-                `cache`, ...; `boxes` is an .npz of boxes of the photos that are asked about, which must list them. For
-                the splits it is that of the run's own photos.
+                `cache`, ...; `boxes` is an .npz of boxes of the photos that are asked about, which must list them, and
+                `objects` a detector for them. For the splits, `boxes` is that of the run's own photos.
 
         Raises:
             UserError: no such run, or it has no finished epoch; damaged files.
@@ -95,17 +95,17 @@ class Matcher:
     @functools.cached_property
     def reader(self) -> PhotoReader:
         """What describes photos; UserError for a run on imported arrays, or weights that differ from the training's."""
-        return PhotoReader(self.run, self.config)
+        boxes = None if self.of_own_data else self.files.get("boxes")
+        return PhotoReader(self.run, self.config, boxes and Path(boxes))
 
     def read(self, photos: Sequence[Source]) -> list[Photo]:
         """Decode photos; UserError for what is no picture."""
-        side = self.reader.extractor.side
-        return [Photo.read(photo, self.config.data, side, f"photo {i}") for i, photo in enumerate(photos, 1)]
+        data, side = self.reader.data, self.reader.extractor.side
+        return [Photo.read(photo, data, side, f"photo {i}") for i, photo in enumerate(photos, 1)]
 
     def describe(self, photos: Sequence[Photo]):
         """Features of decoded photos as `score_matrices` takes them, and the objects of each; see `PhotoReader`."""
-        boxes = None if self.of_own_data else self.files.get("boxes")
-        return self.reader.read(photos, boxes and Path(boxes))
+        return self.reader.read(photos)
 
     def _describe_one(self, photo: Source):
         return self.describe(self.read([photo]))[0]
@@ -206,7 +206,7 @@ class Matcher:
         """
         folder = Path(folder)
         paths = pictures_in(folder)
-        features = folder_features(self.run, self._config_with_boxes, folder, paths, self.files, self.progress)
+        features = folder_features(self.run, self._moved(self.files), folder, paths, self.files, self.progress)
         rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
         return PhotoIndex(self.fast, self.tokenizer, features, rows, [paths[row] for row in rows], **self._ranked)
 
@@ -221,16 +221,18 @@ class Matcher:
 
     def sentences_of_split(self, split: str = "test") -> SentenceIndex:
         """The sentences of a split of the run's own data; UserError as `data_of_run`."""
-        captions = self.data.split(split).captions
+        own, files = self.run.load_config().data.objects, dict(self.files)
+        if files.pop("objects", None) or own != "boxes":
+            files.pop("boxes", None)  # the photos', not the run's
+        captions = data_of_run(self.run, self._moved(files), self.progress).split(split).captions
         return SentenceIndex(self.fast, self._describe_one, captions, self.tokenizer(captions), **self._ranked)
 
     def save_savedmodel(self, folder: str | Path) -> None:
         """Write the scorer for TensorFlow Serving; its signatures: `export_saved_model`. UserError: a full disk."""
         export_saved_model(self.model.scorer, self.tokenizer.layer, Path(folder))
 
-    @property
-    def _config_with_boxes(self) -> Config:
-        return self.run.load_config().moved(self.files)  # refuses boxes that it has no use for
+    def _moved(self, files: dict) -> Config:
+        return self.run.load_config().moved(files)  # refuses boxes that it has no use for
 
     @property
     def _ranked(self) -> dict:
@@ -239,7 +241,7 @@ class Matcher:
     @functools.cached_property
     def data(self) -> Data:
         """The data that the run was trained on; UserError where they are gone or differ."""
-        return data_of_run(self.run, self._config_with_boxes, self.progress)
+        return data_of_run(self.run, self._moved(self.files), self.progress)
 
 
 def _listed(values, name: str) -> list:

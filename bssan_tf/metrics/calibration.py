@@ -18,6 +18,7 @@ import numpy as np
 KEPT = 100  # best candidates of a query
 HITS = 10  # of a query, over which the error of calibration is measured
 BINS = 15
+LEAST = 20  # images to fit on
 REJECTED = 0.8  # of the queries whose image is absent, by the threshold
 _STEPS, _SMALL = 100, 1e-9
 
@@ -48,11 +49,11 @@ def fit_calibration(scores: np.ndarray, image_of_caption: np.ndarray) -> Calibra
     """Temperature and bias by maximum likelihood, on a matrix float (N_i, N_c) and its owners int (N_c,).
 
     The error is measured on each half of the images with what the other half gave, so that it is honest. None where
-    the scores cannot tell: fewer than four images, or no more likely for the right image than for others.
+    the scores cannot tell: fewer than 20 images, or no more likely for the right image than for others.
     """
     scores, owners = np.asarray(scores), np.asarray(image_of_caption)
     count = len(scores)
-    if count < 4:
+    if count < LEAST:
         return None
     folds = [np.arange(count) % 2 == k for k in (0, 1)]
     halves = [_Queries.of(scores[fold][:, fold[owners]], (np.cumsum(fold) - 1)[owners[fold[owners]]]) for fold in folds]
@@ -61,8 +62,8 @@ def fit_calibration(scores: np.ndarray, image_of_caption: np.ndarray) -> Calibra
     whole = _fit(queries)
     if whole is None or None in fitted:
         return None
-    tested = [_hits(half, *given)[:2] for half, given in zip(halves, fitted[::-1])]
-    chances, right = (np.concatenate(values) for values in zip(*tested))
+    tested = [_hits(half, *given) for half, given in zip(halves, fitted[::-1])]
+    chances, right = (np.concatenate([one[k].ravel() for one in tested]) for k in (0, 1))
     threshold = float(np.quantile(_hits(queries, *whole)[2], REJECTED))  # as many candidates as a query has
     return Calibration(float(whole[0]), float(whole[1]), threshold, expected_error(chances, right))
 

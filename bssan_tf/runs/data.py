@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bssan_tf.config.fields import hub_preset
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import load_corpus
@@ -26,6 +27,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
+NAMELESS = "put class_names.txt, one name a line, beside the preset's files, or take --no-object-context"
 SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
 
 NOT_IN_NAMES = re.compile(r"[^\w.-]+")  # in those of folders
@@ -112,6 +114,11 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
     Raises:
         UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed.
     """
+    if (objects := config.data.objects) != (own := run.load_config().resolved().data.objects):
+        if not (hub_preset(objects) and hub_preset(own)):
+            given = f"--boxes {config.data.boxes}" if config.data.boxes else f"--objects {objects}"
+            raise UserError(f"{given}: the run's own photos have objects of {own}; leave it out, or give other photos")
+        run.require_same_data({"boxes": build_detector(config.data).name})  # a folder that has moved
     data = open_data(config.data, progress)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
@@ -158,26 +165,37 @@ def build_extractor(data: DataConfig):
 
 
 def build_detector(data: DataConfig):
-    """The Faster R-CNN of a run whose objects are its detections, else None."""
-    from bssan_tf.features.faster_rcnn.detector import Detector
+    """The detector that looks at the photos, else None; UserError where classes are needed, and it can't name them."""
+    if not data.detects:
+        return None
+    from bssan_tf.features.detectors import open_detector
 
-    return Detector(data.detector_weights) if data.objects == "faster_rcnn" else None
+    hub = hub_preset(data.objects)
+    detector = open_detector(*((data.objects, "--objects") if hub else (data.detector_weights, "--detector-weights")))
+    if data.object_context and detector.labels is None:
+        problem = f"{hub} does not name its classes, which objects in context need"
+        raise UserError(f"--objects {data.objects}: {problem}; {NAMELESS}")
+    return detector
 
 
 def objects_from(data: DataConfig, scenes_boxes: Path | None = None):
-    """Where objects come from: a Detector, a file of boxes (scenes bring theirs along), or "grid", which is said."""
+    """Where objects come from: a detector, a file of boxes (scenes bring theirs along), or "grid", which is said."""
     boxes = build_detector(data) or (data.boxes or scenes_boxes if data.objects == "boxes" else None)
     if boxes is None:
-        real = "--detector-weights FILE or --boxes FILE.npz gives real ones"
-        logger.info("objects: ten fixed boxes, a stand-in for a detector's; %s", real)
+        tell_fixed_boxes()
     return boxes or "grid"
+
+
+@functools.cache
+def tell_fixed_boxes() -> None:
+    """Say, once a process, that the objects are ten fixed boxes."""
+    real = "--objects keras_hub:PRESET, --detector-weights FILE or --boxes FILE.npz gives real ones"
+    logger.info("objects: ten fixed boxes, a stand-in for a detector's; %s", real)
 
 
 def store_name(extractor, boxes) -> str:
     """The name of a store's folder, for these regions and objects."""
-    from bssan_tf.features.faster_rcnn.detector import Detector
-
-    source = boxes.store_name if isinstance(boxes, Detector) else Path(boxes).stem
+    source = getattr(boxes, "store_name", None) or Path(boxes).stem
     return f"{NOT_IN_NAMES.sub('_', extractor.name)}-{source}"
 
 

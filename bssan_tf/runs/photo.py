@@ -6,6 +6,7 @@ takes them, and the boxes behind the objects. One photo is decoded once; a folde
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -27,8 +28,17 @@ from bssan_tf.features.context import RunContext, in_context, known_classes, pho
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture, shrink
 from bssan_tf.features.store import Features
-from bssan_tf.runs.data import build_detector, build_extractor, corpus_of, objects_from, store_name
+from bssan_tf.runs.data import (
+    build_detector,
+    build_extractor,
+    corpus_of,
+    objects_from,
+    store_name,
+    tell_fixed_boxes,
+)
 from bssan_tf.runs.folder import RunFolder
+
+OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +66,7 @@ class Photo:
             name = source
         else:
             read, given = picture_of, as_image(source, name)
-        if data.objects != "faster_rcnn":
+        if not data.detects:
             return cls(Path(name), *read(given, side=side))
         whole, size = read(given, side=None)
         return cls(Path(name), shrink(whole, side), size, whole)
@@ -65,37 +75,38 @@ class Photo:
 class PhotoReader:
     """Describes photos as a run's own pictures were; its networks are built once.
 
-    UserError as `extractors_of`. `config` is the run's, its files where they are now.
+    Args:
+        config: the run's, its files where they are now.
+        boxes: a boxes file that must list the photos, or None for the run's own of its own photos, the detector's where
+            it has one, else ten fixed boxes.
+
+    Raises:
+        UserError: as `extractors_of`; boxes cannot stand in for a detector's fc7.
     """
 
-    def __init__(self, run: RunFolder, config: Config):
-        self.run, self.config = run, config
-        self.extractor, self.detector = extractors_of(run, config.data)
+    def __init__(self, run: RunFolder, config: Config, boxes: Path | None = None):
+        if boxes is not None and config.data.objects == "faster_rcnn":
+            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
+        data = config.data if boxes is None else dataclasses.replace(config.data, objects="boxes")
+        self.config, self.data, self.boxes = config, data, boxes
+        self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
 
-    def read(self, photos: Sequence[Photo], boxes: Path | None = None) -> tuple[SimpleNamespace, list[dict]]:
+    def read(self, photos: Sequence[Photo]) -> tuple[SimpleNamespace, list[dict]]:
         """What the run's model takes of n photos, and the objects of each.
-
-        Args:
-            boxes: a boxes file that must list the photos, or None for the run's own of its own photos, else ten fixed
-                boxes.
 
         Returns:
             regions float16 (n, D, M), objects float16 or float32 (n, P, Q) and valid bool (n, P), as attributes; and
             for each photo boxes float32 (P, 4) in [0, 1], classes, scores, valid and `labels` (or None).
 
         Raises:
-            UserError: `boxes` does not list a photo, or cannot stand in for a detector's fc7.
+            UserError: the boxes file does not list a photo.
         """
-        if self.detector and boxes is not None:
-            raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
         if self.detector:
-            found = [
-                {**self.detector.objects(photo.whole, self.config.model.P), "labels": self.detector.labels}
-                for photo in photos
-            ]
+            labels, count = {"labels": self.detector.labels}, self.config.model.P
+            found = [{**self.detector.objects(photo.whole, count), **labels} for photo in photos]
         else:
-            found = _boxed_objects(self.config, photos, boxes)
+            found = _boxed_objects(self.config, photos, self.boxes)
         stacked = {name: np.stack([one[name] for one in found]) for name in found[0] if name != "labels"}
         arrays = self.extractor.describe(np.stack([photo.pixels for photo in photos]), *map(stacked.get, _BOXES))
         arrays["objects"] = stacked.get("objects", arrays["objects"])  # a detector describes its own
@@ -123,9 +134,13 @@ def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) 
         given = grid_boxes(count) if row is None else top_objects(file.boxes[row], photo.size, count)
         found.append({**given, "labels": None if row is None else file.labels})
     for fixed in (False, True):
-        if some := [photo.path.name for photo, row in zip(photos, rows) if (row is None) is fixed]:
+        some = [photo.path.name for photo, row in zip(photos, rows) if (row is None) is fixed]
+        if some and fixed and config.data.objects == "grid":
+            tell_fixed_boxes()
+        elif some:
             names = some[0] if len(some) == 1 else f"{len(some)} photos"
-            logger.info("boxes of %s: %s", names, "ten fixed ones" if fixed else f"from {file.path}")
+            told = f"ten fixed ones; {OTHERS} gives real ones" if fixed else f"from {file.path}"
+            logger.info("boxes of %s: %s", names, told)
     return found
 
 
@@ -166,13 +181,20 @@ def own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
-    """A run's extractor, and its Faster R-CNN or None; UserError if weights are others now, or arrays were imported."""
+    """A run's extractor, and the detector of its settings or None.
+
+    UserError if weights are others now than in the training, or arrays were imported; for a detector that the run was
+    not trained with, if the run needs the names of its classes, but knows none.
+    """
     if data.import_regions or data.import_objects:
         raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
     extractor, detector = build_extractor(data), build_detector(data)
     made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    if detector:
+    if detector and data.objects == run.load_config().data.objects:
         made_with["boxes"] = detector.name
+    elif detector and data.object_context and not run.trained_data().get("labels"):
+        problem = "the run does not know its classes by name"
+        raise UserError(f"--objects {data.objects}: {problem}; leave it out, or train with boxes that name them")
     run.require_same_data(made_with, tuple(made_with))
     return extractor, detector
 
@@ -208,7 +230,7 @@ def folder_features(
         boxes, ids = own.file.path, tuple(own.images[os.path.realpath(path)][0] for path in paths)
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
-        logger.info(told, data.boxes or "scenes' boxes", "--boxes FILE.npz")
+        logger.info(told, data.boxes or "scenes' boxes", OTHERS)
     corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)

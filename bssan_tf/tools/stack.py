@@ -29,6 +29,18 @@ SLOTS = (("momentum", "_momentums"), ("momentum", "momentums"), ("velocity", "_v
 register = keras.saving.register_keras_serializable(package="bssan_tf")  # Keras 3.15 leaves it out of tf.keras
 
 
+def keras_hub(source: str):
+    """The package KerasHub; UserError, which begins with `source`, on Keras 2 or where it is not installed."""
+    if not KERAS_3:
+        here = f"this is Keras {keras.__version__}"
+        raise UserError(f"{source}: KerasHub needs Keras 3, {here}; take Python 3.12 or 3.13")
+    try:
+        return importlib.import_module("keras_hub")
+    except ImportError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{source}: KerasHub can't be imported ({problem}); pip install 'bssan_tf[hub]'") from None
+
+
 def path_of(variable) -> str:
     """Names of layers and weight, such as `w2r_lstm/lstm_cell/kernel`: the same on both stacks."""
     return getattr(variable, "path", None) or variable.name.rsplit(":", 1)[0]
@@ -43,17 +55,6 @@ def build(layer: tf.keras.layers.Layer, shape: tuple) -> None:
 def layers_of(model: tf.keras.Model) -> list:
     """Whatever a functional model computes with, inputs first; a sum of two tensors is no layer for Keras 3."""
     return getattr(model, "operations", None) or model.layers
-
-
-def keras_hub(source: str):
-    """KerasHub, which is an optional package; UserError, which names `source`, where it can't be had."""
-    if not KERAS_3:
-        raise UserError(f"{source}: KerasHub needs Keras 3, which comes with Python 3.12 or newer; use that")
-    try:
-        return importlib.import_module("keras_hub")
-    except ImportError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{source}: KerasHub is not there ({problem}); `pip install keras-hub`") from error
 
 
 def weights_of(model: tf.keras.Model) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bssan_tf.features.faster_rcnn.images import prepare
 from bssan_tf.features.faster_rcnn.weights import FLAG, checkpoint_prefix, load_detector, load_settings
-from bssan_tf.features.objects import empty_objects
+from bssan_tf.features.objects import detection_rows, empty_objects
 from bssan_tf.features.regions import FLOAT16_MAX
 from bssan_tf.tools.files import file_sha256
 
@@ -65,6 +65,10 @@ class Detector:
         valid = found.pop("valid")
         return {name: value[valid] for name, value in found.items()}
 
+    def rows(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """Detections as rows of a boxes file, float32 (n, 6): edges, where a box's own last corner is a pixel."""
+        return detection_rows({**found, "boxes": found["boxes"] + np.array([0, 0, 1, 1], np.float32)})
+
     def objects(self, photo: np.ndarray, count: int = 10) -> dict[str, np.ndarray]:
         """The best detections of one photo, uint8 (height, width, 3) RGB, as the store keeps them: see `best`."""
         return self.best(self.detect(photo), photo.shape[:2], count)
@@ -73,7 +77,7 @@ class Detector:
         """`empty_objects(count)` of a photo's (height, width), filled, and "objects", fc7 float16 (count, Q) or 0."""
         found = {name: value[:count] for name, value in found.items()}
         kept, objects, (height, width) = len(found["boxes"]), empty_objects(count), size
-        edges = found["boxes"] + np.array([0, 0, 1, 1], np.float32)
+        edges = self.rows(found)[:, :4]
         objects["boxes"][:kept] = edges / np.array([width, height, width, height], np.float32)
         objects["classes"][:kept], objects["scores"][:kept] = found["classes"], found["scores"]
         objects["valid"][:kept] = True
