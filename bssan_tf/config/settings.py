@@ -39,13 +39,12 @@ class DataConfig:
     cache: str = setting("cache", "folder in which features are kept", metavar="FOLDER", moves=True)
     backbone: str | None = setting(
         None,
-        "network that makes the regions: vgg19, vgg16, slim, a model of keras.applications (resnet50), NAME:LAYER for"
-        " another layer of it, or keras_hub:PRESET; without it, slim for scenes and vgg19 for photos",
+        "network that makes the regions: vgg19, vgg16, slim, a model of keras.applications (resnet50), NAME:LAYER or"
+        " NAME:LAYER+LAYER for other layers, or keras_hub:PRESET; without it, slim for scenes and vgg19 for photos",
         metavar="NAME",
     )
     backbone_weights: str | None = file_setting(
-        "weights of the backbone, .h5, .keras or .npz, of keras_hub:PRESET the preset's folder; without a file they are"
-        " downloaded"
+        "weights of the backbone, .h5, .keras or .npz, or a preset's folder; without them they are downloaded"
     )
     objects: str | None = setting(
         None,
@@ -70,9 +69,7 @@ class DataConfig:
         needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
     )
     glove: str | None = file_setting("pre-trained word vectors in GloVe's text format")
-    text_corpus: str | None = file_setting(
-        "captions without photos, a file or a folder of files, that give 300 dimensions of a word more, beside GloVe's"
-    )
+    text_corpus: str | None = file_setting("captions without photos, a file or a folder: 300 more dimensions of a word")
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
     imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})
@@ -274,10 +271,7 @@ class TrainingConfig:
     )
     validation_captions: int = setting(1, "captions of each of these pictures; 0 for all", rule="0 or more")
     plateau_patience: int = setting(
-        3,
-        "epochs without a better rsum before the learning rate falls",
-        rule="above 0",
-        needs={"schedule": ("plateau",)},
+        3, "epochs without a better rsum before the rate falls", rule="above 0", needs={"schedule": ("plateau",)}
     )
     plateau_factor: float = setting(
         0.5, "factor on the learning rate when it falls", rule="above 0 and below 1", needs={"schedule": ("plateau",)}

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import SIDE
-from bssan_tf.tools.stack import layers_of
+from bssan_tf.tools.stack import layers_of, register
 
 CELLS = (14, 7)  # rows and columns where no layer is named, the first that a model has
 
@@ -104,13 +104,27 @@ def outputs_of(model: tf.keras.Model) -> dict:
     return found
 
 
+@register
+class JoinedMaps(tf.keras.layers.Layer):
+    """Maps of one grid (B, rows, columns, M_k) beside each other (hypercolumns, Hariharan et al., CVPR 2015).
+
+    Each is scaled so that in every picture its absolute values sum to those of the last: layers differ a hundredfold.
+    """
+
+    def call(self, maps):
+        axes = [1, 2, 3]
+        sums = [tf.reduce_sum(tf.abs(one), axis=axes, keepdims=True) for one in maps]
+        return tf.concat([one * (sums[-1] / tf.maximum(own, 1e-12)) for one, own in zip(maps, sums)], axis=-1)
+
+
 def region_model(
     model: tf.keras.Model, source: str, wanted: str | None = None, remedy: str = ""
 ) -> tuple[str, tf.keras.Model]:
     """The name of the layer that makes the regions, and the model up to it.
 
-    Without a wanted layer, it is the last with 14x14 cells, or else 7x7, through which all goes that comes after it:
-    no layer inside of a block, beside which the block's input goes on.
+    Several layers can be wanted, LAYER+LAYER; `JoinedMaps` then makes one of their maps. Without a wanted layer, it is
+    the last with 14x14 cells, or else 7x7, through which all goes that comes after it: no layer inside of a block,
+    beside which the block's input goes on.
 
     UserError, which names `source`, where there is no such layer.
     """
@@ -121,13 +135,22 @@ def region_model(
             have = sorted({tensor.shape[1] for tensor in outputs.values() if _is_map(tensor)})
             problem = f"no layer has 14x14 or 7x7 cells that all after it is made from (rows are {have})"
             raise UserError(f"{source}: {problem}; {remedy or f'name a layer by {source}:LAYER'}")
-    elif wanted not in outputs:
-        near = difflib.get_close_matches(wanted, outputs, cutoff=0.0)
+        return wanted, tf.keras.Model(model.inputs[0], outputs[wanted])
+    maps = [_wanted_map(outputs, name, source) for name in wanted.split("+")]
+    if len({tuple(one.shape[1:3]) for one in maps}) > 1:
+        grids = ", ".join(f"{one.shape[1]}x{one.shape[2]}" for one in maps)
+        raise UserError(f"{source}: the layers have {grids} cells; name layers with as many")
+    return wanted, tf.keras.Model(model.inputs[0], maps[0] if len(maps) == 1 else JoinedMaps()(maps))
+
+
+def _wanted_map(outputs: dict, name: str, source: str):
+    if name not in outputs:
+        near = difflib.get_close_matches(name, outputs, cutoff=0.0)
         raise UserError(f"{source}: there is no such layer; near it are {', '.join(near)}")
-    elif not _is_map(outputs[wanted]):
-        shape = tuple(outputs[wanted].shape[1:])
+    if not _is_map(outputs[name]):
+        shape = tuple(outputs[name].shape[1:])
         raise UserError(f"{source}: the layer gives {shape}, not (rows, columns, channels); name another layer")
-    return wanted, tf.keras.Model(model.inputs[0], outputs[wanted])
+    return outputs[name]
 
 
 def _is_map(tensor) -> bool:
