@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     picture = is_picture(options.query)
     if picture and options.images:
         raise UserError(f"--images {options.images}: is searched for a sentence; for a picture leave it out")
-    run = find_run(options.run)
+    run = find_run(options.run, pretrained=True)
     if picture:
         read_picture(options.query)  # before anything slow
     elif options.images:

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, draw, say where the picture is."""
     options = build_parser().parse_args(arguments)
-    run = find_run(options.run)
+    run = find_run(options.run, pretrained=True)
     cli.load_tensorflow()
     from bssan_tf.drawing.figures import own_drawing
     from bssan_tf.matching.matcher import Matcher

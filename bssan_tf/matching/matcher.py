@@ -60,7 +60,7 @@ class Matcher:
     def load(
         cls, run: str | Path | RunFolder | None = None, memory_mb: float = MEMORY_MB, progress: bool = False, **files
     ) -> Matcher:
-        """The matcher of a run: its folder, its name in runs/, or None for the newest.
+        """The matcher of a run: its folder, its name in runs/, "pretrained", or None for the newest, else pretrained.
 
         Args:
             memory_mb: MiB that scoring may take.
@@ -72,7 +72,9 @@ class Matcher:
         Raises:
             UserError: no such run, or it has no finished epoch; damaged files.
         """
-        return cls(run if isinstance(run, RunFolder) else find_run(run and str(run)), files, memory_mb, progress)
+        if not isinstance(run, RunFolder):
+            run = find_run(run and str(run), pretrained=True)
+        return cls(run, files, memory_mb, progress)
 
     @functools.cached_property
     def _model_and_tokenizer(self):

@@ -35,6 +35,10 @@ RUNS = Path("runs")
 REPRODUCTION = "BSSAN_TF_REPRODUCTION"  # environment of a training by reproduce.py: what it trains for
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pillow", "matplotlib", "h5py")  # for versions.json
 
+PRETRAINED = "pretrained"  # names the packed run that comes with the package
+PACKAGED = Path(__file__).parents[1] / PRETRAINED
+PACKED_WEIGHTS = "weights.npz"  # of a packed run, see packed.py
+ANY = "any"  # in data.json: what has this value is not compared
 NOTED_LATER = ("labels",)  # in data.json; runs of an older version lack them
 VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint` says
 DECIDED_BY_DATA = ("D", "M", "P", "Q", "E_glove")  # settings that a run's data fill in
@@ -50,6 +54,7 @@ class RunFolder:
         self.config_file, self.data_file = path / "config.json", path / "data.json"
         self.vocabulary_file, self.command_file = path / "vocabulary.txt", path / "command.txt"
         self.history_file, self.early_signs_file = path / "history.csv", path / "early_signs.csv"
+        self.packed_weights = path / PACKED_WEIGHTS
         self.best, self.metrics_file = path / "best.keras", path / "metrics.json"
         self.reproduction_file = path / "reproduction.txt"
         self.state, self.logs, self.export = path / "state", path / "logs", path / "export" / "1"
@@ -117,7 +122,7 @@ class RunFolder:
         for key in keys or data:
             if key not in trained and key not in NOTED_LATER:
                 raise UserError(f"{self.data_file}: has no {key}; put it back, or train the run anew")
-            if (now := data.get(key)) != (then := trained.get(key, now)):
+            if (then := trained.get(key, data.get(key))) != ANY and (now := data.get(key)) != then:
                 changed = f"the data have changed since training: {key} is {now}, was {then}"
                 raise UserError(f"{self.path}: {changed}; give those that it was trained with")
 
@@ -180,14 +185,20 @@ class RunFolder:
         from bssan_tf.models.bssan import Bssan
         from bssan_tf.tools.stack import trace_needed_kernels
 
-        config = self.load_config()
-        if not self.best.exists():
+        config, packed = self.load_config(), self.packed_weights.exists()
+        if not (packed or self.best.exists()):
             raise UserError(f"{self.path}: has no best.keras yet; train at least one epoch (--resume {self.path})")
-        self.require_best()
+        if not packed:
+            self.require_best()
         tokenizer = self.load_tokenizer(config)
         trace_needed_kernels()
         model = Bssan(config.model, len(tokenizer.words))
-        self.load_best(model.scorer)
+        if packed:
+            from bssan_tf.runs.packed import unpack
+
+            unpack(self.packed_weights, model.scorer)
+        else:
+            self.load_best(model.scorer)
         return model, tokenizer
 
     def load_best(self, scorer) -> None:
@@ -227,13 +238,22 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def find_run(name: str | None) -> RunFolder:
+def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
     """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none.
 
-    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are.
+    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are. Where
+    `pretrained`, the one of the package can be named, and is taken where there is no other.
     """
+    packaged = RunFolder(PACKAGED)
+    if name == PRETRAINED and pretrained and not (RUNS / name).exists():
+        if not packaged.config_file.exists():
+            raise UserError(f"{packaged.path}: is missing; install the package anew")
+        return packaged
     if name is None:
         found = [RunFolder(path.parent) for path in RUNS.glob("*/best.keras")]
+        if not found and pretrained and packaged.config_file.exists():
+            logger.info("no run in %s/, so the pretrained one is taken: %s", RUNS, packaged.path / "CARD.md")
+            return packaged
         if not found:
             raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
         latest = max(found, key=lambda run: (not run.reproduction_file.exists(), run.best.stat().st_mtime))

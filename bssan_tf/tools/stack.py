@@ -62,6 +62,18 @@ def weights_of(model: tf.keras.Model) -> dict[str, np.ndarray]:
     return {path: variable.numpy() for path, variable in _by_path(model).items()}
 
 
+def assign_weights(model: tf.keras.Model, values: dict[str, np.ndarray]) -> None:
+    """Give all weights of a model their values by path; ValueError where names or shapes differ, nothing is changed."""
+    found = _by_path(model)
+    if different := sorted(found.keys() ^ values.keys()):
+        raise ValueError(f"{different[0]} is in one of them only ({len(different)} such weights)")
+    for name, variable in found.items():
+        if tuple(variable.shape) != values[name].shape:
+            raise ValueError(f"{name} is {values[name].shape}, not {tuple(variable.shape)}")
+    for name, variable in found.items():
+        variable.assign(values[name].astype(variable.numpy().dtype))
+
+
 def _by_path(model: tf.keras.Model) -> dict[str, tf.Variable]:
     means = {id(variable) for metric in model.metrics for variable in metric.variables}  # weights for Keras 2
     weights = [variable for variable in model.weights if id(variable) not in means]
