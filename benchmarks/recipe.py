@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import itertools
 import os
+import re
 import shlex
 import time
 from pathlib import Path
@@ -54,6 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each; a cosine has --epochs (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each set is trained with each (0)")
     parser.add_argument("--held", type=cli.count, default=500, metavar="N", help="pictures held back (500)")
+    parser.add_argument(
+        "--pictures", type=cli.count, nargs="+", metavar="N", help="train each set on N of the others: a growth curve"
+    )
     parser.add_argument(
         "--baseline",
         action="store_true",
@@ -93,15 +98,16 @@ def study(options: argparse.Namespace) -> None:
     configs = {name: config_of(f"{options.common} {flags}", options.minutes) for name, flags in sets.items()}
     rows = read_rows(options.csv) if options.csv.exists() else ()
     for row in rows:
-        if row.get("flags", "") != sets.get(row["name"], row.get("flags", "")):
+        name = row["name"] if row["name"] in sets else re.sub(r" of \d+$", "", row["name"])
+        if row.get("flags", "") != sets.get(name, row.get("flags", "")):
             raise UserError(f"{options.csv}: {row['name']} is of other flags, {row['flags']!r}; give another --csv")
     done = {(row["name"], row["seed"]) for row in rows}
     opened: dict = {}
 
-    def data_of(config: Config) -> Data:
+    def data_of(config: Config, pictures: int | None = None) -> Data:
         if config.data not in opened:
-            opened[config.data] = hold_back(open_data(config.data), options.held)
-        return opened[config.data]
+            opened[config.data] = open_data(config.data)
+        return hold_back(opened[config.data], options.held, pictures=pictures)
 
     def add(name: str, flags: str, row: dict) -> None:
         append(options.csv, {"name": name, "flags": flags, **row})
@@ -113,11 +119,11 @@ def study(options: argparse.Namespace) -> None:
             rows = baseline(kind, config.replace(seed=options.seeds[0]), data_of(config))
             for name in lacking:
                 add(name + end, BASELINES[kind][name], rows[name])
-    for seed in options.seeds:
-        for name, config in configs.items():
-            if (name, str(seed)) not in done:
-                row = measure(config.replace(seed=seed), data_of(config), options.runs / f"{name}-{seed}")
-                add(name, sets[name], row)
+    for seed, pictures, (name, config) in itertools.product(options.seeds, options.pictures or [None], configs.items()):
+        row_name = f"{name} of {pictures}" if pictures else name
+        if (row_name, str(seed)) not in done:
+            folder = options.runs / f"{row_name.replace(' of ', '-')}-{seed}"
+            add(row_name, sets[name], measure(config.replace(seed=seed), data_of(config, pictures), folder))
 
 
 def baselines_of(configs: dict[str, Config]) -> dict[tuple[str, str], Config]:
@@ -161,13 +167,18 @@ def config_of(flags: str, minutes: float) -> Config:
     return config.replace(stop_patience=10_000)
 
 
-def hold_back(data: Data, held: int, seed: int = 0) -> Data:
-    """The data with a seeded part of the train split as val, and no other split."""
+def hold_back(data: Data, held: int, seed: int = 0, pictures: int | None = None) -> Data:
+    """The data with a seeded part of the train split as val, and no other split.
+
+    With `pictures`, only so many of the others train; fewer are among more.
+    """
     rows = np.asarray(data.corpus.splits["train"])
     if len(rows) < 2 * held:
         raise UserError(f"--held {held}: the train split has only {len(rows)} pictures")
+    if pictures and pictures > len(rows) - held:
+        raise UserError(f"--pictures {pictures}: only {len(rows) - held} are left to train on")
     rows = np.random.default_rng(seed).permutation(rows)
-    splits = {"train": np.sort(rows[held:]), "val": np.sort(rows[:held])}
+    splits = {"train": np.sort(rows[held:][:pictures]), "val": np.sort(rows[:held])}
     return dataclasses.replace(data, corpus=dataclasses.replace(data.corpus, splits=splits))
 
 

@@ -41,6 +41,36 @@ def test_pictures_are_held_back_from_the_train_split_alone(corpus):
         recipe.hold_back(data, 20)
 
 
+def test_a_growth_curve_trains_on_fewer_pictures_which_are_among_more(corpus, tmp_path, monkeypatch):
+    data = open_data(make_config(corpus).data, progress=False)
+    all_of, few = recipe.hold_back(data, 6).corpus.splits, recipe.hold_back(data, 6, pictures=9).corpus.splits
+    more = recipe.hold_back(data, 6, pictures=12).corpus.splits
+    assert (len(few["train"]), len(more["train"])) == (9, 12)
+    assert set(few["train"]) < set(more["train"]) < set(all_of["train"])
+    np.testing.assert_array_equal(few["val"], all_of["val"])
+    with pytest.raises(UserError, match="--pictures 27: only 26 are left to train on"):
+        recipe.hold_back(data, 6, pictures=27)
+    sets, table, asked = tmp_path / "sets.txt", tmp_path / "study.csv", []
+
+    def measure(config, data, folder):
+        asked.append((len(data.corpus.splits["train"]), folder.name))
+        return {"seed": config.training.seed}
+
+    monkeypatch.setattr(recipe, "open_data", lambda _: data)
+    monkeypatch.setattr(recipe, "measure", measure)
+    sets.write_text("a: --data x\nb: --data x")
+    arguments = [str(sets), "--held", "6", "--csv", str(table), "--pictures"]
+    recipe.main([*arguments, "9"])
+    recipe.main([*arguments, "9", "12"])
+    assert asked == [(9, "a-9-0"), (9, "b-9-0"), (12, "a-12-0"), (12, "b-12-0")]
+    with table.open(newline="") as file:
+        names = [(row["name"], row["flags"]) for row in csv.DictReader(file)]
+    assert names == [(f"{name} of {n}", "--data x") for n in (9, 12) for name in "ab"]
+    sets.write_text("a: --data y")
+    with pytest.raises(UserError, match="a of 9 is of other flags, '--data x'"):
+        recipe.main([*arguments, "9"])
+
+
 def single_captions_of(run, corpus):
     """The report of a run's twelve held-back pictures, from all of their captions."""
     part = recipe.hold_back(open_data(make_config(corpus).data, progress=False), 12).split("val")
@@ -177,7 +207,7 @@ def test_the_cca_has_its_rows_for_each_data_config(corpus, tmp_path, monkeypatch
     lines = [f"{name}: --data {folder}" for name, folder in (("a", corpus), ("b", other), ("c", corpus))]
     sets.write_text("\n".join(lines))
     monkeypatch.setattr(recipe, "open_data", lambda config: config.data)
-    monkeypatch.setattr(recipe, "hold_back", lambda data, held: data)
+    monkeypatch.setattr(recipe, "hold_back", lambda data, held, pictures: data)
     monkeypatch.setattr(recipe, "measure", lambda config, data, folder: {"seed": config.training.seed})
     fitted = []
 
