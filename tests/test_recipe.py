@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_fixtures import make_config, write_features
 
-from benchmarks import recipe
+from benchmarks import held, recipe
 from bssan_tf.cca.fit import fit_cca
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
@@ -119,6 +119,13 @@ def test_a_study_appends_a_row_a_set_and_goes_on_where_it_was(corpus, tmp_path, 
     capsys.readouterr()
     recipe.main(arguments)
     assert not capsys.readouterr().out
+    run = str(tmp_path / "runs" / f"{rows[0]['name']}-0")
+    held.main([run, "--held", "12", "--quiet"])
+    told = capsys.readouterr().out
+    assert "12 held-back pictures, 24 captions" in told
+    assert f"score   rsum {rows[0]['rsum']} with one caption a picture, " in told
+    with pytest.raises(UserError, match="the data have changed since training"):
+        held.main([run, "--held", "6", "--quiet"])
     with table.open(newline="") as file:
         assert list(csv.DictReader(file)) == [cca, weighted, *rows]
 
