@@ -99,7 +99,7 @@ def fit_cca(
     chosen, sums = select(samples, held_back(len(image_rows), seed), kin, kinship, weighted, most)
     logger.info("CCA: chosen on %d held-back training images: %s", chosen["held_images"], chosen)
     solver, d = Solver(sums, chosen["text_ridge"], kin, kinship), chosen["dimension"]
-    image_map, text_map, correlations = (array[..., :d] for array in solver.solve(chosen["image_ridge"]))
+    image_map, text_map, correlations = solver.solve(chosen["image_ridge"], d)
     scale = correlations ** chosen["power"]
     full_map, full_mean = np.zeros((vocabulary_size, d), np.float32), np.zeros(vocabulary_size, np.float32)
     if kin is not None:

@@ -82,11 +82,12 @@ def select(
 def _held_rsums(samples: Samples, sums: Sums, held, settings, kin, kinship, weighted) -> dict[Setting, float]:
     """rsum of held-out captions int (K,) and their images by CCAs of `sums`, for settings grouped by their ridges."""
     held_images, owner = np.unique(samples.owner[held], return_inverse=True)
+    most = max(setting.dimension for setting in settings)
     found = {}
     for text_ridge, alike in groupby(settings, key=lambda setting: setting.text_ridge):
         solver = Solver(sums, text_ridge, kin, kinship)
         for image_ridge, same in groupby(alike, key=lambda setting: setting.image_ridge):
-            image_map, text_map, correlations = solver.solve(image_ridge)
+            image_map, text_map, correlations = solver.solve(image_ridge, most)
             full_map = np.zeros((len(samples.weights), text_map.shape[1]), np.float32)
             full_map[samples.used] = text_map
             x = (samples.images[held_images] - sums.x_mean) @ image_map

@@ -109,14 +109,14 @@ class Solver:
         self.explained = yx.T @ self.regression  # (M, M)
         self.spectrum = np.linalg.eigh(xx)  # the same for every image ridge
 
-    def solve(self, image_ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """image_map (M, d), text_map (W, d) and the correlations (d,), falling; d = M."""
+    def solve(self, image_ridge: float, most: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """image_map (M, d), text_map (W, d) and the correlations (d,), falling; d = M, or `most`."""
         values, vectors = self.spectrum
         values = np.maximum(values, 0) + image_ridge * max(values.mean(), 1e-12)
         whiten = (vectors / np.sqrt(values)) @ vectors.T
         squared, directions = np.linalg.eigh(whiten @ self.explained @ whiten)
-        correlations = np.sqrt(np.clip(squared[::-1], 1e-12, None))
-        image_map = whiten @ directions[:, ::-1]
+        correlations = np.sqrt(np.clip(squared[::-1][:most], 1e-12, None))
+        image_map = whiten @ directions[:, ::-1][:, :most]
         return image_map, self.regression @ image_map / correlations, correlations
 
 
