@@ -6,6 +6,7 @@ SavedModel. The commands `visualize` and `search` are thin skins of it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.photos import pictures_in
 from bssan_tf.drawing.attention import class_names
 from bssan_tf.errors import UserError
-from bssan_tf.matching.erasing import Erasure, erased, squares_of
+from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.runs.data import Data, data_of_run
@@ -140,25 +141,50 @@ class Matcher:
                 for i, caption in enumerate(_listed(captions, "captions"), 1)]  # fmt: skip
         return np.concatenate(rows) if rows else np.zeros((0, self.tokenizer.length), np.int32)
 
-    def explain(self, photo: Source, caption: str) -> Explanation:
-        """Scores of a photo with a caption, and where each word and each object looked.
+    def explain(self, photo: Source, caption: str, erase: bool = False) -> Explanation:
+        """Scores of a photo with a caption, and where each word and each object looked; see `explain_all`."""
+        return self.explain_all(photo, [caption], erase)[0]
 
-        UserError as `score`.
+    def explain_all(
+        self, photo: Source, captions: Sequence[str], erase: bool = False, seed: int = 0
+    ) -> list[Explanation]:
+        """A photo beside each of some captions: scores, and where each word and each object looked.
+
+        Args:
+            erase: make the erase test of every word, which describes 20 to 60 photos more.
+            seed: of its squares elsewhere.
+
+        Raises:
+            UserError: as `score`.
         """
-        (picture,) = self.read([photo])
-        tokenizer, scorer = self.tokenizer, self.model.scorer
-        tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
+        (picture,), captions = self.read([photo]), _listed(captions, "captions")
+        names = ["caption"] if len(captions) == 1 else [f"caption {i}" for i in range(1, len(captions) + 1)]
+        rows = [self.tokenizer.read_sentence(*named) for named in zip(captions, names)]
         features, (objects,) = self.describe([picture])
+        tokens = np.concatenate([*rows, np.zeros((0, self.tokenizer.length), np.int32)])  # (N_c, L)
+        scores = self._matrices(features, tokens)
+        found = []
+        for i, caption in enumerate(captions):
+            own = {name: float(scores[name][0, i]) for name in ("score", "w2r", "o2w") if name in scores}
+            found.append(self._explained(picture, features, objects, caption, rows[i], own, photo))
+        if erase and found and found[0].alpha is None:
+            logger.info("no erase test: the run has no W2R, whose attention could be erased")
+        elif erase and found:
+            tested = self._erasures(picture, tokens, found, [one.alpha for one in found], seed)
+            found = [dataclasses.replace(one, erasures=own) for one, own in zip(found, tested)]
+        return found
+
+    def _explained(self, picture: Photo, features, objects, caption, tokens, scores, source) -> Explanation:
+        tokenizer, scorer, words = self.tokenizer, self.model.scorer, self.tokenizer.words_of(caption)
         given = {**vars(features), "tokens": tokens}
         inputs = {name: given[name] for name in scorer.input}
         inputs |= {name: inputs[name].astype(np.float32) for name in ("regions", "objects") if name in inputs}
         attention = {name: value.numpy()[0] for name, value in scorer(inputs, training=False).items()}
-        matrices = score_matrices(self.fast, features, tokens, memory_mb=self.memory_mb)  # the scores of evaluate.py
         L, alpha, beta = len(words), attention.get("alpha"), attention.get("beta")
         return Explanation(
             words=words,
             known=np.array([word in tokenizer.words for word in words]),
-            scores={name: float(matrices[name][0, 0]) for name in ("score", "w2r", "o2w") if name in matrices},
+            scores=scores,
             alpha=None if alpha is None else alpha[:L].reshape(L, *self.reader.extractor.grid),
             beta=None if beta is None else beta[:, :L],
             boxes=objects["boxes"],
@@ -166,7 +192,12 @@ class Matcher:
             confidence=objects["scores"],
             valid=objects["valid"],
             pixels=picture.pixels,
+            source=source,
         )
+
+    def _matrices(self, features, tokens: np.ndarray, parts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The scores of evaluate.py."""
+        return score_matrices(self.fast, features, tokens, parts=parts, memory_mb=self.memory_mb)
 
     def erase(self, photo: Source, caption: str, word: int | None = None, seed: int = 0) -> Erasure:
         """How far the score falls where the square that a word attended to is grey, and where others are.
@@ -185,17 +216,22 @@ class Matcher:
             word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
         if not 0 <= word < len(found.words):
             raise UserError(f"word {word}: the caption has {len(found.words)} words, counted from 0")
-        (picture,), grid, tokens = self.read([photo]), found.alpha.shape[1:], self.tokenizer([caption])
-        first, others = squares_of(found.alpha[word], np.random.default_rng(seed))
-        photos, blocks = [erased(picture, square, grid) for square in (first, *others)], []
-        for start in range(0, len(photos), BATCH):
-            features, _ = self.describe(photos[start : start + BATCH])
-            given = {"parts": ["score"], "memory_mb": self.memory_mb}
-            blocks.append(score_matrices(self.fast, features, tokens, **given)["score"][:, 0])
-        falls = found.scores["score"] - np.concatenate(blocks)
-        (top, left, height, width), (rows, columns) = first, grid
-        square = (left / columns, top / rows, (left + width) / columns, (top + height) / rows)
-        return Erasure(float(falls[0]), falls[1:], square)
+        (picture,), tokens = self.read([photo]), self.tokenizer([caption])
+        return self._erasures(picture, tokens, [found], [found.alpha[word : word + 1]], seed)[0][0]
+
+    def _erasures(self, picture: Photo, tokens, found, maps, seed: int) -> list[list[Erasure]]:
+        """The erase test of words of captions, whose attention is `maps`."""
+        grid = maps[0].shape[1:]
+
+        def score(squares: list[tuple]) -> np.ndarray:
+            blocks = []
+            for start in range(0, len(squares), BATCH):
+                photos = [erased(picture, square, grid) for square in squares[start : start + BATCH]]
+                features, _ = self.describe(photos)
+                blocks.append(self._matrices(features, tokens, ["score"])["score"])
+            return np.concatenate(blocks)
+
+        return erasures(score, np.array([one.scores["score"] for one in found], np.float32), maps, seed)
 
     def index(self, folder: str | Path) -> PhotoIndex:
         """The photos of a folder, to be searched; their features are kept in the run's cache.
