@@ -194,7 +194,7 @@ def test_the_fall_where_a_word_looked_and_elsewhere(matcher, photos):
 def test_the_erase_test_of_every_word_scores_each_square_once(matcher, photos, monkeypatch):
     alone = {word: matcher.erase(photos[2], CAPTIONS[0], word) for word in (1, 4)}
     described, describe = [], matcher.describe
-    monkeypatch.setattr(matcher, "describe", lambda read: described.extend(read) or describe(read))
+    monkeypatch.setattr(matcher, "describe", lambda read, *how: described.extend(read) or describe(read, *how))
     found, other = matcher.explain_all(photos[2], CAPTIONS[:2], erase=True)
     assert len(found.erasures) == 6
     assert len(other.erasures) == len(other.words) == 8

@@ -102,10 +102,10 @@ class Matcher:
         """Decode photos; UserError for what is no picture."""
         return [Photo.read(photo, self.config.data, f"photo {i}") for i, photo in enumerate(photos, 1)]
 
-    def describe(self, photos: Sequence[Photo]):
-        """Features of decoded photos as `score_matrices` takes them, and the objects of each; see `PhotoReader`."""
+    def describe(self, photos: Sequence[Photo], known: dict | None = None):
+        """Features of decoded photos as `score_matrices` takes them, and the objects of each: `PhotoReader.read`."""
         boxes = None if self.of_own_data else self.files.get("boxes")
-        return self.reader.read(photos, boxes and Path(boxes))
+        return self.reader.read(photos, boxes and Path(boxes), known)
 
     def _describe_one(self, photo: Source):
         return self.describe(self.read([photo]))[0]
@@ -151,30 +151,41 @@ class Matcher:
         """A photo beside each of some captions: scores, and where each word and each object looked.
 
         Args:
-            erase: make the erase test of every word, which describes 20 to 60 photos more.
+            erase: make the erase test of every word, which describes up to 100 photos more.
             seed: of its squares elsewhere.
 
         Raises:
             UserError: as `score`.
         """
-        (picture,), captions = self.read([photo]), _listed(captions, "captions")
-        names = ["caption"] if len(captions) == 1 else [f"caption {i}" for i in range(1, len(captions) + 1)]
-        rows = [self.tokenizer.read_sentence(*named) for named in zip(captions, names)]
+        found, fall = self._explained(photo, captions)
+        if erase and found and found[0].alpha is None:
+            logger.info("no erase test: the run has no W2R, whose attention could be erased")
+        elif erase and found:
+            tested = fall([one.alpha for one in found], seed)
+            found = [dataclasses.replace(one, erasures=own) for one, own in zip(found, tested)]
+        return found
+
+    def _explained(self, photo: Source, captions: Sequence[str]):
+        """A photo beside captions, and what makes the erase test of their words, as `erasures` of maps and a seed."""
+        (picture,), tokens = self.read([photo]), self.tokens(captions)
         features, (objects,) = self.describe([picture])
-        tokens = np.concatenate([*rows, np.zeros((0, self.tokenizer.length), np.int32)])  # (N_c, L)
         scores = self._matrices(features, tokens)
         found = []
         for i, caption in enumerate(captions):
             own = {name: float(scores[name][0, i]) for name in ("score", "w2r", "o2w") if name in scores}
-            found.append(self._explained(picture, features, objects, caption, rows[i], own, photo))
-        if erase and found and found[0].alpha is None:
-            logger.info("no erase test: the run has no W2R, whose attention could be erased")
-        elif erase and found:
-            tested = self._erasures(picture, tokens, found, [one.alpha for one in found], seed)
-            found = [dataclasses.replace(one, erasures=own) for one, own in zip(found, tested)]
-        return found
+            found.append(self._beside(picture, features, objects, caption, tokens[i : i + 1], own, photo))
 
-    def _explained(self, picture: Photo, features, objects, caption, tokens, scores, source) -> Explanation:
+        def score(squares: list[tuple]) -> np.ndarray:
+            grid, blocks = found[0].alpha.shape[1:], []
+            for start in range(0, len(squares), BATCH):
+                photos = [erased(picture, square, grid) for square in squares[start : start + BATCH]]
+                grey, _ = self.describe(photos, objects)  # boxes stay as in the whole photo
+                blocks.append(self._matrices(grey, tokens, ["score"])["score"])
+            return np.concatenate(blocks)
+
+        return found, functools.partial(erasures, score, scores["score"][0])
+
+    def _beside(self, picture: Photo, features, objects, caption, tokens, scores, source) -> Explanation:
         tokenizer, scorer, words = self.tokenizer, self.model.scorer, self.tokenizer.words_of(caption)
         given = {**vars(features), "tokens": tokens}
         inputs = {name: given[name] for name in scorer.input}
@@ -209,29 +220,14 @@ class Matcher:
         Raises:
             UserError: as `score`; a run without W2R, a caption without such a word.
         """
-        found = self.explain(photo, caption)
+        (found,), fall = self._explained(photo, [caption])
         if found.alpha is None:
             raise UserError(f"{self.run.path}: has no W2R, whose attention could be erased")
         if word is None:
             word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
         if not 0 <= word < len(found.words):
             raise UserError(f"word {word}: the caption has {len(found.words)} words, counted from 0")
-        (picture,), tokens = self.read([photo]), self.tokenizer([caption])
-        return self._erasures(picture, tokens, [found], [found.alpha[word : word + 1]], seed)[0][0]
-
-    def _erasures(self, picture: Photo, tokens, found, maps, seed: int) -> list[list[Erasure]]:
-        """The erase test of words of captions, whose attention is `maps`."""
-        grid = maps[0].shape[1:]
-
-        def score(squares: list[tuple]) -> np.ndarray:
-            blocks = []
-            for start in range(0, len(squares), BATCH):
-                photos = [erased(picture, square, grid) for square in squares[start : start + BATCH]]
-                features, _ = self.describe(photos)
-                blocks.append(self._matrices(features, tokens, ["score"])["score"])
-            return np.concatenate(blocks)
-
-        return erasures(score, np.array([one.scores["score"] for one in found], np.float32), maps, seed)
+        return fall([found.alpha[word : word + 1]], seed)[0][0]
 
     def index(self, folder: str | Path) -> PhotoIndex:
         """The photos of a folder, to be searched; their features are kept in the run's cache.

@@ -72,12 +72,16 @@ class PhotoReader:
         self.extractor, self.detector = extractors_of(run, config.data)
         self.context = run_context(run, config)
 
-    def read(self, photos: Sequence[Photo], boxes: Path | None = None) -> tuple[SimpleNamespace, list[dict]]:
+    def read(
+        self, photos: Sequence[Photo], boxes: Path | None = None, known: dict | None = None
+    ) -> tuple[SimpleNamespace, list[dict]]:
         """What the run's model takes of n photos, and the objects of each.
 
         Args:
             boxes: a boxes file that must list the photos, or None for the run's own of its own photos, else ten fixed
                 boxes.
+            known: the objects that all of them have, as an earlier call gave them for one photo; Faster R-CNN, whose
+                objects have features of their own, looks again all the same.
 
         Returns:
             regions float16 (n, D, M), objects float16 or float32 (n, P, Q) and valid bool (n, P), as attributes; and
@@ -88,7 +92,9 @@ class PhotoReader:
         """
         if self.detector and boxes is not None:
             raise UserError(f"--boxes {boxes}: the run's objects are Faster R-CNN's fc7, not boxes; leave it out")
-        if self.detector:
+        if known is not None and "objects" not in known:
+            found = [known] * len(photos)
+        elif self.detector:
             found = [
                 {**self.detector.objects(photo.whole, self.config.model.P), "labels": self.detector.labels}
                 for photo in photos
