@@ -110,6 +110,7 @@ def test_parts_sum_to_the_score_and_batches_change_nothing(matcher, photos):
 
 def test_an_explanation(matcher, photos, tmp_path):
     found = matcher.explain(photos[0], CAPTIONS[1])
+    assert found.source == photos[0]
     assert found.words == ["there", "is", "a", "blue", "boat", "near", "the", "zyx"]
     assert found.known.tolist() == [True] * 7 + [False]
     assert found.alpha.shape == (8, 14, 14)

@@ -88,8 +88,9 @@ function scores(own) {
 function eraseTest(words, point) {
   const falls = words.map((word) => word.erased.falls);
   const [low, high] = range(data.cases.flatMap((one) => one.words.flatMap((word) => word.erased.falls)));
+  const places = Math.max(...words.map((word) => word.erased.places));
   const mean = (k) => falls.reduce((sum, own) => sum + (own[k] ?? 0), 0) / falls.length;
-  const kinds = [["looked", "where the word looked"], ["elsewhere", "elsewhere, mean of random places"]];
+  const kinds = [["looked", "where the word looked"], ["elsewhere", `elsewhere, mean of ${places} random places`]];
   const table = element("table");
   const [left, top, right, bottom] = words[0].erased.square;
   const area = Math.round(100 * (right - left) * (bottom - top));
@@ -168,12 +169,13 @@ function caseOf(own, place) {
   const wordButtons = words.map(wordButton), objectButtons = objects.map(objectButton);
   const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
   const boxes = objects.map((object) => {
-    const box = element("div", "box", "", element("span", "", object.label));
+    const box = element("div", "box");
     placed(box, object.box);
     box.style.zIndex = 1 + objects.filter((other) => area(other) > area(object)).length; // small ones lie on top
     return box;
   });
-  photo.append(...boxes);
+  const name = element("div", "name");
+  photo.append(...boxes, name);
 
   let held = null, shown = null;
   const same = (a, b) => a === b || (a && b && a.kind === b.kind && a.i === b.i);
@@ -209,6 +211,12 @@ function caseOf(own, place) {
       boxes[p].style.setProperty("--strength", looked ? (looked[p] > 1 / words.length ? looked[p] / most : 0) : 0.45);
       button.setAttribute("aria-pressed", same(held, { kind: "object", i: p }));
     });
+    name.hidden = object === null;
+    if (object !== null) {
+      const [x1, y1, x2] = objects[object].box, right = x1 > 0.6; // near the right edge the name ends with its box
+      name.textContent = objects[object].label;
+      Object.assign(name.style, { top: `${100 * y1}%`, left: right ? "" : `${100 * x1}%`, right: right ? `${100 - 100 * x2}%` : "" });
+    }
     said.textContent = told(word, object, looked, read);
   }
 
@@ -272,7 +280,7 @@ function scale() {
 
 const [first, second] = data.cases;
 document.getElementById("heading").textContent = second ? "One photo, two sentences" : "A photo and a sentence";
-const hints = [], touch = matchMedia("(hover: none)").matches, verb = touch ? "Tap" : "Point at";
+const hints = [], touch = matchMedia("(pointer: coarse)").matches, verb = touch ? "Tap" : "Point at";
 if (first.grid) hints.push(`${verb} a word to see where in the photo it looked${first.beta ? " and which objects looked at it" : ""}.`);
 else hints.push(`${verb} a word to see which objects looked at it.`);
 if (first.beta) hints.push(`${verb} a box to see which words it looked at.`);

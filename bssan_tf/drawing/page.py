@@ -120,7 +120,8 @@ def _case(found) -> dict:
         if found.erasures is not None:
             own = found.erasures[i]
             elsewhere = float(np.mean(own.elsewhere)) if len(own.elsewhere) else math.nan
-            words[-1]["erased"] = {"square": _rounded(own.square, 4), "falls": _rounded((own.attended, elsewhere), 5)}
+            falls, square = _rounded((own.attended, elsewhere), 5), _rounded(own.square, 4)
+            words[-1]["erased"] = {"square": square, "falls": falls, "places": len(own.elsewhere)}
     return {
         "words": words,
         "grid": None if found.alpha is None else list(found.alpha.shape[1:]),
