@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from browser import browser, screenshots
-from page_fixtures import LABELS, LONG, SHORT, explanation
+from page_fixtures import BOXES, LABELS, LONG, SHORT, explanation
 
 from bssan_tf.drawing.figures import HEAT, heat_maps
 
@@ -93,7 +93,8 @@ def test_heat_is_that_of_the_png(shown, grid):
 
 
 def test_a_box_under_the_pointer_shows_which_words_it_looked_at(shown, tmp_path):
-    found = explanation()
+    whole = {"boxes": np.float32([*BOXES[:3], [0, 0, 1, 1]]), "valid": np.ones(4, bool)}  # lies below the others
+    found = explanation(**whole, labels=[*LABELS[:3], "scene"])
     tab = shown(found)
     assert shares(tab, ".word") == [0] * 5
     rest = tab.shot(screenshots(tmp_path) / "words.png", ".words")
@@ -170,7 +171,7 @@ def test_a_phone(shown, tmp_path, against):
 
 def test_two_sentences_are_apart(shown, tmp_path):
     first = explanation(scores={"score": 1.5, "w2r": 1.0, "o2w": 0.5})
-    tab = shown(first, explanation("a cat sleeps", seed=1, scores={"score": -1.0, "w2r": -0.25, "o2w": -0.75}))
+    tab = shown(first, explanation(LONG, seed=1, scores={"score": -1.0, "w2r": -0.25, "o2w": -0.75}))
     assert "Sentence A matches better, by 2.500." in tab.js("document.getElementById('hint').textContent")
     tab.hover(".case:nth-child(2) .word", 1)
     heated = "[...document.querySelectorAll('.photo')].map(photo => photo.classList.contains('heated'))"
