@@ -125,7 +125,7 @@ def require_given(flag: str, value: object) -> None:
         raise UserError(f"{flag}: its value is empty; give one, or leave the flag out")
 
 
-def writable(path: str, suffix: str = "", make_folder: bool = False) -> Path:
+def writable(path: str, *endings: str, make_folder: bool = False) -> Path:
     """A file to be written, for argparse: no folder is there, its own folder is, or can be made, and it ends right."""
     out = Path(path)
     if not out.name or len(os.fsencode(out.name)) > MOST_FILE_NAME:
@@ -137,8 +137,8 @@ def writable(path: str, suffix: str = "", make_folder: bool = False) -> Path:
         raise argparse.ArgumentTypeError(f"{path}: is a folder; name a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{path}: nothing may be written in {folder}; name a file elsewhere")
-    if suffix and out.suffix.lower() != suffix:
-        raise argparse.ArgumentTypeError(f"{path}: must end with {suffix}")
+    if endings and out.suffix.lower() not in endings:
+        raise argparse.ArgumentTypeError(f"{path}: must end with {' or '.join(endings)}")
     return out
 
 
@@ -150,6 +150,11 @@ def scores_file(path: str) -> Path:
 def png(path: str) -> Path:
     """A picture to be written, for argparse."""
     return writable(path, ".png")
+
+
+def png_or_page(path: str) -> Path:
+    """A picture or an HTML page to be written, for argparse."""
+    return writable(path, ".png", ".html")
 
 
 def count(text: str, least: int = 1) -> int:

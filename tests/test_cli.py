@@ -194,15 +194,17 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
 
 def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workplace):
     asked = []
+    found = SimpleNamespace(search=lambda *how: asked.append(how) or [], draw=asked.append, scores={})
+    found.save_page = lambda *given: asked.append(given)
 
     class Asked:
         def __init__(self, run, files, memory_mb=MEMORY_MB, progress=False, of_own_data=False):
             self.made = run.name, files, memory_mb, progress, of_own_data
 
         def __getattr__(self, name):
-            def ask(*given):
-                asked.append((name, *given, *self.made))
-                return SimpleNamespace(search=lambda *how: asked.append(how) or [], draw=asked.append, scores={})
+            def ask(*given, **how):
+                asked.append((name, *given, *how.values(), *self.made))
+                return found if name.startswith("index") or name.startswith("sent") else [found] * len(given[1])
 
             return ask
 
@@ -213,13 +215,17 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     search.main(["photos/000.png", "--quiet", "--run", "one", "--split", "val"])
     visualize.main(["photos/000.png", "a dog", "--run", "one"])
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.png", "--boxes", "b.npz", "--cache", "c"])
-    photo, files = Path("photos/000.png"), {"boxes": "b.npz", "cache": "c"}
+    visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.html"])
+    visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.HTML", "--against", "a cat", "--no-erase"])
+    photo, files, rest = Path("photos/000.png"), {"boxes": "b.npz", "cache": "c"}, ("one", {}, MEMORY_MB, False, False)
     assert asked == [
         ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("a dog", 10, RERANK),
         ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False, True), ("a dog", 3, 0),
         ("sentences_of_split", "val", "one", {}, MEMORY_MB, False, True), ("photos/000.png", 10, RERANK),
-        ("explain", photo, "a dog", "one", {}, MEMORY_MB, False, False), Path("000-attention.png"),
-        ("explain", photo, "a dog", "one", files, MEMORY_MB, False, False), Path("o.png"),
+        ("explain_all", photo, ["a dog"], False, *rest), Path("000-attention.png"),
+        ("explain_all", photo, ["a dog"], False, "one", files, MEMORY_MB, False, False), Path("o.png"),
+        ("explain_all", photo, ["a dog"], True, *rest), (Path("o.html"),),
+        ("explain_all", photo, ["a dog", "a cat"], False, *rest), (Path("o.HTML"), found),
     ]  # fmt: skip
 
 
@@ -279,6 +285,20 @@ def test_visualize_any_photo(call, workplace):
     with Image.open(workplace / "out.png") as picture:
         assert picture.width > 600
         assert np.asarray(picture.convert("RGB")).std() > 20
+
+
+def test_visualize_makes_a_page(call, workplace):
+    command = ["visualize.py", "photos/000.png", "A red dog!", "-o", "page.html", "--against", "a <b>zyx</b>"]
+    done = call([*command, "--no-erase"])
+    assert done.returncode == 0, done.stderr
+    scores, others, path = done.stdout.splitlines()
+    assert scores.startswith("score ")
+    assert others.startswith("score ")
+    page = (workplace / path).read_text()
+    assert "<title>a red dog | a bzyxb</title>" in page
+    assert '"erased"' not in page
+    assert call(command).returncode == 0  # over its own page
+    assert '"erased"' in (workplace / path).read_text()
 
 
 def test_visualize_and_evaluate_say_the_same_scores(evaluated, workplace, monkeypatch, captions):
@@ -373,7 +393,14 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["search.py", "photos/000.png", "--images", "photos"], "--images photos: is searched for a sentence"),
         ([*SEARCH, "--images", "gone"], "gone: no such folder"),
         ([*SEARCH, "--images", "runs"], "runs: no pictures in it"),
-        (["visualize.py", "photos/000.png", "a dog", "-o", "picture.txt"], "must end with .png"),
+        (["visualize.py", "photos/000.png", "a dog", "-o", "picture.txt"], "must end with .png or .html"),
+        (["visualize.py", "photos/000.png", "a dog", "-o", "mine.html"], "mine.html: is a file of yours"),
+        (
+            ["visualize.py", "photos/000.png", "a dog", "--against", "a cat"],
+            "--against: is of a page; name one with -o",
+        ),
+        (["visualize.py", "photos/000.png", "a dog", "-o", "a.png", "--no-erase"], "--no-erase: is of a page"),
+        (["visualize.py", "photos/000.png", "a dog", "-o", "a.html", "--against", "?!"], "caption 2 '?!': has no word"),
         (["visualize.py", "photos/000.png", "a dog", "-o", "photos/000.png"], "photos/000.png: is a file of yours"),
         (["evaluate.py", "runs/one", "--json", "runs/one/config.json"], "config.json: is a file of yours"),
         (["evaluate.py", "runs/one", "--json", "photos/captions.csv"], "captions.csv: not valid JSON"),
@@ -388,8 +415,10 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
 def test_bad_input_is_told_in_one_line(call, workplace, arguments, message):
     if "empty.npz" in arguments:
         np.savez(workplace / "empty.npz", names=np.array(["x"]), boxes=np.zeros((1, 1, 6), np.float32))
+    (workplace / "mine.html").write_text("<title>mine</title>")
     before = sorted(path.name for path in (workplace / "runs").iterdir())
     done = call(arguments)
+    assert (workplace / "mine.html").read_text() == "<title>mine</title>"
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.strip().split("\n") if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr

@@ -86,7 +86,7 @@ def test_an_installation_has_every_room_and_its_files(project):
     data = {package: listed(value) for package, value in section(project, "tool.setuptools.package-data").items()}
     files = [path for path in (project / "bssan_tf").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     others = [path for path in files if path.suffix != ".py"]
-    assert {path.name for path in others} == {"slim_vgg19.npz", "slim_scenes.npz"}
+    assert {path.name for path in others} == {"slim_vgg19.npz", "slim_scenes.npz", "page.html", "page.css", "page.js"}
     for path in others:
         patterns = data[".".join(path.parent.relative_to(project).parts)]
         assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path

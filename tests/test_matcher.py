@@ -1,5 +1,6 @@
 """`Matcher`, the public class: scores, explanations and search of photos in any form, and the page's examples."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.matching.erasing import PLACES, Erasure, squares_of
+from bssan_tf.matching.erasing import PLACES, Erasure, erasures, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
@@ -109,6 +110,7 @@ def test_parts_sum_to_the_score_and_batches_change_nothing(matcher, photos):
 
 def test_an_explanation(matcher, photos, tmp_path):
     found = matcher.explain(photos[0], CAPTIONS[1])
+    assert found.source == photos[0]
     assert found.words == ["there", "is", "a", "blue", "boat", "near", "the", "zyx"]
     assert found.known.tolist() == [True] * 7 + [False]
     assert found.alpha.shape == (8, 14, 14)
@@ -188,6 +190,45 @@ def test_the_fall_where_a_word_looked_and_elsewhere(matcher, photos):
     sharpest = int(np.argmax(explained.alpha.max(axis=(1, 2))[:-1]))  # the last word is unknown
     own, given = (matcher.erase(photos[2], caption, word, seed=1) for word in (None, sharpest))
     assert (own.attended, own.square) == (given.attended, given.square)
+
+
+def test_the_erase_test_of_every_word_scores_each_square_once(matcher, photos, monkeypatch):
+    alone = {word: matcher.erase(photos[2], CAPTIONS[0], word) for word in (1, 4)}
+    described, describe = [], matcher.describe
+    monkeypatch.setattr(matcher, "describe", lambda read, *how: described.extend(read) or describe(read, *how))
+    found, other = matcher.explain_all(photos[2], CAPTIONS[:2], erase=True)
+    assert len(found.erasures) == 6
+    assert len(other.erasures) == len(other.words) == 8
+    for word, expected in alone.items():
+        own = found.erasures[word]
+        assert own.square == expected.square
+        np.testing.assert_allclose(own.attended, expected.attended, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(own.elsewhere, expected.elsewhere, rtol=1e-3, atol=1e-3)
+    seen = {photo.pixels.tobytes() for photo in described}
+    assert len(described) == len(seen) <= 101  # the photo, and at most all squares; 14 words of 21 would be 294
+    assert found.scores["score"] == pytest.approx(matcher.score([photos[2]], CAPTIONS[:1])[0, 0], rel=1e-4)
+    assert matcher.explain(photos[2], CAPTIONS[0]).erasures is None
+    assert matcher.explain_all(photos[2], []) == []
+
+
+def test_a_page_of_a_photo(matcher, photos, tmp_path):
+    matcher.explain(photos[0], CAPTIONS[1], erase=True).save_page(tmp_path / "out.html")
+    page = (tmp_path / "out.html").read_text()
+    assert "<title>there is a blue boat near the zyx</title>" in page
+    told = json.loads(re.search(r'id="data">(.*?)<', page)[1])
+    assert told["size"] == [90, 60]
+    assert [word["known"] for word in told["cases"][0]["words"]] == [True] * 7 + [False]
+    assert len(told["objects"]) == 10
+
+
+def test_words_share_the_random_places_of_the_erase_test():
+    maps = np.full((25, 14, 14), 1e-3)
+    maps[np.arange(25), np.arange(25) % 13, np.arange(25) * 7 % 14] = 1
+    scored = []
+    found = erasures(lambda squares: scored.extend(squares) or np.zeros((len(squares), 1)), np.ones(1), [maps])
+    assert len(found[0]) == 25
+    assert all(len(one.elsewhere) >= 19 for one in found[0])
+    assert len(scored) == len(set(scored)) <= 75
 
 
 def test_the_erase_test_of_a_run(work, matcher, monkeypatch):

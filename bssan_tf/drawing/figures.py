@@ -27,8 +27,8 @@ TRANSPARENCY = 0.7  # of the heat map over the photo (section V-D)
 COLOURS = ("#e69f00", "#0072b2", "#c2185b")  # the three top objects; told apart by the colour-blind too
 HEAT = ListedColormap(colormaps["turbo"](np.linspace(0.13, 0.86, 256)))  # without its two dark ends, nearly grey here
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
-_SIGMA = 0.75  # of the Gaussian filter, in cells
-_FULL_HEAT = 4.0  # times the even share 1/D: a word's scale never ends below, so that even attention stays cool
+SIGMA = 0.75  # of the Gaussian filter, in cells
+FULL_HEAT = 4.0  # times the even share 1/D: a word's scale never ends below, so that even attention stays cool
 _DPI = 110
 
 
@@ -109,11 +109,11 @@ def heat_maps(alpha: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -
         raise ValueError(f"alpha {alpha.shape} does not fit the grid {grid}")
     cells = np.asarray(alpha, np.float32).reshape(-1, rows, columns)
     maps = cells[:, np.arange(height) * rows // height][:, :, np.arange(width) * columns // width]
-    sigma = _SIGMA * height / rows
+    sigma = SIGMA * height / rows
     radius = min(round(3 * sigma), min(size) - 1)  # edges are mirrored once: a coarse grid's filter ends there
     maps = gaussian_filter(maps, 2 * radius + 1, sigma)
     peak = maps.max(axis=(1, 2), keepdims=True)
-    return np.clip(maps / np.maximum(peak, _FULL_HEAT / alpha.shape[1]), 0, 1)
+    return np.clip(maps / np.maximum(peak, FULL_HEAT / alpha.shape[1]), 0, 1)
 
 
 def heat_overlays(picture: np.ndarray, alpha: np.ndarray, grid: tuple[int, int] = (14, 14)) -> np.ndarray:

@@ -1,12 +1,13 @@
 """The erase test: does a score fall where the model looked, and only there?
 
-In: a photo, a caption and one of its words. Out: how far the score falls where the square that the word attended to is
-greyed out, beside squares of the same area elsewhere; as deletion in Petsiuk et al. (BMVC 2018), of one square.
+In: a photo, captions and the attention of words. Out: how far the score falls where the square that a word attended to
+is greyed out, beside squares of the same area elsewhere; as deletion in Petsiuk et al. (BMVC 2018), of one square.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,20 +28,43 @@ class Erasure(NamedTuple):
 
 
 def squares_of(alpha: np.ndarray, rng: np.random.Generator) -> tuple[tuple, list[tuple]]:
-    """The square that holds most of a word's attention (rows, columns), and some that don't touch it, in cells.
+    """The square that holds most of a word's attention (rows, columns), and random ones that don't touch it, in cells.
 
-    Each is (top, left, height, width). Equal sums: the first, row by row.
+    Each is (top, left, height, width). Equal sums: the first, row by row. The order of all squares is drawn, so that
+    words with the same seed share most of theirs.
     """
     rows, columns = alpha.shape
     height, width = max(1, round(SHARE * rows)), max(1, round(SHARE * columns))
     sums = np.lib.stride_tricks.sliding_window_view(alpha, (height, width)).sum(axis=(2, 3))
     top, left = np.unravel_index(np.argmax(sums), sums.shape)
-    away = [
-        (y, x) for y in range(sums.shape[0]) for x in range(sums.shape[1])
-        if abs(y - top) >= height or abs(x - left) >= width
-    ]  # fmt: skip
-    chosen = rng.permutation(len(away))[:PLACES]
-    return (top, left, height, width), [(*away[i], height, width) for i in chosen]
+    order = [divmod(int(place), sums.shape[1]) for place in rng.permutation(sums.size)]
+    away = [(y, x, height, width) for y, x in order if abs(y - top) >= height or abs(x - left) >= width]
+    return (int(top), int(left), height, width), away[:PLACES]
+
+
+def erasures(
+    score: Callable[[list[tuple]], np.ndarray], whole: np.ndarray, maps: Sequence[np.ndarray], seed: int = 0
+) -> list[list[Erasure]]:
+    """The erase test of words of captions; each square is scored once for all of them.
+
+    Args:
+        score: N_s squares -> scores float32 (N_s, N_c) of the photo without each of them.
+        whole: scores (N_c,) of the whole photo.
+        maps: for each caption the attention (n, rows, columns) of n words.
+        seed: of the squares elsewhere.
+    """
+    rows, columns = maps[0].shape[1:]
+    asked = [[squares_of(alpha, np.random.default_rng(seed)) for alpha in alphas] for alphas in maps]
+    squares = list(dict.fromkeys(square for words in asked for first, others in words for square in (first, *others)))
+    place, falls = {square: i for i, square in enumerate(squares)}, whole - score(squares)  # (N_s, N_c)
+    found = []
+    for caption, words in enumerate(asked):
+        found.append([])
+        for first, others in words:
+            (top, left, height, width), own = first, falls[:, caption]
+            square = (left / columns, top / rows, (left + width) / columns, (top + height) / rows)
+            found[-1].append(Erasure(float(own[place[first]]), own[[place[other] for other in others]], square))
+    return found
 
 
 def erased(photo: Photo, square: tuple, grid: tuple[int, int]) -> Photo:

@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bssan_tf.drawing.attention import draw_pair
+from bssan_tf.drawing.page import page_of, save_page
+from bssan_tf.matching.erasing import Erasure
+from bssan_tf.runs.photo import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,8 @@ class Explanation:
         confidence: float32 (P,), the detector's score of each object.
         valid: bool (P,), False where the photo has no further object.
         pixels: uint8 (224, 224, 3), the photo as the model saw it.
+        source: the photo, or where it lies, for pages; None takes `pixels`.
+        erasures: the erase test of each word; None where it was not made.
     """
 
     words: list[str]
@@ -38,6 +43,8 @@ class Explanation:
     confidence: np.ndarray
     valid: np.ndarray
     pixels: np.ndarray
+    source: Source | None = None
+    erasures: list[Erasure] | None = None
 
     def draw(self, out: str | Path | None = None) -> Figure:
         """Figures 7 and 8 of the paper for this pair, as a Matplotlib figure, and as a PNG in `out`."""
@@ -50,3 +57,15 @@ class Explanation:
         objects = {"boxes": self.boxes, "scores": self.confidence, "valid": self.valid, "names": self.labels}
         grid = None if self.alpha is None else self.alpha.shape[1:]
         return draw_pair(self.pixels, words, outputs, objects, out and Path(out), grid)
+
+    def page(self, against: Explanation | None = None) -> str:
+        """An HTML page that shows this to people: hover or focus a word or an object, and see where it looked.
+
+        Args:
+            against: the same photo beside another caption, shown beside this one.
+        """
+        return page_of([self, *([against] if against else [])])
+
+    def save_page(self, path: str | Path, against: Explanation | None = None) -> None:
+        """Write `page` to a file, whole; UserError where it can't be written, or the photo is gone."""
+        save_page(Path(path), self.page(against))

@@ -6,6 +6,7 @@ SavedModel. The commands `visualize` and `search` are thin skins of it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.photos import pictures_in
 from bssan_tf.drawing.attention import class_names
 from bssan_tf.errors import UserError
-from bssan_tf.matching.erasing import Erasure, erased, squares_of
+from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.runs.data import Data, data_of_run
@@ -105,9 +106,9 @@ class Matcher:
         data, side = self.reader.data, self.reader.extractor.side
         return [Photo.read(photo, data, side, f"photo {i}") for i, photo in enumerate(photos, 1)]
 
-    def describe(self, photos: Sequence[Photo]):
-        """Features of decoded photos as `score_matrices` takes them, and the objects of each; see `PhotoReader`."""
-        return self.reader.read(photos)
+    def describe(self, photos: Sequence[Photo], known: dict | None = None):
+        """Features of decoded photos as `score_matrices` takes them, and the objects of each: `PhotoReader.read`."""
+        return self.reader.read(photos, known)
 
     def _describe_one(self, photo: Source):
         return self.describe(self.read([photo]))[0]
@@ -143,25 +144,61 @@ class Matcher:
                 for i, caption in enumerate(_listed(captions, "captions"), 1)]  # fmt: skip
         return np.concatenate(rows) if rows else np.zeros((0, self.tokenizer.length), np.int32)
 
-    def explain(self, photo: Source, caption: str) -> Explanation:
-        """Scores of a photo with a caption, and where each word and each object looked.
+    def explain(self, photo: Source, caption: str, erase: bool = False) -> Explanation:
+        """Scores of a photo with a caption, and where each word and each object looked; see `explain_all`."""
+        return self.explain_all(photo, [caption], erase)[0]
 
-        UserError as `score`.
+    def explain_all(
+        self, photo: Source, captions: Sequence[str], erase: bool = False, seed: int = 0
+    ) -> list[Explanation]:
+        """A photo beside each of some captions: scores, and where each word and each object looked.
+
+        Args:
+            erase: make the erase test of every word, which describes up to 100 photos more.
+            seed: of its squares elsewhere.
+
+        Raises:
+            UserError: as `score`.
         """
-        (picture,) = self.read([photo])
-        tokenizer, scorer = self.tokenizer, self.model.scorer
-        tokens, words = tokenizer.read_sentence(caption, "caption"), tokenizer.words_of(caption)
+        found, fall = self._explained(photo, captions)
+        if erase and found and found[0].alpha is None:
+            logger.info("no erase test: the run has no W2R, whose attention could be erased")
+        elif erase and found:
+            tested = fall([one.alpha for one in found], seed)
+            found = [dataclasses.replace(one, erasures=own) for one, own in zip(found, tested)]
+        return found
+
+    def _explained(self, photo: Source, captions: Sequence[str]):
+        """A photo beside captions, and what makes the erase test of their words, as `erasures` of maps and a seed."""
+        (picture,), tokens = self.read([photo]), self.tokens(captions)
         features, (objects,) = self.describe([picture])
+        scores = self._matrices(features, tokens)
+        found = []
+        for i, caption in enumerate(captions):
+            own = {name: float(scores[name][0, i]) for name in ("score", "w2r", "o2w") if name in scores}
+            found.append(self._beside(picture, features, objects, caption, tokens[i : i + 1], own, photo))
+
+        def score(squares: list[tuple]) -> np.ndarray:
+            grid, blocks = found[0].alpha.shape[1:], []
+            for start in range(0, len(squares), BATCH):
+                photos = [erased(picture, square, grid) for square in squares[start : start + BATCH]]
+                grey, _ = self.describe(photos, objects)  # boxes stay as in the whole photo
+                blocks.append(self._matrices(grey, tokens, ["score"])["score"])
+            return np.concatenate(blocks)
+
+        return found, functools.partial(erasures, score, scores["score"][0])
+
+    def _beside(self, picture: Photo, features, objects, caption, tokens, scores, source) -> Explanation:
+        tokenizer, scorer, words = self.tokenizer, self.model.scorer, self.tokenizer.words_of(caption)
         given = {**vars(features), "tokens": tokens}
         inputs = {name: given[name] for name in scorer.input}
         inputs |= {name: inputs[name].astype(np.float32) for name in ("regions", "objects") if name in inputs}
         attention = {name: value.numpy()[0] for name, value in scorer(inputs, training=False).items()}
-        matrices = score_matrices(self.fast, features, tokens, memory_mb=self.memory_mb)  # the scores of evaluate.py
         L, alpha, beta = len(words), attention.get("alpha"), attention.get("beta")
         return Explanation(
             words=words,
             known=np.array([word in tokenizer.words for word in words]),
-            scores={name: float(matrices[name][0, 0]) for name in ("score", "w2r", "o2w") if name in matrices},
+            scores=scores,
             alpha=None if alpha is None else alpha[:L].reshape(L, *self.reader.extractor.grid),
             beta=None if beta is None else beta[:, :L],
             boxes=objects["boxes"],
@@ -169,7 +206,12 @@ class Matcher:
             confidence=objects["scores"],
             valid=objects["valid"],
             pixels=picture.pixels,
+            source=source,
         )
+
+    def _matrices(self, features, tokens: np.ndarray, parts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The scores of evaluate.py."""
+        return score_matrices(self.fast, features, tokens, parts=parts, memory_mb=self.memory_mb)
 
     def erase(self, photo: Source, caption: str, word: int | None = None, seed: int = 0) -> Erasure:
         """How far the score falls where the square that a word attended to is grey, and where others are.
@@ -181,24 +223,14 @@ class Matcher:
         Raises:
             UserError: as `score`; a run without W2R, a caption without such a word.
         """
-        found = self.explain(photo, caption)
+        (found,), fall = self._explained(photo, [caption])
         if found.alpha is None:
             raise UserError(f"{self.run.path}: has no W2R, whose attention could be erased")
         if word is None:
             word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
         if not 0 <= word < len(found.words):
             raise UserError(f"word {word}: the caption has {len(found.words)} words, counted from 0")
-        (picture,), grid, tokens = self.read([photo]), found.alpha.shape[1:], self.tokenizer([caption])
-        first, others = squares_of(found.alpha[word], np.random.default_rng(seed))
-        photos, blocks = [erased(picture, square, grid) for square in (first, *others)], []
-        for start in range(0, len(photos), BATCH):
-            features, _ = self.describe(photos[start : start + BATCH])
-            given = {"parts": ["score"], "memory_mb": self.memory_mb}
-            blocks.append(score_matrices(self.fast, features, tokens, **given)["score"][:, 0])
-        falls = found.scores["score"] - np.concatenate(blocks)
-        (top, left, height, width), (rows, columns) = first, grid
-        square = (left / columns, top / rows, (left + width) / columns, (top + height) / rows)
-        return Erasure(float(falls[0]), falls[1:], square)
+        return fall([found.alpha[word : word + 1]], seed)[0][0]
 
     def index(self, folder: str | Path) -> PhotoIndex:
         """The photos of a folder, to be searched; their features are kept in the run's cache.

@@ -92,8 +92,12 @@ class PhotoReader:
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
 
-    def read(self, photos: Sequence[Photo]) -> tuple[SimpleNamespace, list[dict]]:
+    def read(self, photos: Sequence[Photo], known: dict | None = None) -> tuple[SimpleNamespace, list[dict]]:
         """What the run's model takes of n photos, and the objects of each.
+
+        Args:
+            known: the objects that all of them have, as an earlier call gave them for one photo; Faster R-CNN, whose
+                objects have features of their own, looks again all the same.
 
         Returns:
             regions float16 (n, D, M), objects float16 or float32 (n, P, Q) and valid bool (n, P), as attributes; and
@@ -102,7 +106,9 @@ class PhotoReader:
         Raises:
             UserError: the boxes file does not list a photo.
         """
-        if self.detector:
+        if known is not None and "objects" not in known:
+            found = [known] * len(photos)
+        elif self.detector:
             labels, count = {"labels": self.detector.labels}, self.config.model.P
             found = [{**self.detector.objects(photo.whole, count), **labels} for photo in photos]
         else:
