@@ -52,6 +52,25 @@ def test_a_corpus_that_grew_keeps_what_is_extracted(tmp_path, corpus, extractor,
     np.testing.assert_array_equal(other.regions[:4], fresh.regions[:4])
 
 
+def test_a_batch_is_of_new_and_changed_pictures_alone(tmp_path, corpus, extractor, monkeypatch):
+    known = [0, 2, 3, 4, 6, 7, 8, 9]
+    names = ("image_ids", "image_paths")
+    part = SimpleNamespace(name="pictures", **{name: [getattr(corpus, name)[row] for row in known] for name in names})
+    extract(part, tmp_path / "store", extractor)
+    os.replace(tmp_path / "photos" / "photo010.jpg", tmp_path / "photos" / "photo003.jpg")  # 3 has changed
+    write_pictures(tmp_path / "more", 11)
+    os.replace(tmp_path / "more" / "photo010.jpg", tmp_path / "photos" / "photo010.jpg")
+    fresh = extract(corpus, tmp_path / "fresh", extractor)
+    read, calls = [], []
+    describe = extractor.describe
+    monkeypatch.setattr(describer, "read_picture", lambda path: read.append(path.name) or read_picture(path))
+    monkeypatch.setattr(extractor, "describe", lambda *values: calls.append(1) or describe(*values))
+    grown = extract(corpus, tmp_path / "store", extractor)
+    assert sorted(read) == [f"photo{row:03d}.jpg" for row in (1, 3, 5, 10)]
+    assert len(calls) == 1
+    np.testing.assert_array_equal(grown.regions[:], fresh.regions[:])
+
+
 def first_of(corpus, count):
     return SimpleNamespace(name=corpus.name, image_ids=corpus.image_ids[:count], image_paths=corpus.image_paths[:count])
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bssan_tf import cli
 from bssan_tf.config.settings import RERANK
-from bssan_tf.datasets.photos import SUFFIXES, pictures_in
+from bssan_tf.datasets.photos import SUFFIXES
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.runs.folder import find_run
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     if picture:
         read_picture(options.query)  # before anything slow
     elif options.images:
-        pictures_in(options.images)
+        pictures_in(options.images, tell=False)
     cli.load_tensorflow()
     from bssan_tf.matching.matcher import Matcher
 

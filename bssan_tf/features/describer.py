@@ -104,9 +104,10 @@ class Describer:
         return self.reasons.get(row, f"{self.paths[row]}: can't be read as a picture")  # another process found it
 
     def batches(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Picture | None]]]:
-        """Yield (rows, pictures) of each batch with rows that are wanted, bool (N,), decoded ahead in threads."""
-        batches = np.split(np.arange(len(wanted)), range(self.batch_size, len(wanted), self.batch_size))
-        left, decoding = deque(rows for rows in batches if wanted[rows].any()), deque()
+        """Yield (rows, pictures) of batches of the rows that are wanted, bool (N,), decoded ahead in threads."""
+        rows = np.flatnonzero(wanted)
+        left = deque(np.split(rows, range(self.batch_size, len(rows), self.batch_size)) if len(rows) else ())
+        decoding = deque()
         pool = decoding_pool()
         try:
             while left or decoding:
