@@ -136,6 +136,38 @@ def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
     assert len(matcher.index(tmp_path)) == 6
 
 
+def vectors_of(matcher, paths):
+    """Each network's mean of what it looks at, scaled and projected by its own weights: unit rows, by network."""
+    features, _ = matcher.describe(matcher.read(paths))
+    for name, rows, real in (("w2r", features.regions, None), ("o2w", features.objects, features.valid)):
+        network = matcher.model.networks[name]
+        rows, real = np.asarray(rows, np.float32), np.ones(rows.shape[:2]) if real is None else real
+        mean, variance = network.norm.get_weights()
+        scaled = (np.sign(rows) * np.sqrt(abs(rows)) - mean) / np.sqrt(variance)
+        pooled = [row[places > 0].mean(axis=0) for row, places in zip(scaled, real)]
+        vectors = np.stack(pooled) @ network.fusion.A.get_weights()[0]
+        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_photos_like_a_photo(matcher, photos, tmp_path):
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / "deep" / photo.name if i % 2 else tmp_path / photo.name for i, photo in enumerate(photos[:6])]
+    for photo, path in zip(photos, paths):
+        shutil.copy(photo, path)
+    alike = np.mean([vectors @ vectors[0] for vectors in vectors_of(matcher, paths)], axis=0)
+    order = [int(i) for i in np.argsort(-alike) if i != 0]
+    index = matcher.index(tmp_path)
+    (tmp_path / "deep" / "link.png").symlink_to(paths[0])
+    for query in (paths[0], str(tmp_path / "deep" / ".." / paths[0].name), tmp_path / "deep" / "link.png"):
+        hits = index.like(query, top=4)
+        assert [hit.found for hit in hits] == [paths[i] for i in order[:4]]
+        assert [hit.score for hit in hits] == pytest.approx(alike[order[:4]], abs=2e-3)
+    with Image.open(photos[0]) as image:
+        hits = index.like(image)
+    assert [hit.found for hit in hits] == [paths[i] for i in (0, *order)]
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+
+
 def test_sentences_are_searched_for_a_photo(matcher, photos):
     expected = matcher.score([photos[4]], CAPTIONS)[0]
     hits = matcher.sentences(CAPTIONS).search(photos[4])
@@ -233,6 +265,8 @@ def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
             "word 2: the caption has 2 words",
         ),
         (lambda m: m.index("gone"), "gone: no such folder"),
+        (lambda m: m.index_of_split("val").like("gone.jpg"), r"gone\.jpg: no such file"),
+        (lambda m: m.index_of_split("val").like(None), "photo 1: is a NoneType; give a file"),
         (lambda m: m.sentences(["a dog", ""]), "caption 2 '': has no word"),
     ],
 )

@@ -158,6 +158,12 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
 
 
+def refuse_others(path: Path) -> None:
+    """UserError where a file is there that is no drawing of ours, and so must not be drawn over."""
+    if path.exists() and not own_drawing(path):
+        raise UserError(f"{path}: is a file of yours, not a drawing of this command; name another with -o")
+
+
 def own_drawing(path: Path) -> bool:
     """Whether a file is a picture that Matplotlib has drawn, and so may be drawn anew."""
     try:

@@ -21,6 +21,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.matching.erasing import Erasure, erased, squares_of
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
+from bssan_tf.matching.likeness import photo_vectors
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
@@ -198,21 +199,25 @@ class Matcher:
         return Erasure(float(falls[0]), falls[1:], square)
 
     def index(self, folder: str | Path) -> PhotoIndex:
-        """The photos of a folder, to be searched; their features are kept in the run's cache.
+        """The photos of a folder and its subfolders, to be searched; their features are kept in the run's cache.
 
-        Photos that are new there, or have changed, are described by the next call. Unreadable ones are left out with a
-        warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
+        The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
+        ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
         """
         folder = Path(folder)
         paths = pictures_in(folder)
         features = folder_features(self.run, self._config_with_boxes, folder, paths, self.files, self.progress)
         rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
-        return PhotoIndex(self.fast, self.tokenizer, features, rows, [paths[row] for row in rows], **self._ranked)
+        return self._photo_index(features, rows, [paths[row] for row in rows])
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
         part, features = self.data.split(split), self.data.features
-        return PhotoIndex(self.fast, self.tokenizer, features, part.image_rows, part.image_paths, **self._ranked)
+        return self._photo_index(features, part.image_rows, part.image_paths)
+
+    def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path]) -> PhotoIndex:
+        like = {"describe": self._describe_one, "vectors": lambda *given: photo_vectors(self.model.networks, *given)}
+        return PhotoIndex(self.fast, self.tokenizer, features, rows, paths, **like, **self._ranked)
 
     def sentences(self, captions: Sequence[str]) -> SentenceIndex:
         """Sentences, to be searched for a photo; UserError for one without a word."""
