@@ -61,7 +61,8 @@ def extract_features(
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
-    grow_store(folder, describer.plan, UNREAD, may_lose)
+    files = () if describer.file else describer.paths  # boxes go by name
+    grow_store(folder, describer.plan, UNREAD, may_lose, files=files)
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress, check_photos)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:

@@ -25,7 +25,7 @@ from bssan_tf.matching.likeness import photo_vectors
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
-from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_features
+from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
 from bssan_tf.scoring import score_matrices
 from bssan_tf.scoring.scorer import FastScorer
 
@@ -205,8 +205,8 @@ class Matcher:
         ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
         """
         folder = Path(folder)
-        paths = pictures_in(folder)
-        features = folder_features(self.run, self._config_with_boxes, folder, paths, self.files, self.progress)
+        found = pictures_in(folder)
+        features, paths = folder_index(self.run, self._config_with_boxes, folder, found, self.files, self.progress)
         rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
         return self._photo_index(features, rows, [paths[row] for row in rows])
 
