@@ -19,6 +19,7 @@ from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.erasing import PLACES, Erasure, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
 from bssan_tf.runs.folder import RunFolder
@@ -132,8 +133,35 @@ def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
     hits = index.search(CAPTIONS[0], top=3)
     assert [hit.found.name for hit in hits] == [photos[i].name for i in np.argsort(-expected)[:3]]
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[:1:-1], rel=1e-3, abs=1e-3)
-    shutil.copy(photos[9], tmp_path)
-    assert len(matcher.index(tmp_path)) == 6
+
+
+def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
+    folder, (one, two, three, four, five, six) = tmp_path / "mine", photos[10:16]
+    folder.mkdir()
+    for photo in (two, three, four, five):
+        shutil.copy(photo, folder)
+    described, describe = [], Extractor.describe
+    monkeypatch.setattr(Extractor, "describe", lambda *given: described.append(1) or describe(*given))
+
+    def check(*read):
+        described.clear()
+        index, there = matcher.index(folder), sorted(folder.rglob("*.png"))
+        assert [bool(described), len(index)] == [*read, len(there)]
+        scores = matcher.score(there, CAPTIONS[:1])[:, 0]
+        hits = index.search(CAPTIONS[0], top=9)
+        assert [hit.found for hit in hits] == [there[i] for i in np.argsort(-scores)]
+        assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1], rel=1e-3, abs=1e-3)
+
+    check(True)
+    (folder / "a").mkdir()
+    shutil.copy(one, folder / "a" / three.name)  # a name that is there already, before all others
+    check(True)
+    check(False)
+    (folder / four.name).rename(folder / "a" / "moved.png")
+    (folder / two.name).unlink()
+    check(False)
+    shutil.copy(six, folder / five.name)
+    check(True)
 
 
 def vectors_of(matcher, paths):
