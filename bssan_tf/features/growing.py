@@ -27,7 +27,7 @@ from bssan_tf.tools.files import locked, open_own, write_json
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 256  # rows that are copied at once
+_BLOCK = 64  # rows that are copied at once
 APPENDED = "appended.json"  # what a store that gets room for more is about to be
 _IMAGES = ("images", "ids_sha256", "arrays")  # what the pictures change in a manifest
 
@@ -195,8 +195,9 @@ def _copy(
     with _PartWriter(part, plan) as writer:
         for start in range(0, len(sources), _BLOCK):
             rows = sources[start : start + _BLOCK]
-            values = {name: np.where(_like(rows >= 0, array), array[rows], 0) for name, array in arrays.items()}
-            values["sizes"] = np.where(rows >= 0, values["sizes"], unread)
+            values = {name: np.asarray(array)[rows] for name, array in arrays.items()}  # a copy
+            for name, value in values.items():
+                value[rows < 0] = unread if name == "sizes" else 0
             for name in plan.kept:  # of an older store: zeros, which are no digest
                 shape, dtype = plan.kept[name]
                 values.setdefault(name, np.zeros((len(rows), *shape), dtype))
@@ -204,8 +205,3 @@ def _copy(
         missing = [row for row, name in enumerate(plan.image_ids) if sources[row] < 0 or name in bad]
         writer.commit(len(sources), missing)
     return len(sources) - len(missing)
-
-
-def _like(flags: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """Flags (n,) that can be broadcast to rows of an array."""
-    return flags.reshape(-1, *[1] * (array.ndim - 1))
