@@ -66,11 +66,15 @@ def test_a_batch_is_of_new_and_changed_pictures_alone(tmp_path, corpus, extracto
     read, calls = [], []
     describe = extractor.describe
     monkeypatch.setattr(describer, "read_picture", lambda path: read.append(path.name) or read_picture(path))
-    monkeypatch.setattr(extractor, "describe", lambda *values: calls.append(1) or describe(*values))
+    monkeypatch.setattr(extractor, "describe", lambda *given: calls.append(len(given[0])) or describe(*given))
     grown = extract(corpus, tmp_path / "store", extractor)
     assert sorted(read) == [f"photo{row:03d}.jpg" for row in (1, 3, 5, 10)]
-    assert len(calls) == 1
+    assert calls == [4]
     np.testing.assert_array_equal(grown.regions[:], fresh.regions[:])
+    write_pictures(tmp_path / "more", 1, seed=5)
+    os.replace(tmp_path / "more" / "photo000.jpg", tmp_path / "photos" / "photo007.jpg")
+    extract(corpus, tmp_path / "store", extractor)
+    assert calls == [4, 1]  # not a whole batch for one
 
 
 def first_of(corpus, count):

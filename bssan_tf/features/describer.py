@@ -122,11 +122,9 @@ class Describer:
     def describe(self, rows: np.ndarray, pictures: list[Picture | None]) -> dict[str, np.ndarray]:
         """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
         readable = [i for i, picture in enumerate(pictures) if picture is not None]
-        pixels = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)  # a last, shorter batch is padded
-        values = {
-            name: np.zeros((self.batch_size, *row), dtype)
-            for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()
-        }
+        size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())  # few sizes, as each is a graph of its own
+        pixels = np.zeros((size, SIDE, SIDE, 3), np.uint8)  # a last, shorter batch is padded
+        values = {name: np.zeros((size, *row), dtype) for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()}
         values["sizes"][:] = UNREADABLE
         if "classes" in values:
             values["classes"][:] = NO_CLASS
