@@ -218,6 +218,30 @@ def test_pictures_behind_the_known_ones_are_given_room_and_nothing_is_copied(tmp
     assert grown.image_ids == corpus.image_ids
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["", "[]", "{}", '{"manifest": {}, "ids": []}', "fewer ids", "a foreign array"],
+)
+def test_a_damaged_note_of_a_growth_is_refused(tmp_path, corpus, extractor, change):
+    store = tmp_path / "store"
+    extract(corpus, store, extractor)
+    before = arrays(store)
+    manifest = json.loads((store / "manifest.json").read_text())
+    foreign = {**manifest["arrays"], "../other/valid": manifest["arrays"]["valid"]}
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "valid.npy", np.zeros((3, 10), bool))
+    notes = {
+        "fewer ids": {"manifest": manifest, "ids": corpus.image_ids[1:]},
+        "a foreign array": {"manifest": {**manifest, "arrays": foreign}, "ids": corpus.image_ids},
+    }
+    (store / "appended.json").write_text(json.dumps(notes[change]) if change in notes else change)
+    with pytest.raises(UserError, match=r"appended\.json: .*; give another --cache or delete this folder$") as error:
+        extract(corpus, store, extractor)
+    assert "\n" not in str(error.value)
+    assert arrays(store) == before
+    assert len(np.load(tmp_path / "other" / "valid.npy")) == 3
+
+
 def test_a_moved_picture_keeps_its_row_but_with_boxes_by_name(tmp_path, corpus, extractor, monkeypatch):
     boxes = tmp_path / "boxes.npz"
     write_boxes(boxes, corpus)

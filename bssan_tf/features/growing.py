@@ -19,16 +19,28 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf.features.describer import file_digest, file_state
-from bssan_tf.features.store import MANIFEST, REMEDY, open_array, read_ids, read_manifest
+from bssan_tf.features.store import (
+    FEATURE_ARRAYS,
+    MANIFEST,
+    OF_FILES,
+    REMEDY,
+    check_manifest,
+    open_array,
+    read_ids,
+    read_manifest,
+)
 from bssan_tf.features.store_sums import SUMS, changed_rows
 from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of, npy_header, write_ids
+from bssan_tf.reading.arrays import read_header
 from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.files import refusing
 from bssan_tf.tools.files import locked, open_own, write_json
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 64  # rows that are copied at once
 APPENDED = "appended.json"  # what a store that gets room for more is about to be
+_ARRAYS = {*FEATURE_ARRAYS, *OF_FILES, SUMS, "sizes"}  # that a store may have
 _IMAGES = ("images", "ids_sha256", "arrays")  # what the pictures change in a manifest
 
 
@@ -112,26 +124,33 @@ def _can_append(manifest: dict, ids: tuple[str, ...], plan: StorePlan) -> bool:
 
 def _append(folder: Path, manifest: dict, plan: StorePlan) -> None:
     """Give the arrays room for the new pictures, which count as not extracted yet: `finished_rows` stays."""
-    wholes = {name: plan.whole(name) for name in plan.layout(manifest["kept"])}
-    for name, whole in wholes.items():
+    for name in plan.layout(manifest["kept"]):
         with _opened(folder, name) as descriptor:
-            os.ftruncate(descriptor, len(npy_header(*whole)) + len(plan.image_ids) * plan.row_bytes(name))
-    change = {"manifest": {**manifest, **plan.manifest()}, "ids": plan.image_ids, "arrays": wholes}
+            size = len(npy_header(*plan.whole(name))) + len(plan.image_ids) * plan.row_bytes(name)
+            os.ftruncate(descriptor, size)
+    change = {"manifest": {**manifest, **plan.manifest()}, "ids": plan.image_ids}
     write_json(folder / APPENDED, change, durable=True)  # from here on it will be so
     _finish_append(folder)
 
 
 def _finish_append(folder: Path) -> None:
     """Say in the store's files what `_append` has begun, if it has; doing it twice does no harm."""
-    if not (folder / APPENDED).exists():
+    path = folder / APPENDED
+    if not path.exists():
         return
-    change = read_json(folder / APPENDED, REMEDY)
-    for name, whole in change["arrays"].items():
-        with _opened(folder, name) as descriptor:
-            os.pwrite(descriptor, npy_header(*whole), 0)
-    write_ids(folder, change["ids"])
-    write_json(folder / MANIFEST, change["manifest"], durable=True)
-    (folder / APPENDED).unlink()
+    with refusing(str(path), "damaged", REMEDY):
+        manifest, ids = map(read_json(path, REMEDY).__getitem__, ("manifest", "ids"))
+        check_manifest(manifest)
+        names = {*manifest["arrays"], *manifest["kept"]}
+        if len(ids) != manifest["images"] or not names <= _ARRAYS:
+            raise ValueError(f"{len(ids)} ids, and arrays {', '.join(sorted(names))}")
+    for name in names:
+        with open(folder / f"{name}.npy", "rb") as file, _opened(folder, name) as descriptor:
+            shape, _, dtype = read_header(file)
+            os.pwrite(descriptor, npy_header((len(ids), *shape[1:]), dtype), 0)
+    write_ids(folder, ids)
+    write_json(folder / MANIFEST, manifest, durable=True)
+    path.unlink()
 
 
 @contextlib.contextmanager
