@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import alone, growth_chart, operations, scoring, search, training, workload
+from benchmarks import alone, growth_chart, index_growth, operations, scoring, search, training, workload
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -35,6 +35,11 @@ def test_a_tree_needs_what_its_nodes_need():
     mlp = 2 * (1024 * 1024 + 1024 * 512 + 512 * 128 + 128)
     # words 3, 4, 5, 6, 7; nodes 3 4, 3 4 5, 3 4 6 behind the first words; three distinct captions
     assert operations.w2r_tree(TABLE_1, PrefixTree(tokens)) == 5 * word + 3 * 2 * 1024 * 4096 + 3 * mlp
+
+
+def test_an_index_describes_only_what_is_new_or_has_changed(tmp_path):
+    found = {name: described for name, (_, described) in index_growth.measure(tmp_path, 40).items()}
+    assert found == {"first": 40, "nothing new": 0, "1 % new": 1, "1 % moved": 0, "1 % changed": 1, "1 % gone": 0}
 
 
 def options(path, ids=None):

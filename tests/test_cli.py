@@ -194,7 +194,8 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
 
 def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workplace):
     asked = []
-    found = SimpleNamespace(search=lambda *how: asked.append(how) or [], draw=asked.append, scores={})
+    noted = {name: lambda *how: asked.append(how) or [] for name in ("search", "like")}
+    found = SimpleNamespace(**noted, draw=asked.append, scores={})
     found.save_page = lambda *given: asked.append(given)
 
     class Asked:
@@ -213,6 +214,8 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     search.main(["a dog", "--run", "one"])
     search.main([*SEARCH[1:], "--images", "photos", "--top", "3", "--rerank", "0", "--memory", "7", "--boxes", "b.npz"])
     search.main(["photos/000.png", "--quiet", "--run", "one", "--split", "val"])
+    search.main(["--like", "photos/000.png", "--run", "one", "--images", "photos", "--top", "4"])
+    search.main(["--like", "photos/000.png", "--run", "one"])
     visualize.main(["photos/000.png", "a dog", "--run", "one"])
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.png", "--boxes", "b.npz", "--cache", "c"])
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.html"])
@@ -222,6 +225,8 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
         ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("a dog", 10, RERANK),
         ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False, True), ("a dog", 3, 0),
         ("sentences_of_split", "val", "one", {}, MEMORY_MB, False, True), ("photos/000.png", 10, RERANK),
+        ("index", Path("photos"), "one", {}, MEMORY_MB, True, True), ("photos/000.png", 4),
+        ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("photos/000.png", 10),
         ("explain_all", photo, ["a dog"], False, *rest), Path("000-attention.png"),
         ("explain_all", photo, ["a dog"], False, "one", files, MEMORY_MB, False, False), Path("o.png"),
         ("explain_all", photo, ["a dog"], True, *rest), (Path("o.html"),),
@@ -246,13 +251,38 @@ def test_search_of_pictures(evaluated, call, workplace, captions):
     np.testing.assert_allclose([float(line.split()[1]) for line in done.stdout.splitlines()], scores, atol=6e-4)
 
 
+def test_search_gives_json_and_a_contact_sheet(evaluated, call, workplace, captions):
+    listed = found(call(["search.py", captions[5][1], "--run", "one"]))
+    done = call(["search.py", captions[5][1], "--run", "one", "--json", "-o", "sheet.png", "--quiet"])
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["query"], told["run"]) == (captions[5][1], "runs/one")
+    assert [(one["rank"], one["path"]) for one in told["results"]] == list(enumerate(listed, 1))
+    scores = np.sort(np.load(workplace / "scores.npy")[:, 5])[::-1]
+    assert [one["score"] for one in told["results"]] == pytest.approx(scores, abs=1e-3)
+    with Image.open(workplace / "sheet.png") as sheet:
+        assert sheet.width > 1000
+    (sentence,) = json.loads(call(["search.py", listed[0], "--json", "--top", 1]).stdout)["results"]
+    assert list(sentence) == ["rank", "score", "sentence"]
+
+
+def test_search_of_pictures_like_one(call, workplace):
+    like = json.loads(call(["search.py", "--like", "photos/000.png", "--images", "photos", "--json"]).stdout)
+    assert like["like"] == "photos/000.png"
+    assert len(like["results"]) == 10
+    assert "photos/000.png" not in [one["path"] for one in like["results"]]
+    assert all(-1 <= one["score"] <= 1.0001 for one in like["results"])
+
+
 def test_search_of_a_folder_and_of_sentences(call, workplace, caplog):
     (workplace / "mine").mkdir()
     for i in range(3):
         shutil.copy(workplace / "photos" / f"00{i}.png", workplace / "mine")
     (workplace / "mine" / "broken.png").write_text("no picture")
+    (workplace / "mine" / "deeper").mkdir()
+    (workplace / "mine" / "002.png").rename(workplace / "mine" / "deeper" / "002.png")
     done = call(["search.py", "a red dog", "--images", "mine", "--quiet"])
-    assert {Path(path).name for path in found(done)} == {"000.png", "001.png", "002.png"}
+    assert set(found(done)) == {"mine/000.png", "mine/001.png", "mine/deeper/002.png"}
     assert "broken.png" in caplog.text
     sentences = found(call(["search.py", "mine/000.png", "--top", 4]))
     assert len(sentences) == 4
@@ -377,7 +407,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         ([*POINTING, "--parts"], "--parts: has no effect with --pointing; leave it out"),
         (POINTING, "--pointing photos: no captions and instances of the same photos; expected are"),
         ([*POINTING[:-1], "gone"], "--pointing gone: no such folder"),
-        ([*SEARCH, "--json", "r.json"], "unrecognized arguments: --json r.json"),
+        ([*SEARCH, "--json", "r.json"], "unrecognized arguments: r.json"),
         ([*SEARCH, "--images", "photos", "--split", "val"], "--split val: --images is searched instead of a split"),
         ([*SEARCH, "--top", "0"], "--top: 0: must be a whole number, 1 or more"),
         ([*SEARCH, "--rerank", "-3"], "--rerank: -3: must be a whole number, 0 or more"),
@@ -390,7 +420,21 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
             "photos/: is a folder; to search its pictures give a sentence, and --images photos/",
         ),
         (["search.py", "photos/captions.csv"], "photos/captions.csv: is no picture file (.jpg"),
-        (["search.py", "photos/000.png", "--images", "photos"], "--images photos: is searched for a sentence"),
+        (
+            ["search.py", "photos/000.png", "--images", "photos"],
+            "--images photos: is searched for a sentence; for pictures like it give --like photos/000.png",
+        ),
+        (["search.py", "--run", "one"], "search: nothing to search for; give a sentence in quotes"),
+        ([*SEARCH, "--like", "photos/000.png"], "--like photos/000.png: is a query itself; leave it or 'a dog' out"),
+        (["search.py", "--like", ""], "--like: its value is empty"),
+        (["search.py", "--like", "a dog"], "a dog: no such file; give a picture file"),
+        (["search.py", "--like", "photos"], "photos: is a folder; give a picture file"),
+        (["search.py", "--like", "photos/captions.csv"], "photos/captions.csv: can't be read as a picture"),
+        (["search.py", "--like", "photos/000.png", "--images", "runs"], "runs: no pictures in it"),
+        ([*SEARCH, "-o", "photos/000.png"], "photos/000.png: is a file of yours, not a drawing of this command"),
+        ([*SEARCH, "-o", "sheet.jpg"], "sheet.jpg: must end with .png"),
+        (["search.py", "photos/000.png", "-o", "sheet.png"], "-o sheet.png: shows pictures, but for photos/000.png"),
+        ([*SEARCH, "--images", "spoilt"], "1 of 1 pictures can't be read: spoilt/a.jpg: can't be read as a picture"),
         ([*SEARCH, "--images", "gone"], "gone: no such folder"),
         ([*SEARCH, "--images", "runs"], "runs: no pictures in it"),
         (["visualize.py", "photos/000.png", "a dog", "-o", "picture.txt"], "must end with .png or .html"),
@@ -416,6 +460,9 @@ def test_bad_input_is_told_in_one_line(call, workplace, arguments, message):
     if "empty.npz" in arguments:
         np.savez(workplace / "empty.npz", names=np.array(["x"]), boxes=np.zeros((1, 1, 6), np.float32))
     (workplace / "mine.html").write_text("<title>mine</title>")
+    if "spoilt" in arguments:
+        (workplace / "spoilt").mkdir()
+        (workplace / "spoilt" / "a.jpg").write_text("no picture")
     before = sorted(path.name for path in (workplace / "runs").iterdir())
     done = call(arguments)
     assert (workplace / "mine.html").read_text() == "<title>mine</title>"

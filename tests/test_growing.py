@@ -1,13 +1,15 @@
 """A store whose corpus has got further pictures: what it holds is kept, if it is whole; only new pictures are read."""
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from feature_fixtures import arrays, extract, forbid_describing, spoil, tiny_extractor, write_pictures
+from feature_fixtures import arrays, extract, forbid_describing, spoil, tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.errors import UserError
 from bssan_tf.features import describer, growing
@@ -52,8 +54,39 @@ def test_a_corpus_that_grew_keeps_what_is_extracted(tmp_path, corpus, extractor,
     np.testing.assert_array_equal(other.regions[:4], fresh.regions[:4])
 
 
+def test_a_batch_is_of_new_and_changed_pictures_alone(tmp_path, corpus, extractor, monkeypatch):
+    known = [0, 2, 3, 4, 6, 7, 8, 9]
+    names = ("image_ids", "image_paths")
+    part = SimpleNamespace(name="pictures", **{name: [getattr(corpus, name)[row] for row in known] for name in names})
+    extract(part, tmp_path / "store", extractor)
+    os.replace(tmp_path / "photos" / "photo010.jpg", tmp_path / "photos" / "photo003.jpg")  # 3 has changed
+    write_pictures(tmp_path / "more", 11)
+    os.replace(tmp_path / "more" / "photo010.jpg", tmp_path / "photos" / "photo010.jpg")
+    fresh = extract(corpus, tmp_path / "fresh", extractor)
+    read, calls = [], []
+    describe = extractor.describe
+    monkeypatch.setattr(
+        describer, "read_picture", lambda path, side: read.append(path.name) or read_picture(path, side)
+    )
+    monkeypatch.setattr(extractor, "describe", lambda *given: calls.append(len(given[0])) or describe(*given))
+    grown = extract(corpus, tmp_path / "store", extractor)
+    assert sorted(read) == [f"photo{row:03d}.jpg" for row in (1, 3, 5, 10)]
+    assert calls == [4]
+    np.testing.assert_array_equal(grown.regions[:], fresh.regions[:])
+    write_pictures(tmp_path / "more", 1, seed=5)
+    os.replace(tmp_path / "more" / "photo000.jpg", tmp_path / "photos" / "photo007.jpg")
+    extract(corpus, tmp_path / "store", extractor)
+    assert calls == [4, 1]  # not a whole batch for one
+
+
 def first_of(corpus, count):
     return SimpleNamespace(name=corpus.name, image_ids=corpus.image_ids[:count], image_paths=corpus.image_paths[:count])
+
+
+def last_of(corpus, count):
+    """Of which the whole corpus is no continuation."""
+    ids, paths = corpus.image_ids[-count:], corpus.image_paths[-count:]
+    return SimpleNamespace(name=corpus.name, image_ids=ids, image_paths=paths)
 
 
 def make_older(store):
@@ -83,7 +116,7 @@ def test_an_older_store_that_grew_goes_by_size_and_gets_digests(tmp_path, corpus
 
 
 def test_a_store_grows_under_a_lock_that_outlives_its_folder(tmp_path, corpus, extractor, monkeypatch):
-    extract(first_of(corpus, 9), tmp_path / "store", extractor)
+    extract(last_of(corpus, 9), tmp_path / "store", extractor)
     (tmp_path / "store").rename(tmp_path / ".store.old")  # as a kill between the two renames leaves it
     with locked(lock_of(tmp_path / "store")), pytest.raises(UserError, match="another process is extracting into it"):
         extract(corpus, tmp_path / "store", extractor)
@@ -104,7 +137,7 @@ def test_a_store_grows_under_a_lock_that_outlives_its_folder(tmp_path, corpus, e
 
 
 def test_what_a_failed_growth_wrote_is_removed(tmp_path, corpus, extractor, monkeypatch):
-    extract(first_of(corpus, 9), tmp_path / "store", extractor)
+    extract(last_of(corpus, 9), tmp_path / "store", extractor)
     before = arrays(tmp_path / "store")
 
     def full(*_):
@@ -119,10 +152,118 @@ def test_what_a_failed_growth_wrote_is_removed(tmp_path, corpus, extractor, monk
 
 def test_growth_gives_no_changed_row_a_new_checksum(tmp_path, corpus, extractor, caplog):
     fresh = extract(corpus, tmp_path / "fresh", extractor, batch_size=1)
-    extract(first_of(corpus, 9), tmp_path / "store", extractor, batch_size=1)
+    extract(last_of(corpus, 9), tmp_path / "store", extractor, batch_size=1)
     regions = np.load(tmp_path / "store" / "regions.npy", mmap_mode="r+")
     regions[5] = 0
     regions.flush()
     grown = extract(corpus, tmp_path / "store", extractor, batch_size=1)
-    assert f"the row of {corpus.image_ids[5]} has changed since it was written; extracted anew" in caplog.text
+    assert f"the row of {corpus.image_ids[7]} has changed since it was written; extracted anew" in caplog.text
     np.testing.assert_array_equal(grown.regions[:], fresh.regions[:])
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(patch, step):
+    """Raise at one of the calls that change files, before it; returns how many there have been."""
+    calls = []
+
+    def guarded(function):
+        def call(*given, **how):
+            calls.append(function)
+            if len(calls) == step:
+                raise Killed
+            return function(*given, **how)
+
+        return call
+
+    for name in ("ftruncate", "pwrite", "replace", "unlink", "rename", "mkdir"):
+        patch.setattr(os, name, guarded(getattr(os, name)))
+    patch.setattr(growing.shutil, "rmtree", guarded(growing.shutil.rmtree))
+    return calls
+
+
+@pytest.mark.parametrize(("start", "stride"), [(first_of, 1), (last_of, 2)], ids=["behind the known", "among them"])
+def test_a_kill_at_any_point_of_the_growth_loses_nothing(tmp_path, corpus, extractor, monkeypatch, start, stride):
+    extract(corpus, tmp_path / "fresh", extractor)
+    extract(start(corpus, 9), tmp_path / "begun", extractor)
+    read = []
+    monkeypatch.setattr(
+        describer, "read_picture", lambda path, side: read.append(path.name) or read_picture(path, side)
+    )
+    plan = describer.Describer(corpus, extractor, "grid", 10, 4).plan
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # of no use to the dead, and slow
+    new = sorted(set(corpus.image_ids) - set(start(corpus, 9).image_ids))
+    for step in range(1, 200, stride):
+        store = tmp_path / f"store{step}"
+        shutil.copytree(tmp_path / "begun", store)
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            calls = kill_at(patch, step)
+            growing.grow_store(store, plan, describer.UNREAD)
+        read.clear()
+        as_before = step % 3 == 0 and extract(start(corpus, 9), store, extractor, may_lose=True)
+        assert not read
+        extract(corpus, store, extractor)
+        assert sorted(read) == new
+        assert arrays(store) == arrays(tmp_path / "fresh")
+        assert not as_before or len(as_before.image_ids) == 9
+        if len(calls) < step:
+            break
+    assert 20 < step < 199
+
+
+def test_pictures_behind_the_known_ones_are_given_room_and_nothing_is_copied(tmp_path, corpus, extractor, monkeypatch):
+    extract(corpus, tmp_path / "fresh", extractor)
+    extract(first_of(corpus, 9), tmp_path / "store", extractor)
+    before = os.stat(tmp_path / "store" / "regions.npy").st_ino
+    monkeypatch.setattr(growing, "_copy", None)
+    grown = extract(corpus, tmp_path / "store", extractor)
+    assert os.stat(tmp_path / "store" / "regions.npy").st_ino == before
+    assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
+    assert grown.image_ids == corpus.image_ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["", "[]", "{}", '{"manifest": {}, "ids": []}', "fewer ids", "a foreign array"],
+)
+def test_a_damaged_note_of_a_growth_is_refused(tmp_path, corpus, extractor, change):
+    store = tmp_path / "store"
+    extract(corpus, store, extractor)
+    before = arrays(store)
+    manifest = json.loads((store / "manifest.json").read_text())
+    foreign = {**manifest["arrays"], "../other/valid": manifest["arrays"]["valid"]}
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "valid.npy", np.zeros((3, 10), bool))
+    notes = {
+        "fewer ids": {"manifest": manifest, "ids": corpus.image_ids[1:]},
+        "a foreign array": {"manifest": {**manifest, "arrays": foreign}, "ids": corpus.image_ids},
+    }
+    (store / "appended.json").write_text(json.dumps(notes[change]) if change in notes else change)
+    with pytest.raises(UserError, match=r"appended\.json: .*; give another --cache or delete this folder$") as error:
+        extract(corpus, store, extractor)
+    assert "\n" not in str(error.value)
+    assert arrays(store) == before
+    assert len(np.load(tmp_path / "other" / "valid.npy")) == 3
+
+
+def test_a_moved_picture_keeps_its_row_but_with_boxes_by_name(tmp_path, corpus, extractor, monkeypatch):
+    boxes = tmp_path / "boxes.npz"
+    write_boxes(boxes, corpus)
+    before = np.array(extract(corpus, tmp_path / "store", extractor).regions)
+    extract(corpus, tmp_path / "boxed", extractor, boxes=boxes)
+    names = ["z/photo003.jpg" if name == "photo003.jpg" else name for name in corpus.image_ids[1:]]
+    (tmp_path / "photos" / "z").mkdir()
+    corpus.image_paths[3].rename(tmp_path / "photos" / "z" / "photo003.jpg")
+    paths = [tmp_path / "photos" / name for name in names]
+    moved = SimpleNamespace(name="pictures", image_ids=tuple(names), image_paths=tuple(paths))
+    read = []
+    monkeypatch.setattr(
+        describer, "read_picture", lambda path, side: read.append(path.name) or read_picture(path, side)
+    )
+    after = extract(moved, tmp_path / "store", extractor, may_lose=True)
+    np.testing.assert_array_equal(after.regions[:], before[1:])
+    assert (read, after.image_ids) == ([], tuple(names))
+    extract(moved, tmp_path / "boxed", extractor, boxes=boxes, may_lose=True)
+    assert read == ["photo003.jpg"]

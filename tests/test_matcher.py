@@ -20,6 +20,7 @@ from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.erasing import PLACES, Erasure, erasures, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
 from bssan_tf.runs.folder import RunFolder
@@ -134,8 +135,67 @@ def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
     hits = index.search(CAPTIONS[0], top=3)
     assert [hit.found.name for hit in hits] == [photos[i].name for i in np.argsort(-expected)[:3]]
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[:1:-1], rel=1e-3, abs=1e-3)
-    shutil.copy(photos[9], tmp_path)
-    assert len(matcher.index(tmp_path)) == 6
+
+
+def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
+    folder, (one, two, three, four, five, six) = tmp_path / "mine", photos[10:16]
+    folder.mkdir()
+    for photo in (two, three, four, five):
+        shutil.copy(photo, folder)
+    described, describe = [], Extractor.describe
+    monkeypatch.setattr(Extractor, "describe", lambda *given: described.append(1) or describe(*given))
+
+    def check(*read):
+        described.clear()
+        index, there = matcher.index(folder), sorted(folder.rglob("*.png"))
+        assert [bool(described), len(index)] == [*read, len(there)]
+        scores = matcher.score(there, CAPTIONS[:1])[:, 0]
+        hits = index.search(CAPTIONS[0], top=9)
+        assert [hit.found for hit in hits] == [there[i] for i in np.argsort(-scores)]
+        assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1], rel=1e-3, abs=1e-3)
+
+    check(True)
+    (folder / "a").mkdir()
+    shutil.copy(one, folder / "a" / three.name)  # a name that is there already, before all others
+    check(True)
+    check(False)
+    (folder / four.name).rename(folder / "a" / "moved.png")
+    (folder / two.name).unlink()
+    check(False)
+    shutil.copy(six, folder / five.name)
+    check(True)
+
+
+def vectors_of(matcher, paths):
+    """Each network's mean of what it looks at, scaled and projected by its own weights: unit rows, by network."""
+    features, _ = matcher.describe(matcher.read(paths))
+    for name, rows, real in (("w2r", features.regions, None), ("o2w", features.objects, features.valid)):
+        network = matcher.model.networks[name]
+        rows, real = np.asarray(rows, np.float32), np.ones(rows.shape[:2]) if real is None else real
+        mean, variance = network.norm.get_weights()
+        scaled = (np.sign(rows) * np.sqrt(abs(rows)) - mean) / np.sqrt(variance)
+        pooled = [row[places > 0].mean(axis=0) for row, places in zip(scaled, real)]
+        vectors = np.stack(pooled) @ network.fusion.A.get_weights()[0]
+        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_photos_like_a_photo(matcher, photos, tmp_path):
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / "deep" / photo.name if i % 2 else tmp_path / photo.name for i, photo in enumerate(photos[:6])]
+    for photo, path in zip(photos, paths):
+        shutil.copy(photo, path)
+    alike = np.mean([vectors @ vectors[0] for vectors in vectors_of(matcher, paths)], axis=0)
+    order = [int(i) for i in np.argsort(-alike) if i != 0]
+    index = matcher.index(tmp_path)
+    (tmp_path / "deep" / "link.png").symlink_to(paths[0])
+    for query in (paths[0], str(tmp_path / "deep" / ".." / paths[0].name), tmp_path / "deep" / "link.png"):
+        hits = index.like(query, top=4)
+        assert [hit.found for hit in hits] == [paths[i] for i in order[:4]]
+        assert [hit.score for hit in hits] == pytest.approx(alike[order[:4]], abs=2e-3)
+    with Image.open(photos[0]) as image:
+        hits = index.like(image)
+    assert [hit.found for hit in hits] == [paths[i] for i in (0, *order)]
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
 
 
 def test_sentences_are_searched_for_a_photo(matcher, photos):
@@ -274,6 +334,8 @@ def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
             "word 2: the caption has 2 words",
         ),
         (lambda m: m.index("gone"), "gone: no such folder"),
+        (lambda m: m.index_of_split("val").like("gone.jpg"), r"gone\.jpg: no such file"),
+        (lambda m: m.index_of_split("val").like(None), "photo 1: is a NoneType; give a file"),
         (lambda m: m.sentences(["a dog", ""]), "caption 2 '': has no word"),
     ],
 )

@@ -208,3 +208,44 @@ def test_every_format_is_turned_once(tmp_path, suffix):
     assert found.shape == (40, 20, 3)
     assert found[5, 10, 0] > 200 > 50 > found[5, 10, 2]
     assert found[35, 10, 2] > 200 > 50 > found[35, 10, 0]
+
+
+def write_heic(path, pixels, orientation=1, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    module = pytest.importorskip("pillow_heif")
+    module.register_heif_opener()
+    Image.fromarray(pixels).save(path, "HEIF", exif=exif.tobytes(), quality=95, **options)
+
+
+@pytest.mark.parametrize("side", [None, 224])
+def test_heic_is_read_upright_whatever_its_suffix(tmp_path, side):
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[:, :100], pixels[:, 100:] = (250, 0, 0), (0, 0, 250)  # red left of blue
+    write_heic(tmp_path / "a.jpg", pixels, orientation=6)  # a quarter turn clockwise: red comes up
+    found, size = read_picture(tmp_path / "a.jpg", side)
+    assert size == (200, 100)
+    assert found.shape == ((side, side, 3) if side else (200, 100, 3))
+    height = len(found)
+    assert (abs(found[height // 4].astype(int) - [250, 0, 0]) < 9).all()
+    assert (abs(found[-height // 4].astype(int) - [0, 0, 250]) < 9).all()
+
+
+def test_heic_keeps_the_limits(tmp_path, monkeypatch):
+    path = tmp_path / "a.heic"
+    write_heic(path, noise(64, 64))
+    whole = path.read_bytes()
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 4000)
+    with pytest.raises(UserError, match=r"a\.heic: has 64 x 64 pixels, more than 0 million; shrink the picture"):
+        read_picture(path)
+    monkeypatch.undo()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"a\.heic: can't be read as a picture"):
+        read_picture(path)
+
+
+def test_heic_without_pillow_heif_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_heic_opener", lambda: False)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypheic" + bytes(99))
+    with pytest.raises(UserError, match=r"a\.jpg: is HEIC; to read it: pip install pillow-heif$"):
+        read_picture(tmp_path / "a.jpg")

@@ -1,27 +1,33 @@
-"""Search with a trained run: pictures for a sentence, or sentences for a picture."""
+"""Search with a trained run: pictures for a sentence or like a picture, or sentences for a picture."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from bssan_tf import cli
 from bssan_tf.config.settings import RERANK
-from bssan_tf.datasets.photos import SUFFIXES, pictures_in
+from bssan_tf.datasets.photos import SUFFIXES
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.runs.folder import find_run
+from bssan_tf.runs.folder import RunFolder, find_run
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = cli.Parser(prog=cli.command("search").replace("python ", ""), description=__doc__)
-    parser.add_argument("query", help="a sentence in quotes, or a picture file")
+    parser.add_argument("query", nargs="?", help="a sentence in quotes, or a picture file to find sentences for")
+    parser.add_argument("--like", metavar="PHOTO", help="find the pictures that are most like this one")
     parser.add_argument("--run", help="run folder (default: the latest)")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="pictures to search (default: those of the run's test split)"
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures to search, with those of its subfolders (default: those of the run's test split)",
     )
     cli.add_split_flag(parser)
     parser.add_argument("--top", type=cli.count, metavar="N", default=10, help="results to show (default: 10)")
@@ -32,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=RERANK,
         help=f"candidates that the whole model scores, the best by O2W; 0 for all (default: {RERANK})",
     )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("-o", "--out", type=cli.png, help="PNG to write: a contact sheet of the pictures found")
     cli.add_use_flags(parser)
     return parser
 
@@ -39,25 +47,53 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse, search, print the results."""
     options = build_parser().parse_args(arguments)
-    if options.images and options.split:
-        raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
-    picture = is_picture(options.query)
-    if picture and options.images:
-        raise UserError(f"--images {options.images}: is searched for a sentence; for a picture leave it out")
+    picture = check(options)
     run = find_run(options.run, pretrained=True)
-    if picture:
-        read_picture(options.query)  # before anything slow
-    elif options.images:
-        pictures_in(options.images)
+    if picture or options.like:
+        read_picture(options.like or options.query)  # before anything slow
+    if options.images:
+        pictures_in(options.images, tell=False)
+    if options.out:
+        from bssan_tf.drawing.figures import refuse_others, save  # late: Matplotlib takes its time
+        from bssan_tf.drawing.sheet import contact_sheet
+
+        refuse_others(options.out)
     cli.load_tensorflow()
     from bssan_tf.matching.matcher import Matcher
 
     matcher = Matcher(run, cli.moved_files(options), options.memory, not options.quiet, of_own_data=True)
+    split = options.split or "test"
     if picture:
-        index = matcher.sentences_of_split(options.split or "test")
+        index = matcher.sentences_of_split(split)
     else:
-        index = matcher.index(options.images) if options.images else matcher.index_of_split(options.split or "test")
-    print(text_of(index.search(options.query, options.top, options.rerank)))
+        index = matcher.index(options.images) if options.images else matcher.index_of_split(split)
+    if options.like:
+        hits = index.like(options.like, options.top)
+    else:
+        hits = index.search(options.query, options.top, options.rerank)
+    print(json_of(options, run, hits, "sentence" if picture else "path") if options.json else text_of(hits))
+    if options.out:
+        save(contact_sheet(f"like {options.like}" if options.like else f"“{options.query}”", hits), options.out)
+
+
+def check(options: argparse.Namespace) -> bool:
+    """Whether the query is a picture, for which sentences are to be found; UserError for flags that don't fit."""
+    if options.images and options.split:
+        raise UserError(f"--split {options.split}: --images is searched instead of a split; leave one out")
+    if options.like is not None:
+        cli.require_given("--like", options.like)
+        if options.query is not None:
+            raise UserError(f"--like {options.like}: is a query itself; leave it or {options.query!r} out")
+        return False
+    if options.query is None:
+        raise UserError("search: nothing to search for; give a sentence in quotes, a picture file, or --like PHOTO")
+    picture = is_picture(options.query)
+    if picture and options.images:
+        remedy = f"for pictures like it give --like {options.query}"
+        raise UserError(f"--images {options.images}: is searched for a sentence; {remedy}")
+    if picture and options.out:
+        raise UserError(f"-o {options.out}: shows pictures, but for {options.query} sentences are found; leave it out")
+    return picture
 
 
 def is_picture(query: str) -> bool:
@@ -70,6 +106,13 @@ def is_picture(query: str) -> bool:
         if os.path.exists(query):
             raise UserError(f"{query}: is no picture file ({', '.join(SUFFIXES)}); give one, or a sentence")
     return False
+
+
+def json_of(options: argparse.Namespace, run: RunFolder, hits: Sequence[tuple[float, Path | str]], kind: str) -> str:
+    """The query, the run and the results as JSON; of each the rank, the score, and its `kind`: path or sentence."""
+    results = [{"rank": rank, "score": float(score), kind: str(found)} for rank, (score, found) in enumerate(hits, 1)]
+    query = {"like": options.like} if options.like else {"query": options.query}
+    return json.dumps({**query, "run": str(run.path), "results": results}, indent=2)
 
 
 def text_of(hits: Sequence[tuple[float, Path | str]]) -> str:

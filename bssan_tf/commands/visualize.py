@@ -50,12 +50,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(f"{flag}: is of a page; name one with -o, as in -o {out.stem}.html")
     run = find_run(options.run, pretrained=True)
     cli.load_tensorflow()
-    from bssan_tf.drawing.figures import own_drawing
+    from bssan_tf.drawing.figures import refuse_others
     from bssan_tf.drawing.page import own_page
     from bssan_tf.matching.matcher import Matcher
 
-    if out.exists() and not (own_page if as_page else own_drawing)(out):
-        raise UserError(f"{out}: is a file of yours, not a drawing of this command; name another with -o")
+    refuse_others(out, own_page if as_page else None)
     captions = [options.caption] if options.against is None else [options.caption, options.against]
     matcher = Matcher(run, cli.moved_files(options))
     if as_page and not options.no_erase:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from bssan_tf.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of picture files
+HEIC = (".heic", ".heif")  # read by pillow-heif, where it is installed
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", *HEIC)  # of pictures
 
 
 class PhotoFolders:
@@ -189,15 +190,3 @@ def check_name(name: str, where: str) -> None:
             raise UserError(f"{where}: the photo's name {name!r} is no Unicode text; rename the file") from None
         if "\n" in name or "\r" in name or "\0" in name:
             raise UserError(f"{where}: the photo's name {name!r} has a line end; rename the file")
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder by name; UserError if there is none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name one with pictures")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)})")
-    for path in paths:
-        check_name(path.name, str(folder))
-    return paths

@@ -7,7 +7,7 @@ In: arrays and words. Out: matplotlib figures, drawn by Agg through the object A
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +156,12 @@ def save(figure: Figure, path: Path) -> None:
                 FigureCanvasAgg(figure).print_png(part)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
+
+
+def refuse_others(path: Path, own: Callable[[Path], bool] | None = None) -> None:
+    """UserError where a file is there that is none of ours by `own` (`own_drawing`), and so must not be drawn over."""
+    if path.exists() and not (own or own_drawing)(path):
+        raise UserError(f"{path}: is a file of yours, not a drawing of this command; name another with -o")
 
 
 def own_drawing(path: Path) -> bool:

@@ -111,9 +111,10 @@ class Describer:
         return self.reasons.get(row, f"{self.paths[row]}: can't be read as a picture")  # another process found it
 
     def batches(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Picture | None]]]:
-        """Yield (rows, pictures) of each batch with rows that are wanted, bool (N,), decoded ahead in threads."""
-        batches = np.split(np.arange(len(wanted)), range(self.batch_size, len(wanted), self.batch_size))
-        left, decoding = deque(rows for rows in batches if wanted[rows].any()), deque()
+        """Yield (rows, pictures) of batches of the rows that are wanted, bool (N,), decoded ahead in threads."""
+        rows = np.flatnonzero(wanted)
+        left = deque(np.split(rows, range(self.batch_size, len(rows), self.batch_size)) if len(rows) else ())
+        decoding = deque()
         pool = decoding_pool()
         try:
             while left or decoding:
@@ -129,11 +130,9 @@ class Describer:
         """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
         readable = [i for i, picture in enumerate(pictures) if picture is not None]
         side = self.extractor.side
-        pixels = np.zeros((self.batch_size, side, side, 3), np.uint8)  # a last, shorter batch is padded
-        values = {
-            name: np.zeros((self.batch_size, *row), dtype)
-            for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()
-        }
+        size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())  # few sizes, as each is a graph of its own
+        pixels = np.zeros((size, side, side, 3), np.uint8)  # a last, shorter batch is padded
+        values = {name: np.zeros((size, *row), dtype) for name, (row, dtype) in {**self.plan.arrays, **KEPT}.items()}
         values["sizes"][:] = UNREADABLE
         if "classes" in values:
             values["classes"][:] = NO_CLASS

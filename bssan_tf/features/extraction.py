@@ -1,7 +1,8 @@
 """All pictures of a corpus -> a feature store, resumable and in bounded memory.
 
-Batches depend on the row numbers alone, so that an interrupted and an uninterrupted extraction give the same bytes. A
-picture that can't be read is named at the end, and extracted by the next call once it is mended.
+Batches are full of pictures to extract: a new or changed one costs no more than itself, and a first extraction gives
+the same bytes whether it is interrupted or not. A picture that can't be read is named at the end, and extracted by the
+next call once it is mended.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def extract_features(
         UserError: the store was made with something else; pictures can't be read (all others were extracted).
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
-    grow_store(folder, describer.plan, UNREAD, may_lose)
+    files = () if describer.file else describer.paths  # boxes go by name
+    grow_store(folder, describer.plan, UNREAD, may_lose, files=files)
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress, check_photos)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
@@ -211,14 +213,13 @@ def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -
     with bar, contextlib.closing(describer.batches(wanted)) as batches:
         try:
             for rows, pictures in batches:
-                values, places = describer.describe(rows, pictures), np.flatnonzero(wanted[rows])
-                for run in np.split(places, 1 + np.flatnonzero(np.diff(places) > 1)):
+                values = describer.describe(rows, pictures)
+                for run in np.split(np.arange(len(rows)), 1 + np.flatnonzero(np.diff(rows) > 1)):
                     writer.write(int(rows[run[0]]), {name: value[run] for name, value in values.items()})
-                done = rows[places].tolist()
-                bad.difference_update(done)
-                bad.update(row for row in done if pictures[row - rows[0]] is None)
+                bad.difference_update(rows.tolist())
+                bad.update(row for row, picture in zip(rows.tolist(), pictures) if picture is None)
                 finished = max(finished, int(rows[-1]) + 1)
-                bar.update(len(done))
+                bar.update(len(rows))
                 if time.monotonic() - committed > commit_seconds:
                     writer.commit(finished, bad)
                     committed = time.monotonic()

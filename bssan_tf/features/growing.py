@@ -1,59 +1,93 @@
-"""A store whose corpus has got further pictures, or another order: known rows are copied, so that only new ones are
-extracted.
+"""A store whose corpus has got further pictures, or another order: only new ones are extracted.
 
-In: a store's folder and the plan of what it is to hold now. Out: the store of that plan in its place; new pictures
-stand in it like unreadable ones, so that nobody takes their zeros for features. Nothing is done where more than the
-pictures differs, or where features of a picture that is not in the plan would be lost and that is not wanted.
+In: a store's folder and the plan of what it is to hold now. Out: the store of that plan in its place. Pictures that
+follow the known ones are given room behind them; else known rows are copied, also those of pictures that have another
+name by now, and new pictures stand among them like unreadable ones, so that nobody takes their zeros for features.
+Nothing is done where more than the pictures differs, or where features of a picture that is not in the plan would be
+lost and that is not wanted. A kill at any point loses nothing: the next call finishes what was begun, or undoes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bssan_tf.features.store import open_array, read_ids, read_manifest
+from bssan_tf.features.describer import file_digest, file_state
+from bssan_tf.features.store import (
+    FEATURE_ARRAYS,
+    MANIFEST,
+    OF_FILES,
+    REMEDY,
+    check_manifest,
+    open_array,
+    read_ids,
+    read_manifest,
+)
 from bssan_tf.features.store_sums import SUMS, changed_rows
-from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of
-from bssan_tf.tools.files import locked
+from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of, npy_header, write_ids
+from bssan_tf.reading.arrays import read_header
+from bssan_tf.reading.documents import read_json
+from bssan_tf.reading.files import refusing
+from bssan_tf.tools.files import locked, open_own, write_json
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 256  # rows that are copied at once
+_BLOCK = 64  # rows that are copied at once
+APPENDED = "appended.json"  # what a store that gets room for more is about to be
+_ARRAYS = {*FEATURE_ARRAYS, *OF_FILES, SUMS, "sizes"}  # that a store may have
 _IMAGES = ("images", "ids_sha256", "arrays")  # what the pictures change in a manifest
 
 
-def grow_store(folder: str | Path, plan: StorePlan, unread: int, may_lose: bool = False, wait: bool = False) -> None:
+def grow_store(
+    folder: str | Path,
+    plan: StorePlan,
+    unread: int,
+    may_lose: bool = False,
+    wait: bool = False,
+    files: Sequence[Path] = (),
+) -> None:
     """Make the store fit `plan` if only its pictures differ; `unread` is the size that marks a row to extract.
 
-    `may_lose`: pictures that are not in the plan may go. `wait` for another process that writes it.
+    Args:
+        may_lose: pictures that are not in the plan may go.
+        wait: for another process that writes it.
+        files: of the plan's pictures, if a row depends on a file's content alone: a moved one then keeps its row.
 
-    UserError: the store is damaged, another process writes it, or the disk is too small for the old and the new one.
+    Raises:
+        UserError: the store is damaged, another process writes it, the disk is too small for the old and the new one.
     """
     folder = Path(folder)
     part, old = (folder.with_name(f".{folder.name}.{ending}") for ending in ("grown", "old"))
-    torn = old.is_dir() and not folder.exists()
+    torn = (old.is_dir() and not folder.exists()) or (folder / APPENDED).exists()
     if not torn and _growing(folder, plan, may_lose) is None:
         return  # without the lock, so that a cache that can't be written is read
     refusal = f"{folder}: another process is extracting into it; wait for it or give another --cache"
     with locked(lock_of(folder), None if wait else refusal):
         if old.is_dir() and not folder.exists():
             old.rename(folder)  # a kill came between the two renames
+        _finish_append(folder)
         found = _growing(folder, plan, may_lose)
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
         if found is None:
             return
-        try:
-            known = _copy(folder, *found, part, plan, unread)
-            folder.rename(old)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if _can_append(*found, plan):
+            _append(folder, found[0], plan)
+            known = found[0]["images"] - len(found[0]["bad_images"])
+        else:
+            try:
+                known = _copy(folder, *found, part, plan, unread, files)
+                folder.rename(old)
+                part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
     logger.info("%s: %d pictures are known, %d are new", folder, known, len(plan.image_ids) - known)
 
 
@@ -80,6 +114,69 @@ def _grows(manifest: dict, plan: StorePlan) -> bool:
     return same and rows[0] == rows[1]
 
 
+def _can_append(manifest: dict, ids: tuple[str, ...], plan: StorePlan) -> bool:
+    """Whether the new pictures follow the known ones, in a store of this version."""
+    kept, count = {SUMS, *plan.kept}, len(ids)
+    wholes = [plan.whole(name) for name in plan.layout(kept)]
+    room = all(len(npy_header((count, *shape[1:]), dtype)) == len(npy_header(shape, dtype)) for shape, dtype in wholes)
+    return plan.image_ids[:count] == ids and set(manifest.get("kept", ())) == kept and room
+
+
+def _append(folder: Path, manifest: dict, plan: StorePlan) -> None:
+    """Give the arrays room for the new pictures, which count as not extracted yet: `finished_rows` stays."""
+    for name in plan.layout(manifest["kept"]):
+        with _opened(folder, name) as descriptor:
+            size = len(npy_header(*plan.whole(name))) + len(plan.image_ids) * plan.row_bytes(name)
+            os.ftruncate(descriptor, size)
+    change = {"manifest": {**manifest, **plan.manifest()}, "ids": plan.image_ids}
+    write_json(folder / APPENDED, change, durable=True)  # from here on it will be so
+    _finish_append(folder)
+
+
+def _finish_append(folder: Path) -> None:
+    """Say in the store's files what `_append` has begun, if it has; doing it twice does no harm."""
+    path = folder / APPENDED
+    if not path.exists():
+        return
+    with refusing(str(path), "damaged", REMEDY):
+        manifest, ids = map(read_json(path, REMEDY).__getitem__, ("manifest", "ids"))
+        check_manifest(manifest)
+        names = {*manifest["arrays"], *manifest["kept"]}
+        if len(ids) != manifest["images"] or not names <= _ARRAYS:
+            raise ValueError(f"{len(ids)} ids, and arrays {', '.join(sorted(names))}")
+    for name in names:
+        with open(folder / f"{name}.npy", "rb") as file, _opened(folder, name) as descriptor:
+            shape, _, dtype = read_header(file)
+            os.pwrite(descriptor, npy_header((len(ids), *shape[1:]), dtype), 0)
+    write_ids(folder, ids)
+    write_json(folder / MANIFEST, manifest, durable=True)
+    path.unlink()
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, name: str) -> Iterator[int]:
+    """The descriptor of an array's file, whose changes are on the disk afterwards."""
+    descriptor = open_own(folder / f"{name}.npy", os.O_RDWR)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _moved(
+    unknown: Sequence[tuple[str, Path]], rows: Sequence[int], sizes: np.ndarray, digests: np.ndarray
+) -> dict[str, int]:
+    """Of pictures without a row, by name: the one of these rows that has their file's content, where one has."""
+    row_of = {(int(sizes[row]), int(digests[row])): row for row in rows if sizes[row] >= 0 and digests[row]}
+    seen, found = {size for size, _ in row_of}, {}
+    for name, path in unknown:
+        state = file_state(path)
+        if state and state.size in seen and (row := row_of.get((state.size, file_digest(path)))) is not None:
+            found[name] = row
+    return found
+
+
 class _PartWriter(StoreWriter):
     """Of a folder that no other process knows; the lock is that of the store it is to be."""
 
@@ -87,10 +184,18 @@ class _PartWriter(StoreWriter):
         pass
 
 
-def _copy(folder: Path, manifest: dict, ids: tuple[str, ...], part: Path, plan: StorePlan, unread: int) -> int:
+def _copy(
+    folder: Path,
+    manifest: dict,
+    ids: tuple[str, ...],
+    part: Path,
+    plan: StorePlan,
+    unread: int,
+    files: Sequence[Path],
+) -> int:
     """Write the store of the plan to `part`: known rows as they are, others as zeros, `unread` for their size.
 
-    Pictures that can't be read are copied, too. Returns the number of known rows.
+    `files` as of `grow_store`. Pictures that can't be read are copied, too. Returns the number of known rows.
     """
     bad, kept = set(manifest["bad_images"]), manifest.get("kept", ())
     row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]])}
@@ -102,12 +207,16 @@ def _copy(folder: Path, manifest: dict, ids: tuple[str, ...], part: Path, plan: 
         for row in changed_rows(ids, {name: arrays[name] for name in plan.arrays}, sums):
             if row_of.pop(ids[row], None) is not None:
                 logger.warning("%s: the row of %s has changed since it was written; extracted anew", folder, ids[row])
+    if files and set(plan.kept) <= set(kept):
+        unknown = [(name, path) for name, path in zip(plan.image_ids, files) if name not in row_of]
+        row_of |= _moved(unknown, list(row_of.values()), arrays["sizes"], arrays["digests"])
     sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)  # (N,)
     with _PartWriter(part, plan) as writer:
         for start in range(0, len(sources), _BLOCK):
             rows = sources[start : start + _BLOCK]
-            values = {name: np.where(_like(rows >= 0, array), array[rows], 0) for name, array in arrays.items()}
-            values["sizes"] = np.where(rows >= 0, values["sizes"], unread)
+            values = {name: np.asarray(array)[rows] for name, array in arrays.items()}  # a copy
+            for name, value in values.items():
+                value[rows < 0] = unread if name == "sizes" else 0
             for name in plan.kept:  # of an older store: zeros, which are no digest
                 shape, dtype = plan.kept[name]
                 values.setdefault(name, np.zeros((len(rows), *shape), dtype))
@@ -115,8 +224,3 @@ def _copy(folder: Path, manifest: dict, ids: tuple[str, ...], part: Path, plan: 
         missing = [row for row, name in enumerate(plan.image_ids) if sources[row] < 0 or name in bad]
         writer.commit(len(sources), missing)
     return len(sources) - len(missing)
-
-
-def _like(flags: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """Flags (n,) that can be broadcast to rows of an array."""
-    return flags.reshape(-1, *[1] * (array.ndim - 1))

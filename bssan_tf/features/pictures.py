@@ -1,12 +1,14 @@
 """A picture file -> the pixels that the backbone sees.
 
-Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: JPEG, PNG, WebP, GIF, BMP, TIFF. Out:
-uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's size, for boxes given in its pixels.
+Section V-B of the paper: "we resize the images to 224x224 with channel RGB". In: JPEG, PNG, WebP, GIF, BMP, TIFF, and
+where pillow-heif is installed HEIC. Out: uint8 (224, 224, 3) RGB, or the whole photo for a detector, and the photo's
+size, for boxes given in its pixels.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import warnings
 from pathlib import Path
@@ -14,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bssan_tf.datasets.picture_folder import HEIC_REMEDY
 from bssan_tf.errors import UserError
 from bssan_tf.reading.files import file_size
 
 SIDE = 224
 # Whatever the suffix, Pillow takes any other format too, among them PostScript, which it has Ghostscript run.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # JPEG includes MPO
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # at its bytes 8 to 11
 # Decoding takes up to 12 bytes a pixel, beside the backbone in 2 GB; Pillow's own limit is 179 million pixels.
 MAX_PIXELS = 40_000_000  # as decoded: large baseline JPEGs are decoded smaller
 LARGE_PIXELS = 2_000_000  # such pictures take turns, so that only one is decoded at a time
@@ -40,11 +44,12 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
         size: (height, width) of the upright photo in pixels.
 
     Raises:
-        UserError: the file is absent, no picture, cut short, or has too many pixels.
+        UserError: the file is absent, no picture, cut short, or has too many pixels; HEIC without pillow-heif.
     """
     file_size(path, "give a picture file")  # a pipe would wait for a writer
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        formats = _formats(path)
+        with Image.open(path, formats=formats) as image:
             turned = image.format == "TIFF"  # by Pillow itself, when the pixels are read
             size = image.size
             if side:  # a JPEG decoder halves for free; from twice the size asked for, nothing is lost by it
@@ -56,10 +61,34 @@ def read_picture(path: str | Path, side: int | None = SIDE) -> tuple[np.ndarray,
         problem = f"has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
     except Image.DecompressionBombError:
         problem = f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
+    except UserError:
+        raise
     except Exception as error:  # Pillow's plug-ins raise nearly any type on a broken file
         reason = " ".join(str(error).replace(str(path), "file").split()) or type(error).__name__
         raise UserError(f"{path}: can't be read as a picture ({reason}); replace the file") from error
     raise UserError(f"{path}: {problem}; shrink the picture")
+
+
+def _formats(path: str | Path) -> tuple[str, ...]:
+    """What a file may be; UserError for HEIC that can't be read here."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[4:8] != b"ftyp" or start[8:] not in HEIC_BRANDS:
+        return FORMATS
+    if not _heic_opener():
+        raise UserError(f"{path}: is HEIC; to read it: {HEIC_REMEDY}")
+    return ("HEIF",)
+
+
+@functools.lru_cache(maxsize=1)
+def _heic_opener() -> bool:
+    """Have Pillow read HEIC, which libheif turns upright itself; whether that could be done."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def as_image(source: object, name: str) -> Image.Image:

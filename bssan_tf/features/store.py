@@ -71,13 +71,13 @@ def read_manifest(folder: str | Path) -> dict | None:
                 raise UserError(f"{folder}: has {name}.npy but no {MANIFEST}; {REMEDY}") from None
         return None
     with refusing(str(path), "damaged", REMEDY):
-        _check_manifest(manifest)
+        check_manifest(manifest)
         if SUMS not in manifest.get("kept", ()) and (manifest["format"] > 1 or (path.parent / f"{SUMS}.npy").exists()):
             raise ValueError(f"kept lacks {SUMS}")
     return manifest
 
 
-def _check_manifest(manifest: dict) -> None:
+def check_manifest(manifest: dict) -> None:
     """Any exception where a field that this package reads is absent or of another kind."""
     count, grid, arrays, kept = manifest["images"], manifest.get("grid"), manifest["arrays"], manifest.get("kept", [])
     checks = {

@@ -131,8 +131,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         manifest = read_manifest(self.folder)
         if manifest is None:
             self._check_space()
-            ids = "".join(f"{image_id}\n" for image_id in self.plan.image_ids)
-            write_text(self.folder / IDS, ids, durable=True)
+            write_ids(self.folder, self.plan.image_ids)
             StoreWriter._write_state(self)  # before the arrays, so that a folder with arrays always has a manifest
         else:
             check_fit(self.folder, manifest, self.plan)
@@ -151,13 +150,13 @@ class StoreWriter(contextlib.AbstractContextManager):
     def _open_array(self, name: str, held: contextlib.ExitStack) -> None:
         path, count = self.folder / f"{name}.npy", len(self.plan.image_ids)
         shape, dtype = self.plan.layout(self.kept)[name]
-        header = _npy_header((count, *shape), np.dtype(dtype))
+        header = npy_header((count, *shape), dtype)
         size = len(header) + count * self.plan.row_bytes(name)
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         held.callback(os.close, descriptor)
         self._files[name] = (descriptor, len(header))
-        if os.pread(descriptor, len(header), 0) == header and os.fstat(descriptor).st_size == size:
-            return
+        if os.pread(descriptor, len(header), 0) == header and os.fstat(descriptor).st_size >= size:
+            return  # longer where a kill came into `grow_store`
         if self.finished_rows or any(self.folder.glob(PROGRESS)):  # rows of shards, too, would become zeros
             raise UserError(f"{path}: missing or not of the size that {MANIFEST} says; {REMEDY}")
         os.ftruncate(descriptor, size)
@@ -211,8 +210,14 @@ class StoreWriter(contextlib.AbstractContextManager):
         return [self.plan.image_ids[row] for row in sorted(self.bad)]
 
 
-def _npy_header(shape: Sequence[int], dtype: np.dtype) -> bytes:
+def write_ids(folder: Path, image_ids: Iterable[str]) -> None:
+    """Write the image ids of a store, whole or not at all."""
+    write_text(folder / IDS, "".join(f"{image_id}\n" for image_id in image_ids), durable=True)
+
+
+def npy_header(shape: Sequence[int], dtype: str | np.dtype) -> bytes:
+    """The beginning of a .npy, before its data."""
     buffer = io.BytesIO()
-    layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
+    layout = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, layout)
     return buffer.getvalue()

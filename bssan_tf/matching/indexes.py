@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,14 +25,17 @@ KEEP_MB = 256  # of what an index keeps of its candidates from query to query
 class Hit(NamedTuple):
     """One result of a search."""
 
-    score: float  # MS of Eq. 19
+    score: float  # MS of Eq. 19; of similar photos, a cosine
     found: Path | str  # the photo's file, or the sentence
 
 
 class PhotoIndex:
     """Photos to be searched for sentences: `paths`, and their features in `rows` int (N_i,) of `features`.
 
-    `whole`: score all candidates in full, as where O2W was not trained to rank alone.
+    Args:
+        describe: a photo -> its features, for `like`.
+        vectors: features and rows -> vectors float32 (n, F) of length 1 that tell which photos are alike.
+        whole: score all candidates in full, as where O2W was not trained to rank alone.
     """
 
     def __init__(
@@ -40,10 +45,13 @@ class PhotoIndex:
         features,
         rows: np.ndarray,
         paths: Sequence[Path],
+        describe: Callable,
+        vectors: Callable,
         whole: bool = False,
         memory_mb: float = MEMORY_MB,
     ):
         self.tokenizer, self.paths, self.whole = tokenizer, list(paths), whole
+        self.describe, self.vectors, self._features, self._rows = describe, vectors, features, rows
         self._search = PictureSearch(fast, features, rows, memory_mb, KEEP_MB)
 
     def __len__(self) -> int:
@@ -61,6 +69,25 @@ class PhotoIndex:
         """
         tokens = self.tokenizer.read_sentence(sentence, "query")
         return hits(self._search.rank(tokens, candidates(self.whole, top, rerank)), self.paths, top)
+
+    @functools.cached_property
+    def _vectors(self) -> np.ndarray:
+        return self.vectors(self._features, self._rows)
+
+    def like(self, photo: Source, top: int = 10) -> list[Hit]:
+        """The photos most like a photo, best first; without the photo itself, where its file is among them.
+
+        A score is a cosine, up to 1 (`photo_vectors`). UserError: what is no picture, or not like those of the run.
+        """
+        file = os.path.realpath(photo) if isinstance(photo, (str, Path)) else None
+        itself = [place for place, path in enumerate(self.paths) if file == os.path.realpath(path)]
+        if itself:
+            wanted = self._vectors[itself[0]]
+        else:
+            wanted = self.vectors(self.describe(photo), np.arange(1))[0]
+        scores = self._vectors @ wanted
+        order = [place for place in np.argsort(-scores, kind="stable") if place not in itself]
+        return hits((np.array(order, int), scores[order]), self.paths, top)
 
 
 class SentenceIndex:

@@ -16,16 +16,17 @@ import numpy as np
 
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import MEMORY_MB
-from bssan_tf.datasets.photos import pictures_in
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.drawing.attention import class_names
 from bssan_tf.errors import UserError
 from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
+from bssan_tf.matching.likeness import photo_vectors
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
-from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_features
+from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
 from bssan_tf.scoring import score_matrices
 from bssan_tf.scoring.scorer import FastScorer
 
@@ -233,21 +234,25 @@ class Matcher:
         return fall([found.alpha[word : word + 1]], seed)[0][0]
 
     def index(self, folder: str | Path) -> PhotoIndex:
-        """The photos of a folder, to be searched; their features are kept in the run's cache.
+        """The photos of a folder and its subfolders, to be searched; their features are kept in the run's cache.
 
-        Photos that are new there, or have changed, are described by the next call. Unreadable ones are left out with a
-        warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
+        The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
+        ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
         """
         folder = Path(folder)
-        paths = pictures_in(folder)
-        features = folder_features(self.run, self._moved(self.files), folder, paths, self.files, self.progress)
+        found = pictures_in(folder)
+        features, paths = folder_index(self.run, self._moved(self.files), folder, found, self.files, self.progress)
         rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
-        return PhotoIndex(self.fast, self.tokenizer, features, rows, [paths[row] for row in rows], **self._ranked)
+        return self._photo_index(features, rows, [paths[row] for row in rows])
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
         part, features = self.data.split(split), self.data.features
-        return PhotoIndex(self.fast, self.tokenizer, features, part.image_rows, part.image_paths, **self._ranked)
+        return self._photo_index(features, part.image_rows, part.image_paths)
+
+    def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path]) -> PhotoIndex:
+        like = {"describe": self._describe_one, "vectors": lambda *given: photo_vectors(self.model.networks, *given)}
+        return PhotoIndex(self.fast, self.tokenizer, features, rows, paths, **like, **self._ranked)
 
     def sentences(self, captions: Sequence[str]) -> SentenceIndex:
         """Sentences, to be searched for a photo; UserError for one without a word."""

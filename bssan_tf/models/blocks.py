@@ -44,6 +44,10 @@ class Network:
         """Regions or objects float (..., M) as the attention sees them: float32."""
         return np.asarray(features, np.float32)
 
+    def projected(self, scaled: np.ndarray) -> np.ndarray:
+        """What words are compared with, of `scaled` float32 (n, M); itself where there is no space of both."""
+        return scaled
+
     def start_from(
         self, maps: np.ndarray, look: np.ndarray, sample: np.ndarray, text: np.ndarray, first: int = 0
     ) -> None:

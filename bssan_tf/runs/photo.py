@@ -27,7 +27,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture, shrink
-from bssan_tf.features.store import Features
+from bssan_tf.features.store import IDS, Features, read_ids
 from bssan_tf.runs.data import (
     build_detector,
     build_extractor,
@@ -216,7 +216,7 @@ def folder_features(
     """Features of the photos of a folder, kept in the cache; unreadable ones are left out with a warning.
 
     Args:
-        folder: names the store.
+        folder: names the store, in which a photo is known by its path relative to it.
         paths: the photos, row by row.
         flags: what was given; `boxes` among them must list all photos. The run's own is for photos of the run's corpus,
             else they have ten fixed boxes.
@@ -224,25 +224,38 @@ def folder_features(
     Raises:
         UserError: as `extractors_of`, or given boxes that do not list all of the photos.
     """
+    return _folder_features(run, config, folder, paths, flags, progress, as_stored=False)[0]
+
+
+def folder_index(
+    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], flags: Mapping[str, str] | None, progress: bool
+) -> tuple[Features, list[Path]]:
+    """`folder_features` in the order of the store, with new photos last so that no row moves; and the photo of each."""
+    return _folder_features(run, config, folder, paths, flags, progress, as_stored=True)
+
+
+def _folder_features(run, config, folder, paths, flags, progress, as_stored: bool) -> tuple[Features, list[Path]]:
     from bssan_tf.features.extraction import extract_features
 
-    data, ids = config.data, tuple(path.name for path in paths)
-    if len(set(ids)) < len(ids):
-        ids = tuple(path.relative_to(folder).as_posix() for path in paths)
+    data, ids = config.data, [path.relative_to(folder).as_posix() for path in paths]
     extractor, boxes = extractors_of(run, data)
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
     elif boxes is None and (own := own_boxes(data, paths)) and len(own.images) == len(paths):
-        boxes, ids = own.file.path, tuple(own.images[os.path.realpath(path)][0] for path in paths)
+        boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
         logger.info(told, data.boxes or "scenes' boxes", OTHERS)
-    corpus = SimpleNamespace(name=folder.name, image_ids=ids, image_paths=tuple(paths))
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
+    if as_stored and (store / IDS).exists():
+        place = {name: place for place, name in enumerate(read_ids(store))}
+        order = sorted(range(len(ids)), key=lambda row: place.get(ids[row], len(place)))  # stable: new ones as given
+        ids, paths = ([values[row] for row in order] for values in (ids, paths))
+    corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
     checks = {"verify": data.verify, "check_photos": data.check_photos}
     features = extract_features(
         corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True, **checks
     )
     context = run_context(run, config)
-    return with_context(features, context) if context else features
+    return with_context(features, context) if context else features, list(paths)

@@ -15,19 +15,17 @@ from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import ModelConfig, flag_of
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
+from bssan_tf.features.pooling import LOOKS_AT, pool_scaled, real_places
 from bssan_tf.features.store import Features
-from bssan_tf.models.blocks import Network
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.models.o2w import start_text
 
 logger = logging.getLogger(__name__)
 
-FEATURES = {"w2r": "regions", "o2w": "objects"}  # what each network looks at
 SAMPLED_PICTURES = 2000  # whose features give the statistics
 SAMPLED_ROWS = 20  # of each of these pictures
 WORD_SIZE = 0.3  # root mean square of the word vectors, over the words of the captions
 RIDGE = 0.03  # of the regression, in units of the mean variance of a feature
-_BLOCK = 64  # pictures read at once
 
 
 def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: int) -> None:
@@ -37,7 +35,7 @@ def adapt_norms(model: Bssan, features: Features, image_rows: np.ndarray, seed: 
     for part, network in model.networks.items():
         norm = getattr(network, "norm", None)  # which the networks of the paper have not
         if norm and norm.fitted:
-            norm.adapt(_sample(features, FEATURES[part], rows, rng))
+            norm.adapt(_sample(features, LOOKS_AT[part], rows, rng))
 
 
 def check_cca_start(config: Config, images: int) -> None:
@@ -57,7 +55,7 @@ def check_start(config: Config, split: Split, features: Features, tokens: np.nda
     """
     from_cca, data = config.training.cca_start, config.data
     needs_object = "objects" in config.model.needed_features and (from_cca or config.model.object_norm == "centred")
-    if needs_object and not _real(features, "objects", split.image_rows).any():
+    if needs_object and not real_places(features, "objects", split.image_rows).any():
         given = [name for name in ("import_objects", "boxes", "detector_weights") if getattr(data, name)]
         source = f"{flag_of(given[0])} {getattr(data, given[0])}" if given else "--objects"
         raise UserError(f"objects: no picture of the training split has one; check {source}")
@@ -98,10 +96,10 @@ def start_from_cca(
     model.embeddings[-1].set_weights([table])
     pictures = cca.project_images(visual, rows)  # (N_i, d)
     for part, network in model.networks.items():
-        name = FEATURES[part]
+        name = LOOKS_AT[part]
         sample = network.scaled(_sample(features, name, rng.permutation(rows), rng))
-        some = _real(features, name, rows).any(axis=1)
-        pooled = _pooled(network, features, name, rows[some])
+        some = real_places(features, name, rows).any(axis=1)
+        pooled = pool_scaled(network.scaled, features, name, rows[some])
         maps = _regression(pooled, pictures[some])
         maps /= max(float(np.std(sample @ maps)), 1e-12)
         text = words[rng.permutation(tokens[tokens > 1])[: len(sample)]]
@@ -124,29 +122,12 @@ def _most_dimensions(config: ModelConfig) -> int:
     return min(place for place in places if place)  # 0: there is no such part
 
 
-def _real(features: Features, name: str, rows: np.ndarray) -> np.ndarray:
-    """Which of the regions or objects of some pictures are no padding: bool (n, D or P)."""
-    if name == "objects" and features.valid is not None:
-        return np.asarray(features.valid[rows], bool)
-    return np.ones((len(rows), getattr(features, name).shape[1]), bool)
-
-
 def _sample(features: Features, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Some regions or objects of the first of these pictures that have one: float32 (n, M)."""
-    found, chosen = [], np.sort(rows[_real(features, name, rows).any(axis=1)][:SAMPLED_PICTURES])
-    for row, real in zip(chosen, _real(features, name, chosen)):
+    found, chosen = [], np.sort(rows[real_places(features, name, rows).any(axis=1)][:SAMPLED_PICTURES])
+    for row, real in zip(chosen, real_places(features, name, chosen)):
         places = np.sort(rng.permutation(np.flatnonzero(real))[:SAMPLED_ROWS])
         found.append(np.asarray(getattr(features, name)[row][places], np.float32))
-    return np.concatenate(found)
-
-
-def _pooled(network: Network, features: Features, name: str, rows: np.ndarray) -> np.ndarray:
-    """Mean of a picture's regions or objects as the model sees them, of which each has some: float32 (N_i, M)."""
-    found = []
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        real = _real(features, name, block)[..., None].astype(np.float32)
-        found.append((network.scaled(getattr(features, name)[block]) * real).sum(axis=1) / real.sum(axis=1))
     return np.concatenate(found)
 
 

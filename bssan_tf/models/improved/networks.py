@@ -42,6 +42,9 @@ class ImprovedNetwork(Network):
     def scaled(self, features):
         return self.norm(tf.constant(super().scaled(features))).numpy()
 
+    def projected(self, scaled):
+        return self.fusion.project(scaled) if self.fusion else scaled
+
     def start_from(self, maps, look, sample, text, first=0):
         super().start_from(maps, look, sample, text, first)
         if self.fusion:
