@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bssan_tf import cli
+from bssan_tf.errors import UserError
 from bssan_tf.runs.folder import find_run
 
 
@@ -30,11 +31,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     run = find_run(options.run)
     cli.load_tensorflow()
-    from bssan_tf.drawing.figures import refuse_others
+    from bssan_tf.drawing.figures import own_drawing
     from bssan_tf.matching.matcher import Matcher
 
     out = options.out or Path(f"{options.photo.stem}-attention.png")
-    refuse_others(out)
+    if out.exists() and not own_drawing(out):
+        raise UserError(f"{out}: is a file of yours, not a drawing of this command; name another with -o")
     found = Matcher(run, cli.moved_files(options)).explain(options.photo, options.caption)
     found.draw(out)
     print("   ".join(f"{name} {value:.3f}" for name, value in found.scores.items()))

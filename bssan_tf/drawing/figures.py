@@ -7,7 +7,7 @@ In: arrays and words. Out: matplotlib figures, drawn by Agg through the object A
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -158,9 +158,9 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(f"{path}: can't be written ({error.strerror}); name another file with -o") from error
 
 
-def refuse_others(path: Path) -> None:
-    """UserError where a file is there that is no drawing of ours, and so must not be drawn over."""
-    if path.exists() and not own_drawing(path):
+def refuse_others(path: Path, own: Callable[[Path], bool] | None = None) -> None:
+    """UserError where a file is there that is not `own`, a drawing of ours, and so must not be drawn over."""
+    if path.exists() and not (own or own_drawing)(path):
         raise UserError(f"{path}: is a file of yours, not a drawing of this command; name another with -o")
 
 
