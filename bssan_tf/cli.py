@@ -164,6 +164,17 @@ def count(text: str, least: int = 1) -> int:
     return int(text)
 
 
+def probability(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text:.40}: must be a number from 0 to 1")
+    return value
+
+
 def add_split_flag(parser: argparse.ArgumentParser) -> None:
     """--split of the commands that use a run."""
     parser.add_argument("--split", choices=("train", "val", "dev", "test"), help="split of the data (default: test)")

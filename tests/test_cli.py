@@ -424,6 +424,13 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
             ["search.py", "photos/000.png", "--images", "photos"],
             "--images photos: is searched for a sentence; for pictures like it give --like photos/000.png",
         ),
+        ([*SEARCH, "--min-probability", "2"], "argument --min-probability: 2: must be a number from 0 to 1"),
+        ([*SEARCH, "--min-probability"], "--min-probability 0: the run has no calibration; train it anew"),
+        (["search.py", "photos/000.png", "--min-probability"], "--min-probability: is of pictures for a sentence"),
+        (
+            ["search.py", "--like", "photos/000.png", "--min-probability", "0.1"],
+            "--min-probability: is of pictures for",
+        ),
         (["search.py", "--run", "one"], "search: nothing to search for; give a sentence in quotes"),
         ([*SEARCH, "--like", "photos/000.png"], "--like photos/000.png: is a query itself; leave it or 'a dog' out"),
         (["search.py", "--like", ""], "--like: its value is empty"),

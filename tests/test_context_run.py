@@ -110,14 +110,14 @@ def test_the_model_was_made_for_own_class_and_photo(trained):
 
 def test_pictures_for_a_sentence(trained):
     caption = next(iter(trained.scores))[1]
-    found = {Path(path).name: score for score, path in Matcher(trained.run).index_of_split().search(caption, rerank=0)}
+    found = {hit.found.name: hit.score for hit in Matcher(trained.run).index_of_split().search(caption, rerank=0)}
     assert found == pytest.approx({name: s for (name, text), s in trained.scores.items() if text == caption}, abs=1e-5)
 
 
 def test_sentences_for_a_photo(trained):
     photo = next(iter(trained.scores))[0]
     sentences = Matcher(trained.run).sentences_of_split()
-    found = {text: score for score, text in sentences.search(trained.photos / photo, rerank=0)}
+    found = {hit.found: hit.score for hit in sentences.search(trained.photos / photo, rerank=0)}
     expected = {text: s for (name, text), s in trained.scores.items() if name == photo}
     assert found == pytest.approx(expected, abs=1e-3)
 
@@ -133,7 +133,7 @@ def test_pictures_of_a_folder_and_a_drawing_whatever_numbers_the_boxes_give_the_
     matcher = Matcher(trained.run, flags)
     found = matcher.index(folder).search(caption, top=COUNT, rerank=0)
     expected = {name: trained.scores[name, caption] for name in names}
-    scores = {Path(path).name: score for score, path in found}
+    scores = {hit.found.name: hit.score for hit in found}
     assert {name: scores[name] for name in names} == pytest.approx(expected, abs=1e-3)
     explained = matcher.explain(folder / names[1], caption)
     assert explained.scores["score"] == pytest.approx(expected[names[1]], abs=1e-3)
@@ -148,7 +148,7 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
     for copy in ("new.jpg", name):  # the boxes file lists another photo of the second name
         shutil.copy(trained.photos / name, folder / copy)
     matcher = Matcher(trained.run)
-    found = {path.name: score for score, path in matcher.index(folder).search(caption)}
+    found = {hit.found.name: hit.score for hit in matcher.index(folder).search(caption)}
     assert caplog.text.count("objects: ten fixed boxes, as") == 1
     assert "boxes.npz are the run's own for its own photos; --objects keras_hub:PRESET or --boxes" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
@@ -196,8 +196,8 @@ def test_a_detector_of_kerashub_gives_other_photos_their_boxes_by_the_names_of_c
     shutil.copy(trained.photos / name, tmp_path / "copy.jpg")
     flags = {"objects": "keras_hub:fake"}
     matcher = Matcher(trained.run, flags)
-    ((score, _),) = matcher.index(tmp_path).search(caption)
-    assert score == pytest.approx(expected, abs=1e-3)
+    (hit,) = matcher.index(tmp_path).search(caption)
+    assert hit.score == pytest.approx(expected, abs=1e-3)
     found = matcher.explain(tmp_path / "copy.jpg", caption)
     assert found.scores["score"] == pytest.approx(expected, abs=1e-3)
     hits = matcher.sentences_of_split().search(tmp_path / "copy.jpg", rerank=0)
@@ -247,8 +247,8 @@ def test_boxes_that_are_given_stand_in_for_a_run_s_detector_of_kerashub(trained,
     shutil.copy(trained.photos / name, tmp_path / name)
     flags = {"boxes": str(trained.photos.parent / "other.npz")}
     matcher = Matcher(trained.run, flags)
-    ((score, _),) = matcher.index(tmp_path).search(caption)
-    assert score == pytest.approx(expected, abs=1e-3)
+    (hit,) = matcher.index(tmp_path).search(caption)
+    assert hit.score == pytest.approx(expected, abs=1e-3)
     assert matcher.explain(tmp_path / name, caption).scores["score"] == pytest.approx(expected, abs=1e-3)
 
 

@@ -23,6 +23,7 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.erasing import PLACES, Erasure, erasures, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
+from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.training.run import train
 
@@ -196,6 +197,30 @@ def test_photos_like_a_photo(matcher, photos, tmp_path):
         hits = index.like(image)
     assert [hit.found for hit in hits] == [paths[i] for i in (0, *order)]
     assert hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_hits_have_probabilities_where_the_run_has_a_calibration(matcher, photos, monkeypatch, tmp_path):
+    for photo in photos[:5]:
+        shutil.copy(photo, tmp_path)
+    assert all(hit.probability is None for hit in matcher.index(tmp_path).search(CAPTIONS[0]))
+    with pytest.raises(UserError, match=r"^--min-probability 0\.5: the run has no calibration; train it anew"):
+        matcher.index(tmp_path).search(CAPTIONS[0], min_probability=0.5)
+    sure = Calibration(temperature=2.0, bias=-1.0, threshold=0.3, error=1.0)
+    monkeypatch.setattr(RunFolder, "calibration", lambda _: sure)
+    index = matcher.index(tmp_path)
+    hits = index.search(CAPTIONS[0])
+    expected = np.exp([hit.score / 2 for hit in hits])
+    expected /= expected.sum() + 5 * np.exp(-1)
+    assert [hit.probability for hit in hits] == pytest.approx(list(expected))
+    least = (expected[1] + expected[2]) / 2
+    assert index.search(CAPTIONS[0], min_probability=least) == hits[:2]
+    assert index.search(CAPTIONS[0], min_probability=1.0) == []
+    assert all(hit.probability is None for hit in index.search(CAPTIONS[0], rerank=3))
+    with pytest.raises(
+        UserError, match=r"^--min-probability 0\.5: --rerank 3 scores too few for it; give --rerank 100"
+    ):
+        index.search(CAPTIONS[0], rerank=3, min_probability=0.5)
+    assert index.like(photos[0])[0].probability is None
 
 
 def test_sentences_are_searched_for_a_photo(matcher, photos):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bssan_tf import cli
 from bssan_tf.config.settings import RERANK
@@ -15,6 +17,13 @@ from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.runs.folder import RunFolder, find_run
+
+if TYPE_CHECKING:
+    from bssan_tf.matching.indexes import Hit
+
+logger = logging.getLogger(__name__)
+
+DEFAULT = -1.0  # of --min-probability without a value: the run's own
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,6 +46,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         default=RERANK,
         help=f"candidates that the whole model scores, the best by O2W; 0 for all (default: {RERANK})",
+    )
+    parser.add_argument(
+        "--min-probability",
+        type=cli.probability,
+        nargs="?",
+        const=DEFAULT,
+        metavar="P",
+        help="leave out pictures that are less probable; without P, as sure as to find nothing for four of five "
+        "sentences whose picture is not there",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("-o", "--out", type=cli.png, help="PNG to write: a contact sheet of the pictures found")
@@ -67,10 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
         index = matcher.sentences_of_split(split)
     else:
         index = matcher.index(options.images) if options.images else matcher.index_of_split(split)
+    least = options.min_probability
+    if least == DEFAULT:
+        least = index.calibration.threshold if index.calibration else 0.0  # then it is refused
     if options.like:
         hits = index.like(options.like, options.top)
     else:
-        hits = index.search(options.query, options.top, options.rerank)
+        hits = index.search(options.query, options.top, options.rerank, *([] if least is None else [least]))
+    if least is not None and not hits:
+        logger.info("nothing is more probable than %.0f %%", 100 * least)
     print(json_of(options, run, hits, "sentence" if picture else "path") if options.json else text_of(hits))
     if options.out:
         save(contact_sheet(f"like {options.like}" if options.like else f"“{options.query}”", hits), options.out)
@@ -84,6 +107,8 @@ def check(options: argparse.Namespace) -> bool:
         cli.require_given("--like", options.like)
         if options.query is not None:
             raise UserError(f"--like {options.like}: is a query itself; leave it or {options.query!r} out")
+        if options.min_probability is not None:
+            raise UserError(f"--min-probability: is of pictures for a sentence; leave it or --like {options.like} out")
         return False
     if options.query is None:
         raise UserError("search: nothing to search for; give a sentence in quotes, a picture file, or --like PHOTO")
@@ -91,6 +116,8 @@ def check(options: argparse.Namespace) -> bool:
     if picture and options.images:
         remedy = f"for pictures like it give --like {options.query}"
         raise UserError(f"--images {options.images}: is searched for a sentence; {remedy}")
+    if picture and options.min_probability is not None:
+        raise UserError(f"--min-probability: is of pictures for a sentence; leave it or {options.query} out")
     if picture and options.out:
         raise UserError(f"-o {options.out}: shows pictures, but for {options.query} sentences are found; leave it out")
     return picture
@@ -108,13 +135,23 @@ def is_picture(query: str) -> bool:
     return False
 
 
-def json_of(options: argparse.Namespace, run: RunFolder, hits: Sequence[tuple[float, Path | str]], kind: str) -> str:
-    """The query, the run and the results as JSON; of each the rank, the score, and its `kind`: path or sentence."""
-    results = [{"rank": rank, "score": float(score), kind: str(found)} for rank, (score, found) in enumerate(hits, 1)]
+def json_of(options: argparse.Namespace, run: RunFolder, hits: Sequence[Hit], kind: str) -> str:
+    """The query, the run and the results as JSON; of each rank, score, probability if any, and its `kind`: path or
+    sentence.
+    """
+    results = [{"rank": rank, **hit._asdict(), kind: str(hit.found)} for rank, hit in enumerate(hits, 1)]
+    for one in results:
+        del one["found"]
+        if one["probability"] is None:
+            del one["probability"]
     query = {"like": options.like} if options.like else {"query": options.query}
     return json.dumps({**query, "run": str(run.path), "results": results}, indent=2)
 
 
-def text_of(hits: Sequence[tuple[float, Path | str]]) -> str:
-    """The results as lines of rank, score and picture or sentence."""
-    return "\n".join(f"{rank:>3}  {score:8.3f}  {found}" for rank, (score, found) in enumerate(hits, 1))
+def text_of(hits: Sequence[Hit]) -> str:
+    """The results as lines of rank, score, probability if any, and picture or sentence."""
+    lines = []
+    for rank, hit in enumerate(hits, 1):
+        chance = "" if hit.probability is None else f"{100 * hit.probability:5.1f} %  "
+        lines.append(f"{rank:>3}  {hit.score:8.3f}  {chance}{hit.found}")
+    return "\n".join(lines)

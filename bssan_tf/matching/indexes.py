@@ -13,6 +13,8 @@ import numpy as np
 
 from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.errors import UserError
+from bssan_tf.metrics.calibration import KEPT, Calibration
 from bssan_tf.runs.photo import Source
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.two_stage import CaptionSearch, PictureSearch, Ranking
@@ -27,6 +29,7 @@ class Hit(NamedTuple):
 
     score: float  # MS of Eq. 19; of similar photos, a cosine
     found: Path | str  # the photo's file, or the sentence
+    probability: float | None = None  # of being the sentence's photo; None in a run that can't tell, and elsewhere
 
 
 class PhotoIndex:
@@ -35,6 +38,7 @@ class PhotoIndex:
     Args:
         describe: a photo -> its features, for `like`.
         vectors: features and rows -> vectors float32 (n, F) of length 1 that tell which photos are alike.
+        calibration: what makes probabilities of scores, if anything.
         whole: score all candidates in full, as where O2W was not trained to rank alone.
     """
 
@@ -47,28 +51,43 @@ class PhotoIndex:
         paths: Sequence[Path],
         describe: Callable,
         vectors: Callable,
+        calibration: Calibration | None = None,
         whole: bool = False,
         memory_mb: float = MEMORY_MB,
     ):
-        self.tokenizer, self.paths, self.whole = tokenizer, list(paths), whole
+        self.tokenizer, self.paths, self.calibration, self.whole = tokenizer, list(paths), calibration, whole
         self.describe, self.vectors, self._features, self._rows = describe, vectors, features, rows
         self._search = PictureSearch(fast, features, rows, memory_mb, KEEP_MB)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def search(self, sentence: str, top: int = 10, rerank: int = RERANK) -> list[Hit]:
+    def search(
+        self, sentence: str, top: int = 10, rerank: int = RERANK, min_probability: float | None = None
+    ) -> list[Hit]:
         """The best photos for a sentence, best first.
 
         Args:
             top: how many.
-            rerank: candidates that the whole model scores, the best by O2W; 0 for all.
+            rerank: candidates that the whole model scores, the best by O2W; 0 for all. Below 100 there are no
+                probabilities, as they need the scores of so many.
+            min_probability: leave out hits that are less probable.
 
         Raises:
-            UserError: a sentence without a word, too little memory.
+            UserError: a sentence without a word, too little memory; probabilities are asked for, and can't be told.
         """
+        told = self.calibration if rerank == 0 or rerank >= KEPT else None
+        if min_probability is not None and told is None:
+            why = f"--rerank {rerank} scores too few for it" if self.calibration else "the run has no calibration"
+            remedy = f"give --rerank {KEPT} or more" if self.calibration else "train it anew, or leave it out"
+            raise UserError(f"--min-probability {min_probability:g}: {why}; {remedy}")
         tokens = self.tokenizer.read_sentence(sentence, "query")
-        return hits(self._search.rank(tokens, candidates(self.whole, top, rerank)), self.paths, top)
+        order, scores = self._search.rank(tokens, candidates(self.whole, top, rerank))
+        found = hits((order, scores), self.paths, top)
+        if told:
+            chances = told.probabilities(scores, len(self))
+            found = [hit._replace(probability=float(chance)) for hit, chance in zip(found, chances)]
+        return [hit for hit in found if min_probability is None or hit.probability >= min_probability]
 
     @functools.cached_property
     def _vectors(self) -> np.ndarray:

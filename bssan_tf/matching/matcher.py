@@ -252,6 +252,7 @@ class Matcher:
 
     def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path]) -> PhotoIndex:
         like = {"describe": self._describe_one, "vectors": lambda *given: photo_vectors(self.model.networks, *given)}
+        like["calibration"] = self.run.calibration()
         return PhotoIndex(self.fast, self.tokenizer, features, rows, paths, **like, **self._ranked)
 
     def sentences(self, captions: Sequence[str]) -> SentenceIndex:
