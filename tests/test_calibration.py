@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import probabilities
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.calibration import Calibration, expected_error, fit_calibration, measure
 from bssan_tf.runs.folder import RunFolder
@@ -111,3 +112,18 @@ def test_a_run_keeps_it(tmp_path):
         run.metrics_file.write_text(json.dumps({"calibration": damaged}))
         with pytest.raises(UserError, match=r"metrics\.json: calibration: is damaged"):
             run.calibration()
+
+
+def test_the_benchmark_of_probabilities(tmp_path, capsys):
+    scores, owners = drawn(0, images=200, captions=2)
+    np.save(tmp_path / "s.npy", scores.astype(np.float32))
+    (tmp_path / "s.owners.txt").write_text("".join(f"{owner}\n" for owner in owners))
+    probabilities.main([str(tmp_path / "s.npy")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("100 images, 200 sentences; expected calibration error ")
+    rows = [[cell.strip(" %") for cell in line.split("|")[1:-1]] for line in lines[5:]]
+    assert len(rows) == 8
+    rejected, kept = ([float(row[k]) for row in rows] for k in (1, 2))
+    assert rejected == sorted(rejected)
+    assert kept == sorted(kept, reverse=True)
+    assert rejected[-1] > 90
