@@ -1,4 +1,4 @@
-"""How sure a search may be: probabilities of hits on scores that evaluate.py kept, `python -m benchmarks.probabilities FILE`.
+"""How sure a search may be of its hits: `python -m benchmarks.probabilities FILE.npy`.
 
 In: FILE.npy and FILE.owners.txt of `evaluate.py RUN --out FILE.npy`. The calibration is fitted on every second image
 with its captions, and measured on the others. Out: its expected error, and as Markdown what a least probability costs:
@@ -38,7 +38,8 @@ def study(scores: np.ndarray, owners: np.ndarray) -> str:
         raise UserError("scores: cannot tell right images from others; give those of a trained run")
     told = measure(found, *halves[1])
     lines = [
-        f"{len(halves[1][0]):,} images, {len(halves[1][1]):,} sentences; expected calibration error {told['error']:.1f} %",
+        f"{len(halves[1][0]):,} images, {len(halves[1][1]):,} sentences",
+        f"expected calibration error over the first ten hits: {told['error']:.1f} %",
         f"the default least probability is {found.threshold:.3f}",
         "",
         "| least probability | finds nothing, of sentences whose image is absent | right first hits that are kept |",

@@ -120,8 +120,9 @@ def test_the_benchmark_of_probabilities(tmp_path, capsys):
     (tmp_path / "s.owners.txt").write_text("".join(f"{owner}\n" for owner in owners))
     probabilities.main([str(tmp_path / "s.npy")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("100 images, 200 sentences; expected calibration error ")
-    rows = [[cell.strip(" %") for cell in line.split("|")[1:-1]] for line in lines[5:]]
+    assert lines[0] == "100 images, 200 sentences"
+    assert lines[1].startswith("expected calibration error over the first ten hits: ")
+    rows = [[cell.strip(" %") for cell in line.split("|")[1:-1]] for line in lines[6:]]
     assert len(rows) == 8
     rejected, kept = ([float(row[k]) for row in rows] for k in (1, 2))
     assert rejected == sorted(rejected)
