@@ -5,16 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_corpus
 from PIL import Image
-from training_fixtures import SIZES, leave_export_out
+from training_fixtures import untrained_run
 
 import bssan_tf
-from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
@@ -25,7 +25,6 @@ from bssan_tf.matching.erasing import PLACES, Erasure, erasures, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
 from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.training.run import train
 
 CAPTIONS = ["A red dog and a cat.", "There is a blue boat near the zyx!", "a bird"]
 
@@ -44,19 +43,10 @@ def work(tmp_path_factory):
     """A folder with `photos` and a run `runs/mine` on them; scores of its test split in scores.npy."""
     folder = tmp_path_factory.mktemp("matcher")
     make_photos(folder / "photos", np.random.default_rng(0))
-    config = preset("improved", "small", data=str(folder / "photos")).replace(
-        backbone="slim",
-        cache=str(folder / "cache"),
-        batch_size=8,
-        epochs=1,
-        warmup_steps=1,
-        validation_images=0,
-        **SIZES,
-    )
     run = RunFolder(folder / "runs" / "mine")
-    with pytest.MonkeyPatch.context() as patch:
-        leave_export_out(patch)
-        train(config, run, progress=False)
+    run.path.parent.mkdir()
+    parts = dict.fromkeys(("bilinear", "weighted_lengths", "cosine_attention"), True)  # as on photos
+    untrained_run(folder, region_norm="centred", object_norm="centred", **parts).path.rename(run.path)
     evaluate(run, Request(out=folder / "scores.npy"), progress=False)
     return folder
 
@@ -386,6 +376,8 @@ def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_pa
     (section,) = re.findall(r"## From Python\n(.*?)\n## ", (project / "docs" / "usage.md").read_text(), re.S)
     examples = re.findall("```python\n(.*?)```", section, re.S)
     assert len(examples) >= 1
+    saved = []
+    monkeypatch.setattr("bssan_tf.matching.matcher.export_saved_model", lambda *given: saved.append(given[-1]))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday").mkdir()
     for name in ("dog.jpg", "beach.jpg", "holiday/1.jpg", "holiday/2.jpg"):
@@ -397,3 +389,4 @@ def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_pa
         exec(example, names)
     assert names["scores"].shape == (2, 2)
     assert names["hits"][0].found.parent.name == "holiday"
+    assert saved == [Path("serving/1")]
