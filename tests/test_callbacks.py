@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
+from bssan_tf.metrics.calibration import fit_calibration
 from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, read_history
 from bssan_tf.training import callbacks as cb
 
@@ -43,6 +44,22 @@ def test_nan_stops_with_a_word():
     scores["w2r"][0, 1] = np.nan
     with pytest.raises(UserError, match=f"validation after epoch 1: {words}"):
         validation.on_epoch_end(0, {})
+
+
+def test_the_best_epoch_s_report_has_its_calibration():
+    """That of its own scores: each epoch is calibrated anew."""
+    rng = np.random.default_rng(0)
+    scores = {"score": rng.normal(size=(40, 40)) + 2 * np.eye(40)}
+    validation = cb.RetrievalValidation(lambda: scores, np.arange(40))
+    validation.on_epoch_end(0, {})
+    first = validation.calibrated_report()
+    assert first["calibration"] == fit_calibration(scores["score"], np.arange(40)).told()
+    assert first["rsum"] == validation.report["rsum"]
+    scores["score"] = 10 * scores["score"]
+    validation.on_epoch_begin(1)
+    validation.on_epoch_end(1, {})
+    second = validation.calibrated_report()["calibration"]
+    assert second["temperature"] == pytest.approx(10 * first["calibration"]["temperature"], rel=1e-4)
 
 
 def rates(callback, steps):

@@ -26,7 +26,7 @@ from training_fixtures import same_weights
 from benchmarks import curves
 from benchmarks import search as search_benchmark
 from bssan_tf import cli
-from bssan_tf.commands import evaluate, search, visualize
+from bssan_tf.commands import evaluate, search, train, visualize
 from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.errors import NO_WINDOWS, UserError
 from bssan_tf.evaluation import retrieval
@@ -118,6 +118,18 @@ def test_run_folder_remembers_the_command(workplace):
     assert command.startswith("python ")
     assert "train.py" in command
     assert "--data photos" in command
+
+
+def test_train_says_how_far_off_probabilities_are(workplace, monkeypatch, capsys):
+    way = {f"R@{k}": 50.0 for k in (1, 5, 10)} | {"MedR": 1.0}
+    report = {"n_images": 8, "n_captions": 8, "rsum": 300.0, "i2t": way, "t2i": way, "best_epoch": 1}
+    metrics = {"corpus": "pets", "split": "val", **report}
+    monkeypatch.chdir(workplace)
+    for calibration in ({"error": 1.23}, None):
+        monkeypatch.setattr(train, "resume", lambda *_, c=calibration: {**metrics, "calibration": c})
+        train.main(["--resume", "one"])
+        told = capsys.readouterr().out
+        assert ("probabilities of hits (search.py): calibration error 1.2 % over" in told) is bool(calibration)
 
 
 def test_tensorboard_shows_attention(workplace):

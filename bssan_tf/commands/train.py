@@ -136,6 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     title = f"{run.name}, epoch {metrics['best_epoch']}"
     print(text_table({**metrics, "run": title}, beside_paper=False))
+    if sure := metrics.get("calibration"):
+        told = f"calibration error {sure['error']:.1f} % over the first ten, on validation pictures"
+        print(f"\nprobabilities of hits (search.py): {told}")
     print(f"\nbest model: {run.best}   SavedModel: {run.export}   TensorBoard: tensorboard --logdir {run.logs}")
     print(f"evaluate:   {cli.to_type('evaluate')} {run.path}")
     print(f'look:       {cli.to_type("visualize")} PHOTO "CAPTION" --run {run.path}')
