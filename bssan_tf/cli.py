@@ -13,13 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
-from bssan_tf.config.settings import MEMORY_MB, MOST, flag_of
+from bssan_tf.config.settings import MEMORY_MB, MOST, OF_TRAINING, flag_of
 from bssan_tf.errors import NO_WINDOWS, UserError
 
 logger = logging.getLogger(__name__)
 
 MOST_FILE_NAME = 200  # bytes; part files and notes beside a file have longer names
-OF_TRAINING = ("glove", "text_corpus")  # files that a trained run needs no more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

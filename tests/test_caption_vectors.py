@@ -105,9 +105,11 @@ def test_files_of_captions(tmp_path, name):
     expected = {f"{name}/1.jpg": ["a dog", "a cat"], f"{name}/2.jpg": ["a man"]}
     assert read_corpus(tmp_path / name) == expected
     (tmp_path / "plain.txt").write_text("a bird, flying\n\na boat\n")
-    (tmp_path / "photo.jpg").write_text("no captions")
     plain = {"plain.txt/line 1": ["a bird, flying"], "plain.txt/line 3": ["a boat"]}
-    assert read_corpus(tmp_path) == {**expected, **plain}
+    assert read_corpus(tmp_path / "plain.txt") == plain
+    (tmp_path / "photo.jpg").write_text("no captions")
+    (tmp_path / "instances.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"bbox": [1, 2]}]}))
+    assert read_corpus(tmp_path) == expected  # a list of photos in a text file is none of captions
 
 
 @pytest.mark.parametrize(

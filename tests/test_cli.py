@@ -437,7 +437,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
             "--images photos: is searched for a sentence; for pictures like it give --like photos/000.png",
         ),
         ([*SEARCH, "--min-probability", "2"], "argument --min-probability: 2: must be a number from 0 to 1"),
-        ([*SEARCH, "--min-probability"], "--min-probability 0: the run has no calibration; train it anew"),
+        ([*SEARCH, "--min-probability"], "--min-probability 0: the run has no calibration; it comes with"),
         (["search.py", "photos/000.png", "--min-probability"], "--min-probability: is of pictures for a sentence"),
         (
             ["search.py", "--like", "photos/000.png", "--min-probability", "0.1"],

@@ -193,7 +193,7 @@ def test_hits_have_probabilities_where_the_run_has_a_calibration(matcher, photos
     for photo in photos[:5]:
         shutil.copy(photo, tmp_path)
     assert all(hit.probability is None for hit in matcher.index(tmp_path).search(CAPTIONS[0]))
-    with pytest.raises(UserError, match=r"^--min-probability 0\.5: the run has no calibration; train it anew"):
+    with pytest.raises(UserError, match=r"^--min-probability 0\.5: the run has no calibration; it comes with"):
         matcher.index(tmp_path).search(CAPTIONS[0], min_probability=0.5)
     sure = Calibration(temperature=2.0, bias=-1.0, threshold=0.3, error=1.0)
     monkeypatch.setattr(RunFolder, "calibration", lambda _: sure)
@@ -205,11 +205,12 @@ def test_hits_have_probabilities_where_the_run_has_a_calibration(matcher, photos
     least = (expected[1] + expected[2]) / 2
     assert index.search(CAPTIONS[0], min_probability=least) == hits[:2]
     assert index.search(CAPTIONS[0], min_probability=1.0) == []
-    assert all(hit.probability is None for hit in index.search(CAPTIONS[0], rerank=3))
+    assert all(hit.probability is None for hit in index.search(CAPTIONS[0], top=2, rerank=3))
+    assert index.search(CAPTIONS[0], top=5, rerank=3)[0].probability == hits[0].probability  # all were scored
     with pytest.raises(
         UserError, match=r"^--min-probability 0\.5: --rerank 3 scores too few for it; give --rerank 100"
     ):
-        index.search(CAPTIONS[0], rerank=3, min_probability=0.5)
+        index.search(CAPTIONS[0], top=2, rerank=3, min_probability=0.5)
     assert index.like(photos[0])[0].probability is None
 
 

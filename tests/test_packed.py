@@ -24,6 +24,8 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     tiny_corpus.write_corpus(folder / "photos", pictures=18)
     run = untrained_run(folder)
+    config = run.load_config().replace(text_corpus=str(folder / "texts.json"))
+    run.config_file.write_text(config.to_json())
     run.metrics_file.write_text(json.dumps({"rsum": 1.0, "calibration": SURE.told()}))
     (folder / "card.md").write_text("# Of drawn pictures\n")
     packed.main([str(run.path), str(folder / "packed"), "--card", str(folder / "card.md")])
@@ -40,8 +42,9 @@ def test_what_is_packed(work, run):
     names = {"config.json", "data.json", "vocabulary.txt", "metrics.json", "weights.npz", "CARD.md"}
     assert {path.name for path in found.path.iterdir()} == names
     assert (found.path / "CARD.md").read_text() == "# Of drawn pictures\n"
-    assert str(work) not in found.config_file.read_text().replace(str(work / "photos"), "")
-    assert found.load_config().data.cache == "cache"
+    assert str(work) not in found.config_file.read_text()
+    data = found.load_config().data
+    assert (data.cache, data.data, data.glove, data.text_corpus) == ("cache", "photos", None, "texts.json")
     assert found.calibration() == SURE
     (model, tokenizer), (own, words) = found.load_model(), run.load_model()
     assert tokenizer.words == words.words
@@ -77,7 +80,7 @@ def test_where_it_is_taken(work, run, tmp_path, monkeypatch, caplog):
     assert find_run(None, pretrained=True).name == "mine"
     assert find_run("pretrained", pretrained=True).path == work / "packed"
     monkeypatch.setattr(folders, "PACKAGED", tmp_path / "gone")
-    with pytest.raises(UserError, match="gone: is missing; install the package anew"):
+    with pytest.raises(UserError, match="gone: this version brings no trained run"):
         find_run("pretrained", pretrained=True)
 
 

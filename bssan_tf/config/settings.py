@@ -15,6 +15,7 @@ PUBLISHED = ("flickr8k", "flickr30k", "coco")  # data sets, whose lists and size
 DATASETS = ("scenes", *PUBLISHED, "folder")  # what --data names; else it is a path
 MOST = 2**32  # of any whole number
 MEMORY_MB = 2048  # that scoring may take
+OF_TRAINING = ("glove", "text_corpus")  # files that a trained run needs no more
 BANK = 500  # training queries that a correction of hubs has
 RERANK = 100  # candidates of a search that the whole model scores
 WITH_W2R, WITH_O2W, WITH_BOTH = ("full", "w2r", "no_reg"), ("full", "o2w", "no_reg"), ("full", "no_reg")  # variants

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,8 @@ Images = dict[str, list[str]]  # image -> its captions
 def read_corpus(path: str | Path) -> Images:
     """The captions of a file, or of all files of captions in a folder; UserError where there are none.
 
-    A file is COCO's `captions_*.json`, Karpathy's JSON, a `.token` file, a table with `image` and `caption`, or plain
-    text with a caption on each line, each of an image of its own.
+    A file is COCO's `captions_*.json`, Karpathy's JSON, a `.token` file, a table with `image` and `caption`; or, if it
+    is named itself, plain text with a caption on each line, each of an image of its own.
     """
     path, source = Path(path), f"--text-corpus {path}"
     if not path.exists():
@@ -46,26 +46,42 @@ def read_corpus(path: str | Path) -> Images:
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES)
     found: Images = {}
     for file in files:
-        for name, captions in _read(file).items():
-            found[f"{file.name}/{name}"] = captions
+        if (reader := _reader(file, named=path.is_file())) is None:
+            logger.info("%s: %s is no file of captions", source, file.name)
+            continue
+        own = reader(file)
+        found |= {f"{file.name}/{name}": captions for name, captions in own.items()}
+        logger.info("%s: %d images of %s", source, len(own), file.name)
     if not found:
         remedy = f"give a file of captions, or a folder of such ({', '.join(_SUFFIXES)})"
         raise UserError(f"{source}: has no captions; {remedy}")
     return found
 
 
-def _read(path: Path) -> Images:
+def _reader(path: Path, named: bool) -> Callable[[Path], Images] | None:
+    """What reads a file of captions; None for another kind. Plain text is one only where the user has named it."""
     if path.suffix.lower() == ".json":
-        karpathy = "sentences" in str(read_json(path).get("images", ""))[:2000]
-        return caption_files.read_karpathy(path).captions if karpathy else coco.read_annotations(path)
-    lines = [text for _, text in read_lines(path) if text.strip()]
-    first = lines[0] if lines else ""
-    if path.suffix.lower() == ".token" or re.match(r"\S+#\d+\t", first):
-        return caption_files.read_token_file(path).captions
+        content = read_json(path)
+        images, notes = content.get("images"), content.get("annotations")
+        if _has(images, "sentences"):
+            return lambda file: caption_files.read_karpathy(file).captions
+        return coco.read_annotations if named or _has(notes, "caption") else None
+    first = next((text for _, text in read_lines(path) if text.strip()), "")
+    if re.match(r"\S+#\d+\t", first):
+        return lambda file: caption_files.read_token_file(file).captions
     if first.replace(" ", "").lower().startswith("image_name|"):
-        return caption_files.read_results(path).captions
-    if path.suffix.lower() == ".csv" or re.match(r"image\w*\s*[,;\t]", first):
-        return caption_files.read_table(path).captions
+        return lambda file: caption_files.read_results(file).captions
+    if re.match(r"image\w*\s*[,;\t]\s*\w+", first):
+        return lambda file: caption_files.read_table(file).captions
+    return _read_plain if named else None
+
+
+def _has(rows: object, field: str) -> bool:
+    """Whether the first of some rows of a JSON file has a field."""
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and field in rows[0]
+
+
+def _read_plain(path: Path) -> Images:
     return {f"line {number:,}": [text] for number, text in read_lines(path) if text.strip()}
 
 

@@ -6,13 +6,17 @@ optional, and for Keras 3 only; it downloads what has a name.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
+from bssan_tf.config.fields import HUB
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import REMEDY
 from bssan_tf.features.networks import Network, outputs_of, region_model
@@ -21,7 +25,6 @@ from bssan_tf.reading.files import refusing
 from bssan_tf.reading.hdf5 import open_hdf5
 from bssan_tf.tools.stack import keras_hub
 
-PREFIX = "keras_hub:"
 MOST_LEADING = 8  # tokens before those of the patches: of the class, of distillation, registers
 
 logger = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Preset:
     """A preset of KerasHub: a name that it knows, an address such as hf://..., or a folder."""
 
-    name: str  # PREFIX and the preset, of a folder its last part: it may be moved
+    name: str  # `keras_hub:` and the preset, of a folder its last part: it may be moved
     preset: str
 
     def open(self, weights: str | Path | None = None) -> Network:
@@ -68,17 +71,20 @@ class Preset:
             return converter(tf.cast(pictures, tf.float32))
 
         model.trainable = False
-        return Network.of(model, layer, preprocess, weights_file=weights and Path(weights), side=side)
+        network = Network.of(model, layer, preprocess, weights_file=weights and Path(weights), side=side)
+        scaling = {name: value for name, value in converter.get_config().items() if name not in ("name", "dtype")}
+        told = network.weights_sha256 + json.dumps(scaling, sort_keys=True, default=str)  # with other scaling, others
+        return dataclasses.replace(network, weights_sha256=hashlib.sha256(told.encode()).hexdigest())
 
 
 def find_preset(text: str) -> Preset:
     """The preset that keras_hub:PRESET means; UserError where none is named, or KerasHub is not there."""
-    preset = text[len(PREFIX) :]
+    preset = text[len(HUB) :]
     if not preset:
-        raise UserError(f"--backbone {text}: names no preset; give {PREFIX}PRESET, such as clip_vit_base_patch16")
+        raise UserError(f"--backbone {text}: names no preset; give {HUB}PRESET, such as clip_vit_base_patch16")
     keras_hub(f"--backbone {text}")
     a_folder = "://" not in preset and ("/" in preset or Path(preset).is_dir())
-    return Preset(PREFIX + (Path(preset).resolve().name if a_folder else preset), preset)
+    return Preset(HUB + (Path(preset).resolve().name if a_folder else preset), preset)
 
 
 def _with_size(encoder: tf.keras.Model, source: str) -> tf.keras.Model:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.config.fields import HUB
 from bssan_tf.errors import UserError
 from bssan_tf.features.applications import Application, find_application
 from bssan_tf.features.backbones import BACKBONES, Backbone
-from bssan_tf.features.hub import PREFIX, Preset, find_preset
+from bssan_tf.features.hub import Preset, find_preset
 from bssan_tf.features.objects import roi_means
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -24,7 +25,7 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 def find_backbone(text: str) -> Backbone | Application | Preset:
     """The backbone that --backbone names; UserError for an unknown one. No weights are looked for yet."""
     name, colon, layer = text.partition(":")
-    if text.startswith(PREFIX):
+    if text.startswith(HUB):
         return find_preset(text)
     if not colon and name.lower() in BACKBONES:
         return BACKBONES[name.lower()]

@@ -69,20 +69,20 @@ class PhotoIndex:
 
         Args:
             top: how many.
-            rerank: candidates that the whole model scores, the best by O2W; 0 for all. Below 100 there are no
-                probabilities, as they need the scores of so many.
+            rerank: candidates that the whole model scores, the best by O2W; 0 for all. Probabilities need 100, or all.
             min_probability: leave out hits that are less probable.
 
         Raises:
             UserError: a sentence without a word, too little memory; probabilities are asked for, and can't be told.
         """
-        told = self.calibration if rerank == 0 or rerank >= KEPT else None
+        scored = candidates(self.whole, top, rerank)
+        told = self.calibration if scored == 0 or scored >= min(KEPT, len(self)) else None
         if min_probability is not None and told is None:
             why = f"--rerank {rerank} scores too few for it" if self.calibration else "the run has no calibration"
-            remedy = f"give --rerank {KEPT} or more" if self.calibration else "train it anew, or leave it out"
+            remedy = f"give --rerank {KEPT} or more" if self.calibration else "it comes with the end of a new training"
             raise UserError(f"--min-probability {min_probability:g}: {why}; {remedy}")
         tokens = self.tokenizer.read_sentence(sentence, "query")
-        order, scores = self._search.rank(tokens, candidates(self.whole, top, rerank))
+        order, scores = self._search.rank(tokens, scored)
         found = hits((order, scores), self.paths, top)
         if told:
             chances = told.probabilities(scores, len(self))

@@ -62,7 +62,7 @@ class Matcher:
     def load(
         cls, run: str | Path | RunFolder | None = None, memory_mb: float = MEMORY_MB, progress: bool = False, **files
     ) -> Matcher:
-        """The matcher of a run: its folder, its name in runs/, "pretrained", or None for the newest, else pretrained.
+        """The matcher of a run: its folder, its name in runs/, or None for the newest.
 
         Args:
             memory_mb: MiB that scoring may take.

@@ -247,7 +247,7 @@ def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
     packaged = RunFolder(PACKAGED)
     if name == PRETRAINED and pretrained and not (RUNS / name).exists():
         if not packaged.config_file.exists():
-            raise UserError(f"{packaged.path}: is missing; install the package anew")
+            raise UserError(f"{packaged.path}: this version brings no trained run; `python train.py` makes one")
         return packaged
     if name is None:
         found = [RunFolder(path.parent) for path in RUNS.glob("*/best.keras")]

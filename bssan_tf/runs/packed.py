@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bssan_tf import cli
-from bssan_tf.config.settings import fields_of
+from bssan_tf.config.settings import DATASETS, OF_TRAINING, fields_of
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import read_npz, texts
 from bssan_tf.reading.documents import read_text
@@ -31,16 +31,19 @@ REMEDY = "install the package anew"
 def pack(run: RunFolder, folder: Path, card: str) -> int:
     """Write a run's best model to a new folder as a packed run; its size in bytes.
 
-    Weights are rounded to float16. The config keeps no place of files. The backbone's weights are told by its name
-    alone, as Keras' download differs from copies of it in the last digits. UserError: no finished run, a folder that is
-    there, more than 12 MB.
+    Weights are rounded to float16. The config keeps no place of files, only the names of those of training. The
+    backbone's weights are told by its name alone, as Keras' download differs from copies of it in the last digits.
+    UserError: no finished run, a folder that is there, more than 12 MB.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another folder, or remove it")
     config, (model, _) = run.load_config(), run.load_model()
     if run.calibration() is None:
-        raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; go on by --resume")
+        raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
     moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
+    moving |= {name: Path(file).name for name in OF_TRAINING if (file := config[name])}  # that there were any
+    if config.data.data not in DATASETS:
+        moving["data"] = Path(config.data.data).name
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **moving))
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -38,7 +38,7 @@ def keras_hub(source: str):
         return importlib.import_module("keras_hub")
     except ImportError as error:
         problem = " ".join(str(error).split())
-        raise UserError(f"{source}: KerasHub can't be imported ({problem}); pip install 'bssan_tf[hub]'") from None
+        raise UserError(f"{source}: KerasHub can't be imported ({problem}); pip install '.[hub]'") from None
 
 
 def path_of(variable) -> str:

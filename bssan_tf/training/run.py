@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import TrainingConfig, flag_of
+from bssan_tf.config.settings import OF_TRAINING, TrainingConfig, flag_of
 from bssan_tf.datasets.caption_vectors import caption_vectors, read_corpus, without
 from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
@@ -94,7 +94,7 @@ def resume(
     """
     begun = run.load_config()
     config = begun.moved(data_flags).replace(**limits).check()
-    for name in ("glove", "text_corpus"):
+    for name in OF_TRAINING:
         if config[name] and not begun[name]:
             raise UserError(f"{flag_of(name)} {config[name]}: the run was begun without; leave it out")
     with run.locked():
@@ -231,6 +231,7 @@ class Trainer:
             ends = "had ended at" if finished else "going on after"
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if not finished:
+            self.run.metrics_file.unlink(missing_ok=True)  # of other weights, as soon as an epoch is better
             self._fit(siamese, callbacks, done)
             if steering.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
