@@ -38,6 +38,9 @@ DAY = 24 * 3600  # seconds for which uploads and thumbnails are kept at most
 FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # no address is asked for them
 CSS = """
 #why iframe, #own iframe { display: block; width: 100%; height: min(60rem, 92vh); border: 0; border-radius: .5rem; }
+#grid:not(:has(img)) { display: none; }
+#grid .grid-wrap { height: auto; min-height: 0; max-height: none; }
+#grid .grid-container { grid-template: none / repeat(auto-fill, minmax(min(10rem, 40%), 1fr)); }
 .told { min-height: 1.5em; overflow-wrap: anywhere; }
 """
 
@@ -148,15 +151,15 @@ class Answers:
                 except (UserError, OSError):  # it has gone since it was indexed
                     continue
         seconds = time.perf_counter() - start
-        told = f"Photos: {self.told}. The best {len(paths)}, in {seconds:.1f} s; click one to see why."
+        told = f"Photos: {self.told}. The best {len(paths)}, in {seconds:.2f} s; click one to see why."
         return grid, (sentence, paths), told if paths else f"Photos: {self.told}. None matches."
 
     def why_of_hit(self, found: tuple, place: int) -> tuple:
         """The page of the photo at a place in the grid, as `search` returned it, and a line."""
         sentence, paths = found
-        return (
-            self.why(paths[place], sentence) if 0 <= place < len(paths) else ("", "Search first, then click a photo.")
-        )
+        if not 0 <= place < len(paths):
+            return "", "Search first, then click a photo."
+        return self.why(paths[place], sentence)
 
     def why(self, photo: Optional[str], sentence: str) -> tuple:
         """The page of a photo's file beside a sentence, in a frame, and a line with the scores."""
@@ -233,17 +236,19 @@ def page(answers: Answers):
                 box = gr.Textbox(**sentence, submit_btn="Search", elem_id="query")
                 told = gr.HTML(line(f"Photos: {answers.told}."))
                 grid = gr.Gallery(
-                    label="Photos, best first", show_label=False, columns=5, height="auto", object_fit="contain", format="jpeg",
-                    allow_preview=False, buttons=[], elem_id="grid", interactive=False,
+                    label="Photos, best first", show_label=False, columns=None, height="auto", object_fit="contain",
+                    format="jpeg", allow_preview=False, buttons=[], elem_id="grid", interactive=False,
                 )  # fmt: skip
-                why_told, why = gr.HTML(line("")), gr.HTML(elem_id="why")
+                with gr.Column(elem_id="why"):
+                    why_told, why = gr.HTML(line("")), gr.HTML()
             box.submit(search, box, [grid, state, told, why_told, why], **private)
             chosen = grid.select(choose, state, [why, why_told], **private)
             chosen.then(None, js="() => document.querySelector('#why').scrollIntoView({behavior: 'smooth'})")
         with gr.Tab("Your photo"):
             photo = gr.File(label="Photo", height=140, elem_id="photo")
             own_box = gr.Textbox(**sentence, submit_btn="Explain", elem_id="sentence")
-            own_told, own = gr.HTML(line("")), gr.HTML(elem_id="own")
+            with gr.Column(elem_id="own"):
+                own_told, own = gr.HTML(line("")), gr.HTML()
         own_box.submit(explain, [photo, own_box], [own, own_told], **private)
     return found
 
@@ -258,7 +263,7 @@ def serve(served, host: str, port: int, folder: str) -> None:
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, footer_links=[],
             run_history=False, allowed_paths=[folder], max_file_size=MOST_UPLOAD, enable_monitoring=False,
             ssr_mode=False, pwa=False, mcp_server=False, css=CSS,
-            theme=gr.themes.Default("blue", font=FONTS[0], font_mono=FONTS[1]),
+            theme=gr.themes.Default(primary_hue="blue", font=FONTS[0], font_mono=FONTS[1]),
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"--port {port}: can't be listened on ({error}); name another") from None
