@@ -11,7 +11,9 @@ import html
 import importlib.util
 import logging
 import os
+import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -83,6 +85,7 @@ def main(arguments: Optional[list] = None) -> None:
     with tempfile.TemporaryDirectory(prefix="bssan_tf-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read when Gradio is imported
         served = page(answers)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder goes, too
         try:
             serve(served, options.host, options.port, folder)
             print(f"run: {run.path}")
@@ -138,18 +141,17 @@ class Answers:
             Pairs of a thumbnail and a text for the grid; what `why_of_hit` needs of them, the sentence and the paths;
             a line.
         """
+        from bssan_tf.features.describer import decoding_pool  # needs TensorFlow, which --help does not
+
         start = time.perf_counter()
         hits, problem = self._told(lambda: self.index.search(sentence, self.top + len(self._outside)))
         if problem:
             return [], (sentence, []), problem
-        grid, paths = [], []
-        for hit in hits:
-            if hit.found not in self._outside and len(paths) < self.top:
-                try:
-                    grid.append((thumbnail(hit.found, hit.found.stat().st_mtime_ns), caption_of(hit)))
-                    paths.append(hit.found)
-                except (UserError, OSError):  # it has gone since it was indexed
-                    continue
+        hits = [hit for hit in hits if hit.found not in self._outside][: self.top]
+        with decoding_pool() as pool:
+            small = list(pool.map(thumbnail_of, (hit.found for hit in hits)))
+        hits, small = [hit for hit, image in zip(hits, small) if image], list(filter(None, small))
+        grid, paths = list(zip(small, map(caption_of, hits))), [hit.found for hit in hits]
         seconds = time.perf_counter() - start
         told = f"Photos: {self.told}. The best {len(paths)}, in {seconds:.2f} s; click one to see why."
         return grid, (sentence, paths), told if paths else f"Photos: {self.told}. None matches."
@@ -192,6 +194,14 @@ def caption_of(hit) -> str:
     probability = getattr(hit, "probability", None)
     shown = "" if probability is None else f"{probability:.0%}, "
     return f"{shown}{hit.score:.3f} · {hit.found.name}"
+
+
+def thumbnail_of(path: Path) -> Optional[Image.Image]:
+    """The `thumbnail` of a photo as it is now; None where it has gone or can't be read any more."""
+    try:
+        return thumbnail(path, path.stat().st_mtime_ns)
+    except (UserError, OSError):
+        return None
 
 
 @functools.lru_cache(maxsize=KEPT)

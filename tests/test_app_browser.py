@@ -288,3 +288,15 @@ def test_without_a_folder_there_is_only_the_upload():
 
     assert tabs(None) == ["Your photo"]
     assert tabs([]) == ["Search", "Your photo"]
+
+
+def test_without_a_folder_and_ended_by_a_signal(project, work, tmp_path):
+    with started(project, tmp_path, "--run", work / "grid", "--host", "0.0.0.0") as (address, said, process):
+        port = address.rpartition(":")[2]
+        told = f"http://0.0.0.0:{port}; others may see all that it shows; Ctrl-C ends it"
+        assert said[1:] == ["photos: only those that are uploaded", told]
+        assert fetch(address)[0] == 200
+        assert list(tmp_path.glob("bssan_tf-*"))
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("bssan_tf-*"))
