@@ -3,6 +3,8 @@
 Pictures of what was seen are kept in the tests' folders, or in BSSAN_SCREENSHOTS.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -26,6 +28,7 @@ from bssan_tf import app
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'gradio>=6.31,<7' (it needs Pillow < 13)")
 OF_GRADIO = [[{"type": "string", "value": "Method not implemented."}]]  # its warning, at every upload
+BOX, OWN_BOX = "#query textarea, #query input", "#sentence textarea, #sentence input"
 PHONE = {"width": 360, "height": 740, "touch": True}
 
 
@@ -104,7 +107,8 @@ def shown(chromium, running):
 
     def show(**how):
         chromium.open(served, **how)
-        chromium.wait(lambda: chromium.js("Boolean(document.querySelector('#query textarea, #query input'))"), "a box")
+        there = f"document.querySelector('{BOX}') !== null && !document.body.innerText.includes('Loading...')"
+        chromium.wait(lambda: chromium.js(there), "the app has loaded")
         return chromium
 
     served, log = running
@@ -115,16 +119,16 @@ def shown(chromium, running):
     assert not [url for url in chromium.requests if not url.startswith((f"{served}/", f"blob:{served}/"))]
 
 
-BOX = "#query textarea, #query input"
-OWN_BOX = "#sentence textarea, #sentence input"
-
-
 def lines(tab) -> list[str]:
     return tab.js("[...document.querySelectorAll('.told')].map(one => one.textContent)")
 
 
 def ask(tab, box: str, sentence: str) -> None:
-    tab.click(box)
+    def focused() -> bool:
+        tab.click(box)  # again where the page has moved meanwhile, as it does while it loads
+        return tab.js(f"document.activeElement.matches('{box}')")
+
+    tab.wait(focused, "the box has the focus")
     tab.js("document.activeElement.select()")
     tab.type(sentence)
     tab.press("Enter")
@@ -186,6 +190,18 @@ def test_a_sentence_finds_photos_and_a_clicked_one_says_why(shown, tmp_path, req
     see_a_word(tab, "#why", folder, f"app-{name}-why")
     assert lines(tab)[1].startswith(f"{clicked}: score {scores[1]:.3f}")
     tab.shot(folder / f"app-{name}-page.png")
+
+
+def test_the_keyboard_alone(shown):
+    tab = shown()
+    ask(tab, BOX, SENTENCE)
+    tab.wait(lambda: len(photos(tab)) == 5, "five photos")
+    for _ in range(3):  # the button of the box, then the photos
+        tab.press("Tab")
+    assert tab.js("document.activeElement.getAttribute('aria-label')") == "Thumbnail 2 of 5"
+    tab.press("Enter")
+    tab.wait(lambda: framed(tab, "#why", ".word .text"), "the page of the photo")
+    assert lines(tab)[1].startswith(photos(tab)[1].split(" · ")[1])
 
 
 def upload(tab, path) -> None:
