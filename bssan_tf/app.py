@@ -84,14 +84,16 @@ def main(arguments: Optional[list] = None) -> None:
     answers = Answers(Matcher(run, cli.moved_files(options), progress=True), options.images, options.top)
     with tempfile.TemporaryDirectory(prefix="bssan_tf-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read when Gradio is imported
+        os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # Gradio asks its own server whether it is up
         served = page(answers)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder goes, too
+        host = f"[{options.host}]" if ":" in options.host else options.host
         try:
-            serve(served, options.host, options.port, folder)
+            serve(served, host, options.port, folder)
             print(f"run: {run.path}")
             print(f"photos: {answers.told}" + (f", {options.images}" if options.images else ""))
             others = "" if options.host in ("127.0.0.1", "localhost", "::1") else "; others may see all that it shows"
-            print(f"http://{options.host}:{options.port}{others}; Ctrl-C ends it", flush=True)
+            print(f"http://{host}:{options.port}{others}; Ctrl-C ends it", flush=True)
             threading.Event().wait()
         finally:
             served.close(verbose=False)
@@ -228,7 +230,7 @@ def page(answers: Answers):
         grid, found, told = answers.search(sentence)
         return grid, found, line(told), "", ""
 
-    def choose(found, event: gr.SelectData):
+    def choose(found, event: gr.SelectData):  # Gradio reads this type, so annotations of this file are no strings
         shown, told = answers.why_of_hit(found, event.index)
         return shown, line(told)
 
@@ -267,7 +269,7 @@ def serve(served, host: str, port: int, folder: str) -> None:
     """Start to serve a page in the background; files are served from `folder` alone."""
     import gradio as gr
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks its own server whether it is up
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request to the own server
     try:
         served.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, footer_links=[],

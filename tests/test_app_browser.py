@@ -48,7 +48,8 @@ def started(project, folder, *arguments):
     """The app as a process: its address, what it says as it starts, and the process; it ends by Ctrl-C."""
     port = free_port()
     command = [sys.executable, "-m", "bssan_tf.app", "--port", str(port), *map(str, arguments)]
-    environment = {**os.environ, "TMPDIR": str(folder), "GRADIO_ALLOWED_PATHS": "/"}  # which must not count
+    misleading = {"GRADIO_ALLOWED_PATHS": "/", "http_proxy": "http://127.0.0.1:9"}  # neither must count
+    environment = {**os.environ, "TMPDIR": str(folder), **misleading}
     with open(folder / "app.log", "w") as log:
         process = subprocess.Popen(
             command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
