@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from bssan_tf import cli
-from bssan_tf.datasets.photos import pictures_in
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.runs.folder import find_run
@@ -76,7 +76,7 @@ def main(arguments: Optional[list] = None) -> None:
         raise UserError("the app needs Gradio: pip install 'bssan_tf[app]'")
     run = find_run(options.run, pretrained=True)
     if options.images:
-        pictures_in(options.images)
+        pictures_in(options.images, tell=False)
     refuse_taken(options.host, options.port)  # all of this before anything slow
     cli.load_tensorflow()
     from bssan_tf.matching.matcher import Matcher

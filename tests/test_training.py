@@ -198,6 +198,17 @@ def test_a_run_that_stopped_by_itself_is_finished_not_trained_on(whole, tmp_path
     assert exported == [run.export]
 
 
+@pytest.mark.usefixtures("no_export")
+def test_a_finished_run_that_goes_on_has_no_old_metrics(whole, tmp_path, monkeypatch):
+    """Its probabilities would be of other weights."""
+    run, seen = RunFolder(tmp_path / "copy"), []
+    shutil.copytree(whole[0].path, run.path)
+    monkeypatch.setattr(training.Trainer, "_fit", lambda *_: seen.append(run.metrics_file.exists()))
+    training.resume(run, progress=False, epochs=3)
+    assert seen == [False]
+    assert run.metrics_file.exists()
+
+
 @pytest.mark.parametrize("use", [evaluate_command.main, train.main], ids=["evaluate", "resume"])
 def test_a_run_of_the_version_before_is_refused_with_one_line(whole, tmp_path, use):
     run = RunFolder(tmp_path / "old")
