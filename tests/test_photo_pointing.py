@@ -12,6 +12,7 @@ from coco_fixtures import HEIGHT, WIDTH, write_coco
 from bssan_tf.commands import evaluate as command
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.coco_words import load_grounded
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.photo_pointing import detected_truth, point_at_boxes, point_at_photos, shares
@@ -24,7 +25,7 @@ from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.runs.photo import folder_features
+from bssan_tf.runs.photo import folder_features, folder_index
 
 PHOTOS = {
     "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),
@@ -142,6 +143,17 @@ def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
     assert value["o2w"]["all"]["chance"] == pytest.approx(100 / 5)  # one word of five
     assert "O2W: attention of an object" in text
     assert "not measured" not in text
+
+
+def test_the_index_of_a_search_is_not_touched(run, photos, tmp_path, monkeypatch):
+    config = run.load_config().moved({"cache": str(tmp_path)})
+    found = pictures_in(photos)
+    features, paths = folder_index(run, config, photos, found, None, False)
+    assert paths == found.paths
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    part = folder_features(run, config, photos, found.paths[1:2], None, False)
+    np.testing.assert_array_equal(part.regions[0], features.regions[1])
+    assert {path: path.read_bytes() for path in before if path.exists()} == before
 
 
 def own_boxes(run, photos, folder, labels=("dog", "person", "car")):

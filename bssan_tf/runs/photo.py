@@ -255,7 +255,8 @@ def _folder_features(
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
         logger.info(told, data.boxes or "scenes' boxes", OTHERS)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
-    store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
+    kind = "photos" if found else "pointing"  # apart, as each drops the rows of photos that it does not ask for
+    store = Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(extractor, boxes)
     if found and (store / IDS).exists():
         place = {name: place for place, name in enumerate(read_ids(store))}
         gone = place.keys() - set(ids)
