@@ -108,7 +108,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from bssan_tf.features.boxes import Found, Progress
-with Progress(Path(sys.argv[1]), "fake 1", 10) as progress:
+with Progress(Path(sys.argv[1]), "fake 1", 10, Path(sys.argv[2])) as progress:
     for name in ("photo000.jpg", "z/photo000.jpg"):
         found = os.stat(Path(sys.argv[2]) / name)
         rows = np.array([[0, 0, 3.3, 3.3, 0.1, 1]], np.float32)
@@ -165,14 +165,74 @@ def test_what_is_there_already_is_not_lost(photos, monkeypatch):
     out.unlink()
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, photos, Fake(stop_after=1))
-    with pytest.raises(UserError, match=r"boxes\.npz\.progress: was begun with another detector or --count; give"):
+    with pytest.raises(
+        UserError, match=r"boxes\.npz\.progress: was begun with another folder, detector or --count; give"
+    ):
         run(monkeypatch, photos, Fake(), "--count", "3")
     with (
-        command.Progress(out, "fake 1", 10),
+        command.Progress(out, "fake 1", 10, photos),
         pytest.raises(UserError, match=r"boxes\.npz: another process writes it; wait"),
     ):
         run(monkeypatch, photos, Fake())
     check(run(monkeypatch, photos, Fake()), photos)
+
+
+def test_boxes_of_another_folder_are_not_lost(photos, monkeypatch):
+    other, out = photos.parent / "other", photos.parent / "boxes.npz"
+    write_pictures(other, 2, seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, photos, Fake(stop_after=2))
+    progress = photos.parent / "boxes.npz.progress"
+    kept = progress.read_bytes()
+    with pytest.raises(
+        UserError, match=r"boxes\.npz\.progress: was begun with another folder, detector or --count; give"
+    ):
+        run(monkeypatch, other, Fake())
+    assert progress.read_bytes() == kept
+    run(monkeypatch, photos, Fake())
+    kept = out.read_bytes()
+    with pytest.raises(
+        UserError, match=r"--out .*: is there already, and of the photos of .*/photos; remove it, or name"
+    ):
+        run(monkeypatch, other, Fake())
+    assert out.read_bytes() == kept
+    assert not progress.exists()
+    (photos.parent / "link").symlink_to(photos)
+    check(run(monkeypatch, photos.parent / "link", detector := Fake()), photos)
+    assert detector.seen == 0
+
+
+def test_a_file_that_does_not_tell_its_folder(photos, monkeypatch):
+    run(monkeypatch, photos, Fake())
+    out = photos.parent / "boxes.npz"
+    with np.load(out) as file:
+        np.savez(out, **{name: file[name] for name in file.files if name != "folder"})
+    kept, other = out.read_bytes(), photos.parent / "other"
+    write_pictures(other, 3)
+    told = r"does not tell its folder, and has 2 photos that are not in .*/other \(more/deep/photo000\.jpg\); remove"
+    with pytest.raises(UserError, match=told):
+        run(monkeypatch, other, Fake())
+    assert out.read_bytes() == kept
+    check(run(monkeypatch, photos, detector := Fake()), photos)
+    assert detector.seen == 0
+    with np.load(out) as file:
+        assert str(file["folder"]) == os.path.realpath(photos)
+
+
+def test_boxes_of_a_folder_that_can_not_be_read_now_are_kept(photos, monkeypatch, caplog):
+    disk = photos.parent / "disk"
+    (photos / "more").rename(disk)
+    (photos / "more").symlink_to(disk)  # is followed
+    (photos / "copy.jpg").symlink_to("photo000.jpg")  # counts once
+    check(run(monkeypatch, photos, Fake()), photos)
+    disk.rename(photos.parent / "unmounted")
+    write_pictures(photos / "z", 1, seed=4)
+    os.utime(photos / "z" / "photo000.jpg", ns=(1, 1))
+    file = run(monkeypatch, photos, detector := Fake())
+    assert f"1 folders can't be read, and are left out: {photos / 'more'}" in caplog.text
+    (photos.parent / "unmounted").rename(disk)
+    check(file, photos)
+    assert detector.seen == 1
 
 
 def test_names_of_the_classes(photos, monkeypatch, caplog):

@@ -66,6 +66,22 @@ def test_each_row_describes_its_own_picture(tmp_path, corpus, extractor):
     assert manifest["arrays"]["regions"] == {"shape": [11, 196, 32], "dtype": "float16"}
 
 
+def test_a_store_that_another_process_orders_anew_is_refused(tmp_path, corpus, extractor, monkeypatch):
+    folder, opened = tmp_path / "store", extraction.open_store
+    extract(corpus, folder, extractor)
+    other = SimpleNamespace(name=corpus.name, image_ids=corpus.image_ids[::-1], image_paths=corpus.image_paths[::-1])
+
+    def open_late(*given):
+        monkeypatch.setattr(extraction, "open_store", opened)
+        extract(other, folder, extractor, may_lose=True)
+        return opened(*given)
+
+    monkeypatch.setattr(extraction, "open_store", open_late)
+    with pytest.raises(UserError, match=r"store: was changed by another process; start again$"):
+        extract(corpus, folder, extractor)
+    assert extract(corpus, folder, extractor, may_lose=True).image_ids == corpus.image_ids
+
+
 def test_boxes_of_a_file_reach_their_photos(tmp_path, corpus, extractor):
     detections = write_boxes(tmp_path / "boxes.npz", corpus)
     features = extract(corpus, tmp_path / "store", extractor, boxes=tmp_path / "boxes.npz", objects=3)

@@ -157,6 +157,27 @@ def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
     check(True)
 
 
+def test_an_index_keeps_photos_whose_folder_can_not_be_read_now(matcher, photos, tmp_path, monkeypatch):
+    folder, disk = tmp_path / "mine", tmp_path / "disk"
+    (disk / "deep").mkdir(parents=True)
+    folder.mkdir()
+    for photo, place in zip(photos[20:23], (folder, disk, disk / "deep")):
+        shutil.copy(photo, place)
+    (folder / "nas").symlink_to(disk)
+    (folder / "other").symlink_to("/nowhere")  # of which the index knows nothing
+    assert len(matcher.index(folder)) == 3
+    disk.rename(tmp_path / "unmounted")
+    told = r"mine: nas, other can't be read now, and the index may have 2 photos of it; mount it or mend its rights"
+    with pytest.raises(UserError, match=told) as error:
+        matcher.index(folder)
+    assert "\n" not in str(error.value)
+    (tmp_path / "unmounted").rename(disk)
+    monkeypatch.setattr(Extractor, "describe", None)  # all is known
+    assert len(matcher.index(folder)) == 3
+    (folder / "nas").unlink()
+    assert len(matcher.index(folder)) == 1
+
+
 def vectors_of(matcher, paths):
     """Each network's mean of what it looks at, scaled and projected by its own weights: unit rows, by network."""
     features, _ = matcher.describe(matcher.read(paths))

@@ -12,19 +12,21 @@ from coco_fixtures import HEIGHT, WIDTH, write_coco
 from bssan_tf.commands import evaluate as command
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.coco_words import load_grounded
+from bssan_tf.datasets.picture_folder import Pictures, pictures_in
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.photo_pointing import detected_truth, point_at_boxes, point_at_photos, shares
 from bssan_tf.evaluation.pointing import Case, find_cases
 from bssan_tf.evaluation.report import photo_pointing_text
 from bssan_tf.evaluation.scores import Request
-from bssan_tf.features.objects import grid_boxes
+from bssan_tf.features.objects import BoxesFile, grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.runs import photo as runs_photo
 from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.runs.photo import folder_features
+from bssan_tf.runs.photo import OwnBoxes, folder_features, folder_index
 
 PHOTOS = {
     "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),
@@ -142,6 +144,36 @@ def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
     assert value["o2w"]["all"]["chance"] == pytest.approx(100 / 5)  # one word of five
     assert "O2W: attention of an object" in text
     assert "not measured" not in text
+
+
+def test_the_index_of_a_search_is_not_touched(run, photos, tmp_path, monkeypatch):
+    config = run.load_config().moved({"cache": str(tmp_path)})
+    found = pictures_in(photos)
+    features, paths = folder_index(run, config, photos, found, None, False)
+    assert paths == found.paths
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    part = folder_features(run, config, photos, found.paths[1:2], None, False)
+    np.testing.assert_array_equal(part.regions[0], features.regions[1])
+    assert {path: path.read_bytes() for path in before if path.exists()} == before
+
+
+def test_an_index_of_the_runs_own_photos_keeps_those_of_a_folder_that_can_not_be_read(
+    run, photos, tmp_path, monkeypatch
+):
+    """Its photos are known by their ids in the corpus, which do not tell their folder."""
+    boxes, paths = tmp_path / "boxes.npz", pictures_in(photos).paths
+    np.savez(boxes, names=np.array(list(PHOTOS)), boxes=np.zeros((3, 1, 6), np.float32))
+    config = run.load_config().moved({"cache": str(tmp_path)})
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, objects="boxes", boxes=str(boxes)))
+    own = OwnBoxes(BoxesFile(boxes), {str(path.resolve()): (path.name, 0) for path in paths})
+    monkeypatch.setattr(
+        runs_photo, "own_boxes", lambda _, paths: own._replace(images=dict([*own.images.items()][: len(paths)]))
+    )
+    folder_index(run, config, photos, Pictures(paths, ()), None, False)
+    with pytest.raises(UserError, match=r"tiny: nas can't be read now, and the index may have 1 photos of it; mount"):
+        folder_index(run, config, photos, Pictures(paths[:2], ("nas",)), None, False)
+    features, _ = folder_index(run, config, photos, Pictures(paths[:2], ()), None, False)
+    assert features.image_ids == ("1.jpg", "2.jpg")
 
 
 def own_boxes(run, photos, folder, labels=("dog", "person", "car")):

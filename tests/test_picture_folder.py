@@ -16,7 +16,7 @@ def write(folder, *names):
 
 
 def found(folder):
-    return [path.relative_to(folder).as_posix() for path in pictures_in(folder)]
+    return [path.relative_to(folder).as_posix() for path in pictures_in(folder).paths]
 
 
 def test_subfolders_are_in_it_and_hidden_names_are_not(tmp_path):
@@ -65,9 +65,53 @@ def test_folders_that_can_not_be_read_are_named(tmp_path, monkeypatch, caplog):
     forbidden = "b"
     assert found(tmp_path) == ["a/1.jpg"]
     assert f"1 folders can't be read, and are left out: {tmp_path / 'b'}" in caplog.text
+    assert pictures_in(tmp_path).unread == ("b",)
     forbidden = tmp_path.name
     with pytest.raises(UserError, match=r"can't be read \(Permission denied\); check the rights"):
         pictures_in(tmp_path)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path, caplog):
+    write(tmp_path, "a/1.jpg", "a/notes")
+    for link, target in {
+        "a/disk": "/nowhere/disk",
+        "gone.jpg": "/nowhere/1.jpg",
+        "circle": "circle",
+        "n": "a/notes",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    pictures = pictures_in(tmp_path)
+    assert [path.name for path in pictures.paths] == ["1.jpg", "gone.jpg"]
+    assert pictures.unread == ("a/disk",)
+    assert pictures.hidden(["a/disk/1.jpg", "a/disk/b/2.jpg", "a/disk2/1.jpg", "a/1.jpg"]) == [
+        "a/disk/1.jpg",
+        "a/disk/b/2.jpg",
+    ]
+    assert f"1 folders can't be read, and are left out: {tmp_path / 'a' / 'disk'}" in caplog.text
+
+
+def test_a_folder_that_fails_in_the_middle(tmp_path, monkeypatch):
+    write(tmp_path, "a/1.jpg", "b/2.jpg")
+    scandir = os.scandir
+
+    class Failing:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.entries.close()
+
+        def __iter__(self):
+            yield from self.entries
+            raise OSError(5, "Input/output error")  # as of a disk: without a file's name
+
+    monkeypatch.setattr(os, "scandir", lambda path: (Failing if str(path).endswith("b") else scandir)(path))
+    pictures = pictures_in(tmp_path)
+    assert pictures.unread == ("b",)
+    assert [path.name for path in pictures.paths] == ["1.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from bssan_tf.datasets.photos import HEIC, SUFFIXES, check_name
 from bssan_tf.errors import UserError
@@ -15,8 +18,19 @@ logger = logging.getLogger(__name__)
 HEIC_REMEDY = "pip install pillow-heif"
 
 
-def pictures_in(folder: Path, tell: bool = True) -> list[Path]:
-    """The pictures in a folder and all below it, sorted by their paths relative to it.
+class Pictures(NamedTuple):
+    """What is in a folder and all below it."""
+
+    paths: list[Path]  # of the pictures, sorted by their paths relative to the folder
+    unread: tuple[str, ...]  # folders that can't be read just now, and links that lead nowhere, relative to it
+
+    def hidden(self, names: Iterable[str]) -> list[str]:
+        """Those of these names, relative to the folder, that lie where it can't be read."""
+        return [name for name in names if name.startswith(tuple(f"{place}/" for place in self.unread))]
+
+
+def pictures_in(folder: Path, tell: bool = True) -> Pictures:
+    """The pictures in a folder and all below it.
 
     What begins with a dot is left out. Links are followed; a picture that several ways lead to is found once, by the
     way without links if there is one. HEIC is left out where pillow-heif is not installed; that, and subfolders that
@@ -28,8 +42,8 @@ def pictures_in(folder: Path, tell: bool = True) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one with pictures")
     found, unread = _walk(folder)
-    if unread and unread[0].filename == str(folder):
-        raise UserError(f"{folder}: can't be read ({unread[0].strerror}); check the rights")
+    if folder in unread:
+        raise UserError(f"{folder}: can't be read ({unread[folder]}); check the rights")
     root, once = os.path.realpath(folder), {}
     real = {path: os.path.realpath(path) for path in found}
     direct = {path: real[path] == os.path.join(root, path.relative_to(folder)) for path in found}
@@ -46,9 +60,9 @@ def pictures_in(folder: Path, tell: bool = True) -> list[Path]:
     if tell and heic:
         logger.warning(left_out)
     if tell and unread:
-        names = ", ".join(str(error.filename) for error in unread[:3])
+        names = ", ".join(str(path) for path in list(unread)[:3])
         logger.warning("%d folders can't be read, and are left out: %s", len(unread), names)
-    return paths
+    return Pictures(paths, tuple(path.relative_to(folder).as_posix() for path in unread))
 
 
 def heic_is_read() -> bool:
@@ -56,9 +70,9 @@ def heic_is_read() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[OSError]]:
+def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """Files with a picture's suffix, and why folders could not be read; each folder once, by a link only at last."""
-    found, unread, seen, plain, links = [], [], set(), [folder], []
+    found, unread, seen, plain, links = [], {}, set(), [folder], []
     while plain or links:
         here = plain.pop() if plain else links.pop(0)
         if (real := os.path.realpath(here)) in seen:
@@ -69,17 +83,20 @@ def _walk(folder: Path) -> tuple[list[Path], list[OSError]]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if _is_folder(entry):
-                        (links if entry.is_symlink() else plain).append(here / entry.name)
-                    elif entry.name.lower().endswith(SUFFIXES):
-                        found.append(here / entry.name)
+                    path, picture = here / entry.name, entry.name.lower().endswith(SUFFIXES)
+                    try:
+                        if entry.is_dir():
+                            (links if entry.is_symlink() else plain).append(path)
+                        elif picture:
+                            found.append(path)
+                        elif entry.is_symlink():
+                            entry.stat()  # fails where it leads nowhere: to a disk that is not mounted, maybe
+                    except OSError as error:
+                        if picture:
+                            found.append(path)
+                        elif error.errno != errno.ELOOP:  # a link in a circle
+                            unread[path] = str(error.strerror)
         except OSError as error:
-            unread.append(error)
+            unread[here] = str(error.strerror)
     return found, unread
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle
-        return False
+    return found, unread

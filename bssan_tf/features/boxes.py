@@ -4,7 +4,7 @@ python -m bssan_tf.features.boxes photos --out boxes.npz --detector keras_hub:df
 python -m bssan_tf.features.boxes photos --out boxes.npz --detector voc.npz
 
 Photos in folders within are named by their path. The same command goes on where it was stopped, and adds new and
-changed photos to a file that is whole.
+changed photos to a file that is whole. Boxes of photos in folders that can't be read just now are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf import cli
-from bssan_tf.datasets.photos import SUFFIXES, check_name
+from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import read_npz, texts
 from bssan_tf.reading.files import refusing
@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, detect, say where the file is."""
     options = build_parser().parse_args(arguments)
     cli.require_given("--detector", options.detector)
-    photos = photos_below(options.folder)
+    found = pictures_in(options.folder)
+    photos = {path.relative_to(options.folder).as_posix(): path for path in found.paths}
     cli.load_tensorflow()
     from bssan_tf.features.detectors import open_detector
     from bssan_tf.features.objects import read_class_names
@@ -83,31 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
         labels = read_class_names(options.class_names, given, detector.count)
     elif labels is None:
         logger.info("--detector %s: does not name its classes; --class-names FILE does", options.detector)
-    with Progress(options.out, detector.name, options.count) as progress:
+    with Progress(options.out, detector.name, options.count, options.folder) as progress:
         bad = detect(photos, detector, progress, not options.quiet)
-        progress.finish(list(photos), labels)
+        hidden = found.hidden(progress.found.keys() - photos)  # they may be there again next time
+        progress.finish([*photos, *sorted(hidden)], labels)
     if bad:
         shown = "; ".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
         logger.warning("%d of %d pictures can't be read, and have no boxes: %s", len(bad), len(photos), shown)
     print(options.out)
-
-
-def photos_below(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder and of those within, by path inside it; UserError if there is none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name one of photos")
-    found = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                path = Path(place) / name
-                found[path.relative_to(folder).as_posix()] = path
-    for name in found:
-        check_name(name, str(folder))
-    if not found:
-        raise UserError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)}); name another folder")
-    return found
 
 
 def detect(photos: dict[str, Path], detector, progress: Progress, bar: bool = True) -> list[str]:
@@ -182,14 +166,15 @@ class Progress:
 
     Args:
         out: the boxes file.
-        detector, count: name of the detector and boxes of a photo; UserError where the files are of others.
+        detector, count, folder: name of the detector, boxes of a photo, the photos' folder; UserError where the files
+            are of others.
     """
 
-    def __init__(self, out: Path, detector: str, count: int):
-        self.out, self.detector, self.count = out, detector, count
+    def __init__(self, out: Path, detector: str, count: int, folder: Path):
+        self.out, self.detector, self.count, self.folder = out, detector, count, os.path.realpath(folder)
         self.path = out.with_name(f"{out.name}.progress")
         self.found: dict[str, Found] = {}
-        self._header = f"{json.dumps([detector, count])}\n"
+        self._header = f"{json.dumps([detector, count, self.folder])}\n"
 
     def __enter__(self) -> Progress:
         with contextlib.ExitStack() as held:
@@ -221,13 +206,24 @@ class Progress:
                 raise ValueError(f"its boxes are {boxes.shape}, and --count is {self.count}")
             for name, stamp, rows in zip(names, stamps.tolist(), boxes):
                 self.found[name] = Found(tuple(stamp), rows[rows[:, 4] > 0])
+        self._refuse_another_folder(arrays.get("folder"), remedy)
+
+    def _refuse_another_folder(self, folder: np.ndarray | None, remedy: str) -> None:
+        """Refuse a file of another folder, whose boxes would be dropped."""
+        if folder is not None and str(folder) != self.folder:
+            raise UserError(f"--out {self.out}: is there already, and of the photos of {folder}; {remedy}")
+        if folder is None:  # of an older version
+            gone = [name for name in self.found if not os.path.lexists(os.path.join(self.folder, name))]
+            if gone:
+                what = f"does not tell its folder, and has {len(gone)} photos that are not in {self.folder}"
+                raise UserError(f"--out {self.out}: {what} ({gone[0]}); {remedy}")
 
     def _read_lines(self) -> None:
         """What a stopped call has noted; a line that a kill has cut is taken off."""
         content = self.path.read_bytes()
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
         if lines and lines[0] != self._header.encode():
-            begun = "was begun with another detector or --count"
+            begun = "was begun with another folder, detector or --count"
             raise UserError(f"{self.path}: {begun}; give those again, or remove it to begin anew")
         kept = sum(map(len, lines[:1]))
         for line in lines[1:]:
@@ -263,7 +259,8 @@ class Progress:
                 boxes[row, : len(found.rows)], stamps[row] = found.rows, found.stamp
         named = {} if labels is None else {"labels": np.array(labels)}
         with replacing(self.out, durable=True) as part, open(part, "wb") as file:
-            np.savez(file, names=np.array(names), boxes=boxes, stamps=stamps, detector=self.detector, **named)
+            named |= {"detector": self.detector, "folder": self.folder}
+            np.savez(file, names=np.array(names), boxes=boxes, stamps=stamps, **named)
         self.path.unlink()
 
 

@@ -58,7 +58,8 @@ def extract_features(
         check_photos: read all picture files, not only those that were touched, to find changed ones.
 
     Raises:
-        UserError: the store was made with something else; pictures can't be read (all others were extracted).
+        UserError: the store was made with something else; pictures can't be read (all others were extracted); another
+            process gave the store other pictures or another order meanwhile.
     """
     describer = _describer(corpus, folder, extractor, boxes, objects, batch_size)
     files = () if describer.file else describer.paths  # boxes go by name
@@ -74,6 +75,8 @@ def extract_features(
         with contextlib.suppress(UserError), StoreWriter(folder, describer.plan) as writer:
             missing.note_touched(writer)
     features = open_store(folder, verify)
+    if features.image_ids != tuple(describer.plan.image_ids):
+        raise UserError(f"{folder}: was changed by another process; start again")
     if bad := features.bad_rows.tolist():
         message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
         names = "; ".join(map(describer.reason, bad[:3]))

@@ -237,7 +237,8 @@ class Matcher:
         """The photos of a folder and its subfolders, to be searched; their features are kept in the run's cache.
 
         The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
-        ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them.
+        ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them,
+        a subfolder with photos of the index that can't be read now.
         """
         folder = Path(folder)
         found = pictures_in(folder)

@@ -22,6 +22,7 @@ from PIL import Image
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets import scenes_folder
+from bssan_tf.datasets.picture_folder import Pictures
 from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
@@ -224,32 +225,45 @@ def folder_features(
     Raises:
         UserError: as `extractors_of`, or given boxes that do not list all of the photos.
     """
-    return _folder_features(run, config, folder, paths, flags, progress, as_stored=False)[0]
+    return _folder_features(run, config, folder, paths, flags, progress)[0]
 
 
 def folder_index(
-    run: RunFolder, config: Config, folder: Path, paths: Sequence[Path], flags: Mapping[str, str] | None, progress: bool
+    run: RunFolder, config: Config, folder: Path, found: Pictures, flags: Mapping[str, str] | None, progress: bool
 ) -> tuple[Features, list[Path]]:
-    """`folder_features` in the order of the store, with new photos last so that no row moves; and the photo of each."""
-    return _folder_features(run, config, folder, paths, flags, progress, as_stored=True)
+    """`folder_features` in the order of the store, with new photos last so that no row moves; and the photo of each.
+
+    UserError, too, where the store knows photos of a subfolder that can't be read now: nothing of it is dropped.
+    """
+    return _folder_features(run, config, folder, found.paths, flags, progress, found)
 
 
-def _folder_features(run, config, folder, paths, flags, progress, as_stored: bool) -> tuple[Features, list[Path]]:
+def _folder_features(
+    run, config, folder, paths, flags, progress, found: Pictures | None = None
+) -> tuple[Features, list[Path]]:
+    """Features and paths; with `found` in the order of the store."""
     from bssan_tf.features.extraction import extract_features
 
     data, ids = config.data, [path.relative_to(folder).as_posix() for path in paths]
-    extractor, boxes = extractors_of(run, data)
+    (extractor, boxes), by_path = extractors_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
     elif boxes is None and (own := own_boxes(data, paths)) and len(own.images) == len(paths):
+        by_path = False  # so that it can't be told where those that are gone were
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
         logger.info(told, data.boxes or "scenes' boxes", OTHERS)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
-    store = Path(data.cache) / f"photos-{folder.name}-{key}" / store_name(extractor, boxes)
-    if as_stored and (store / IDS).exists():
+    kind = "photos" if found else "pointing"  # apart, as each drops the rows of photos that it does not ask for
+    store = Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(extractor, boxes)
+    if found and (store / IDS).exists():
         place = {name: place for place, name in enumerate(read_ids(store))}
+        gone = place.keys() - set(ids)
+        hidden = found.hidden(gone) if by_path else found.unread and gone
+        if hidden:
+            what = f"{', '.join(found.unread[:3])} can't be read now, and the index may have {len(hidden)} photos of it"
+            raise UserError(f"{folder}: {what}; mount it or mend its rights, or remove it to drop them")
         order = sorted(range(len(ids)), key=lambda row: place.get(ids[row], len(place)))  # stable: new ones as given
         ids, paths = ([values[row] for row in order] for values in (ids, paths))
     corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
