@@ -1,12 +1,16 @@
-"""Which photos the boxes file of a run is for: those of its corpus, by their place, never another of the same name."""
+"""Which photos a boxes file is for, a run's own or a given one: by their place, never another of the same name."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
-from bssan_tf.runs.photo import own_boxes
+from bssan_tf.errors import UserError
+from bssan_tf.runs import photo as photo_module
+from bssan_tf.runs.photo import Photo, PhotoReader, own_boxes
 
 IDS = ("cats/1.jpg", "dogs/1.jpg", "2.jpg")
 
@@ -50,3 +54,38 @@ def test_a_run_whose_data_are_gone(data, tmp_path, caplog):
     (tmp_path / "pets" / "captions.csv").unlink()
     assert own_boxes(data, [tmp_path / "pets" / "2.jpg"]) is None
     assert "the boxes of the run's own photos can't be told: " in caplog.text
+
+
+@pytest.fixture
+def reader_of(monkeypatch):
+    """Makes the reader of a run with some data, which sees nothing in a photo, and maybe given boxes."""
+    extractor = SimpleNamespace(describe=lambda pixels, *_: {"regions": pixels, "objects": pixels})
+    monkeypatch.setattr(photo_module, "extractors_of", lambda *_: (extractor, None))
+    return lambda data, boxes=None: PhotoReader(None, Config(data=data), boxes)
+
+
+def corner(reader, path):
+    """The left edge of the first box of a photo, in pixels."""
+    _, (objects,) = reader.read([Photo(path, np.zeros((4, 4, 3), np.uint8), (100, 100))])
+    return round(100 * float(objects["boxes"][0, 0]))
+
+
+def save_boxes(path, names):
+    """Boxes whose left edge is 1 in the first row, 2 in the next."""
+    np.savez(
+        path, names=names, boxes=np.array([[[i, 0, 50, 50, 0.9, 0]] for i in range(1, len(names) + 1)], np.float32)
+    )
+    return path
+
+
+def test_given_boxes_are_found_by_the_place_of_a_photo(reader_of, tmp_path):
+    """The command that writes boxes names them by path below its folder."""
+    (tmp_path / "all" / "sub").mkdir(parents=True)
+    for name in ("dog.jpg", "sub/dog.jpg"):
+        (tmp_path / "all" / name).write_text(name)
+    reader = reader_of(DataConfig(objects="grid"), save_boxes(tmp_path / "a.npz", ["dog.jpg", "sub/dog.jpg"]))
+    assert [corner(reader, tmp_path / "all" / name) for name in ("dog.jpg", "sub/dog.jpg")] == [1, 2]
+    reader = reader_of(DataConfig(objects="grid"), save_boxes(tmp_path / "b.npz", ["cat.jpg", "sub/dog.jpg"]))
+    assert corner(reader, tmp_path / "all" / "sub" / "dog.jpg") == 2
+    with pytest.raises(UserError, match=r"b\.npz: does not list dog\.jpg; add it, or leave --boxes out"):
+        corner(reader, tmp_path / "all" / "dog.jpg")

@@ -128,7 +128,7 @@ def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) 
     """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said."""
     if boxes is not None:
         file, count = BoxesFile(boxes), config.model.P
-        rows = [file.row_of_name.get(photo.path.name) for photo in photos]
+        rows = [file.row_at(photo.path) for photo in photos]
         if None in rows:
             name = photos[rows.index(None)].path.name
             raise UserError(f"--boxes {boxes}: does not list {name}; add it, or leave --boxes out")
