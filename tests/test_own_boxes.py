@@ -10,7 +10,7 @@ from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.photo import Photo, PhotoReader, own_boxes
+from bssan_tf.runs.photo import OwnFile, Photo, PhotoReader
 
 IDS = ("cats/1.jpg", "dogs/1.jpg", "2.jpg")
 
@@ -30,12 +30,12 @@ def data(tmp_path):
 @pytest.mark.parametrize("name", IDS)
 def test_a_photo_of_the_corpus_has_its_row(data, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    own = own_boxes(data, [tmp_path.relative_to(tmp_path) / "pets" / name])
+    own = OwnFile(data).of([tmp_path.relative_to(tmp_path) / "pets" / name])
     assert list(own.images.values()) == [(name, IDS[::-1].index(name))]
 
 
 def test_photos_of_a_folder_have_their_rows(data, tmp_path):
-    own = own_boxes(data, [tmp_path / "pets" / name for name in IDS])
+    own = OwnFile(data).of([tmp_path / "pets" / name for name in IDS])
     assert [own.row(tmp_path / "pets" / name) for name in IDS] == [2, 1, 0]
 
 
@@ -44,15 +44,15 @@ def test_another_photo_of_the_same_name_has_none(data, tmp_path, name):
     other = tmp_path / "holiday" / name
     other.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "pets" / "2.jpg", other)
-    assert own_boxes(data, [other]) is None
-    both = own_boxes(data, [tmp_path / "pets" / "2.jpg", other])
+    assert OwnFile(data).of([other]) is None
+    both = OwnFile(data).of([tmp_path / "pets" / "2.jpg", other])
     assert (len(both.images), both.row(tmp_path / "pets" / "2.jpg"), both.row(other)) == (1, 0, None)
 
 
 def test_a_run_whose_data_are_gone(data, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "pets" / "captions.csv").unlink()
-    assert own_boxes(data, [tmp_path / "pets" / "2.jpg"]) is None
+    assert OwnFile(data).of([tmp_path / "pets" / "2.jpg"]) is None
     assert "the boxes of the run's own photos can't be told: " in caplog.text
 
 
@@ -89,3 +89,21 @@ def test_given_boxes_are_found_by_the_place_of_a_photo(reader_of, tmp_path):
     assert corner(reader, tmp_path / "all" / "sub" / "dog.jpg") == 2
     with pytest.raises(UserError, match=r"b\.npz: does not list dog\.jpg; add it, or leave --boxes out"):
         corner(reader, tmp_path / "all" / "dog.jpg")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_boxes_and_corpus_are_read_and_told_once(reader_of, data, tmp_path, monkeypatch, caplog, given):
+    caplog.set_level("INFO")
+    read = []
+    for name in ("BoxesFile", "corpus_of"):
+        original = getattr(photo_module, name)
+        monkeypatch.setattr(
+            photo_module,
+            name,
+            lambda *args, _name=name, _original=original, **how: read.append(_name) or _original(*args, **how),
+        )
+    save_boxes(tmp_path / "boxes.npz", IDS[::-1])  # the run's own
+    reader = reader_of(data, save_boxes(tmp_path / "given.npz", IDS) if given else None)
+    left = [corner(reader, tmp_path / "pets" / name) for name in IDS]
+    assert (left, read) == (([1, 2, 3], ["BoxesFile"]) if given else ([3, 2, 1], ["BoxesFile", "corpus_of"]))
+    assert caplog.text.count("boxes of ") == 1

@@ -156,8 +156,8 @@ class BoxesFile:
             raise ValueError(f"class {wrong[0]:g}, of {most} classes; numbers begin with 0")
 
     @functools.cached_property
-    def _names_of(self) -> dict[str, list[str]]:
-        """The names of rows by their last part."""
+    def names_of(self) -> dict[str, list[str]]:
+        """The names of rows, by the file name that they end in."""
         found: dict[str, list[str]] = {}
         for name in self.row_of_name:
             found.setdefault(name.rpartition("/")[2], []).append(name)
@@ -174,7 +174,7 @@ class BoxesFile:
             UserError: another row has a longer name of the same end, and no photo of its own beside this one.
         """
         places = [Path(place(path)).as_posix() for place in (os.path.abspath, os.path.realpath)]
-        names = {name for place in places for name in self._names_of.get(place.rpartition("/")[2], ())}
+        names = {name for place in places for name in self.names_of.get(place.rpartition("/")[2], ())}
         named = [(name, place) for place in places for name in names if f"/{place}".endswith(f"/{name}")]
         if not named:
             return None
@@ -196,7 +196,7 @@ class BoxesFile:
         images, ids = Counter(name for _, name in named), set(image_ids)
         rows = []
         for (image_id, name), path in zip(named, image_paths):
-            listed = self._names_of.get(name, ())
+            listed = self.names_of.get(name, ())
             if image_id in self.row_of_name:
                 unsure = image_id == name and len(listed) > 1 and not ids.issuperset(listed)
                 rows.append(self.row_at(path, ids) if unsure else self.row_of_name[image_id])

@@ -7,6 +7,7 @@ takes them, and the boxes behind the objects. One photo is decoded once; a folde
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -39,6 +40,7 @@ from bssan_tf.runs.data import (
 from bssan_tf.runs.folder import RunFolder
 
 OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
+UNTOLD = "the boxes of the run's own photos can't be told: %s"
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,12 @@ class PhotoReader:
         self.config, self.data, self.boxes = config, data, boxes
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
+        self.own, self.told = OwnFile(config.data), set()
+
+    @functools.cached_property
+    def given(self) -> BoxesFile | None:
+        """The given boxes, read once."""
+        return self.boxes and BoxesFile(self.boxes)
 
     def read(self, photos: Sequence[Photo], known: dict | None = None) -> tuple[SimpleNamespace, list[dict]]:
         """What the run's model takes of n photos, and the objects of each.
@@ -112,7 +120,7 @@ class PhotoReader:
             labels, count = {"labels": self.detector.labels}, self.config.model.P
             found = [{**self.detector.objects(photo.whole, count), **labels} for photo in photos]
         else:
-            found = _boxed_objects(self.config, photos, self.boxes)
+            found = _boxed_objects(self, photos)
         stacked = {name: np.stack([one[name] for one in found]) for name in found[0] if name != "labels"}
         arrays = self.extractor.describe(np.stack([photo.pixels for photo in photos]), *map(stacked.get, _BOXES))
         arrays["objects"] = stacked.get("objects", arrays["objects"])  # a detector describes its own
@@ -124,16 +132,16 @@ class PhotoReader:
         return SimpleNamespace(**arrays, valid=stacked["valid"]), found
 
 
-def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) -> list[dict]:
-    """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said."""
-    if boxes is not None:
-        file, count = BoxesFile(boxes), config.model.P
+def _boxed_objects(reader: PhotoReader, photos: Sequence[Photo]) -> list[dict]:
+    """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said once."""
+    count, file = reader.config.model.P, reader.given
+    if file is not None:
         rows = [file.row_at(photo.path) for photo in photos]
         if None in rows:
             name = photos[rows.index(None)].path.name
-            raise UserError(f"--boxes {boxes}: does not list {name}; add it, or leave --boxes out")
+            raise UserError(f"--boxes {file.path}: does not list {name}; add it, or leave --boxes out")
     else:
-        own, count = own_boxes(config.data, [photo.path for photo in photos]), config.model.P
+        own = reader.own.of([photo.path for photo in photos])
         file, rows = own and own.file, [own and own.row(photo.path) for photo in photos]
     found = []
     for photo, row in zip(photos, rows):
@@ -141,9 +149,10 @@ def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) 
         found.append({**given, "labels": None if row is None else file.labels})
     for fixed in (False, True):
         some = [photo.path.name for photo, row in zip(photos, rows) if (row is None) is fixed]
-        if some and fixed and config.data.objects == "grid":
+        if some and fixed and reader.config.data.objects == "grid":
             tell_fixed_boxes()
-        elif some:
+        elif some and fixed not in reader.told:
+            reader.told.add(fixed)
             names = some[0] if len(some) == 1 else f"{len(some)} photos"
             told = f"ten fixed ones; {OTHERS} gives real ones" if fixed else f"from {file.path}"
             logger.info("boxes of %s: %s", names, told)
@@ -161,29 +170,47 @@ class OwnBoxes(NamedTuple):
         return self.images.get(os.path.realpath(path), (None, None))[1]
 
 
-def own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
-    """The run's own boxes of those of these files that are photos of its corpus; None if none is, or it has no boxes.
+class OwnFile:
+    """The boxes file of a run, and the corpus that it is of; each is read once, when a photo needs it."""
 
-    A name alone does not tell: another photo may have it.
-    """
-    own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
-    if data.objects != "boxes" or own is None or not Path(own).exists():
-        return None
-    file, names = BoxesFile(own), {path.name for path in paths}
-    names &= {name.rpartition("/")[2] for name in file.row_of_name}
-    if not names:
-        return None  # before the corpus, which takes longer
-    try:
-        corpus = corpus_of(data, progress=False)
-        images = [(i, path) for i, path in zip(corpus.image_ids, corpus.image_paths) if path.name in names]
-        rows = file.rows(*zip(*images)) if images else ()
-    except UserError as error:
-        logger.info("the boxes of the run's own photos can't be told: %s", error)
-        return None
-    found = {os.path.realpath(path): (image_id, int(row)) for (image_id, path), row in zip(images, rows)}
-    wanted = {os.path.realpath(path) for path in paths}
-    found = {path: image for path, image in found.items() if path in wanted}
-    return OwnBoxes(file, found) if found else None
+    def __init__(self, data: DataConfig):
+        self.data = data
+
+    @functools.cached_property
+    def _file(self) -> BoxesFile | None:
+        data = self.data
+        own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
+        return BoxesFile(own) if data.objects == "boxes" and own is not None and Path(own).exists() else None
+
+    @functools.cached_property
+    def _images(self) -> dict[str, list[tuple[str, Path]]]:
+        """Id and path of each photo of the corpus, by file name; where the corpus can't be read, that is said."""
+        found: dict[str, list[tuple[str, Path]]] = {}
+        try:
+            corpus = corpus_of(self.data, progress=False)
+        except UserError as error:
+            logger.info(UNTOLD, error)
+            return found
+        for image_id, path in zip(corpus.image_ids, corpus.image_paths):
+            found.setdefault(path.name, []).append((image_id, path))
+        return found
+
+    def of(self, paths: Sequence[Path]) -> OwnBoxes | None:
+        """The run's own boxes of those of these files that are photos of its corpus; None if none is, or it has none.
+
+        A name alone does not tell: another photo may have it.
+        """
+        names = self._file and {path.name for path in paths} & self._file.names_of.keys()
+        images = [image for name in names for image in self._images.get(name, ())] if names else []
+        try:
+            rows = self._file.rows(*zip(*images)) if images else ()
+        except UserError as error:
+            logger.info(UNTOLD, error)
+            return None
+        found = {os.path.realpath(path): (image_id, int(row)) for (image_id, path), row in zip(images, rows)}
+        wanted = {os.path.realpath(path) for path in paths}
+        found = {path: image for path, image in found.items() if path in wanted}
+        return OwnBoxes(self._file, found) if found else None
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
@@ -241,7 +268,7 @@ def _folder_features(run, config, folder, paths, flags, progress, as_stored: boo
     extractor, boxes = extractors_of(run, data)
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
-    elif boxes is None and (own := own_boxes(data, paths)) and len(own.images) == len(paths):
+    elif boxes is None and (own := OwnFile(data).of(paths)) and len(own.images) == len(paths):
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
         boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
