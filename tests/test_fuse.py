@@ -82,6 +82,7 @@ def test_search_scores_all_candidates_in_full(monkeypatch):
     monkeypatch.setattr(indexes, "PictureSearch", lambda *_: ranking)
     for values in (FC, {}):
         config = preset("improved", data="flickr8k").replace(**values)
-        run = SimpleNamespace(load_config=lambda c=config: c, load_model=lambda: (SimpleNamespace(scorer=None), words))
+        loaded = SimpleNamespace(scorer=None), words
+        run = SimpleNamespace(load_config=lambda c=config: c, load_model=lambda n=loaded: n, calibration=lambda: None)
         matcher.Matcher(run).index_of_split().search("a dog", rerank=50)
     assert asked == [0, 50]

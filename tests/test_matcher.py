@@ -128,6 +128,33 @@ def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[:1:-1], rel=1e-3, abs=1e-3)
 
 
+def test_boxes_for_a_run_on_fixed_boxes_are_those_of_the_photos(work, photos, tmp_path):
+    """In each way of asking, of the command (boxes of the run's own data, if it has such) and of the class."""
+    boxes, folder = tmp_path / "boxes.npz", tmp_path / "all"
+    folder.mkdir()
+    names = [Path(shutil.copy(photo, folder)).name for photo in photos[:3]]
+    np.savez(boxes, names=np.array(names), boxes=np.array([[[9, 6, 45, 30, 0.9, 3]]] * 3, np.float32))
+    for own in (False, True):
+        matcher = Matcher(RunFolder(work / "runs" / "mine"), {"boxes": boxes}, of_own_data=own)
+        index = matcher.index(folder)
+        assert (len(index), index._features.valid.sum(1).tolist()) == (3, [1, 1, 1])
+        np.testing.assert_allclose(index._features.boxes[:, 0], [[0.1, 0.1, 0.5, 0.5]] * 3)
+        hits = index.like(folder / names[0])
+        assert (len(hits), hits[0].score <= 1) == (2, True)
+        scored = matcher.score([folder / names[0]], CAPTIONS[:1])[0, 0]
+        (hit,) = matcher.sentences(CAPTIONS[:1]).search(folder / names[0])
+        assert hit.score == pytest.approx(scored, rel=1e-3)
+        found = {hit.found.name: hit.score for hit in index.search(CAPTIONS[0])}
+        assert found[names[0]] == pytest.approx(scored, rel=1e-3, abs=1e-3)
+        for ask in (index.like, matcher.sentences_of_split().search):
+            with pytest.raises(UserError, match=rf"--boxes .*boxes\.npz: does not list {photos[5].name}"):
+                ask(photos[5])
+        with pytest.raises(UserError, match=r"--boxes .*boxes\.npz: is not used with --objects grid; leave it out"):
+            matcher.index_of_split()
+    with pytest.raises(UserError, match=r"--boxes .*boxes\.npz: is not used with --objects keras_hub:a; leave it out"):
+        Matcher.load(work / "runs" / "mine", objects="keras_hub:a", boxes=boxes)
+
+
 def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
     folder, (one, two, three, four, five, six) = tmp_path / "mine", photos[10:16]
     folder.mkdir()
@@ -242,6 +269,7 @@ def test_sentences_are_searched_for_a_photo(matcher, photos):
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[::-1], rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.large
 def test_a_saved_model(matcher, photos, tmp_path):
     matcher.save_savedmodel(tmp_path / "saved")
     features, _ = matcher.describe(matcher.read([photos[0]] * len(CAPTIONS)))

@@ -158,6 +158,22 @@ def test_file_names_alone_count_only_where_they_are_of_one_image(tmp_path):
         )
 
 
+def test_a_bare_name_that_ends_other_names_is_told_by_place(tmp_path):
+    """Names by path below a folder: a photo has never the row of one of the same name in another folder."""
+    names = np.array(["dog.jpg", "sub/dog.jpg", "b.jpg"])
+    file = BoxesFile(save(tmp_path / "b.npz", names=names, boxes=np.zeros((3, 4, 6), np.float32)))
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    photos = [tmp_path / "photos" / name for name in names]
+    np.testing.assert_array_equal(file.rows(names, photos), [0, 1, 2])
+    np.testing.assert_array_equal(file.rows(["dog.jpg", "b.jpg"], [photos[1], Path("x/b.jpg")]), [1, 2])
+    with pytest.raises(UserError, match=r"dog\.jpg may be the photo of its row dog\.jpg or of sub/dog\.jpg; give"):
+        file.rows(["dog.jpg"], photos[:1])
+    photos[1].write_text("a dog")
+    np.testing.assert_array_equal(file.rows(["dog.jpg"], photos[:1]), [0])  # sub/dog.jpg lies beside it
+    (tmp_path / "now").symlink_to(tmp_path / "photos" / "sub")
+    assert [file.row_at(path) for path in (*photos, tmp_path / "now" / "dog.jpg", "c.jpg")] == [0, 1, 2, 1, None]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -96,6 +96,7 @@ def test_what_can_not_be_packed(work, run, tmp_path, monkeypatch):
         packed.pack(run, tmp_path / "new", "")
 
 
+@pytest.mark.large
 def test_damaged_weights(work, tmp_path):
     found = RunFolder(tmp_path)
     for path in (work / "packed").iterdir():

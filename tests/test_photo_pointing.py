@@ -26,7 +26,8 @@ from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import photo as runs_photo
 from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
-from bssan_tf.runs.photo import OwnBoxes, folder_features, folder_index
+from bssan_tf.runs.own_boxes import OwnBoxes
+from bssan_tf.runs.photo import folder_features, folder_index
 
 PHOTOS = {
     "1.jpg": (["A dog by a man", "a car and a dog"], [("dog", 10, 10, 40, 40), ("person", 50, 0, 30, 60)]),
@@ -167,7 +168,7 @@ def test_an_index_of_the_runs_own_photos_keeps_those_of_a_folder_that_can_not_be
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, objects="boxes", boxes=str(boxes)))
     own = OwnBoxes(BoxesFile(boxes), {str(path.resolve()): (path.name, 0) for path in paths})
     monkeypatch.setattr(
-        runs_photo, "own_boxes", lambda _, paths: own._replace(images=dict([*own.images.items()][: len(paths)]))
+        runs_photo.OwnFile, "of", lambda _, paths: own._replace(images=dict([*own.images.items()][: len(paths)]))
     )
     folder_index(run, config, photos, Pictures(paths, ()), None, False)
     with pytest.raises(UserError, match=r"tiny: nas can't be read now, and the index may have 1 photos of it; mount"):

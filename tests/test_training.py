@@ -126,6 +126,7 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path):
 
 
 @pytest.mark.usefixtures("no_export")
+@pytest.mark.large
 def test_resume_of_the_convolutions_and_the_dense_layer_over_both(corpus, tmp_path):
     run = RunFolder(tmp_path / "whole")
     values = {"epochs": 2, "w2r_text": "cnn", "fuse": "fc", "o2w_weight": 1.0}
@@ -337,7 +338,7 @@ def test_glove_moves_before_the_first_epoch(corpus, tmp_path, monkeypatch):
         flags = ["--resume", str(run.path), "--glove", str(tmp_path / name), "--quiet"]
         return train.resume(train.build_parser().parse_args(flags), run)
 
-    with pytest.raises(UserError, match=r"other\.txt: its vectors have 5 dimensions, the run was begun with 4"):
+    with pytest.raises(UserError, match=r"other\.txt: words have 5 dimensions, the run was begun with 4"):
         resume("other.txt")
     monkeypatch.setattr(training.Trainer, "run_on", run_on)
     assert resume("new.txt")["epochs"] == 1

@@ -6,8 +6,10 @@ of it, with class, score and validity; and `roi_means`, the mean feature of each
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,23 +155,57 @@ class BoxesFile:
         if len(wrong := classes[(classes != np.floor(classes)) | (classes < NO_CLASS) | (classes >= most)]):
             raise ValueError(f"class {wrong[0]:g}, of {most} classes; numbers begin with 0")
 
+    @functools.cached_property
+    def names_of(self) -> dict[str, list[str]]:
+        """The names of rows, by the file name that they end in."""
+        found: dict[str, list[str]] = {}
+        for name in self.row_of_name:
+            found.setdefault(name.rpartition("/")[2], []).append(name)
+        return found
+
+    def row_at(self, path: Path, known: Collection[str] = ()) -> int | None:
+        """The row whose name the place of a photo ends in, the longest such; None if there is none.
+
+        Args:
+            path: the photo's, as it was given; links are followed, too.
+            known: names that are other photos'.
+
+        Raises:
+            UserError: another row has a longer name of the same end, and no photo of its own beside this one.
+        """
+        places = [Path(place(path)).as_posix() for place in (os.path.abspath, os.path.realpath)]
+        names = {name for place in places for name in self.names_of.get(place.rpartition("/")[2], ())}
+        named = [(name, place) for place in places for name in names if f"/{place}".endswith(f"/{name}")]
+        if not named:
+            return None
+        name, place = max(named, key=lambda found: found[0].count("/"))
+        root = place[: -len(name)]
+        for other in names - set(known):
+            if other.endswith(f"/{name}") and not os.path.exists(root + other):
+                problem = f"{path} may be the photo of its row {name} or of {other}"
+                raise UserError(f"--boxes {self.path}: {problem}; give a file that has only one of them")
+        return self.row_of_name[name]
+
     def rows(self, image_ids: Sequence[str], image_paths: Sequence[Path]) -> np.ndarray:
         """The row of each image, found by its id or else by its file name: int64 (N,); UserError where one has none.
 
-        A file name alone counts where it is that of one image and of one row, and one of the two has no folder.
+        A file name alone counts where it is that of one image and of one row, and one of the two has no folder. Where
+        an id is a file name that ends names of other rows, the image's place decides, as in `row_at`.
         """
         named = [(image_id, Path(path).name) for image_id, path in zip(image_ids, image_paths)]
-        images = Counter(name for _, name in named)
-        rows_of: dict[str, list[str]] = {}
-        for name in self.row_of_name:
-            rows_of.setdefault(name.rpartition("/")[2], []).append(name)
+        images, ids = Counter(name for _, name in named), set(image_ids)
         rows = []
-        for image_id, name in named:
-            others = [other for other in rows_of.get(name, ()) if other == name or "/" not in image_id]
-            if image_id not in self.row_of_name and others and (images[name] > 1 or len(rows_of[name]) > 1):
-                shared = f"{images[name]} images and {len(rows_of[name])} of its rows are named {name}"
+        for (image_id, name), path in zip(named, image_paths):
+            listed = self.names_of.get(name, ())
+            if image_id in self.row_of_name:
+                unsure = image_id == name and len(listed) > 1 and not ids.issuperset(listed)
+                rows.append(self.row_at(path, ids) if unsure else self.row_of_name[image_id])
+                continue
+            others = [other for other in listed if other == name or "/" not in image_id]
+            if others and (images[name] > 1 or len(listed) > 1):
+                shared = f"{images[name]} images and {len(listed)} of its rows are named {name}"
                 raise UserError(f"--boxes {self.path}: {shared}; name rows by image, as {image_id}")
-            rows.append(self.row_of_name.get(image_id, self.row_of_name[others[0]] if others else -1))
+            rows.append(self.row_of_name[others[0]] if others else -1)
         if absent := [image_id for image_id, row in zip(image_ids, rows) if row < 0]:
             remedy = "run the detector on them (a photo without objects has a row with score 0)"
             problem = f"no row for {len(absent)} of {len(rows)} images, the first {absent[0]}"

@@ -41,7 +41,8 @@ class Matcher:
     Attributes:
         run, config: the run, and its config with its files where they are now.
         tokenizer: captions -> token ids.
-        of_own_data: whether given boxes are those of the run's own photos, not of the photos that are asked about.
+        of_own_data: whether given boxes are those of the run's own photos, if these have boxes of a file, not of the
+            photos that are asked about.
     """
 
     def __init__(
@@ -52,11 +53,15 @@ class Matcher:
         progress: bool = False,
         of_own_data: bool = False,
     ):
-        self.run, self.memory_mb, self.progress, self.of_own_data = run, memory_mb, progress, of_own_data
+        self.run, self.memory_mb, self.progress = run, memory_mb, progress
         self.files = {name: str(file) for name, file in (files or {}).items()}
         config = run.load_config()
-        fixed = config.data.objects == "grid"  # then boxes may be given for a photo, but not for data of the run
-        self.config = config.moved({name: file for name, file in self.files.items() if not (fixed and name == "boxes")})
+        self.of_own_data = of_own_data and config.data.objects == "boxes"
+        self._fixed = config.data.objects == "grid" and "objects" not in self.files
+        moved = dict(self.files)
+        if self._fixed:
+            moved.pop("boxes", None)  # is of photos, not of data of the run
+        self.config = config.moved(moved)
 
     @classmethod
     def load(
@@ -240,9 +245,11 @@ class Matcher:
         ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them,
         a subfolder with photos of the index that can't be read now.
         """
-        folder = Path(folder)
+        folder, files = Path(folder), dict(self.files)
         found = pictures_in(folder)
-        features, paths = folder_index(self.run, self._moved(self.files), folder, found, self.files, self.progress)
+        if self._fixed and "boxes" in files:
+            files["objects"] = "boxes"
+        features, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
         rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
         return self._photo_index(features, rows, [paths[row] for row in rows])
 

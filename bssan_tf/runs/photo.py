@@ -7,6 +7,7 @@ takes them, and the boxes behind the objects. One photo is decoded once; a folde
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -14,16 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple, Union
+from typing import Union
 
 import numpy as np
 from PIL import Image
 
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DataConfig
-from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.picture_folder import Pictures
-from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
@@ -32,12 +31,12 @@ from bssan_tf.features.store import IDS, Features, read_ids
 from bssan_tf.runs.data import (
     build_detector,
     build_extractor,
-    corpus_of,
     objects_from,
     store_name,
     tell_fixed_boxes,
 )
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.own_boxes import OwnFile
 
 OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
 
@@ -92,6 +91,12 @@ class PhotoReader:
         self.config, self.data, self.boxes = config, data, boxes
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
+        self.own, self.told = OwnFile(config.data), set()
+
+    @functools.cached_property
+    def given(self) -> BoxesFile | None:
+        """The given boxes, read once."""
+        return self.boxes and BoxesFile(self.boxes)
 
     def read(self, photos: Sequence[Photo], known: dict | None = None) -> tuple[SimpleNamespace, list[dict]]:
         """What the run's model takes of n photos, and the objects of each.
@@ -113,7 +118,7 @@ class PhotoReader:
             labels, count = {"labels": self.detector.labels}, self.config.model.P
             found = [{**self.detector.objects(photo.whole, count), **labels} for photo in photos]
         else:
-            found = _boxed_objects(self.config, photos, self.boxes)
+            found = _boxed_objects(self, photos)
         stacked = {name: np.stack([one[name] for one in found]) for name in found[0] if name != "labels"}
         arrays = self.extractor.describe(np.stack([photo.pixels for photo in photos]), *map(stacked.get, _BOXES))
         arrays["objects"] = stacked.get("objects", arrays["objects"])  # a detector describes its own
@@ -125,16 +130,16 @@ class PhotoReader:
         return SimpleNamespace(**arrays, valid=stacked["valid"]), found
 
 
-def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) -> list[dict]:
-    """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said."""
-    if boxes is not None:
-        file, count = BoxesFile(boxes), config.model.P
-        rows = [file.row_of_name.get(photo.path.name) for photo in photos]
+def _boxed_objects(reader: PhotoReader, photos: Sequence[Photo]) -> list[dict]:
+    """Objects of each photo from a file of boxes, or ten fixed ones; which of them is said once."""
+    count, file = reader.config.model.P, reader.given
+    if file is not None:
+        rows = [file.row_at(photo.path) for photo in photos]
         if None in rows:
             name = photos[rows.index(None)].path.name
-            raise UserError(f"--boxes {boxes}: does not list {name}; add it, or leave --boxes out")
+            raise UserError(f"--boxes {file.path}: does not list {name}; add it, or leave --boxes out")
     else:
-        own, count = own_boxes(config.data, [photo.path for photo in photos]), config.model.P
+        own = reader.own.of([photo.path for photo in photos])
         file, rows = own and own.file, [own and own.row(photo.path) for photo in photos]
     found = []
     for photo, row in zip(photos, rows):
@@ -142,49 +147,14 @@ def _boxed_objects(config: Config, photos: Sequence[Photo], boxes: Path | None) 
         found.append({**given, "labels": None if row is None else file.labels})
     for fixed in (False, True):
         some = [photo.path.name for photo, row in zip(photos, rows) if (row is None) is fixed]
-        if some and fixed and config.data.objects == "grid":
+        if some and fixed and reader.config.data.objects == "grid":
             tell_fixed_boxes()
-        elif some:
+        elif some and fixed not in reader.told:
+            reader.told.add(fixed)
             names = some[0] if len(some) == 1 else f"{len(some)} photos"
             told = f"ten fixed ones; {OTHERS} gives real ones" if fixed else f"from {file.path}"
             logger.info("boxes of %s: %s", names, told)
     return found
-
-
-class OwnBoxes(NamedTuple):
-    """What a run's boxes file says of photos of the run's own corpus."""
-
-    file: BoxesFile
-    images: Mapping[str, tuple[str, int]]  # of each real path: the photo's id in the corpus, and its row in the file
-
-    def row(self, path: Path) -> int | None:
-        """The row of a photo; None for one that is not of the corpus."""
-        return self.images.get(os.path.realpath(path), (None, None))[1]
-
-
-def own_boxes(data: DataConfig, paths: Sequence[Path]) -> OwnBoxes | None:
-    """The run's own boxes of those of these files that are photos of its corpus; None if none is, or it has no boxes.
-
-    A name alone does not tell: another photo may have it.
-    """
-    own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
-    if data.objects != "boxes" or own is None or not Path(own).exists():
-        return None
-    file, names = BoxesFile(own), {path.name for path in paths}
-    names &= {name.rpartition("/")[2] for name in file.row_of_name}
-    if not names:
-        return None  # before the corpus, which takes longer
-    try:
-        corpus = corpus_of(data, progress=False)
-        images = [(i, path) for i, path in zip(corpus.image_ids, corpus.image_paths) if path.name in names]
-        rows = file.rows(*zip(*images)) if images else ()
-    except UserError as error:
-        logger.info("the boxes of the run's own photos can't be told: %s", error)
-        return None
-    found = {os.path.realpath(path): (image_id, int(row)) for (image_id, path), row in zip(images, rows)}
-    wanted = {os.path.realpath(path) for path in paths}
-    found = {path: image for path, image in found.items() if path in wanted}
-    return OwnBoxes(file, found) if found else None
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
@@ -248,7 +218,7 @@ def _folder_features(
     (extractor, boxes), by_path = extractors_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
-    elif boxes is None and (own := own_boxes(data, paths)) and len(own.images) == len(paths):
+    elif boxes is None and (own := OwnFile(data).of(paths)) and len(own.images) == len(paths):
         by_path = False  # so that it can't be told where those that are gone were
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
