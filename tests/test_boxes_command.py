@@ -265,6 +265,7 @@ def test_a_folder_without_a_readable_photo(photos, tmp_path, monkeypatch):
         run(monkeypatch, tmp_path / "nowhere", Fake())
 
 
+@pytest.mark.large
 def test_the_packages_own_detector(tmp_path):
     drawn = draw_scenes(tmp_path / "scenes", "test", 3)
     folder, out, detector = drawn.paths[0].parent, tmp_path / "boxes.npz", Detector()

@@ -54,6 +54,7 @@ def test_what_is_packed(work, run):
         np.testing.assert_array_equal(ours[name], array.astype(np.float16).astype(array.dtype))
 
 
+@pytest.mark.large
 def test_it_scores_as_the_run_does_whatever_the_last_digits_of_the_backbone(work, run):
     photos = sorted((work / "photos").glob("*.png"))[:3]
     noted = json.loads((work / "packed" / "data.json").read_text())

@@ -93,6 +93,7 @@ def inside(photo, label, x, y):
     return any(bx <= x * WIDTH <= bx + w and by <= y * HEIGHT <= by + h for bx, by, w, h in boxes)
 
 
+@pytest.mark.large
 def test_the_whole_command_by_hand(run, photos, tmp_path, capsys):
     report = tmp_path / "report.json"
     command.main([str(run.path), "--pointing", str(photos), "--quiet", "--json", str(report)])
@@ -215,6 +216,7 @@ def test_the_boxes_of_the_runs_own_detector_as_truth(run, photos, tmp_path):
     assert "entropy" in text
 
 
+@pytest.mark.large
 def test_boxes_without_names_take_them_from_a_file_or_are_refused(run, photos, tmp_path):
     run, data = own_boxes(run, photos, tmp_path, labels=None)
     names = tmp_path / "names.txt"

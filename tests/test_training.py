@@ -307,6 +307,7 @@ def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypat
     assert raised.value is error
 
 
+@pytest.mark.large
 def test_bad_data_are_named_not_the_learning_rate(whole, corpus, tmp_path, monkeypatch):
     def diverge(*_, **__):
         StopAtNaN().on_train_batch_end(0, {"loss": np.nan})
