@@ -73,7 +73,7 @@ def main(arguments: Optional[list] = None) -> None:
     """Parse, get ready, say what is served and where, serve until interrupted."""
     options = build_parser().parse_args(arguments)
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the app needs Gradio: pip install 'bssan_tf[app]'")
+        raise UserError("the app needs Gradio: pip install '.[app]'")
     run = find_run(options.run, pretrained=True)
     if options.images:
         pictures_in(options.images, tell=False)

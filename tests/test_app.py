@@ -136,7 +136,7 @@ def start(here, *arguments):
 
 
 def test_without_gradio_one_line_says_what_to_install():
-    assert start(None) == (2, "", "error: the app needs Gradio: pip install 'bssan_tf[app]'\n")
+    assert start(None) == (2, "", "error: the app needs Gradio: pip install '.[app]'\n")
 
 
 def test_wrong_flags_are_told_in_one_line_before_anything_slow(work, tmp_path):

@@ -372,6 +372,11 @@ def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
     assert value["attended_error"] == pytest.approx(1 / np.sqrt(3))
     assert 1 <= value["ratio_interval"][0] < 2 < value["ratio_interval"][1] <= 3
     assert "  2.000 ± 0.577  where the word looked\n  1.000 ± 0.000  elsewhere (mean of 20 places)" in text
+    falls.update({3: (1.0, -1.0), 4: (1.0, 1.0), 5: (1.0, 1.0)})
+    value, text = erase_test(matcher.run, 3, "val", progress=False)
+    assert (value["ratio"], value["ratio_interval"]) == (None, None)
+    assert "no ratio, as scores don't surely fall elsewhere; larger where the word looked in 33 %" in text
+    del asked[3:]
     lines = (work / "photos" / "captions.csv").read_text().splitlines()
     first = dict(line.split(",")[:2] for line in reversed(lines) if line.endswith(",val"))
     assert len({name for name, _ in asked}) == 3
@@ -397,6 +402,10 @@ def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
         (
             lambda m: m.erase(np.zeros((9, 9, 3), np.uint8), "a dog", 2),
             "word 2: the caption has 2 words",
+        ),
+        (
+            lambda m: m.erase(np.zeros((9, 9, 3), np.uint8), "zyx qqq"),
+            "caption 'zyx qqq': the run knows none of its words",
         ),
         (lambda m: m.index("gone"), "gone: no such folder"),
         (lambda m: m.index_of_split("val").like("gone.jpg"), r"gone\.jpg: no such file"),

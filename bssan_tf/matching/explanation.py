@@ -28,7 +28,7 @@ class Explanation:
         labels: P names of the objects' classes, "" where one has none; None where no class has a name.
         confidence: float32 (P,), the detector's score of each object.
         valid: bool (P,), False where the photo has no further object.
-        pixels: uint8 (224, 224, 3), the photo as the model saw it.
+        pixels: uint8 (side, side, 3), the photo as the model saw it, 224 pixels a side for most backbones.
         source: the photo, or where it lies, for pages; None takes `pixels`.
         erasures: the erase test of each word; None where it was not made.
     """

@@ -140,8 +140,7 @@ class Matcher:
         blocks = []
         for start in range(0, len(photos), BATCH):
             features, _ = self.describe(self.read(photos[start : start + BATCH]))
-            given = {"parts": [part], "memory_mb": self.memory_mb}
-            blocks.append(score_matrices(self.fast, features, tokens, **given)[part])
+            blocks.append(self._matrices(features, tokens, [part])[part])
         return np.concatenate(blocks) if blocks else np.zeros((0, len(tokens)), np.float32)
 
     def tokens(self, captions: Sequence[str]) -> np.ndarray:
@@ -232,6 +231,8 @@ class Matcher:
         (found,), fall = self._explained(photo, [caption])
         if found.alpha is None:
             raise UserError(f"{self.run.path}: has no W2R, whose attention could be erased")
+        if word is None and not found.known.any():
+            raise UserError(f"caption {caption!r}: the run knows none of its words; name one, or give another")
         if word is None:
             word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
         if not 0 <= word < len(found.words):
