@@ -10,63 +10,97 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from bssan_tf import cli
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DATASETS, OF_TRAINING, fields_of
+from bssan_tf.datasets.text import SPECIAL, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import read_npz, texts
 from bssan_tf.reading.documents import read_text
 from bssan_tf.reading.files import refusing
-from bssan_tf.runs.folder import ANY, PACKED_WEIGHTS, RunFolder, find_run
-from bssan_tf.tools.files import write_text
-from bssan_tf.tools.stack import assign_weights, weights_of
+from bssan_tf.runs.folder import ANY, VOCABULARY, RunFolder, find_run
+from bssan_tf.tools.files import file_sha256, write_text
+from bssan_tf.tools.stack import assign_weights, path_of, weights_of
 
 MOST_BYTES = 12_000_000
 CARD = "CARD.md"
 REMEDY = "install the package anew"
 
 
-def pack(run: RunFolder, folder: Path, card: str) -> int:
-    """Write a run's best model to a new folder as a packed run; its size in bytes.
+class Packed(NamedTuple):
+    """What a packed run takes, and how many of its words it knows."""
+
+    size: int  # bytes
+    words: int
+    all_words: int
+
+
+def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> Packed:
+    """Write a run's best model to a new folder as a packed run.
 
     Weights are rounded to float16. The config keeps no place of files, only the names of those of training. The
     backbone's weights are told by its name alone, as Keras' download differs from copies of it in the last digits.
-    UserError: no finished run, a folder that is there, more than 12 MB.
+
+    Args:
+        words: keep so many of the words, the most frequent of the training captions; None: as many as fit into 12 MB.
+            The others are unknown words, as any that the run never had.
+
+    Raises:
+        UserError: no finished run, a folder that is there, more than 12 MB.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another folder, or remove it")
-    config, (model, _) = run.load_config(), run.load_model()
+    config, (model, tokenizer) = run.load_config(), run.load_model()
     if run.calibration() is None:
         raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
+    tables = {path_of(table) for layer in model.embeddings for table in layer.weights}
+    arrays = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
+    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
+    part = RunFolder(folder.with_name(f".{folder.name}.part"))
+    shutil.rmtree(part.path, ignore_errors=True)
+    part.path.mkdir(parents=True)
+    write_text(part.config_file, _without_places(config).to_json() + "\n")
+    shutil.copy(run.metrics_file, part.metrics_file)
+    write_text(part.path / CARD, card)
+    known = len(tokenizer.words) - len(SPECIAL)
+    kept, row = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
+    while (size := _write_words(part, run, tokenizer, arrays, tables, kept)) > MOST_BYTES:
+        fewer = kept - 1 - (size - MOST_BYTES) // row  # compressed, a row is less: not too few are kept
+        if words or fewer < 1:
+            break
+        kept = fewer
+    if size > MOST_BYTES:
+        shutil.rmtree(part.path)
+        problem = f"takes {size / 1e6:.1f} MB packed with {kept:,} words, more than {MOST_BYTES / 1e6:.0f}"
+        raise UserError(f"{run.path}: {problem}; {'give fewer --words, or ' if words else ''}train a smaller one")
+    part.path.rename(folder)
+    return Packed(size, kept, known)
+
+
+def _without_places(config: Config) -> Config:
+    """The config without places of files; of those of training, it keeps the name."""
     moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
     moving |= {name: Path(file).name for name in OF_TRAINING if (file := config[name])}  # that there were any
     if config.data.data not in DATASETS:
         moving["data"] = Path(config.data.data).name
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **moving))
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    arrays = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
-    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-        raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
-    names, values = list(arrays), list(arrays.values())
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **moving))
+
+
+def _write_words(part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: dict, tables: set, kept: int) -> int:
+    """Write all that depends on how many words are kept; bytes of the folder then. `tables` have a row for each."""
+    rows = len(SPECIAL) + kept
+    Tokenizer(tokenizer.words[len(SPECIAL) : rows], tokenizer.length, tokenizer.rule).save(part.vocabulary_file)
+    changed = {"weights_sha256": ANY, VOCABULARY: file_sha256(part.vocabulary_file)}
+    write_text(part.data_file, json.dumps({**run.trained_data(), **changed}, indent=1) + "\n")
+    values = [array[:rows] if name in tables else array for name, array in arrays.items()]
     named = {f"weight_{number}": array for number, array in enumerate(values)}
-    np.savez_compressed(part / PACKED_WEIGHTS, names=np.array(names), **named)
-    packed = RunFolder(part)
-    write_text(packed.config_file, config.to_json() + "\n")
-    write_text(packed.data_file, json.dumps({**run.trained_data(), "weights_sha256": ANY}, indent=1) + "\n")
-    for file in (run.vocabulary_file, run.metrics_file):
-        shutil.copy(file, part / file.name)
-    write_text(part / CARD, card)
-    size = sum(path.stat().st_size for path in part.iterdir())
-    if size > MOST_BYTES:
-        shutil.rmtree(part)
-        problem = f"takes {size / 1e6:.1f} MB packed, more than {MOST_BYTES / 1e6:.0f}"
-        raise UserError(f"{run.path}: {problem}; train a smaller one")
-    part.rename(folder)
-    return size
+    np.savez_compressed(part.packed_weights, names=np.array(list(arrays)), **named)
+    return sum(path.stat().st_size for path in part.path.iterdir())
 
 
 def unpack(path: Path, scorer) -> None:
@@ -85,10 +119,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--card", type=Path, required=True, metavar="FILE", help="Markdown: data and its licence, recipe, figures"
     )
+    parser.add_argument(
+        "--words",
+        type=cli.count,
+        metavar="N",
+        help=f"keep the N most frequent words (default: as many as fit into {MOST_BYTES / 1e6:.0f} MB)",
+    )
     options = parser.parse_args(arguments)
     run, card = find_run(options.run), read_text(options.card, "write one", f"--card {options.card}")
     cli.load_tensorflow()
-    print(f"{options.folder}: {pack(run, options.folder, card) / 1e6:.1f} MB")
+    size, words, known = pack(run, options.folder, card, options.words)
+    rest = f"; the {known - words:,} rarest are unknown to it" if words < known else ""
+    print(f"{options.folder}: {size / 1e6:.2f} MB, {words:,} of {known:,} words{rest}")
 
 
 if __name__ == "__main__":
