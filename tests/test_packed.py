@@ -8,6 +8,7 @@ import tiny_corpus
 from model_fixtures import random_pairs
 from training_fixtures import untrained_run
 
+from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
@@ -62,6 +63,12 @@ def test_what_is_packed(work, models):
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
         np.testing.assert_array_equal(ours[name], array.astype(np.float16).astype(array.dtype))
+
+
+def test_a_run_with_boxes_is_used_without_their_file():
+    config = preset("improved", data="coco").replace(boxes="/here/b.npz", backbone_weights="/here/w.npz").resolved()
+    data = packed._without_places(config).moved({}).data
+    assert (data.objects, data.boxes, data.backbone_weights) == ("boxes", "b.npz", None)
 
 
 @pytest.mark.large

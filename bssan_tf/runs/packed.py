@@ -6,7 +6,6 @@ metrics.json, weights.npz, CARD.md. `python -m bssan_tf.runs.packed RUN FOLDER -
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -83,12 +82,14 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> P
 
 
 def _without_places(config: Config) -> Config:
-    """The config without places of files; of those of training, it keeps the name."""
+    """The config without places of files; of those that a use can do without, it keeps the name."""
     moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
-    moving |= {name: Path(file).name for name in OF_TRAINING if (file := config[name])}  # that there were any
+    moving |= {
+        name: Path(file).name for name in (*OF_TRAINING, "boxes") if (file := config[name])
+    }  # that there were any
     if config.data.data not in DATASETS:
         moving["data"] = Path(config.data.data).name
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **moving))
+    return config.replace(**moving)
 
 
 def _write_words(part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: dict, tables: set, kept: int) -> int:
