@@ -107,7 +107,9 @@ def test_what_can_not_be_packed(work, run, models, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="packed: is there already"):
         packed.pack(run, work / "packed", "")
     monkeypatch.setattr(packed, "MOST_BYTES", 1000)
-    with pytest.raises(UserError, match=r"takes 0\.\d MB packed with 12 words, more than 0; train a smaller one"):
+    with pytest.raises(
+        UserError, match=r"takes 0\.\d MB packed with 12 words, more than 0; give fewer --bits, or train a"
+    ):
         packed.pack(run, tmp_path / "large", "")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(RunFolder, "calibration", lambda _: None)
@@ -148,9 +150,28 @@ def test_as_many_words_as_fit(work, run, models, tmp_path, monkeypatch, capsys):
     assert f"MB, {words} of 12 words; the {12 - words} rarest are unknown to it" in capsys.readouterr().out
     assert packed.pack(run, tmp_path / "fewer", "", words=6)[1:] == (6, 12)
     with pytest.raises(
-        UserError, match=r"MB packed with 12 words, more than 0; give fewer --words, or train a smaller"
+        UserError, match=r"MB packed with 12 words, more than 0; give fewer --words or --bits, or train"
     ):
         packed.pack(run, tmp_path / "all", "", words=30)
+
+
+def test_fewer_bits_take_less_and_change_a_weight_by_half_of_the_last_one(work, models, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
+    sizes = [packed.pack(run, tmp_path / str(bits), "", bits=bits).size for bits in (10, 6, 3)]
+    assert sizes[0] > 1.1 * sizes[1] > 1.2 * sizes[2]
+    kept = np.load(tmp_path / "3" / "weights.npz")
+    changed = 0
+    for number, name in enumerate(kept["names"]):
+        found, own = packed._values(kept[f"weight_{number}"]), weights_of(models["packed"][0].scorer)[name]
+        if own.ndim < 2:
+            np.testing.assert_array_equal(found, own)
+        normal = np.abs(own) > 1e-4
+        np.testing.assert_allclose(found[normal], own[normal], rtol=2**-4)
+        changed += (found != own).sum()
+    assert changed
+    assert packed._rounded(np.array([[1.9375, -1.9375, 1.0625, 0.0]], np.float16), 3).tolist() == [
+        [2.0, -2.0, 1.125, 0.0]
+    ]
 
 
 def test_a_packed_run_is_measured_as_the_run_is(work, run, tmp_path):
@@ -172,7 +193,8 @@ def test_damaged_weights(work, tmp_path):
     arrays = dict(np.load(found.packed_weights))
     for wrong, told in (
         ({**arrays, "names": arrays["names"][:-1]}, "in one of them only"),
-        ({**arrays, "weight_0": np.zeros(3, np.float16)}, r"is \(3,\), not"),
+        ({**arrays, "weight_0": np.zeros((2, 3), np.uint8)}, r"is \(3,\), not"),
+        ({**arrays, "weight_0": np.zeros(3, np.float16)}, r"float16 \(3,\) are not the bytes of float16"),
         ({"names": arrays["names"]}, "weight_0"),
     ):
         np.savez(found.packed_weights, **wrong)

@@ -26,19 +26,20 @@ from bssan_tf.tools.files import file_sha256, write_text
 from bssan_tf.tools.stack import assign_weights, path_of, weights_of
 
 MOST_BYTES = 12_000_000
+FRACTION = 10  # bits of float16's
 CARD = "CARD.md"
 REMEDY = "install the package anew"
 
 
 class Packed(NamedTuple):
-    """What a packed run takes, and how many of its words it knows."""
+    """What a packed run takes, and how many of the run's words it knows."""
 
     size: int  # bytes
     words: int
     all_words: int
 
 
-def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> Packed:
+def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits: int = FRACTION) -> Packed:
     """Write a run's best model to a new folder as a packed run.
 
     Weights are rounded to float16. The config keeps no place of files, only the names of those of training. The
@@ -47,6 +48,7 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> P
     Args:
         words: keep so many of the words, the most frequent of the training captions; None: as many as fit into 12 MB.
             The others are unknown words, as any that the run never had.
+        bits: of a weight's fraction that are kept, from 1 to 10; fewer leave room for more words.
 
     Raises:
         UserError: no finished run, a folder that is there, more than 12 MB.
@@ -57,7 +59,7 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> P
     if run.calibration() is None:
         raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
     tables = {path_of(table) for layer in model.embeddings for table in layer.weights}
-    arrays = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
+    arrays = {name: _rounded(array.astype(np.float16), bits) for name, array in weights_of(model.scorer).items()}
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
     part = RunFolder(folder.with_name(f".{folder.name}.part"))
@@ -76,7 +78,9 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None) -> P
     if size > MOST_BYTES:
         shutil.rmtree(part.path)
         problem = f"takes {size / 1e6:.1f} MB packed with {kept:,} words, more than {MOST_BYTES / 1e6:.0f}"
-        raise UserError(f"{run.path}: {problem}; {'give fewer --words, or ' if words else ''}train a smaller one")
+        raise UserError(
+            f"{run.path}: {problem}; give fewer {'--words or ' if words else ''}--bits, or train a smaller one"
+        )
     part.path.rename(folder)
     return Packed(size, kept, known)
 
@@ -99,9 +103,31 @@ def _write_words(part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: 
     changed = {"weights_sha256": ANY, VOCABULARY: file_sha256(part.vocabulary_file)}
     write_text(part.data_file, json.dumps({**run.trained_data(), **changed}, indent=1) + "\n")
     values = [array[:rows] if name in tables else array for name, array in arrays.items()]
-    named = {f"weight_{number}": array for number, array in enumerate(values)}
+    named = {f"weight_{number}": _planes(array) for number, array in enumerate(values)}
     np.savez_compressed(part.packed_weights, names=np.array(list(arrays)), **named)
     return sum(path.stat().st_size for path in part.path.iterdir())
+
+
+def _rounded(array: np.ndarray, bits: int) -> np.ndarray:
+    """float16 of any shape with so many bits of the fraction; vectors and single values, which are few, as they are."""
+    lost = FRACTION - bits
+    if not lost or array.ndim < 2:
+        return array
+    whole = array.view(np.uint16).astype(np.uint32) + (1 << (lost - 1))  # a carry reaches the exponent, as it should
+    return (whole >> lost << lost).astype(np.uint16).view(np.float16)
+
+
+def _planes(array: np.ndarray) -> np.ndarray:
+    """The bytes of float16 values, uint8 (2, ...): all lower ones before all higher ones, which zip packs better."""
+    pairs = np.array(array, "<f2", order="C")[..., None].view(np.uint8)
+    return np.array(np.moveaxis(pairs, -1, 0), order="C")
+
+
+def _values(planes: np.ndarray) -> np.ndarray:
+    """The float16 values of `_planes`; ValueError where it is something else."""
+    if planes.dtype != np.uint8 or planes.shape[:1] != (2,):
+        raise ValueError(f"{planes.dtype} {planes.shape} are not the bytes of float16")
+    return np.array(np.moveaxis(planes, 0, -1), order="C").view("<f2")[..., 0]
 
 
 def unpack(path: Path, scorer) -> None:
@@ -109,7 +135,7 @@ def unpack(path: Path, scorer) -> None:
     found = read_npz(path, REMEDY)
     with refusing(str(path), "is not the weights of its config.json", REMEDY):
         names = texts(found["names"], "names")
-        assign_weights(scorer, {name: found[f"weight_{number}"] for number, name in enumerate(names)})
+        assign_weights(scorer, {name: _values(found[f"weight_{number}"]) for number, name in enumerate(names)})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,10 +152,18 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="N",
         help=f"keep the N most frequent words (default: as many as fit into {MOST_BYTES / 1e6:.0f} MB)",
     )
+    parser.add_argument(
+        "--bits",
+        type=cli.count,
+        choices=range(1, FRACTION + 1),
+        default=FRACTION,
+        metavar="N",
+        help=f"keep N bits of each weight's fraction, for room for more words (default: {FRACTION}, all of float16)",
+    )
     options = parser.parse_args(arguments)
     run, card = find_run(options.run), read_text(options.card, "write one", f"--card {options.card}")
     cli.load_tensorflow()
-    size, words, known = pack(run, options.folder, card, options.words)
+    size, words, known = pack(run, options.folder, card, options.words, options.bits)
     rest = f"; the {known - words:,} rarest are unknown to it" if words < known else ""
     print(f"{options.folder}: {size / 1e6:.2f} MB, {words:,} of {known:,} words{rest}")
 
