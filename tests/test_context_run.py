@@ -69,7 +69,7 @@ def trained(tmp_path_factory):
         csv.writer(file).writerows(rows)
     config = preset("improved", "small", data=str(photos)).replace(
         backbone="slim", boxes=str(boxes), cache=str(folder / "cache"), batch_size=4, negatives=3, epochs=1,
-        variant="o2w", warmup_steps=1, **SIZES,
+        variant="o2w", warmup_steps=1, fixed_boxes=0.5, **SIZES,
     )  # fmt: skip
     assert config.data.object_context
     run = RunFolder(folder / "run")
@@ -157,6 +157,25 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
     given = {"boxes": str(trained.photos.parent / "other.npz")}
     with pytest.raises(UserError, match="no row for 1 of 2 images, the first new"):
         Matcher(trained.run, given).index(folder)
+
+
+@pytest.mark.parametrize("file_is_gone", [False, True])
+def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path, monkeypatch, file_is_gone):
+    names = sorted({name for name, _ in trained.scores})
+    captions = list(dict.fromkeys(caption for _, caption in trained.scores))
+    for name in names:
+        shutil.copy(trained.photos / name, tmp_path / f"copy-{name}")
+    matrix = Matcher(trained.run).score([tmp_path / f"copy-{name}" for name in names], captions)
+    if file_is_gone:
+        own = trained.run.load_config().replace(boxes="gone.npz")
+        monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    else:
+        monkeypatch.setattr(Extractor, "describe", lambda *_: pytest.fail("extracted anew"))
+    value, _ = evaluate(trained.run, Request(out=tmp_path / "s.npy"), {"objects": "grid"}, progress=False)
+    found = np.load(tmp_path / "s.npy")
+    np.testing.assert_allclose(found, matrix, atol=1e-3)
+    assert np.abs(found.ravel() - list(trained.scores.values())).max() > 1e-2
+    assert "objects of grid" in str(value["differs"])
 
 
 class FakeHub:

@@ -5,9 +5,13 @@ import json
 import numpy as np
 import pytest
 import tiny_corpus
+from model_fixtures import random_pairs
 from training_fixtures import untrained_run
 
+from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
+from bssan_tf.evaluation.retrieval import evaluate
+from bssan_tf.evaluation.scores import Request
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.runs import folder as folders
@@ -29,6 +33,7 @@ def work(tmp_path_factory):
     run.metrics_file.write_text(json.dumps({"rsum": 1.0, "calibration": SURE.told()}))
     (folder / "card.md").write_text("# Of drawn pictures\n")
     packed.main([str(run.path), str(folder / "packed"), "--card", str(folder / "card.md")])
+    packed.main([str(run.path), str(folder / "cut"), "--card", str(folder / "card.md"), "--words", "6"])
     return folder
 
 
@@ -37,7 +42,13 @@ def run(work):
     return RunFolder(work / "grid")
 
 
-def test_what_is_packed(work, run):
+@pytest.fixture(scope="module")
+def models(work):
+    """(Bssan, Tokenizer) of the run and of what was made of it, by folder."""
+    return {name: RunFolder(work / name).load_model() for name in ("grid", "packed", "cut")}
+
+
+def test_what_is_packed(work, models):
     found = RunFolder(work / "packed")
     names = {"config.json", "data.json", "vocabulary.txt", "metrics.json", "weights.npz", "CARD.md"}
     assert {path.name for path in found.path.iterdir()} == names
@@ -46,12 +57,18 @@ def test_what_is_packed(work, run):
     data = found.load_config().data
     assert (data.cache, data.data, data.glove, data.text_corpus) == ("cache", "photos", None, "texts.json")
     assert found.calibration() == SURE
-    (model, tokenizer), (own, words) = found.load_model(), run.load_model()
+    (model, tokenizer), (own, words) = models["packed"], models["grid"]
     assert tokenizer.words == words.words
     ours, theirs = weights_of(model.scorer), weights_of(own.scorer)
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
         np.testing.assert_array_equal(ours[name], array.astype(np.float16).astype(array.dtype))
+
+
+def test_a_run_with_boxes_is_used_without_their_file():
+    config = preset("improved", data="coco").replace(boxes="/here/b.npz", backbone_weights="/here/w.npz").resolved()
+    data = packed._without_places(config).moved({}).data
+    assert (data.objects, data.boxes, data.backbone_weights) == ("boxes", "b.npz", None)
 
 
 @pytest.mark.large
@@ -85,16 +102,87 @@ def test_where_it_is_taken(work, run, tmp_path, monkeypatch, caplog):
         find_run("pretrained", pretrained=True)
 
 
-def test_what_can_not_be_packed(work, run, tmp_path, monkeypatch):
+def test_what_can_not_be_packed(work, run, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
     with pytest.raises(UserError, match="packed: is there already"):
         packed.pack(run, work / "packed", "")
     monkeypatch.setattr(packed, "MOST_BYTES", 1000)
-    with pytest.raises(UserError, match=r"takes 0\.\d MB packed, more than 0; train a smaller one"):
+    with pytest.raises(
+        UserError, match=r"takes 0\.\d MB packed with 12 words, more than 0; give fewer --bits, or train a"
+    ):
         packed.pack(run, tmp_path / "large", "")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(RunFolder, "calibration", lambda _: None)
     with pytest.raises(UserError, match="has no calibration"):
         packed.pack(run, tmp_path / "new", "")
+
+
+def test_the_rarest_words_are_cut_and_scores_of_the_others_stay(run, models):
+    (whole, words), (cut, kept) = models["packed"], models["cut"]
+    assert (len(words.words), kept.words) == (14, words.words[:8])
+    assert {"a", "and"} <= set(kept.words)
+    counted, tables = weights_of(cut.scorer), ("embedding/embeddings",)
+    for name, array in weights_of(whole.scorer).items():
+        np.testing.assert_array_equal(counted[name], array[:8] if name in tables else array)
+    captions = [f"a {words.words[7]} and", f"{words.words[6]} and {words.words[2]}", "zebra"]
+    pairs = random_pairs(run.load_config(), len(captions))
+    scores = [
+        model.scorer({**pairs, "tokens": read(captions)})["score"].numpy()
+        for model, read in ((whole, words), (cut, kept))
+    ]
+    np.testing.assert_array_equal(*scores)
+    assert len(np.unique(scores[0])) == 3
+    dropped, unknown = kept([f"a {words.words[8]} and", "a zebra and"])
+    np.testing.assert_array_equal(dropped, unknown)
+
+
+def test_as_many_words_as_fit(work, run, models, tmp_path, monkeypatch, capsys):
+    def size_of(folder):
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
+    most = (size_of(work / "packed") + size_of(work / "cut")) // 2
+    monkeypatch.setattr(packed, "MOST_BYTES", most)
+    packed.main([str(run.path), str(tmp_path / "fits"), "--card", str(work / "card.md")])
+    words = len((tmp_path / "fits" / "vocabulary.txt").read_text().splitlines())
+    assert 6 < words < 12
+    assert size_of(tmp_path / "fits") <= most
+    assert f"MB, {words} of 12 words; the {12 - words} rarest are unknown to it" in capsys.readouterr().out
+    assert packed.pack(run, tmp_path / "fewer", "", words=6)[1:] == (6, 12)
+    with pytest.raises(
+        UserError, match=r"MB packed with 12 words, more than 0; give fewer --words or --bits, or train"
+    ):
+        packed.pack(run, tmp_path / "all", "", words=30)
+
+
+def test_fewer_bits_take_less_and_change_a_weight_by_half_of_the_last_one(work, models, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
+    sizes = [packed.pack(run, tmp_path / str(bits), "", bits=bits).size for bits in (10, 6, 3)]
+    assert sizes[0] > 1.1 * sizes[1] > 1.2 * sizes[2]
+    kept = np.load(tmp_path / "3" / "weights.npz")
+    changed = 0
+    for number, name in enumerate(kept["names"]):
+        found, own = packed._values(kept[f"weight_{number}"]), weights_of(models["packed"][0].scorer)[name]
+        if own.ndim < 2:
+            np.testing.assert_array_equal(found, own)
+        normal = np.abs(own) > 1e-4
+        np.testing.assert_allclose(found[normal], own[normal], rtol=2**-4)
+        changed += (found != own).sum()
+    assert changed
+    assert packed._rounded(np.array([[1.9375, -1.9375, 1.0625, 0.0]], np.float16), 3).tolist() == [
+        [2.0, -2.0, 1.125, 0.0]
+    ]
+
+
+def test_a_packed_run_is_measured_as_the_run_is(work, run, tmp_path):
+    places = {"root": str(work / "photos"), "cache": str(work / "cache")}
+    matrices = []
+    for name, found in (("own", run), ("packed", RunFolder(work / "packed"))):
+        value, _ = evaluate(found, Request(out=tmp_path / f"{name}.npy"), places, progress=False)
+        assert value["n_images"] == 8
+        matrices.append(np.load(tmp_path / f"{name}.npy"))
+    np.testing.assert_allclose(*matrices, rtol=5e-3, atol=5e-3)
+    assert (matrices[0] != matrices[1]).any()  # of float16
 
 
 @pytest.mark.large
@@ -105,7 +193,8 @@ def test_damaged_weights(work, tmp_path):
     arrays = dict(np.load(found.packed_weights))
     for wrong, told in (
         ({**arrays, "names": arrays["names"][:-1]}, "in one of them only"),
-        ({**arrays, "weight_0": np.zeros(3, np.float16)}, r"is \(3,\), not"),
+        ({**arrays, "weight_0": np.zeros((2, 3), np.uint8)}, r"is \(3,\), not"),
+        ({**arrays, "weight_0": np.zeros(3, np.float16)}, r"float16 \(3,\) are not the bytes of float16"),
         ({"names": arrays["names"]}, "weight_0"),
     ):
         np.savez(found.packed_weights, **wrong)

@@ -125,10 +125,7 @@ class ModelConfig:
         improved=True,
     )
     bilinear: bool = setting(
-        False,
-        "add a second score beside the MLP's: the normalised sum of (A u)∘(B t)",
-        needs={"fusion": SET},
-        improved=True,
+        False, "add to the MLP's score the normalised sum of (A u)∘(B t)", needs={"fusion": SET}, improved=True
     )
     weighted_lengths: bool = setting(
         False,
@@ -161,10 +158,7 @@ class ModelConfig:
         False, "keep both attentions even, in training and after: a yardstick for what they are worth"
     )
     cosine_attention: bool = setting(
-        False,
-        "cosines in place of the inner products of Eq. 2 and 10",
-        improved=True,
-        needs={"even_attention": UNSET},
+        False, "cosines in place of the inner products of Eq. 2 and 10", improved=True, needs={"even_attention": UNSET}
     )
     dropout: float = setting(
         0.0, "dropout rate of the inputs of LSTM, MLP and bilinear score", rule="0 or more and below 1", improved=True
@@ -238,6 +232,12 @@ class TrainingConfig:
         choices=("plateau", "cosine"),
     )
     batch_size: int = setting(64, "B, pictures of a batch", rule="above 0")
+    fixed_boxes: float = setting(
+        0.0,
+        "share of a batch's photos that show ten fixed boxes in place of a detector's, for use without one; 0 for none",
+        rule="between 0 and 1",
+        needs={"variant": WITH_O2W, "import_regions": UNSET, "import_objects": UNSET},
+    )
     cca_start: bool = setting(False, "initialise word vectors, attention and fusion from a CCA of the training split")
     glove_prior: float = setting(
         0.0,

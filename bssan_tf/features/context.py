@@ -84,21 +84,37 @@ def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
     return rows * (share / np.maximum(np.abs(rows).sum(axis=-1, keepdims=True), 1e-12))
 
 
+class _PhotoMeans:
+    """`photo_means` of a store's regions (N, D, M), kept once computed: N x M x 4 bytes in all (COCO: 250 MB).
+
+    Threads may read at the same time: a mean that two of them compute is the same.
+    """
+
+    def __init__(self, regions: np.ndarray):
+        N, _, M = regions.shape
+        self.regions, self._filled = regions, np.zeros(N, bool)
+        self._means = np.zeros((N, M), np.float32)  # takes memory page by page, as it is written
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        missing = np.unique(rows[~self._filled[rows]])
+        for start in range(0, len(missing), _BLOCK):
+            block = missing[start : start + _BLOCK]
+            self._means[block] = photo_means(self.regions[block])
+            self._filled[block] = True  # only now, for other threads
+        return self._means[rows]
+
+
 class ObjectsInContext:
     """An array float32 (N, P, Q) over a feature store, whose rows are computed when they are read.
 
-    The photos' means, most of the reading, are kept once computed: N x M x 4 bytes in all (COCO: 250 MB). Threads may
-    read at the same time: a mean that two of them compute is the same.
+    The photos' means, most of the reading, are kept once computed; `means` are those of another such array.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, features: Features, Q: int):
-        self.features = features
+    def __init__(self, features: Features, Q: int, means: _PhotoMeans | None = None):
+        self.features, self.means = features, means or _PhotoMeans(features.regions)
         self.shape = (*features.objects.shape[:2], Q)
-        N, _, M = features.regions.shape
-        self._means = np.zeros((N, M), np.float32)  # takes memory page by page, as it is written
-        self._filled = np.zeros(N, bool)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -107,17 +123,13 @@ class ObjectsInContext:
         """Rows, indexed along the first axis as of a NumPy array."""
         places = np.arange(len(self))[rows]
         some = np.atleast_1d(places)
-        arrays = {name: getattr(self.features, name)[some] for name in _PER_OBJECT}
-        found = in_context(**arrays, means=self._means_of(some), Q=self.shape[2])
+        found = self.around(some, self.features.objects[some])
         return found if np.ndim(places) else found[0]
 
-    def _means_of(self, rows: np.ndarray) -> np.ndarray:
-        missing = np.unique(rows[~self._filled[rows]])
-        for start in range(0, len(missing), _BLOCK):
-            block = missing[start : start + _BLOCK]
-            self._means[block] = photo_means(self.features.regions[block])
-            self._filled[block] = True  # only now, for other threads
-        return self._means[rows]
+    def around(self, rows: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """The context of pictures, int (n,), around their `objects` (n, P, Q') that were read already."""
+        arrays = {name: getattr(self.features, name)[rows] for name in _PER_OBJECT if name != "objects"}
+        return in_context(objects=objects, **arrays, means=self.means[rows], Q=self.shape[2])
 
 
 def with_context(features: Features, run: RunContext | None = None) -> Features:

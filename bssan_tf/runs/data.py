@@ -6,6 +6,7 @@ Extraction happens here, on first use; later calls open what the cache holds.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import hashlib
 import io
@@ -27,6 +28,7 @@ from bssan_tf.features.store import Features
 from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
+OF_BOXES = ("boxes", "labels")  # those that say which objects
 NAMELESS = "put class_names.txt, one name a line, beside the preset's files, or take --no-object-context"
 SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
 
@@ -111,15 +113,21 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
 def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
     """The data that a run was trained on; `config` is the run's, its files where they are now.
 
+    Where its objects are "grid" and the run's are others, the photos have the fixed boxes, computed from the regions
+    beside the run's own boxes; only without their file the photos are extracted anew.
+
     Raises:
         UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed.
     """
-    if (objects := config.data.objects) != (own := run.load_config().resolved().data.objects):
-        if not (hub_preset(objects) and hub_preset(own)):
+    own, objects = run.load_config().resolved().data, config.data.objects
+    fixed = objects == "grid" != own.objects
+    if objects != own.objects and not fixed:
+        if not (hub_preset(objects) and hub_preset(own.objects)):
             given = f"--boxes {config.data.boxes}" if config.data.boxes else f"--objects {objects}"
-            raise UserError(f"{given}: the run's own photos have objects of {own}; leave it out, or give other photos")
+            problem = f"the run's own photos have objects of {own.objects}"
+            raise UserError(f"{given}: {problem}; leave it out, or give other photos")
         run.require_same_data({"boxes": build_detector(config.data).name})  # a folder that has moved
-    data = open_data(config.data, progress)
+    data = _fixed_data(config, own, progress) if fixed else open_data(config.data, progress)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
         if array is None:
@@ -129,8 +137,21 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
         if array.shape[2] != trained[1]:
             differ = f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}"
             raise UserError(f"{differ}; give the features that it was trained with")
-    run.require_same_data(data.fingerprint)
+    told = data.fingerprint
+    run.require_same_data(told, tuple(key for key in told if not (fixed and key in OF_BOXES)))
     return data
+
+
+def _fixed_data(config: Config, own: DataConfig, progress: bool) -> Data:
+    """A run's data with the fixed boxes for its `own` ones."""
+    from bssan_tf.features.fixed_boxes import with_fixed_boxes
+
+    gone = own.boxes and not Path(own.boxes).exists()
+    told = f"; {own.boxes} is gone, so that the photos are extracted anew" if gone else ""
+    logger.info("objects: the ten fixed boxes in place of the run's own%s", told)
+    kept = {} if gone else {"objects": own.objects, "boxes": own.boxes}
+    data = open_data(dataclasses.replace(config.data, **kept), progress)
+    return dataclasses.replace(data, features=with_fixed_boxes(data.features, config.model.Q))
 
 
 def corpus_of(data: DataConfig, progress: bool = True) -> Corpus:

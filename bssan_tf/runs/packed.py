@@ -6,67 +6,128 @@ metrics.json, weights.npz, CARD.md. `python -m bssan_tf.runs.packed RUN FOLDER -
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from bssan_tf import cli
+from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import DATASETS, OF_TRAINING, fields_of
+from bssan_tf.datasets.text import SPECIAL, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import read_npz, texts
 from bssan_tf.reading.documents import read_text
 from bssan_tf.reading.files import refusing
-from bssan_tf.runs.folder import ANY, PACKED_WEIGHTS, RunFolder, find_run
-from bssan_tf.tools.files import write_text
-from bssan_tf.tools.stack import assign_weights, weights_of
+from bssan_tf.runs.folder import ANY, VOCABULARY, RunFolder, find_run
+from bssan_tf.tools.files import file_sha256, write_text
+from bssan_tf.tools.stack import assign_weights, path_of, weights_of
 
 MOST_BYTES = 12_000_000
+FRACTION = 10  # bits of float16's
 CARD = "CARD.md"
 REMEDY = "install the package anew"
 
 
-def pack(run: RunFolder, folder: Path, card: str) -> int:
-    """Write a run's best model to a new folder as a packed run; its size in bytes.
+class Packed(NamedTuple):
+    """What a packed run takes, and how many of the run's words it knows."""
+
+    size: int  # bytes
+    words: int
+    all_words: int
+
+
+def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits: int = FRACTION) -> Packed:
+    """Write a run's best model to a new folder as a packed run.
 
     Weights are rounded to float16. The config keeps no place of files, only the names of those of training. The
     backbone's weights are told by its name alone, as Keras' download differs from copies of it in the last digits.
-    UserError: no finished run, a folder that is there, more than 12 MB.
+
+    Args:
+        words: keep so many of the words, the most frequent of the training captions; None: as many as fit into 12 MB.
+            The others are unknown words, as any that the run never had.
+        bits: of a weight's fraction that are kept, from 1 to 10; fewer leave room for more words.
+
+    Raises:
+        UserError: no finished run, a folder that is there, more than 12 MB.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another folder, or remove it")
-    config, (model, _) = run.load_config(), run.load_model()
+    config, (model, tokenizer) = run.load_config(), run.load_model()
     if run.calibration() is None:
         raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
-    moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
-    moving |= {name: Path(file).name for name in OF_TRAINING if (file := config[name])}  # that there were any
-    if config.data.data not in DATASETS:
-        moving["data"] = Path(config.data.data).name
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **moving))
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    arrays = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
+    tables = {path_of(table) for layer in model.embeddings for table in layer.weights}
+    arrays = {name: _rounded(array.astype(np.float16), bits) for name, array in weights_of(model.scorer).items()}
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
-    names, values = list(arrays), list(arrays.values())
-    named = {f"weight_{number}": array for number, array in enumerate(values)}
-    np.savez_compressed(part / PACKED_WEIGHTS, names=np.array(names), **named)
-    packed = RunFolder(part)
-    write_text(packed.config_file, config.to_json() + "\n")
-    write_text(packed.data_file, json.dumps({**run.trained_data(), "weights_sha256": ANY}, indent=1) + "\n")
-    for file in (run.vocabulary_file, run.metrics_file):
-        shutil.copy(file, part / file.name)
-    write_text(part / CARD, card)
-    size = sum(path.stat().st_size for path in part.iterdir())
+    part = RunFolder(folder.with_name(f".{folder.name}.part"))
+    shutil.rmtree(part.path, ignore_errors=True)
+    part.path.mkdir(parents=True)
+    write_text(part.config_file, _without_places(config).to_json() + "\n")
+    shutil.copy(run.metrics_file, part.metrics_file)
+    write_text(part.path / CARD, card)
+    known = len(tokenizer.words) - len(SPECIAL)
+    kept, row = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
+    while (size := _write_words(part, run, tokenizer, arrays, tables, kept)) > MOST_BYTES:
+        fewer = kept - 1 - (size - MOST_BYTES) // row  # compressed, a row is less: not too few are kept
+        if words or fewer < 1:
+            break
+        kept = fewer
     if size > MOST_BYTES:
-        shutil.rmtree(part)
-        problem = f"takes {size / 1e6:.1f} MB packed, more than {MOST_BYTES / 1e6:.0f}"
-        raise UserError(f"{run.path}: {problem}; train a smaller one")
-    part.rename(folder)
-    return size
+        shutil.rmtree(part.path)
+        problem = f"takes {size / 1e6:.1f} MB packed with {kept:,} words, more than {MOST_BYTES / 1e6:.0f}"
+        raise UserError(
+            f"{run.path}: {problem}; give fewer {'--words or ' if words else ''}--bits, or train a smaller one"
+        )
+    part.path.rename(folder)
+    return Packed(size, kept, known)
+
+
+def _without_places(config: Config) -> Config:
+    """The config without places of files; of those that a use can do without, it keeps the name."""
+    moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
+    moving |= {
+        name: Path(file).name for name in (*OF_TRAINING, "boxes") if (file := config[name])
+    }  # that there were any
+    if config.data.data not in DATASETS:
+        moving["data"] = Path(config.data.data).name
+    return config.replace(**moving)
+
+
+def _write_words(part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: dict, tables: set, kept: int) -> int:
+    """Write all that depends on how many words are kept; bytes of the folder then. `tables` have a row for each."""
+    rows = len(SPECIAL) + kept
+    Tokenizer(tokenizer.words[len(SPECIAL) : rows], tokenizer.length, tokenizer.rule).save(part.vocabulary_file)
+    changed = {"weights_sha256": ANY, VOCABULARY: file_sha256(part.vocabulary_file)}
+    write_text(part.data_file, json.dumps({**run.trained_data(), **changed}, indent=1) + "\n")
+    values = [array[:rows] if name in tables else array for name, array in arrays.items()]
+    named = {f"weight_{number}": _planes(array) for number, array in enumerate(values)}
+    np.savez_compressed(part.packed_weights, names=np.array(list(arrays)), **named)
+    return sum(path.stat().st_size for path in part.path.iterdir())
+
+
+def _rounded(array: np.ndarray, bits: int) -> np.ndarray:
+    """float16 of any shape with so many bits of the fraction; vectors and single values, which are few, as they are."""
+    lost = FRACTION - bits
+    if not lost or array.ndim < 2:
+        return array
+    whole = array.view(np.uint16).astype(np.uint32) + (1 << (lost - 1))  # a carry reaches the exponent, as it should
+    return (whole >> lost << lost).astype(np.uint16).view(np.float16)
+
+
+def _planes(array: np.ndarray) -> np.ndarray:
+    """The bytes of float16 values, uint8 (2, ...): all lower ones before all higher ones, which zip packs better."""
+    pairs = np.array(array, "<f2", order="C")[..., None].view(np.uint8)
+    return np.array(np.moveaxis(pairs, -1, 0), order="C")
+
+
+def _values(planes: np.ndarray) -> np.ndarray:
+    """The float16 values of `_planes`; ValueError where it is something else."""
+    if planes.dtype != np.uint8 or planes.shape[:1] != (2,):
+        raise ValueError(f"{planes.dtype} {planes.shape} are not the bytes of float16")
+    return np.array(np.moveaxis(planes, 0, -1), order="C").view("<f2")[..., 0]
 
 
 def unpack(path: Path, scorer) -> None:
@@ -74,7 +135,7 @@ def unpack(path: Path, scorer) -> None:
     found = read_npz(path, REMEDY)
     with refusing(str(path), "is not the weights of its config.json", REMEDY):
         names = texts(found["names"], "names")
-        assign_weights(scorer, {name: found[f"weight_{number}"] for number, name in enumerate(names)})
+        assign_weights(scorer, {name: _values(found[f"weight_{number}"]) for number, name in enumerate(names)})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -85,10 +146,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--card", type=Path, required=True, metavar="FILE", help="Markdown: data and its licence, recipe, figures"
     )
+    parser.add_argument(
+        "--words",
+        type=cli.count,
+        metavar="N",
+        help=f"keep the N most frequent words (default: as many as fit into {MOST_BYTES / 1e6:.0f} MB)",
+    )
+    parser.add_argument(
+        "--bits",
+        type=cli.count,
+        choices=range(1, FRACTION + 1),
+        default=FRACTION,
+        metavar="N",
+        help=f"keep N bits of each weight's fraction, for room for more words (default: {FRACTION}, all of float16)",
+    )
     options = parser.parse_args(arguments)
     run, card = find_run(options.run), read_text(options.card, "write one", f"--card {options.card}")
     cli.load_tensorflow()
-    print(f"{options.folder}: {pack(run, options.folder, card) / 1e6:.1f} MB")
+    size, words, known = pack(run, options.folder, card, options.words, options.bits)
+    rest = f"; the {known - words:,} rarest are unknown to it" if words < known else ""
+    print(f"{options.folder}: {size / 1e6:.2f} MB, {words:,} of {known:,} words{rest}")
 
 
 if __name__ == "__main__":

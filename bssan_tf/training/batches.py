@@ -14,6 +14,7 @@ import tensorflow as tf
 from bssan_tf.config.settings import TrainingConfig
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.errors import UserError
+from bssan_tf.features.fixed_boxes import objects_of_read, with_fixed_boxes
 from bssan_tf.features.store import Features, gather, longest
 from bssan_tf.tools.step_dataset import StepDataset
 
@@ -24,20 +25,22 @@ class PairStream:
     A round passes the pictures in a new order, each with one of its captions; the next round takes the next caption.
     Batches never cross rounds, so a picture is at most once in a batch; the last N_i mod B pictures of a round are left
     out. Within a pool of `length_pool` batches, pairs are sorted by caption length before they are cut into batches, so
-    that a batch holds little padding; the batches come in random order.
+    that a batch holds little padding; the batches come in random order. A share of the photos of a batch, drawn for
+    each, has the ten fixed boxes as objects.
 
     Args:
         split: pictures and captions to train on; `image_rows` are the pictures' rows in `features`.
         tokens: int32 (N_c, L), token ids of the split's captions.
-        training: size of the batches, negatives and their source, pool, and the seed.
+        training: size of the batches, negatives and their source, pool, share of fixed boxes, and the seed.
 
     Raises:
-        UserError: as `check_pictures`.
+        UserError: as `check_pictures`; as `with_fixed_boxes`, where there is such a share.
     """
 
     def __init__(self, split: Split, features: Features, tokens: np.ndarray, training: TrainingConfig):
         self.split, self.features, self.tokens, self.training = split, features, tokens, training
         check_pictures(split, training)
+        self._fixed = with_fixed_boxes(features) if training.fixed_boxes else None
         self.images = len(split.image_ids)
         self.round_steps = self.images // training.batch_size
         self._random = training.negative_source == "random"
@@ -98,7 +101,18 @@ class PairStream:
             captions["negative_tokens"] = self.tokens[self._negatives[images]]  # (B, K, L)
         length = max(longest(ids.reshape(-1, ids.shape[-1])) for ids in captions.values())
         cut = {name: ids[..., :length] for name, ids in captions.items()}
-        return {**gather(self.features, self.split.image_rows[images]), **cut}
+        return {**self._looked_at(step, self.split.image_rows[images]), **cut}
+
+    def _looked_at(self, step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of the pictures of a step, with the fixed boxes where the step's draw says so."""
+        found = gather(self.features, rows)
+        if self._fixed:
+            # 0, 1: no draw of a round has such a seed
+            draw = np.random.default_rng([self.training.seed, step, 0, 1]).random(len(rows))
+            chosen = draw < self.training.fixed_boxes
+            found["objects"][chosen] = objects_of_read(self._fixed, rows[chosen], found["regions"][chosen])
+            found["valid"][chosen] = self._fixed.valid[rows[chosen]]
+        return found
 
     def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str]) -> StepDataset:
         """The batches for Keras: shapes and dtypes of the model's `inputs`; as targets of its `outputs` zeros (B,)."""

@@ -142,6 +142,10 @@ def check_corpus(corpus: Corpus, config: Config) -> None:
     """UserError for what would else stop a training only after hours of extraction."""
     check_pictures(corpus.split("train"), config.training)
     check_cca_start(config, len(corpus.split("train").image_ids))
+    if config.training.fixed_boxes and (objects := config.data.objects) in ("grid", "faster_rcnn"):
+        what = {"grid": "are the fixed boxes already", "faster_rcnn": "are described otherwise than boxes"}[objects]
+        given = f"--fixed-boxes {config.training.fixed_boxes}"
+        raise UserError(f"{given}: the objects of --objects {objects} {what}; leave it out, or give --boxes FILE.npz")
     validation = validation_split(corpus, config.training)
     _fit_tokenizer(corpus.split("train"), config).log_unread(corpus.split("val").captions, corpus.captions)
     if config.training.early_signs:
