@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tiny_corpus
 from PIL import Image
-from training_fixtures import untrained_run
+from training_fixtures import saved_in_memory, untrained_run
 
 import bssan_tf
 from bssan_tf.errors import UserError
@@ -276,9 +276,13 @@ def test_a_saved_model(matcher, photos, tmp_path):
     arrays = {
         name: tf.constant(array, tf.bool if name == "valid" else tf.float32) for name, array in vars(features).items()
     }
-    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["captions"]
-    found = served(**arrays, captions=tf.constant(CAPTIONS))["score"]
+    signatures = tf.saved_model.load(str(tmp_path / "saved")).signatures
+    found = signatures["captions"](**arrays, captions=tf.constant(CAPTIONS))["score"]
     np.testing.assert_allclose(found, matcher.score([photos[0]], CAPTIONS)[0], rtol=1e-3, atol=1e-3)
+    images, expected = tf.constant([photo.read_bytes() for photo in photos[:2]]), matcher.score(photos[:2], CAPTIONS)
+    found = signatures["score_jpeg"](images=images, captions=tf.constant(CAPTIONS))
+    assert set(found) == {"score", "w2r", "o2w"}
+    np.testing.assert_allclose(found["score"], expected, atol=0.03)
 
 
 @pytest.mark.parametrize("peak", [(0, 0), (13, 13), (6, 7), (2, 11)])
@@ -431,12 +435,14 @@ def test_the_package_offers_it_without_loading_tensorflow():
         _ = bssan_tf.Matchr
 
 
-def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_path):
-    (section,) = re.findall(r"## From Python\n(.*?)\n## ", (project / "docs" / "usage.md").read_text(), re.S)
-    examples = re.findall("```python\n(.*?)```", section, re.S)
-    assert len(examples) >= 1
-    saved = []
-    monkeypatch.setattr("bssan_tf.matching.matcher.export_saved_model", lambda *given: saved.append(given[-1]))
+def test_the_examples_of_the_page_run(project, work, matcher, photos, monkeypatch, tmp_path):
+    examples = re.findall("```python\n(.*?)```", (project / "docs" / "usage.md").read_text(), re.S)
+    examples = [example for example in examples if "import Matcher" in example]
+    assert len(examples) == 2
+    monkeypatch.setattr(tf.saved_model, "load", saved_in_memory(monkeypatch))
+    model, extractor = (matcher.model, matcher.tokenizer), matcher.reader.extractor  # loaded once for all examples
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
+    monkeypatch.setattr("bssan_tf.runs.photo.build_extractor", lambda _: extractor)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday").mkdir()
     for name in ("dog.jpg", "beach.jpg", "holiday/1.jpg", "holiday/2.jpg"):
@@ -448,4 +454,5 @@ def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_pa
         exec(example, names)
     assert names["scores"].shape == (2, 2)
     assert names["hits"][0].found.parent.name == "holiday"
-    assert saved == [Path("serving/1")]
+    np.testing.assert_allclose(names["served"], names["scores"], atol=0.03)
+    assert np.ptp(names["scores"]) > 0.1

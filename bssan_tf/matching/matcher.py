@@ -23,8 +23,8 @@ from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.matching.likeness import photo_vectors
+from bssan_tf.matching.serving import save_matcher
 from bssan_tf.runs.data import Data, data_of_run
-from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
 from bssan_tf.scoring import score_matrices
@@ -277,8 +277,8 @@ class Matcher:
         return SentenceIndex(self.fast, self._describe_one, captions, self.tokenizer(captions), **self._ranked)
 
     def save_savedmodel(self, folder: str | Path) -> None:
-        """Write the scorer for TensorFlow Serving; its signatures: `export_saved_model`. UserError: a full disk."""
-        export_saved_model(self.model.scorer, self.tokenizer.layer, Path(folder))
+        """Write the run for TensorFlow Serving; what it takes and gives: `save_matcher`. UserError: a full disk."""
+        save_matcher(self, Path(folder))
 
     def _moved(self, files: dict) -> Config:
         return self.run.load_config().moved(files)  # refuses boxes that it has no use for
