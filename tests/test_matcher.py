@@ -15,6 +15,7 @@ from PIL import Image
 from training_fixtures import saved_in_memory, untrained_run
 
 import bssan_tf
+from bssan_tf.datasets import picture_folder
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.erase_test import erase_test
 from bssan_tf.evaluation.retrieval import evaluate
@@ -194,7 +195,7 @@ def test_an_index_keeps_photos_whose_folder_can_not_be_read_now(matcher, photos,
     (folder / "other").symlink_to("/nowhere")  # of which the index knows nothing
     assert len(matcher.index(folder)) == 3
     disk.rename(tmp_path / "unmounted")
-    told = r"mine: nas, other can't be read now, and the index may have 2 photos of it; mount it or mend its rights"
+    told = r"mine: the index may have 2 photos that can't be read now: nas, other can't be read; mount it or mend its"
     with pytest.raises(UserError, match=told) as error:
         matcher.index(folder)
     assert "\n" not in str(error.value)
@@ -203,6 +204,37 @@ def test_an_index_keeps_photos_whose_folder_can_not_be_read_now(matcher, photos,
     assert len(matcher.index(folder)) == 3
     (folder / "nas").unlink()
     assert len(matcher.index(folder)) == 1
+
+
+def test_an_index_keeps_photos_that_can_not_be_read_now(matcher, photos, tmp_path, monkeypatch, caplog):
+    """A link that leads nowhere, to a disk that is not mounted, is named; HEIC without pillow-heif is refused."""
+    folder, disk = tmp_path / "mine", tmp_path / "disk"
+    for place in (folder, disk):
+        place.mkdir()
+    for photo, path in zip(photos[10:13], (folder / "here.png", disk / "there.png", folder / "phone.heic")):
+        shutil.copy(photo, path)
+    (folder / "link.png").symlink_to(disk / "there.png")
+    (folder / "new.png").symlink_to("/nowhere.png")
+    monkeypatch.setattr(picture_folder, "heic_is_read", lambda: True)
+    assert len(matcher.index(folder)) == 3
+    assert "1 of 4 pictures can't be read and are left out: new.png" in caplog.text
+    monkeypatch.setattr(picture_folder, "heic_is_read", lambda: False)
+    told = r"mine: the index may have 1 photos that can't be read now: phone\.heic is HEIC; to read it: pip install"
+    with pytest.raises(UserError, match=told):
+        matcher.index(folder)
+    monkeypatch.setattr(picture_folder, "heic_is_read", lambda: True)
+    monkeypatch.setattr(Extractor, "describe", None)  # all is known
+    disk.rename(tmp_path / "unmounted")
+    hits = matcher.index(folder).search(CAPTIONS[0])
+    assert sorted(hit.found.name for hit in hits) == ["here.png", "phone.heic"]
+    assert "1 known photos can't be read now, as links that lead nowhere: link.png; they are left out" in caplog.text
+    (tmp_path / "unmounted").rename(disk)
+    assert len(matcher.index(folder)) == 3
+    disk.rename(tmp_path / "unmounted")
+    (folder / "here.png").unlink()
+    (folder / "phone.heic").unlink()
+    with pytest.raises(UserError, match=r"mine: 1 known photos can't be read now, .*: link\.png; mount the disk"):
+        matcher.index(folder)
 
 
 def vectors_of(matcher, paths):

@@ -244,15 +244,14 @@ class Matcher:
 
         The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
         ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them,
-        a subfolder with photos of the index that can't be read now.
+        photos of the index that are hidden now: in a subfolder that can't be read, or HEIC without pillow-heif.
         """
         folder, files = Path(folder), dict(self.files)
         found = pictures_in(folder)
         if self._fixed and "boxes" in files:
             files["objects"] = "boxes"
-        features, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
-        rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
-        return self._photo_index(features, rows, [paths[row] for row in rows])
+        features, rows, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
+        return self._photo_index(features, np.array(rows), paths)
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
