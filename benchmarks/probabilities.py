@@ -14,7 +14,7 @@ import numpy as np
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
-from bssan_tf.metrics.calibration import fit_calibration, measure
+from bssan_tf.metrics.calibration import fit_calibration, halves_of, measure
 from bssan_tf.metrics.owners import read_owners
 from bssan_tf.reading.arrays import open_npy
 
@@ -32,13 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def study(scores: np.ndarray, owners: np.ndarray) -> str:
     """The report on scores float (N_i, N_c) and their owners int (N_c,); UserError where no calibration can be had."""
-    first = np.arange(len(scores)) % 2 == 0
-    halves = [(scores[kept][:, kept[owners]], (np.cumsum(kept) - 1)[owners[kept[owners]]]) for kept in (first, ~first)]
-    if (found := fit_calibration(*halves[0])) is None:
+    half, other = halves_of(scores, owners)
+    if (found := fit_calibration(*half)) is None:
         raise UserError("scores: cannot tell right images from others; give those of a trained run")
-    told = measure(found, *halves[1])
+    told = measure(found, *other)
     lines = [
-        f"{len(halves[1][0]):,} images, {len(halves[1][1]):,} sentences",
+        f"{len(other[0]):,} images, {len(other[1]):,} sentences",
         f"expected calibration error over the first ten hits: {told['error']:.1f} %",
         f"the default least probability is {found.threshold:.3f}",
         "",
@@ -46,7 +45,7 @@ def study(scores: np.ndarray, owners: np.ndarray) -> str:
         "|---|---|---|",
     ]
     for least in sorted((*LEAST, found.threshold)):
-        row = measure(dataclasses.replace(found, threshold=least), *halves[1])
+        row = measure(dataclasses.replace(found, threshold=least), *other)
         lines.append(f"| {least:.3g} | {row['rejected']:.0f} % | {row['kept']:.0f} % |")
     return "\n".join(lines)
 

@@ -55,6 +55,23 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def matcher_work(tmp_path_factory) -> Path:
+    """A folder as of `matcher_fixtures.make_work`; the processes of a test run share it."""
+    from matcher_fixtures import made_once
+
+    temporary = tmp_path_factory.getbasetemp()  # of this process, where pytest-xdist has started several
+    return made_once((temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "matcher")
+
+
+@pytest.fixture(scope="session")
+def matcher(matcher_work):
+    """The matcher of the run in `matcher_work`."""
+    from bssan_tf.matching.matcher import Matcher
+
+    return Matcher.load(matcher_work / "runs" / "mine")
+
+
 @pytest.fixture
 def no_export(monkeypatch):
     """Runs without SavedModel and pictures, half of the time that a tiny training takes."""

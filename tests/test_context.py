@@ -15,6 +15,7 @@ from bssan_tf.features.context import (
     PHOTO_SHARE,
     RunContext,
     in_context,
+    in_context_graph,
     known_classes,
     photo_means,
     with_context,
@@ -40,6 +41,16 @@ def described(given, Q):
     """`in_context` of such pictures."""
     rest = {name: value for name, value in given.items() if name != "regions"}
     return in_context(**rest, means=photo_means(given["regions"]), Q=Q)
+
+
+def test_objects_without_class_are_the_same_in_a_graph():
+    given = pictures()
+    given["objects"][0, 0] = 0
+    found = in_context_graph(given["objects"], given["valid"], given["regions"], Q=15).numpy()
+    given["classes"][:] = -1
+    assert 0 < given["valid"].mean() < 1
+    np.testing.assert_allclose(found, described(given, Q=15), rtol=1e-5, atol=1e-9)
+    assert found.dtype == np.float32
 
 
 def test_each_part_has_its_share_and_says_what_it_should():

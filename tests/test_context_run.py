@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from feature_fixtures import write_pictures
-from training_fixtures import SIZES, leave_export_out
+from PIL import Image
+from training_fixtures import SIZES, leave_export_out, saved_in_memory
 
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
@@ -17,7 +19,7 @@ from bssan_tf.evaluation.retrieval import evaluate
 from bssan_tf.evaluation.scores import Request
 from bssan_tf.features import detectors
 from bssan_tf.features.objects import BoxesFile, top_objects
-from bssan_tf.features.pictures import read_picture
+from bssan_tf.features.pictures import ORIENTATION_TAG, read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs import data, photo
@@ -281,3 +283,25 @@ def test_a_run_from_before_labels_were_kept(trained, tmp_path):
     name, caption = next(iter(trained.scores))
     found = Matcher(old).explain(trained.photos / name, caption)
     assert found.scores["score"] == pytest.approx(trained.scores[name, caption], abs=1e-3)
+
+
+def test_picture_files_are_scored_in_a_graph_with_the_fixed_boxes(trained, tmp_path, monkeypatch):
+    """At their own size as `Matcher.score` does; resized ones to what the rounding of a level makes of it."""
+    paths, captions = sorted(trained.photos.glob("*.jpg"))[:2], [caption for _, caption in trained.scores][:3]
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    for path, size in zip(paths, [(224, 224), (500, 400)]):
+        with Image.open(path) as image:
+            image.resize(size).save(tmp_path / path.name, exif=exif)
+    files = sorted(tmp_path.glob("*.jpg"))
+    matcher = Matcher(trained.run)
+    load = saved_in_memory(monkeypatch)
+    matcher.save_savedmodel("serving/1")
+    images = tf.constant([file.read_bytes() for file in files])
+    found = load("serving/1").signatures["score_jpeg"](images=images, captions=tf.constant(captions))
+    expected = matcher.score(files, captions)
+    assert {name: value.shape for name, value in found.items()} == dict.fromkeys(("score", "o2w"), (2, 3))
+    assert np.ptp(expected, axis=0).min() > 0.05
+    assert np.ptp(expected, axis=1).min() > 0.01
+    np.testing.assert_allclose(found["score"][0], expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["score"][1], expected[1], atol=0.03)

@@ -1,72 +1,38 @@
-"""`Matcher`, the public class: scores, explanations and search of photos in any form, and the page's examples."""
+"""`Matcher`, the public class: scores, explanations and erase test of photos in any form, and the examples of docs."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny_corpus
+from matcher_fixtures import CAPTIONS
 from PIL import Image
-from training_fixtures import untrained_run
+from training_fixtures import saved_in_memory
 
 import bssan_tf
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.erase_test import erase_test
-from bssan_tf.evaluation.retrieval import evaluate
-from bssan_tf.evaluation.scores import Request
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.erasing import PLACES, Erasure, erasures, squares_of
 from bssan_tf.matching.matcher import BATCH, Matcher
-from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.runs.folder import RunFolder
-
-CAPTIONS = ["A red dog and a cat.", "There is a blue boat near the zyx!", "a bird"]
-
-
-def make_photos(folder, rng, count=32):
-    """Photos of even squares of colours, with the captions of `tiny_corpus`, which say nothing of them."""
-    tiny_corpus.write_corpus(folder, count)
-    for path in sorted(folder.glob("*.png")):
-        squares = rng.integers(0, 255, (4, 6, 3), np.uint8)
-        Image.fromarray(squares).resize((90, 60), Image.Resampling.NEAREST).save(path)
-    return sorted(folder.glob("*.png"))
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A folder with `photos` and a run `runs/mine` on them; scores of its test split in scores.npy."""
-    folder = tmp_path_factory.mktemp("matcher")
-    make_photos(folder / "photos", np.random.default_rng(0))
-    run = RunFolder(folder / "runs" / "mine")
-    run.path.parent.mkdir()
-    parts = dict.fromkeys(("bilinear", "weighted_lengths", "cosine_attention"), True)  # as on photos
-    untrained_run(folder, region_norm="centred", object_norm="centred", **parts).path.rename(run.path)
-    evaluate(run, Request(out=folder / "scores.npy"), progress=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def matcher(work):
-    return Matcher.load(work / "runs" / "mine")
 
 
 @pytest.fixture
-def photos(work):
-    return sorted((work / "photos").glob("*.png"))
+def photos(matcher_work):
+    return sorted((matcher_work / "photos").glob("*.png"))
 
 
-def test_scores_are_those_of_the_evaluation(matcher, work, photos):
-    lines = (work / "photos" / "captions.csv").read_text().splitlines()
+def test_scores_are_those_of_the_evaluation(matcher, matcher_work, photos):
+    lines = (matcher_work / "photos" / "captions.csv").read_text().splitlines()
     captions = [line.split(",")[1] for line in lines if line.endswith(",test")]
     found = matcher.score(photos[-8:], captions)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.load(work / "scores.npy"), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found, np.load(matcher_work / "scores.npy"), rtol=1e-3, atol=1e-3)
 
 
 def test_a_photo_is_a_file_an_image_or_an_array(matcher, photos):
@@ -116,159 +82,6 @@ def test_an_explanation(matcher, photos, tmp_path):
         assert picture.width > 600
 
 
-def test_a_folder_is_searched_as_it_is_scored(matcher, photos, tmp_path):
-    for photo in photos[:5]:
-        shutil.copy(photo, tmp_path)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    expected = matcher.score([tmp_path / photo.name for photo in photos[:5]], CAPTIONS[:1])[:, 0]
-    index = matcher.index(tmp_path)
-    assert len(index) == 5
-    hits = index.search(CAPTIONS[0], top=3)
-    assert [hit.found.name for hit in hits] == [photos[i].name for i in np.argsort(-expected)[:3]]
-    assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[:1:-1], rel=1e-3, abs=1e-3)
-
-
-def test_boxes_for_a_run_on_fixed_boxes_are_those_of_the_photos(work, photos, tmp_path):
-    """In each way of asking, of the command (boxes of the run's own data, if it has such) and of the class."""
-    boxes, folder = tmp_path / "boxes.npz", tmp_path / "all"
-    folder.mkdir()
-    names = [Path(shutil.copy(photo, folder)).name for photo in photos[:3]]
-    np.savez(boxes, names=np.array(names), boxes=np.array([[[9, 6, 45, 30, 0.9, 3]]] * 3, np.float32))
-    for own in (False, True):
-        matcher = Matcher(RunFolder(work / "runs" / "mine"), {"boxes": boxes}, of_own_data=own)
-        index = matcher.index(folder)
-        assert (len(index), index._features.valid.sum(1).tolist()) == (3, [1, 1, 1])
-        np.testing.assert_allclose(index._features.boxes[:, 0], [[0.1, 0.1, 0.5, 0.5]] * 3)
-        hits = index.like(folder / names[0])
-        assert (len(hits), hits[0].score <= 1) == (2, True)
-        scored = matcher.score([folder / names[0]], CAPTIONS[:1])[0, 0]
-        (hit,) = matcher.sentences(CAPTIONS[:1]).search(folder / names[0])
-        assert hit.score == pytest.approx(scored, rel=1e-3)
-        found = {hit.found.name: hit.score for hit in index.search(CAPTIONS[0])}
-        assert found[names[0]] == pytest.approx(scored, rel=1e-3, abs=1e-3)
-        for ask in (index.like, matcher.sentences_of_split().search):
-            with pytest.raises(UserError, match=rf"--boxes .*boxes\.npz: does not list {photos[5].name}"):
-                ask(photos[5])
-        with pytest.raises(UserError, match=r"--boxes .*boxes\.npz: is not used with --objects grid; leave it out"):
-            matcher.index_of_split()
-    with pytest.raises(UserError, match=r"--boxes .*boxes\.npz: is not used with --objects keras_hub:a; leave it out"):
-        Matcher.load(work / "runs" / "mine", objects="keras_hub:a", boxes=boxes)
-
-
-def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
-    folder, (one, two, three, four, five, six) = tmp_path / "mine", photos[10:16]
-    folder.mkdir()
-    for photo in (two, three, four, five):
-        shutil.copy(photo, folder)
-    described, describe = [], Extractor.describe
-    monkeypatch.setattr(Extractor, "describe", lambda *given: described.append(1) or describe(*given))
-
-    def check(*read):
-        described.clear()
-        index, there = matcher.index(folder), sorted(folder.rglob("*.png"))
-        assert [bool(described), len(index)] == [*read, len(there)]
-        scores = matcher.score(there, CAPTIONS[:1])[:, 0]
-        hits = index.search(CAPTIONS[0], top=9)
-        assert [hit.found for hit in hits] == [there[i] for i in np.argsort(-scores)]
-        assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1], rel=1e-3, abs=1e-3)
-
-    check(True)
-    (folder / "a").mkdir()
-    shutil.copy(one, folder / "a" / three.name)  # a name that is there already, before all others
-    check(True)
-    check(False)
-    (folder / four.name).rename(folder / "a" / "moved.png")
-    (folder / two.name).unlink()
-    check(False)
-    shutil.copy(six, folder / five.name)
-    check(True)
-
-
-def test_an_index_keeps_photos_whose_folder_can_not_be_read_now(matcher, photos, tmp_path, monkeypatch):
-    folder, disk = tmp_path / "mine", tmp_path / "disk"
-    (disk / "deep").mkdir(parents=True)
-    folder.mkdir()
-    for photo, place in zip(photos[20:23], (folder, disk, disk / "deep")):
-        shutil.copy(photo, place)
-    (folder / "nas").symlink_to(disk)
-    (folder / "other").symlink_to("/nowhere")  # of which the index knows nothing
-    assert len(matcher.index(folder)) == 3
-    disk.rename(tmp_path / "unmounted")
-    told = r"mine: nas, other can't be read now, and the index may have 2 photos of it; mount it or mend its rights"
-    with pytest.raises(UserError, match=told) as error:
-        matcher.index(folder)
-    assert "\n" not in str(error.value)
-    (tmp_path / "unmounted").rename(disk)
-    monkeypatch.setattr(Extractor, "describe", None)  # all is known
-    assert len(matcher.index(folder)) == 3
-    (folder / "nas").unlink()
-    assert len(matcher.index(folder)) == 1
-
-
-def vectors_of(matcher, paths):
-    """Each network's mean of what it looks at, scaled and projected by its own weights: unit rows, by network."""
-    features, _ = matcher.describe(matcher.read(paths))
-    for name, rows, real in (("w2r", features.regions, None), ("o2w", features.objects, features.valid)):
-        network = matcher.model.networks[name]
-        rows, real = np.asarray(rows, np.float32), np.ones(rows.shape[:2]) if real is None else real
-        mean, variance = network.norm.get_weights()
-        scaled = (np.sign(rows) * np.sqrt(abs(rows)) - mean) / np.sqrt(variance)
-        pooled = [row[places > 0].mean(axis=0) for row, places in zip(scaled, real)]
-        vectors = np.stack(pooled) @ network.fusion.A.get_weights()[0]
-        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def test_photos_like_a_photo(matcher, photos, tmp_path):
-    (tmp_path / "deep").mkdir()
-    paths = [tmp_path / "deep" / photo.name if i % 2 else tmp_path / photo.name for i, photo in enumerate(photos[:6])]
-    for photo, path in zip(photos, paths):
-        shutil.copy(photo, path)
-    alike = np.mean([vectors @ vectors[0] for vectors in vectors_of(matcher, paths)], axis=0)
-    order = [int(i) for i in np.argsort(-alike) if i != 0]
-    index = matcher.index(tmp_path)
-    (tmp_path / "deep" / "link.png").symlink_to(paths[0])
-    for query in (paths[0], str(tmp_path / "deep" / ".." / paths[0].name), tmp_path / "deep" / "link.png"):
-        hits = index.like(query, top=4)
-        assert [hit.found for hit in hits] == [paths[i] for i in order[:4]]
-        assert [hit.score for hit in hits] == pytest.approx(alike[order[:4]], abs=2e-3)
-    with Image.open(photos[0]) as image:
-        hits = index.like(image)
-    assert [hit.found for hit in hits] == [paths[i] for i in (0, *order)]
-    assert hits[0].score == pytest.approx(1, abs=1e-3)
-
-
-def test_hits_have_probabilities_where_the_run_has_a_calibration(matcher, photos, monkeypatch, tmp_path):
-    for photo in photos[:5]:
-        shutil.copy(photo, tmp_path)
-    assert all(hit.probability is None for hit in matcher.index(tmp_path).search(CAPTIONS[0]))
-    with pytest.raises(UserError, match=r"^--min-probability 0\.5: the run has no calibration; it comes with"):
-        matcher.index(tmp_path).search(CAPTIONS[0], min_probability=0.5)
-    sure = Calibration(temperature=2.0, bias=-1.0, threshold=0.3, error=1.0)
-    monkeypatch.setattr(RunFolder, "calibration", lambda _: sure)
-    index = matcher.index(tmp_path)
-    hits = index.search(CAPTIONS[0])
-    expected = np.exp([hit.score / 2 for hit in hits])
-    expected /= expected.sum() + 5 * np.exp(-1)
-    assert [hit.probability for hit in hits] == pytest.approx(list(expected))
-    least = (expected[1] + expected[2]) / 2
-    assert index.search(CAPTIONS[0], min_probability=least) == hits[:2]
-    assert index.search(CAPTIONS[0], min_probability=1.0) == []
-    assert all(hit.probability is None for hit in index.search(CAPTIONS[0], top=2, rerank=3))
-    assert index.search(CAPTIONS[0], top=5, rerank=3)[0].probability == hits[0].probability  # all were scored
-    with pytest.raises(
-        UserError, match=r"^--min-probability 0\.5: --rerank 3 scores too few for it; give --rerank 100"
-    ):
-        index.search(CAPTIONS[0], top=2, rerank=3, min_probability=0.5)
-    assert index.like(photos[0])[0].probability is None
-
-
-def test_sentences_are_searched_for_a_photo(matcher, photos):
-    expected = matcher.score([photos[4]], CAPTIONS)[0]
-    hits = matcher.sentences(CAPTIONS).search(photos[4])
-    assert [hit.found for hit in hits] == [CAPTIONS[i] for i in np.argsort(-expected)]
-    assert [hit.score for hit in hits] == pytest.approx(sorted(expected)[::-1], rel=1e-4, abs=1e-4)
-
-
 @pytest.mark.large
 def test_a_saved_model(matcher, photos, tmp_path):
     matcher.save_savedmodel(tmp_path / "saved")
@@ -276,9 +89,13 @@ def test_a_saved_model(matcher, photos, tmp_path):
     arrays = {
         name: tf.constant(array, tf.bool if name == "valid" else tf.float32) for name, array in vars(features).items()
     }
-    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["captions"]
-    found = served(**arrays, captions=tf.constant(CAPTIONS))["score"]
+    signatures = tf.saved_model.load(str(tmp_path / "saved")).signatures
+    found = signatures["captions"](**arrays, captions=tf.constant(CAPTIONS))["score"]
     np.testing.assert_allclose(found, matcher.score([photos[0]], CAPTIONS)[0], rtol=1e-3, atol=1e-3)
+    images, expected = tf.constant([photo.read_bytes() for photo in photos[:2]]), matcher.score(photos[:2], CAPTIONS)
+    found = signatures["score_jpeg"](images=images, captions=tf.constant(CAPTIONS))
+    assert set(found) == {"score", "w2r", "o2w"}
+    np.testing.assert_allclose(found["score"], expected, atol=0.03)
 
 
 @pytest.mark.parametrize("peak", [(0, 0), (13, 13), (6, 7), (2, 11)])
@@ -356,7 +173,7 @@ def test_words_share_the_random_places_of_the_erase_test():
     assert len(scored) == len(set(scored)) <= 75
 
 
-def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
+def test_the_erase_test_of_a_run(matcher_work, matcher, monkeypatch):
     falls = {0: (3.0, 1.0), 1: (1.0, 1.0), 2: (2.0, 1.0)}
     asked = []
 
@@ -377,7 +194,7 @@ def test_the_erase_test_of_a_run(work, matcher, monkeypatch):
     assert (value["ratio"], value["ratio_interval"]) == (None, None)
     assert "no ratio, as scores don't surely fall elsewhere; larger where the word looked in 33 %" in text
     del asked[3:]
-    lines = (work / "photos" / "captions.csv").read_text().splitlines()
+    lines = (matcher_work / "photos" / "captions.csv").read_text().splitlines()
     first = dict(line.split(",")[:2] for line in reversed(lines) if line.endswith(",val"))
     assert len({name for name, _ in asked}) == 3
     assert all(first[name] == caption for name, caption in asked)
@@ -431,21 +248,24 @@ def test_the_package_offers_it_without_loading_tensorflow():
         _ = bssan_tf.Matchr
 
 
-def test_the_examples_of_the_page_run(project, work, photos, monkeypatch, tmp_path):
-    (section,) = re.findall(r"## From Python\n(.*?)\n## ", (project / "docs" / "usage.md").read_text(), re.S)
-    examples = re.findall("```python\n(.*?)```", section, re.S)
-    assert len(examples) >= 1
-    saved = []
-    monkeypatch.setattr("bssan_tf.matching.matcher.export_saved_model", lambda *given: saved.append(given[-1]))
+def test_the_examples_of_the_page_run(project, matcher_work, matcher, photos, monkeypatch, tmp_path):
+    examples = re.findall("```python\n(.*?)```", (project / "docs" / "usage.md").read_text(), re.S)
+    examples = [example for example in examples if "import Matcher" in example]
+    assert len(examples) == 2
+    monkeypatch.setattr(tf.saved_model, "load", saved_in_memory(monkeypatch))
+    model, extractor = (matcher.model, matcher.tokenizer), matcher.reader.extractor  # loaded once for all examples
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
+    monkeypatch.setattr("bssan_tf.runs.photo.build_extractor", lambda _: extractor)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday").mkdir()
     for name in ("dog.jpg", "beach.jpg", "holiday/1.jpg", "holiday/2.jpg"):
         with Image.open(photos[0]) as image:
             image.convert("RGB").save(tmp_path / name)
-    shutil.copytree(work / "runs", tmp_path / "runs")
+    shutil.copytree(matcher_work / "runs", tmp_path / "runs")
     names = {}
     for example in examples:
         exec(example, names)
     assert names["scores"].shape == (2, 2)
     assert names["hits"][0].found.parent.name == "holiday"
-    assert saved == [Path("serving/1")]
+    np.testing.assert_allclose(names["served"], names["scores"], atol=0.03)
+    assert np.ptp(names["scores"]) > 0.1

@@ -151,8 +151,8 @@ def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
 def test_the_index_of_a_search_is_not_touched(run, photos, tmp_path, monkeypatch):
     config = run.load_config().moved({"cache": str(tmp_path)})
     found = pictures_in(photos)
-    features, paths = folder_index(run, config, photos, found, None, False)
-    assert paths == found.paths
+    features, rows, paths = folder_index(run, config, photos, found, None, False)
+    assert (rows, paths) == ([0, 1, 2], found.paths)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     part = folder_features(run, config, photos, found.paths[1:2], None, False)
     np.testing.assert_array_equal(part.regions[0], features.regions[1])
@@ -172,9 +172,9 @@ def test_an_index_of_the_runs_own_photos_keeps_those_of_a_folder_that_can_not_be
         runs_photo.OwnFile, "of", lambda _, paths: own._replace(images=dict([*own.images.items()][: len(paths)]))
     )
     folder_index(run, config, photos, Pictures(paths, ()), None, False)
-    with pytest.raises(UserError, match=r"tiny: nas can't be read now, and the index may have 1 photos of it; mount"):
+    with pytest.raises(UserError, match=r"tiny: the index may have 1 photos that can't be read now: nas can't be read"):
         folder_index(run, config, photos, Pictures(paths[:2], ("nas",)), None, False)
-    features, _ = folder_index(run, config, photos, Pictures(paths[:2], ()), None, False)
+    features, *_ = folder_index(run, config, photos, Pictures(paths[:2], ()), None, False)
     assert features.image_ids == ("1.jpg", "2.jpg")
 
 

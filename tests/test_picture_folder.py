@@ -43,6 +43,10 @@ def test_heic_needs_its_package(tmp_path, monkeypatch, caplog):
     assert not caplog.text
     monkeypatch.setattr(picture_folder, "heic_is_read", lambda: False)
     assert found(tmp_path) == ["d.jpg"]
+    pictures = pictures_in(tmp_path, tell=False)
+    assert pictures.heic == ("a.heic", "b/c.HEIF")
+    assert pictures.hidden(["a.heic", "gone.heic", "d.jpg"]) == ["a.heic"]
+    assert pictures.told() == "a.heic is HEIC; to read it: pip install pillow-heif"
     told = f"{tmp_path}: 2 HEIC pictures are left out; to read them: pip install pillow-heif"
     assert [record.getMessage() for record in caplog.records] == [told]
     pictures_in(tmp_path, tell=False)

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import tensorflow as tf
 import tiny_corpus
 
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import fit_config, open_data
+from bssan_tf.runs.export import scores_of_files
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.tools.training_state import newest_state
 
@@ -52,6 +56,19 @@ def leave_export_out(monkeypatch):
     """Runs without SavedModel and pictures, as the fixture `no_export`, for fixtures of a wider scope."""
     monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
     monkeypatch.setattr("bssan_tf.training.callbacks.AttentionImages.on_epoch_end", lambda *_, **__: None)
+
+
+def saved_in_memory(monkeypatch):
+    """Have matchers save nothing; returns what loads the signature `score_jpeg` of what they would have written."""
+    kept = {}
+    monkeypatch.setattr("bssan_tf.matching.serving.export_saved_model", lambda *given: kept.update({given[2]: given}))
+
+    def load(folder):
+        scorer, layer, _, describe = kept[Path(folder)]
+        score = tf.function(scores_of_files(scorer, describe, lambda captions: tf.cast(layer(captions), tf.int32)))
+        return SimpleNamespace(signatures={"score_jpeg": lambda **given: score(given)})
+
+    return load
 
 
 def killed_in_the_last_epoch(run, folder):

@@ -23,10 +23,21 @@ class Pictures(NamedTuple):
 
     paths: list[Path]  # of the pictures, sorted by their paths relative to the folder
     unread: tuple[str, ...]  # folders that can't be read just now, and links that lead nowhere, relative to it
+    heic: tuple[str, ...] = ()  # HEIC pictures that are there, but not in `paths`: pillow-heif is not installed
 
     def hidden(self, names: Iterable[str]) -> list[str]:
-        """Those of these names, relative to the folder, that lie where it can't be read."""
-        return [name for name in names if name.startswith(tuple(f"{place}/" for place in self.unread))]
+        """Those of these names, relative to the folder, that are there or may be, but can't be read now."""
+        places, heic = tuple(f"{place}/" for place in self.unread), set(self.heic)
+        return [name for name in names if name in heic or name.startswith(places)]
+
+    def told(self) -> str:
+        """Why these can't be read, and what to do."""
+        found = []
+        if self.unread:
+            found.append(f"{', '.join(self.unread[:3])} can't be read; mount it or mend its rights")
+        if self.heic:
+            found.append(f"{self.heic[0]} is HEIC; to read it: {HEIC_REMEDY}")
+        return "; ".join(found)
 
 
 def pictures_in(folder: Path, tell: bool = True) -> Pictures:
@@ -62,7 +73,7 @@ def pictures_in(folder: Path, tell: bool = True) -> Pictures:
     if tell and unread:
         names = ", ".join(str(path) for path in list(unread)[:3])
         logger.warning("%d folders can't be read, and are left out: %s", len(unread), names)
-    return Pictures(paths, tuple(path.relative_to(folder).as_posix() for path in unread))
+    return Pictures(paths, *(tuple(path.relative_to(folder).as_posix() for path in some) for some in (unread, heic)))
 
 
 def heic_is_read() -> bool:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
@@ -72,6 +73,22 @@ def in_context(
     photo = np.broadcast_to(_of_sum(means, PHOTO_SHARE)[:, None], (*classes.shape, means.shape[1]))
     parts = [_of_sum(np.asarray(objects, np.float32), OWN_SHARE), CLASS_SHARE * named, photo]
     return np.concatenate(parts, axis=-1) * np.asarray(valid, np.float32)[..., None]
+
+
+def in_context_graph(objects: tf.Tensor, valid: tf.Tensor, regions: tf.Tensor, Q: int) -> tf.Tensor:
+    """`in_context` of objects without a class as operations of TensorFlow: float32 (n, P, Q).
+
+    objects float (n, P, Q'), valid bool (n, P), regions float (n, D, M).
+    """
+    objects, means = tf.cast(objects, tf.float32), tf.reduce_mean(tf.cast(regions, tf.float32), axis=1)[:, None]
+
+    def of_sum(rows, share: float):
+        return rows * (share / tf.maximum(tf.reduce_sum(tf.abs(rows), axis=-1, keepdims=True), 1e-12))
+
+    like = tf.zeros_like(objects[..., :1])  # (n, P, 1)
+    named = tf.repeat(like, Q - objects.shape[2] - means.shape[2], axis=2)
+    parts = [of_sum(objects, OWN_SHARE), named, like + of_sum(means, PHOTO_SHARE)]
+    return tf.concat(parts, axis=-1) * tf.cast(valid, tf.float32)[..., None]
 
 
 def photo_means(regions: np.ndarray) -> np.ndarray:

@@ -76,11 +76,12 @@ class Extractor:
         given = boxes is not None
         boxes = boxes if given else np.zeros((len(pictures), 0, 4), np.float32)
         valid = np.ones(np.shape(boxes)[:2], bool) if valid is None else valid
-        regions, objects = self._graph(pictures, boxes, valid)
+        regions, objects = self.graph(pictures, boxes, valid)
         return {"regions": regions.numpy(), **({"objects": objects.numpy()} if given else {})}
 
     @functools.cached_property
-    def _graph(self):
+    def graph(self):
+        """The same as a function of TensorFlow: pictures, boxes and valid -> regions and objects."""
         model = self.model  # made before the tracing, in which its weights would be symbols
 
         @tf.function

@@ -23,8 +23,8 @@ from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.matching.likeness import photo_vectors
+from bssan_tf.matching.serving import save_matcher
 from bssan_tf.runs.data import Data, data_of_run
-from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
 from bssan_tf.scoring import score_matrices
@@ -244,15 +244,14 @@ class Matcher:
 
         The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
         ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them,
-        a subfolder with photos of the index that can't be read now.
+        photos of the index that are hidden now: in a subfolder that can't be read, or HEIC without pillow-heif.
         """
         folder, files = Path(folder), dict(self.files)
         found = pictures_in(folder)
         if self._fixed and "boxes" in files:
             files["objects"] = "boxes"
-        features, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
-        rows = np.setdiff1d(np.arange(len(paths)), features.bad_rows)
-        return self._photo_index(features, rows, [paths[row] for row in rows])
+        features, rows, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
+        return self._photo_index(features, np.array(rows), paths)
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
@@ -277,8 +276,8 @@ class Matcher:
         return SentenceIndex(self.fast, self._describe_one, captions, self.tokenizer(captions), **self._ranked)
 
     def save_savedmodel(self, folder: str | Path) -> None:
-        """Write the scorer for TensorFlow Serving; its signatures: `export_saved_model`. UserError: a full disk."""
-        export_saved_model(self.model.scorer, self.tokenizer.layer, Path(folder))
+        """Write the run for TensorFlow Serving; what it takes and gives: `save_matcher`. UserError: a full disk."""
+        save_matcher(self, Path(folder))
 
     def _moved(self, files: dict) -> Config:
         return self.run.load_config().moved(files)  # refuses boxes that it has no use for

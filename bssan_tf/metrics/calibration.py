@@ -52,11 +52,9 @@ def fit_calibration(scores: np.ndarray, image_of_caption: np.ndarray) -> Calibra
     the scores cannot tell: fewer than 20 images, or no more likely for the right image than for others.
     """
     scores, owners = np.asarray(scores), np.asarray(image_of_caption)
-    count = len(scores)
-    if count < LEAST:
+    if len(scores) < LEAST:
         return None
-    folds = [np.arange(count) % 2 == k for k in (0, 1)]
-    halves = [_Queries.of(scores[fold][:, fold[owners]], (np.cumsum(fold) - 1)[owners[fold[owners]]]) for fold in folds]
+    halves = [_Queries.of(*half) for half in halves_of(scores, owners)]
     fitted = [_fit(half) for half in halves]
     queries = _Queries.of(scores, owners)
     whole = _fit(queries)
@@ -66,6 +64,12 @@ def fit_calibration(scores: np.ndarray, image_of_caption: np.ndarray) -> Calibra
     chances, right = (np.concatenate([one[k].ravel() for one in tested]) for k in (0, 1))
     threshold = float(np.quantile(_hits(queries, *whole)[2], REJECTED))  # as many candidates as a query has
     return Calibration(float(whole[0]), float(whole[1]), threshold, expected_error(chances, right))
+
+
+def halves_of(scores: np.ndarray, owners: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Scores (N_i, N_c) and owners (N_c,) of every second image with its captions, and of the others."""
+    first = np.arange(len(scores)) % 2 == 0
+    return [(scores[kept][:, kept[owners]], (np.cumsum(kept) - 1)[owners[kept[owners]]]) for kept in (first, ~first)]
 
 
 def measure(calibration: Calibration, scores: np.ndarray, image_of_caption: np.ndarray) -> dict[str, float]:

@@ -200,12 +200,21 @@ def folder_features(
 
 def folder_index(
     run: RunFolder, config: Config, folder: Path, found: Pictures, flags: Mapping[str, str] | None, progress: bool
-) -> tuple[Features, list[Path]]:
-    """`folder_features` in the order of the store, with new photos last so that no row moves; and the photo of each.
+) -> tuple[Features, list[int], list[Path]]:
+    """`folder_features` in the order of the store, with new photos last so that no row moves; the rows of the photos
+    that can be read now, and these photos.
 
-    UserError, too, where the store knows photos of a subfolder that can't be read now: nothing of it is dropped.
+    UserError, too, where none can, or the store knows photos that are hidden now: nothing of it is dropped.
     """
-    return _folder_features(run, config, folder, found.paths, flags, progress, found)
+    features, paths = _folder_features(run, config, folder, found.paths, flags, progress, found)
+    known = np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist()
+    rows = [row for row in known if paths[row].exists()]
+    if gone := [paths[row].relative_to(folder).as_posix() for row in known if row not in set(rows)]:
+        problem = f"{len(gone)} known photos can't be read now, as links that lead nowhere: {', '.join(gone[:3])}"
+        if not rows:
+            raise UserError(f"{folder}: {problem}; mount the disk, or give another folder")
+        logger.warning("%s: %s; they are left out, and their features kept", folder, problem)
+    return features, rows, [paths[row] for row in rows]
 
 
 def _folder_features(
@@ -230,10 +239,10 @@ def _folder_features(
     if found and (store / IDS).exists():
         place = {name: place for place, name in enumerate(read_ids(store))}
         gone = place.keys() - set(ids)
-        hidden = found.hidden(gone) if by_path else found.unread and gone
+        hidden = found.hidden(gone) if by_path else (found.unread or found.heic) and gone
         if hidden:
-            what = f"{', '.join(found.unread[:3])} can't be read now, and the index may have {len(hidden)} photos of it"
-            raise UserError(f"{folder}: {what}; mount it or mend its rights, or remove it to drop them")
+            problem = f"the index may have {len(hidden)} photos that can't be read now"
+            raise UserError(f"{folder}: {problem}: {found.told()}; or remove it to drop them")
         order = sorted(range(len(ids)), key=lambda row: place.get(ids[row], len(place)))  # stable: new ones as given
         ids, paths = ([values[row] for row in order] for values in (ids, paths))
     corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
