@@ -1,5 +1,6 @@
 """A corpus of features without photos and the config of small runs on it, for several test files."""
 
+import hashlib
 import json
 import shutil
 
@@ -52,6 +53,24 @@ def leave_export_out(monkeypatch):
     """Runs without SavedModel and pictures, as the fixture `no_export`, for fixtures of a wider scope."""
     monkeypatch.setattr("bssan_tf.training.run.export_saved_model", lambda *_, **__: None)
     monkeypatch.setattr("bssan_tf.training.callbacks.AttentionImages.on_epoch_end", lambda *_, **__: None)
+
+
+_load_model, _loaded = RunFolder.load_model, {}
+
+
+def _load_once(run):
+    """The model of a run with these weights and settings: to build it takes a second."""
+    files = [run.best, run.packed_weights, run.config_file, run.vocabulary_file, run.data_file]
+    read = [path.read_bytes() if path.is_file() else b"" for path in files]
+    key = tuple(hashlib.sha256(content).digest() for content in read)
+    if key not in _loaded:
+        _loaded[key] = _load_model(run)
+    return _loaded[key]
+
+
+def share_models(monkeypatch):
+    """Runs whose files are the same have one model, which tests only read."""
+    monkeypatch.setattr(RunFolder, "load_model", _load_once)
 
 
 def killed_in_the_last_epoch(run, folder):
