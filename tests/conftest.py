@@ -13,8 +13,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # Files that train take longest, so they start first and the workers end together.
 SLOW_FILES = (
-    "test_cli.py", "test_training.py", "test_training_step.py", "test_starting.py", "test_scoring.py",
-    "test_detected_objects.py", "test_models.py", "test_early_signs.py", "test_benchmarks.py", "test_context_run.py",
+    "test_reproduce_killed.py", "test_cli.py", "test_training.py", "test_training_step.py", "test_starting.py",
+    "test_scoring.py", "test_detected_objects.py", "test_models.py", "test_early_signs.py", "test_benchmarks.py",
+    "test_context_run.py",
 )  # fmt: skip
 
 

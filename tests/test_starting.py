@@ -48,9 +48,9 @@ def build(corpus, data, **values):
     return Bssan(config.model, len(tokenizer.words)), split, tokenizer(split.captions)
 
 
-def start(corpus, data, **values):
-    """A model that has started from a CCA of these data, with what it has started from."""
-    model, split, tokens = build(corpus, data, **values)
+def start(corpus, data, built=None, **values):
+    """A model, `built` or new, that has started from a CCA of these data, with what it has started from."""
+    model, split, tokens = built or build(corpus, data, **values)
     starting.adapt_norms(model, data.features, split.image_rows, seed=0)
     chosen = starting.start_from_cca(model, split, data.features, tokens, seed=0, glove_prior=0.3, progress=False)
     return SimpleNamespace(model=model, **model.networks, split=split, tokens=tokens, chosen=chosen)
@@ -289,8 +289,9 @@ def test_pictures_without_objects_do_not_bend_the_map_of_objects(corpus, data, m
     empty = data.split("train").image_rows[::4]
     seen, regression = [], starting._regression
     monkeypatch.setattr(starting, "_regression", lambda x, y: seen.append((x, y)) or regression(x, y))
+    built = build(corpus, data, **CCA)
     for here in (data, without_objects(data, empty)):
-        start(corpus, here, **CCA)
+        start(corpus, here, built)
     _, (x, y), regions, (fewer, their) = seen
     assert len(regions[0]) == len(x)  # regions they have
     assert len(fewer) == len(their) == len(x) - len(empty)
@@ -311,10 +312,10 @@ def test_a_corpus_without_any_object_leaves_no_run(corpus, data, tmp_path, value
 
 def test_one_object_in_the_training_split_is_enough_wherever_it_is(corpus, data, monkeypatch):
     monkeypatch.setattr(starting, "SAMPLED_PICTURES", 4)  # fewer than the pictures, as in large corpora
-    rows = data.split("train").image_rows
+    rows, built = data.split("train").image_rows, build(corpus, data, **EVEN, variant="o2w")
     for one in (rows[0], rows[9]):
         here = without_objects(data, rows[rows != one])
-        began = start(corpus, here, **EVEN, variant="o2w")
+        began = start(corpus, here, built)
         starting.check_start(
             make_config(corpus, **CCA), began.split, here.features, began.tokens, began.model.vocabulary_size
         )

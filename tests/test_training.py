@@ -146,7 +146,7 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(corpus, tmp_path):
 @pytest.mark.large
 def test_resume_of_the_convolutions_and_the_dense_layer_over_both(corpus, tmp_path):
     run = RunFolder(tmp_path / "whole")
-    values = {"epochs": 2, "w2r_text": "cnn", "fuse": "fc", "o2w_weight": 1.0}
+    values = {"epochs": 2, "w2r_text": "cnn", "fuse": "fc", "o2w_weight": 1.0, "all_pairs": 0.0}
     expected = training.train(make_config(corpus, **values), run, progress=False)
     parts = killed_in_the_last_epoch(run, tmp_path / "parts")
     assert {**training.resume(parts, progress=False), "run": ""} == {**expected, "run": ""}
