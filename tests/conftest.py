@@ -13,8 +13,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # Files that train take longest, so they start first and the workers end together.
 SLOW_FILES = (
-    "test_cli.py", "test_training.py", "test_training_step.py", "test_detected_objects.py", "test_scoring.py",
-    "test_early_signs.py", "test_benchmarks.py", "test_context_run.py",
+    "test_reproduce_killed.py", "test_cli.py", "test_training.py", "test_training_step.py", "test_starting.py",
+    "test_scoring.py", "test_detected_objects.py", "test_models.py", "test_early_signs.py", "test_benchmarks.py",
+    "test_context_run.py",
 )  # fmt: skip
 
 
@@ -24,12 +25,26 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+def pytest_sessionfinish():
+    """pytest collects garbage five times at its end, a second each where all of TensorFlow is looked through."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _needed_lstm_kernels():
     """As the scripts do."""
     from bssan_tf.tools.stack import trace_needed_kernels
 
     trace_needed_kernels()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_graphs():
+    """Calls of layers are traced as they are written, as Keras 3 does; Keras 2 would have AutoGraph rewrite each."""
+    import tensorflow.compat.v2 as tf
+
+    gc.freeze()  # what the packages have made stays: collections need not look through it
+    tf.__internal__.autograph.tf_convert = lambda call, *_, **__: call
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ import pytest
 import tiny_corpus
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_fixtures import same_weights
+from training_fixtures import same_weights, share_models
 
 from benchmarks import curves
 from benchmarks import search as search_benchmark
@@ -41,7 +41,7 @@ IMPORTS = "leave --import-regions and --import-objects out"
 IMPORTED = ["train.py", "--data", "photos", "--batch-size", "8"]
 IMPORTS_OBJECTS = [*IMPORTED, "--import-objects", "photos/objects.npy"]
 PHOTOS = [*IMPORTED, "--backbone", "slim"]
-TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim"]
+TRAIN = ["train.py", *tiny_corpus.TINY, "--data", "photos", "--backbone", "slim", "--all-pairs", "0"]  # a smaller graph
 
 
 def run(project, folder, arguments, **kwargs):
@@ -60,17 +60,6 @@ class Done:
     stderr: str
 
 
-load_model, loaded = RunFolder.load_model, {}
-
-
-def load_once(run: RunFolder):
-    """The model of a run none of whose files has changed: to build it takes a second."""
-    key = tuple((path.resolve(), path.stat().st_mtime_ns) for path in sorted(run.path.glob("*")) if path.is_file())
-    if key not in loaded:
-        loaded[key] = load_model(run)
-    return loaded[key]
-
-
 def run_here(project, folder, arguments) -> Done:
     """The same by the script's own entry in this process: TensorFlow is loaded once for all of these."""
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -78,7 +67,7 @@ def run_here(project, folder, arguments) -> Done:
         patch.chdir(folder)
         patch.delenv("BSSAN_DATA", raising=False)
         patch.setattr(sys, "argv", list(map(str, arguments)))
-        patch.setattr(RunFolder, "load_model", load_once)
+        share_models(patch)
         try:
             runpy.run_path(str(project / arguments[0]), run_name="__main__")
         except SystemExit as stopped:
@@ -303,6 +292,7 @@ def test_search_of_a_folder_and_of_sentences(call, workplace, caplog):
 
 def test_benchmark_of_search(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
+    share_models(monkeypatch)
     flags = ["--split", "test", "--captions-per-image", "2", "--rerank", "3", "7", "50", "--queries", "2"]
     search_benchmark.main(["one", *flags, "--json", "search.json"])
     numbers = json.loads((workplace / "search.json").read_text())
@@ -345,6 +335,7 @@ def test_visualize_makes_a_page(call, workplace):
 
 def test_visualize_and_evaluate_say_the_same_scores(evaluated, workplace, monkeypatch, captions):
     monkeypatch.chdir(workplace)
+    share_models(monkeypatch)
     name, caption = captions[2]  # of the second picture of the test split
     scores = Matcher.load("runs/one").explain(Path("photos") / name, caption).scores
     assert set(scores) == {"score", "w2r", "o2w"}

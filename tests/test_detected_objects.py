@@ -11,7 +11,7 @@ import tensorflow as tf
 import tiny_corpus
 from feature_fixtures import tiny_extractor
 from PIL import Image
-from training_fixtures import untrained_run
+from training_fixtures import share_models, untrained_run
 
 from bssan_tf.commands import train as command
 from bssan_tf.config.schema import Config
@@ -28,7 +28,6 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs import photo as photo_module
 from bssan_tf.runs.data import open_data, store_name, tell_fixed_boxes
-from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.photo import Photo, PhotoReader, extractors_of, folder_features
 
 
@@ -182,6 +181,11 @@ def test_flags_that_do_not_fit(data, words):
 # ---- a run on detected objects ----
 
 
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    share_models(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder of tiny pictures whose features two shards have extracted."""
@@ -246,9 +250,8 @@ def test_a_photo_is_described_as_in_training(run, tmp_path, opened):
 @pytest.mark.parametrize("objects", ["faster_rcnn", "grid"])
 def test_a_photo_is_decoded_once(run, grid_run, tmp_path, monkeypatch, opened, objects):
     used = {"faster_rcnn": run, "grid": grid_run}[objects]
-    networks, model = extractors_of(used, used.load_config().data), used.load_model()
+    networks = extractors_of(used, used.load_config().data)
     monkeypatch.setattr(photo_module, "extractors_of", lambda *_: networks)  # once is enough here, too
-    monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
     photo = tmp_path / "photo.jpg"
     shutil.copy(run.path.parent / "photos" / "005.png", photo)
     matcher = Matcher(used)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from model_fixtures import randomise
-from training_fixtures import killed_in_the_last_epoch, make_config, write_features
+from training_fixtures import killed_in_the_last_epoch, leave_export_out, make_config, write_features
 
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.models.bssan import Bssan
@@ -146,7 +146,8 @@ def collapsing(tmp_path_factory):
     splits = {"train": rows[:40], "val": rows[40:]}
     data = dataclasses.replace(data, corpus=dataclasses.replace(data.corpus, splits=splits))
     run = RunFolder(tmp_path_factory.mktemp("runs") / "eq8")
-    with lines() as logged:
+    with lines() as logged, pytest.MonkeyPatch.context() as patch:
+        leave_export_out(patch)
         training.train(config, run, progress=False, data=data)
     return run, es.read_rows(run.early_signs_file), logged, data
 

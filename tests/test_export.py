@@ -1,6 +1,7 @@
 """The SavedModel: both signatures, loaded where the package is not, give the Keras model's numbers."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from graph_fixtures import products
 
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.export import export_saved_model
+from bssan_tf.tools.stack import KERAS_3
 
 M, P, Q, D = 3, 2, 5, 4
 CAPTIONS = ["A red dog, on GRASS!", "dog", "unheard words", ""]
@@ -88,8 +91,12 @@ def exported(tmp_path_factory, tokenizer, inputs):
     """Exports of two variants, and what a process without the package gets from them."""
     folder = tmp_path_factory.mktemp("export")
     scorers = {variant: scorer_of(variant, tokenizer) for variant in ("full", "w2r")}
-    for variant, scorer in scorers.items():
-        export_saved_model(scorer, tokenizer.layer, folder / variant / "1")
+    with pytest.MonkeyPatch.context() as patch:
+        if KERAS_3:  # where there is a GPU, it would put in cuDNN's kernels alone, which run nowhere else
+            rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
+            patch.setattr(rnn, "_is_gpu_available", lambda: True)
+        for variant, scorer in scorers.items():
+            export_saved_model(scorer, tokenizer.layer, folder / variant / "1")
     np.savez(folder / "inputs.npz", **inputs)
     (folder / "captions.json").write_text(json.dumps(CAPTIONS))
     (folder / "load.py").write_text(LOADER)
@@ -122,6 +129,16 @@ def test_same_numbers_without_the_package(exported, inputs, variant, outputs, si
     with np.load(folder / f"{variant}-{signature}-two.npz") as two:
         np.testing.assert_allclose(two["score"], expected["score"][:2], atol=1e-5)
         assert len(two["score"]) == 2
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("variant", ["full", "w2r"])
+def test_no_product_of_four_axes_and_no_kernel_of_a_gpu(exported, variant):
+    """See test_products.py."""
+    path = exported[0] / variant / "1"
+    assert b"CudnnRNN" not in (path / "saved_model.pb").read_bytes()
+    for call in tf.saved_model.load(str(path)).signatures.values():
+        assert not products(call.graph.as_graph_def(add_shapes=True))
 
 
 def test_length_of_captions_is_free(exported, inputs):

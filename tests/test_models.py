@@ -52,6 +52,7 @@ def test_even_attention_stays_even(name):
     config = tiny_config(**({} if name == "paper" else {**IMPROVED, "attention_gate": 0.3}), even_attention=True)
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     compile_siamese(siamese := model.siamese(config.training), config)
+    siamese.run_eagerly = True  # a graph would take longer to make than to run twice
     given = siamese_inputs(config)
     siamese.fit(given, {part: np.zeros(8) for part in siamese.output}, batch_size=8, epochs=2, verbose=0)
     for network in model.networks.values():

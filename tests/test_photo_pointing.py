@@ -1,6 +1,7 @@
 """evaluate.py --pointing: an untrained run on tiny photos, recomputed by hand; and the table's numbers."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from coco_fixtures import HEIGHT, WIDTH, write_coco
+from training_fixtures import share_models
 
 from bssan_tf.commands import evaluate as command
 from bssan_tf.config.presets import preset
@@ -45,7 +47,7 @@ WORDS = ("a", "the", "dog", "by", "man", "car", "people", "men")
 
 def make_run(folder):
     """A run of untrained weights that says it was trained on regions of the slim VGG-19 and fixed boxes."""
-    extractor = Extractor("slim")
+    extractor = slim()
     channels = extractor.region_shape[1]
     sizes = {"H": 8, "S": 8, "w2r_mlp": (8, 6), "o2w_mlp": (8, 6), "E_trained": 10, "fusion": 6}
     sizes |= {
@@ -75,6 +77,18 @@ def copy_of(run, folder, **changes):
     return copy
 
 
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    """Models, and the extractor, which is the same in all tests."""
+    share_models(monkeypatch)
+    monkeypatch.setattr(runs_photo, "build_extractor", lambda _: slim())
+
+
+@functools.cache
+def slim():
+    return Extractor("slim")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("pointing"))
@@ -101,7 +115,7 @@ def test_the_whole_command_by_hand(run, photos, tmp_path, capsys):
     printed = capsys.readouterr().out
 
     model, tokenizer = run.load_model()
-    objects, extractor = grid_boxes(10), Extractor("slim")
+    objects, extractor = grid_boxes(10), slim()
     right, centre = [], []
     for name, caption, position, label in NAMING:
         picture = read_picture(photos / "images" / name)[0][None]

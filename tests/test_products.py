@@ -1,31 +1,19 @@
-"""No product of four axes by tf.matmul in any graph that is trained or exported.
+"""No product of four axes by tf.matmul in any graph that is trained; those that are exported: test_export.py.
 
 TensorFlow 2.20 and 2.21 spoil memory there, on CPUs with oneDNN (tensorflow#117700), and exports run in whatever
 TensorFlow their user has.
 """
 
-import importlib
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from graph_fixtures import products
 from model_fixtures import random_pairs, tiny_config
 
-from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.models.attention import ObjectToWordAttention
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.export import export_saved_model
-from bssan_tf.tools.stack import KERAS_3
 
 pytestmark = pytest.mark.smoke
-
-
-def products(graph_def):
-    """Names of the operations of a graph and its functions that multiply arrays of four or more axes, or unknown."""
-    nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
-    shapes = [(node.name, node.attr["_output_shapes"].list.shape[0]) for node in nodes if "MatMul" in node.op]
-    assert shapes, "no product at all"
-    return [name for name, shape in shapes if shape.unknown_rank or len(shape.dim) > 3]
 
 
 def gradients_of(model, inputs):
@@ -72,18 +60,6 @@ def test_training(name, source, more):
         inputs["negative_tokens"] = np.ones((8, 2, 7), np.int32)
     siamese = Bssan(config.model, 12).siamese(config.training)
     assert not products(gradients_of(siamese, {key: tf.constant(inputs[key]) for key in siamese.input}))
-
-
-def test_export(tmp_path, monkeypatch):
-    if KERAS_3:  # where there is a GPU, it would put in cuDNN's kernels alone, which run nowhere else
-        rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
-        monkeypatch.setattr(rnn, "_is_gpu_available", lambda: True)
-    tokenizer = Tokenizer.fit(["a dog"], length=30)
-    model = Bssan(tiny_config("improved").model, len(tokenizer.words))
-    export_saved_model(model.scorer, tokenizer.layer, tmp_path / "1")
-    assert b"CudnnRNN" not in (tmp_path / "1" / "saved_model.pb").read_bytes()
-    for call in tf.saved_model.load(str(tmp_path / "1")).signatures.values():
-        assert not products(call.graph.as_graph_def(add_shapes=True))
 
 
 @pytest.mark.parametrize("shared", [False, True])

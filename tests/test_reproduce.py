@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -208,6 +210,9 @@ def test_a_training_that_fails_names_its_log(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (training,) = plan_of("figure5", data="gone").distinct()
     (tmp_path / "logs").mkdir()
+    run, says = subprocess.run, "import sys; print('at work'); sys.exit('error: --data gone: no such folder\\n')"
+    stub = [sys.executable, "-c", says]  # that the command itself ends so is in test_cli.py
+    monkeypatch.setattr(trainings.subprocess, "run", lambda _, **options: run(stub, **options))
     told = r"runs/mine-improved-bssan-0: its training failed, see .*one.txt \(error: --data gone: no such folder"
     with pytest.raises(UserError, match=told):
         trainings.train(training, tmp_path / "logs" / "one.txt", ["--quiet"])

@@ -19,7 +19,7 @@ def test_a_killed_reproduction_goes_on(tmp_path):
     flags = write_corpus(tmp_path / "photos")
     command = [
         sys.executable, str(PROJECT / "reproduce.py"), "table1", "figure5", "figure7", "--name", "mine", "--seeds",
-        "0", "1", "--preset", "improved", *flags, *TINY,
+        "0", "1", "--preset", "improved", *flags, *TINY, "--all-pairs", "0", "--epochs", "1",
     ]  # fmt: skip
     options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runs = [tmp_path / "runs" / f"mine-improved-bssan-{seed}" for seed in (0, 1)]

@@ -45,17 +45,23 @@ class TestPrefixTree:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("variant", ["full", "w2r", "o2w"])  # no_reg has the graphs of full
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [("paper", {}), ("improved", {}), ("improved", {"attention_gate": 0.3}), ("paper", {"even_attention": True})],
-    ids=["paper", "improved", "gate", "even"],
+@pytest.mark.parametrize(  # no_reg has the graphs of full, whose parts are each scored alone, too
+    ("variant", "name", "values"),
+    [
+        ("full", "paper", {}),
+        ("full", "improved", {}),
+        ("full", "improved", {"attention_gate": 0.3}),
+        ("full", "paper", {"even_attention": True}),
+        ("w2r", "improved", {}),
+        ("o2w", "improved", {}),
+    ],
+    ids=["paper", "improved", "gate", "even", "w2r", "o2w"],
 )
 class TestSameScoresAsKeras:
     def test_every_part(self, variant, name, values):
         config, scorer = make(variant, name, **values)
         pictures, tokens = make_pictures(config), make_captions()
-        expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens)
+        expected = NaiveScorer(scorer, **vars(pictures)).matrix(tokens, batch_size=280)  # one batch has one graph
         got = score_matrices(scorer, pictures, tokens)
         assert set(got) == set(expected)
         for part, wanted in expected.items():
@@ -103,7 +109,7 @@ class TestBudget:
     def test_pages_and_blocks_change_nothing(self, small_blocks):
         config, scorer = make()
         pictures = make_pictures(config, 11)
-        expected = NaiveScorer(scorer, **vars(pictures)).matrix(self.tokens())["score"]
+        expected = NaiveScorer(scorer, **vars(pictures)).matrix(self.tokens(), batch_size=990)["score"]
         (page,) = self.plan(scorer, 100)
         assert page.pictures == 11
         paged = self.plan(scorer, 0.06)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_fixtures import random_pairs, tiny_config
+from model_fixtures import tiny_config
 
 from bssan_tf import cli
 from bssan_tf.errors import UserError
@@ -77,19 +77,6 @@ def test_an_optimizer_that_keeps_more_is_not_saved_in_part(compiled):
     siamese.optimizer.build(siamese.trainable_variables)
     with pytest.raises(RuntimeError, match="Adagrad keeps more than is known here"):
         stack.training_variables(siamese)
-
-
-def test_the_step_is_traced_once(compiled, monkeypatch):
-    """Losses and metrics are built before: private names of both stacks."""
-    siamese, traced, step = compiled(), [], tf.keras.Model.train_step
-    monkeypatch.setattr(tf.keras.Model, "train_step", lambda model, data: traced.append(1) or step(model, data))
-    inputs = random_pairs(tiny_config("improved"), 8)
-    if "negative_tokens" in siamese.input:
-        inputs["negative_tokens"] = np.ones((8, 2, 7), np.int32)
-    data = tf.data.Dataset.from_tensors((inputs, {name: np.zeros(8, np.float32) for name in siamese.output}))
-    logs = siamese.fit(data.repeat(), steps_per_epoch=2, epochs=2, shuffle=False, verbose=0).history
-    assert len(traced) == 1
-    assert set(logs) >= {"loss", "w2r_loss", "o2w_loss", "w2r_ranking", "o2w_active"}
 
 
 @pytest.mark.parametrize("clip", [None, *([0.5] if stack.KERAS_3 else [])])  # Keras 2 sums them after it has clipped

@@ -60,6 +60,8 @@ def test_the_start_has_the_prior_of_the_config(corpus, tmp_path, monkeypatch, pr
     monkeypatch.setattr(training, "start_from_cca", start)
     with pytest.raises(KeyboardInterrupt):
         training.train(
-            make_config(corpus, cca_start=True, glove_prior=prior), RunFolder(tmp_path / "run"), progress=False
+            make_config(corpus, variant="w2r", cca_start=True, glove_prior=prior),
+            RunFolder(tmp_path / "run"),
+            progress=False,
         )
     assert seen == [(5, prior, False)]

@@ -158,6 +158,18 @@ def test_a_state_of_the_version_before_is_told_as_such(tmp_path):
         newest(tmp_path)
 
 
+@pytest.mark.parametrize("foreign", ["names", "shapes"])
+def test_a_state_of_another_network_is_told_as_such(run, foreign):
+    saved = newest(run)
+    kernel = saved.arrays.pop("weight/only/kernel")
+    if foreign == "names":  # of the same shapes, it would be mixed up silently
+        saved.arrays["weight/other/kernel"] = kernel
+    else:
+        saved.arrays["weight/only/kernel"] = kernel[:2]
+    with pytest.raises(UserError, match="state: saved by another version of bssan_tf; go on with that one, or train"):
+        train(run, 5, saved)
+
+
 @pytest.mark.parametrize("text", ["epoch,loss\nx,1\n", "epoch,loss\n1\n", "loss\n1\n", "epoch\n1,2\n"])
 def test_a_damaged_history(run, text):
     shutil.rmtree(run / "state")

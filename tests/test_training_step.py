@@ -13,10 +13,10 @@ from bssan_tf.training.step import bfloat16_copy, compile_siamese
 
 
 def random_batch(config, seed=0):
-    inputs = random_pairs(config, config.training.batch_size, 9, seed)
+    inputs = random_pairs(config, config.training.batch_size, 5, seed)
     if config.training.negative_source == "random":
         shape = (config.training.batch_size, config.training.negatives)
-        others = random_pairs(config, shape[0] * shape[1], 9, seed + 1)["tokens"]
+        others = random_pairs(config, shape[0] * shape[1], 5, seed + 1)["tokens"]
         inputs["negative_tokens"] = others.reshape(*shape, -1)
     return inputs
 

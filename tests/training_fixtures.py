@@ -1,5 +1,6 @@
 """A corpus of features without photos and the config of small runs on it, for several test files."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -69,6 +70,35 @@ def saved_in_memory(monkeypatch):
         return SimpleNamespace(signatures={"score_jpeg": lambda **given: score(given)})
 
     return load
+
+
+def without_steps(siamese, data, epochs, initial_epoch, callbacks, **_):
+    """What fit does beside the steps, of which nothing is learned."""
+    logs = {"loss": 1.0} | {f"{part}_{kind}": 1.0 for part in siamese.output for kind in ("loss", "ranking", "active")}
+    listed = tf.keras.callbacks.CallbackList(callbacks, model=siamese, epochs=epochs)
+    listed.on_train_begin()
+    for epoch in range(initial_epoch, epochs):
+        listed.on_epoch_begin(epoch)
+        listed.on_epoch_end(epoch, dict(logs))
+    listed.on_train_end()
+
+
+_load_model, _loaded = RunFolder.load_model, {}
+
+
+def _load_once(run):
+    """The model of a run with these weights and settings: to build it takes a second."""
+    files = [run.best, run.packed_weights, run.config_file, run.vocabulary_file, run.data_file]
+    read = [path.read_bytes() if path.is_file() else b"" for path in files]
+    key = tuple(hashlib.sha256(content).digest() for content in read)
+    if key not in _loaded:
+        _loaded[key] = _load_model(run)
+    return _loaded[key]
+
+
+def share_models(monkeypatch):
+    """Runs whose files are the same have one model, which tests only read."""
+    monkeypatch.setattr(RunFolder, "load_model", _load_once)
 
 
 def killed_in_the_last_epoch(run, folder):
