@@ -208,8 +208,9 @@ def folder_index(
     """
     features, paths = _folder_features(run, config, folder, found.paths, flags, progress, found)
     known = np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist()
-    rows = [row for row in known if paths[row].exists()]
-    if gone := [paths[row].relative_to(folder).as_posix() for row in known if row not in set(rows)]:
+    rows = [row for row in known if os.path.exists(paths[row])]  # Path.exists raises for a disk that is gone
+    if lost := sorted(set(known) - set(rows)):
+        gone = [paths[row].relative_to(folder).as_posix() for row in lost]
         problem = f"{len(gone)} known photos can't be read now, as links that lead nowhere: {', '.join(gone[:3])}"
         if not rows:
             raise UserError(f"{folder}: {problem}; mount the disk, or give another folder")
