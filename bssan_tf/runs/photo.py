@@ -91,7 +91,7 @@ class PhotoReader:
         self.config, self.data, self.boxes = config, data, boxes
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
-        self.own, self.told = OwnFile(config.data), set()
+        self.own, self.told = OwnFile(run, config.data), set()
 
     @functools.cached_property
     def given(self) -> BoxesFile | None:
@@ -172,7 +172,7 @@ def extractors_of(run: RunFolder, data: DataConfig):
     elif detector and data.object_context and not run.trained_data().get("labels"):
         problem = "the run does not know its classes by name"
         raise UserError(f"--objects {data.objects}: {problem}; leave it out, or train with boxes that name them")
-    run.require_same_data(made_with, tuple(made_with))
+    run.require_same_data(made_with)
     return extractor, detector
 
 
@@ -228,7 +228,7 @@ def _folder_features(
     (extractor, boxes), by_path = extractors_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
-    elif boxes is None and (own := OwnFile(data).of(paths)) and len(own.images) == len(paths):
+    elif boxes is None and (own := OwnFile(run, data).of(paths)) and len(own.images) == len(paths):
         by_path = False  # so that it can't be told where those that are gone were
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
