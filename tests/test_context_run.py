@@ -195,7 +195,7 @@ def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path
 def test_boxes_that_are_not_the_run_s_are_refused_before_anything_is_extracted(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "open_data", lambda *_: pytest.fail("extracted"))
     other = str(trained.photos.parent / "other.npz")
-    with pytest.raises(UserError, match="the data have changed since training: boxes is [0-9a-f]{64}, was [0-9a-f]"):
+    with pytest.raises(UserError, match=r"the data have changed since training: boxes is [0-9a-f]{64}, was [0-9a-f]"):
         evaluate(trained.run, Request(), {"boxes": other}, progress=False)
     gone = r"run: the boxes of its photos, no\.npz, are not here; give --boxes FILE\.npz, or --objects grid"
     for ask in (lambda: evaluate(trained.run, Request(), {"boxes": "no.npz"}, progress=False),
@@ -212,7 +212,7 @@ def test_a_packed_run_is_measured_without_its_boxes(trained, tmp_path, monkeypat
     found = RunFolder(tmp_path / "packed")
     pack(trained.run, found.path, "# A card")
     places = {"root": str(trained.photos), "cache": str(trained.photos.parent / "cache")}
-    with pytest.raises(UserError, match="packed: the boxes of its photos, boxes.npz, are not here; give --boxes"):
+    with pytest.raises(UserError, match=r"packed: the boxes of its photos, boxes\.npz, are not here; give --boxes"):
         evaluate(found, Request(), places, progress=False)
     shutil.copy(trained.photos.parent / "other.npz", tmp_path / "boxes.npz")
     with pytest.raises(UserError, match="the data have changed since training: boxes is"):
