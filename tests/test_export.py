@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
@@ -43,7 +44,23 @@ for variant in sys.argv[1:]:
         np.savez(f"{variant}-{signature}.npz", **{name: value.numpy() for name, value in outputs.items()})
         two = call(**{name: value[:2] for name, value in given.items()})  # another batch size
         np.savez(f"{variant}-{signature}-two.npz", **{name: value.numpy() for name, value in two.items()})
+    if "score_jpeg" in loaded.signatures:
+        images = tf.constant([open(f"{i}.png", "rb").read() for i in range(2)])
+        outputs = loaded.signatures["score_jpeg"](images=images, captions=tf.constant(captions))
+        np.savez(f"{variant}-score_jpeg.npz", **{name: value.numpy() for name, value in outputs.items()})
 """
+
+
+class Described:
+    """Regions of a PNG of D = 2 x 2 pixels, by a network with weights."""
+
+    def __init__(self):
+        self.model = tf.keras.Sequential([tf.keras.layers.Dense(M)])
+        self.model.build((None, D, 3))
+
+    def __call__(self, content):
+        pixels = tf.reshape(tf.io.decode_png(content, channels=3), (1, D, 3))
+        return {"regions": self.model(tf.cast(pixels, tf.float32) / 255)}
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +102,15 @@ def inputs(tokenizer):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, tokenizer, inputs):
-    """Exports of two variants, and what a process without the package gets from them."""
+    """Exports of two variants, one with picture files, and what a process without the package gets from them."""
     folder = tmp_path_factory.mktemp("export")
     scorers = {variant: scorer_of(variant, tokenizer) for variant in ("full", "w2r")}
+    describe = Described()
     for variant, scorer in scorers.items():
-        export_saved_model(scorer, tokenizer.layer, folder / variant / "1")
+        more = [describe] if variant == "w2r" else []
+        export_saved_model(scorer, tokenizer.layer, folder / variant / "1", *more)
+    for i, pixels in enumerate(np.random.default_rng(2).integers(0, 255, (2, 2, 2, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
     np.savez(folder / "inputs.npz", **inputs)
     (folder / "captions.json").write_text(json.dumps(CAPTIONS))
     (folder / "load.py").write_text(LOADER)
@@ -97,7 +118,7 @@ def exported(tmp_path_factory, tokenizer, inputs):
         [sys.executable, "-I", "load.py", *scorers], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
-    return folder, scorers
+    return folder, scorers, describe
 
 
 @pytest.mark.smoke
@@ -110,7 +131,7 @@ def exported(tmp_path_factory, tokenizer, inputs):
     ],
 )
 def test_same_numbers_without_the_package(exported, inputs, variant, outputs, signature):
-    folder, scorers = exported
+    folder, scorers, _ = exported
     scorer = scorers[variant]
     expected = scorer({name: inputs[name] for name in scorer.input}, training=False)
     with np.load(folder / f"{variant}-{signature}.npz") as got:
@@ -124,8 +145,20 @@ def test_same_numbers_without_the_package(exported, inputs, variant, outputs, si
         assert len(two["score"]) == 2
 
 
+def test_picture_files_are_scored_without_the_package(exported, inputs):
+    folder, scorers, describe = exported
+    rows = [describe((folder / f"{i}.png").read_bytes())["regions"] for i in range(2)]
+    with np.load(folder / "w2r-score_jpeg.npz") as got:
+        assert {name: got[name].shape for name in got.files} == {"score": (2, 4), "w2r": (2, 4)}
+        for found, row in zip(got["score"], rows):
+            given = {"regions": tf.repeat(row, 4, axis=0), "tokens": inputs["tokens"]}
+            np.testing.assert_allclose(found, scorers["w2r"](given)["score"], atol=1e-5)
+        assert np.ptp(got["score"][:, :3], axis=0).min() > 1e-4
+        assert np.ptp(got["score"][:, :3], axis=1).min() > 1e-4
+
+
 def test_length_of_captions_is_free(exported, inputs):
-    folder, _ = exported
+    folder, *_ = exported
     call = tf.saved_model.load(str(folder / "full" / "1")).signatures["serving_default"]
     short = call(**{name: tf.constant(value) for name, value in inputs.items()})
     tokens = np.pad(inputs["tokens"], ((0, 0), (0, 25)))
