@@ -14,7 +14,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -25,20 +24,11 @@ from bssan_tf.tools.stack import take_plain_kernels
 logger = logging.getLogger(__name__)
 
 
-class DescribesPhotos(Protocol):
-    """What describes a photo inside a graph; `model` has all its weights."""
-
-    model: tf.keras.Model
-
-    def __call__(self, content: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A picture file's content, string () -> the scorer's inputs but "tokens", of one picture (1, ...)."""
-
-
 def export_saved_model(
     scorer: tf.keras.Model,
     tokenizer_layer: tf.keras.layers.TextVectorization,
     folder: Path,
-    describe: DescribesPhotos | None = None,
+    describe: Callable | None = None,
 ) -> None:
     """Write the scorer as a SavedModel; an older one in `folder` is replaced only when the new one is whole.
 
@@ -54,6 +44,8 @@ def export_saved_model(
         scorer: dict in, dict out, with an input "tokens" int32 (B, L), padded by 0.
         tokenizer_layer: strings (B,) -> integers (B, L), padded by 0.
         folder: e.g. runs/NAME/export/1.
+        describe: a picture file's content, string () -> the scorer's inputs but "tokens", of one picture (1, ...); an
+            object whose `model` has all its weights.
 
     Raises:
         UserError: the folder can't be written.
@@ -96,7 +88,7 @@ def tokens_of(tokenizer_layer: tf.keras.layers.TextVectorization, captions: tf.T
 
 
 def scores_of_files(
-    scorer: tf.keras.Model, tokenizer_layer: tf.keras.layers.TextVectorization, describe: DescribesPhotos
+    scorer: tf.keras.Model, tokenizer_layer: tf.keras.layers.TextVectorization, describe: Callable
 ) -> Callable[[dict], dict]:
     """What `score_jpeg` runs."""
     parts = [name for name in ("score", "w2r", "o2w") if name in scorer.output]

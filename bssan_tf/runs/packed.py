@@ -78,10 +78,10 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     shutil.copy(run.metrics_file, part.metrics_file)
     write_text(part.path / CARD, card)
     known = len(tokenizer.words) - len(SPECIAL)
-    kept, row = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
-    row += max(len(f"{word}\n".encode()) for word in tokenizer.words)
+    kept, per_word = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
+    per_word += max(len(f"{word}\n".encode()) for word in tokenizer.words) + 64  # compression varies by some bytes
     while (size := _write_words(part, run, tokenizer, arrays, tables, kept, bits)) > MOST_BYTES:
-        fewer = kept - 1 - (size - MOST_BYTES) // row  # compressed, a row is less: not too few are kept
+        fewer = kept - -(-(size - MOST_BYTES) // per_word)  # a word less saves no more than this: not too few are kept
         if words or fewer < 1:
             break
         kept = fewer
