@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
 from feature_fixtures import tiny_extractor, write_boxes, write_pictures
 
 from bssan_tf.config.presets import preset
@@ -46,7 +48,8 @@ def described(given, Q):
 def test_objects_without_class_are_the_same_in_a_graph():
     given = pictures()
     given["objects"][0, 0] = 0
-    found = in_context_graph(given["objects"], given["valid"], given["regions"], Q=15).numpy()
+    tensors = [tf.constant(given[name]) for name in ("objects", "valid", "regions")]
+    found = tf.function(lambda *given: in_context_graph(*given, Q=15, xp=tnp))(*tensors).numpy()
     given["classes"][:] = -1
     assert 0 < given["valid"].mean() < 1
     np.testing.assert_allclose(found, described(given, Q=15), rtol=1e-5, atol=1e-9)

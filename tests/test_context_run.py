@@ -22,13 +22,16 @@ from bssan_tf.features.objects import BoxesFile, top_objects
 from bssan_tf.features.pictures import ORIENTATION_TAG, read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.matcher import Matcher
+from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.runs import data, photo
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.packed import pack
 from bssan_tf.training.run import train
 
 LABELS, OTHERS = ("dog", "cat", "car"), ("car", "emu", "dog", "cat")
 COUNT, TEST = 24, 5
+LOAD_MODEL = RunFolder.load_model  # which the tests replace
 CAPTIONS = ("a {} near a {}", "the {} beside the {}")
 
 
@@ -167,16 +170,23 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
         Matcher(trained.run, given).index(folder)
 
 
-@pytest.mark.parametrize("file_is_gone", [False, True])
-def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path, monkeypatch, file_is_gone):
+@pytest.mark.parametrize(
+    "own", [{}, {"boxes": "gone.npz"}, {"boxes": "b.npz"}, {"objects": "keras_hub:a", "boxes": None}]
+)
+def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path, monkeypatch, caplog, own):
+    """Without the run's own boxes file, which another of its name in the current folder is not, or its detector."""
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.npz").write_text("of someone else")
     names = sorted({name for name, _ in trained.scores})
     captions = list(dict.fromkeys(caption for _, caption in trained.scores))
     for name in names:
         shutil.copy(trained.photos / name, tmp_path / f"copy-{name}")
     matrix = Matcher(trained.run).score([tmp_path / f"copy-{name}" for name in names], captions)
-    if file_is_gone:
-        own = trained.run.load_config().replace(boxes="gone.npz")
-        monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
+    if own:
+        config = trained.run.load_config().replace(**own)
+        monkeypatch.setattr(RunFolder, "load_config", lambda _: config)
+        monkeypatch.setattr(detectors, "open_detector", lambda *_: pytest.fail("a detector was opened"))
     else:
         monkeypatch.setattr(Extractor, "describe", lambda *_: pytest.fail("extracted anew"))
     value, _ = evaluate(trained.run, Request(out=tmp_path / "s.npy"), {"objects": "grid"}, progress=False)
@@ -184,6 +194,41 @@ def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path
     np.testing.assert_allclose(found, matrix, atol=1e-3)
     assert np.abs(found.ravel() - list(trained.scores.values())).max() > 1e-2
     assert "objects of grid" in str(value["differs"])
+    told = f"; the photos are extracted for them, without {own.get('boxes') or own['objects']}" if own else ""
+    assert f"objects: the ten fixed boxes in place of the run's own{told}" in caplog.messages
+
+
+def test_boxes_that_are_not_the_run_s_are_refused_before_anything_is_extracted(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "open_data", lambda *_: pytest.fail("extracted"))
+    other = str(trained.photos.parent / "other.npz")
+    with pytest.raises(UserError, match=r"the data have changed since training: boxes is [0-9a-f]{64}, was [0-9a-f]"):
+        evaluate(trained.run, Request(), {"boxes": other}, progress=False)
+    gone = r"run: the boxes of its photos, no\.npz, are not here; give --boxes FILE\.npz, or --objects grid"
+    for ask in (lambda: evaluate(trained.run, Request(), {"boxes": "no.npz"}, progress=False),
+                lambda: Matcher(trained.run, {"boxes": "no.npz"}, of_own_data=True).index_of_split()):  # fmt: skip
+        with pytest.raises(UserError, match=gone):
+            ask()
+
+
+def test_a_packed_run_is_measured_without_its_boxes(trained, tmp_path, monkeypatch):
+    """A file of the user's own that has the name of the run's is not taken for it."""
+    monkeypatch.setattr(RunFolder, "load_model", LOAD_MODEL)
+    monkeypatch.setattr(RunFolder, "calibration", lambda _: Calibration(2.0, 1.0, 0.2, 0.5))  # of more photos
+    monkeypatch.chdir(tmp_path)
+    found = RunFolder(tmp_path / "packed")
+    pack(trained.run, found.path, "# A card")
+    places = {"root": str(trained.photos), "cache": str(trained.photos.parent / "cache")}
+    with pytest.raises(UserError, match=r"packed: the boxes of its photos, boxes\.npz, are not here; give --boxes"):
+        evaluate(found, Request(), places, progress=False)
+    shutil.copy(trained.photos.parent / "other.npz", tmp_path / "boxes.npz")
+    with pytest.raises(UserError, match="the data have changed since training: boxes is"):
+        evaluate(found, Request(), places, progress=False)
+    matrices = []
+    for name, run in (("own", trained.run), ("packed", found)):
+        evaluate(run, Request(out=tmp_path / f"{name}.npy"), {**places, "objects": "grid"}, progress=False)
+        matrices.append(np.load(tmp_path / f"{name}.npy"))
+    np.testing.assert_allclose(*matrices, rtol=5e-3, atol=5e-3)
+    assert (matrices[0] != matrices[1]).any()  # of float16
 
 
 class FakeHub:

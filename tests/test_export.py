@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graph_fixtures import products
+from PIL import Image
 
 from bssan_tf.config.presets import preset
 from bssan_tf.datasets.text import Tokenizer
@@ -46,7 +47,24 @@ for variant in sys.argv[1:]:
         np.savez(f"{variant}-{signature}.npz", **{name: value.numpy() for name, value in outputs.items()})
         two = call(**{name: value[:2] for name, value in given.items()})  # another batch size
         np.savez(f"{variant}-{signature}-two.npz", **{name: value.numpy() for name, value in two.items()})
+    if "score_jpeg" in loaded.signatures:
+        images = tf.constant([open(f"{i}.png", "rb").read() for i in range(2)])
+        outputs = loaded.signatures["score_jpeg"](images=images, captions=tf.constant(captions))
+        np.savez(f"{variant}-score_jpeg.npz", **{name: value.numpy() for name, value in outputs.items()})
 """
+
+
+class Described:
+    """Regions of a PNG of D = 2 x 2 pixels, by a network with weights."""
+
+    def __init__(self):
+        self.model = tf.keras.Sequential([tf.keras.layers.Dense(M)])
+        self.model.build((None, D, 3))
+        self.model.set_weights([np.random.default_rng(3).normal(0, 0.6, (3, M)), np.zeros(M)])
+
+    def __call__(self, content):
+        pixels = tf.reshape(tf.io.decode_png(content, channels=3), (1, D, 3))
+        return {"regions": self.model(tf.cast(pixels, tf.float32) / 255)}
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +106,19 @@ def inputs(tokenizer):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, tokenizer, inputs):
-    """Exports of two variants, and what a process without the package gets from them."""
+    """Exports of two variants, one with picture files, and what a process without the package gets from them."""
     folder = tmp_path_factory.mktemp("export")
     scorers = {variant: scorer_of(variant, tokenizer) for variant in ("full", "w2r")}
+    describe = Described()
     with pytest.MonkeyPatch.context() as patch:
         if KERAS_3:  # where there is a GPU, it would put in cuDNN's kernels alone, which run nowhere else
             rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
             patch.setattr(rnn, "_is_gpu_available", lambda: True)
         for variant, scorer in scorers.items():
-            export_saved_model(scorer, tokenizer.layer, folder / variant / "1")
+            more = [describe] if variant == "w2r" else []
+            export_saved_model(scorer, tokenizer.layer, folder / variant / "1", *more)
+    for i, pixels in enumerate(np.random.default_rng(2).integers(0, 255, (2, 2, 2, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
     np.savez(folder / "inputs.npz", **inputs)
     (folder / "captions.json").write_text(json.dumps(CAPTIONS))
     (folder / "load.py").write_text(LOADER)
@@ -104,7 +126,7 @@ def exported(tmp_path_factory, tokenizer, inputs):
         [sys.executable, "-I", "load.py", *scorers], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
-    return folder, scorers
+    return folder, scorers, describe
 
 
 @pytest.mark.smoke
@@ -117,7 +139,7 @@ def exported(tmp_path_factory, tokenizer, inputs):
     ],
 )
 def test_same_numbers_without_the_package(exported, inputs, variant, outputs, signature):
-    folder, scorers = exported
+    folder, scorers, _ = exported
     scorer = scorers[variant]
     expected = scorer({name: inputs[name] for name in scorer.input}, training=False)
     with np.load(folder / f"{variant}-{signature}.npz") as got:
@@ -141,8 +163,21 @@ def test_no_product_of_four_axes_and_no_kernel_of_a_gpu(exported, variant):
         assert not products(call.graph.as_graph_def(add_shapes=True))
 
 
+def test_picture_files_are_scored_without_the_package(exported, inputs):
+    folder, scorers, describe = exported
+    rows = [describe((folder / f"{i}.png").read_bytes())["regions"] for i in range(2)]
+    with np.load(folder / "w2r-score_jpeg.npz") as got:
+        assert {name: got[name].shape for name in got.files} == {"score": (2, 4), "w2r": (2, 4)}
+        for found, row in zip(got["score"], rows):
+            given = {"regions": np.repeat(row, 4, axis=0), "tokens": inputs["tokens"]}
+            expected = scorers["w2r"]({name: given[name] for name in scorers["w2r"].input}, training=False)
+            np.testing.assert_allclose(found, expected["score"], atol=1e-5)
+        assert np.ptp(got["score"], axis=0).max() > 1e-3  # photos differ
+        assert np.ptp(got["score"][:, :3], axis=1).max() > 1e-3  # and captions
+
+
 def test_length_of_captions_is_free(exported, inputs):
-    folder, _ = exported
+    folder, *_ = exported
     call = tf.saved_model.load(str(folder / "full" / "1")).signatures["serving_default"]
     short = call(**{name: tf.constant(value) for name, value in inputs.items()})
     tokens = np.pad(inputs["tokens"], ((0, 0), (0, 25)))

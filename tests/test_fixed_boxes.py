@@ -56,12 +56,17 @@ def test_in_context_they_have_no_class_but_the_room_for_it(stores):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"regions": None}, {"grid": None}, {"objects": None}, {"objects": np.zeros((5, 10, 9))}]
+    ("changes", "told"),
+    [
+        ({"grid": None}, "of an older version, .*; give another --cache to extract them anew"),
+        *(
+            (changes, "need regions, and objects that are means of these; leave out --fixed-boxes, or --objects grid")
+            for changes in ({"regions": None}, {"objects": None}, {"objects": np.zeros((5, 10, 9))})
+        ),
+    ],
 )
-def test_objects_of_another_kind_have_no_fixed_ones(stores, changes):
-    with pytest.raises(
-        UserError, match=r"fixed boxes: need regions on a grid, .* leave out --fixed-boxes, or --objects"
-    ):
+def test_objects_of_another_kind_have_no_fixed_ones(stores, changes, told):
+    with pytest.raises(UserError, match=f"fixed boxes: .*{told}"):
         with_fixed_boxes(dataclasses.replace(stores[0], **changes))
 
 
@@ -84,7 +89,7 @@ def test_a_share_of_the_photos_of_a_batch_shows_them():
     stream, plain = make_stream(0.3), make_stream(0.0)
     found = shown(stream)
     assert 0.2 < found.mean() < 0.4
-    assert 0 < found.sum(axis=1).mean() < 5
+    assert len(np.unique(found.sum(axis=1))) > 2  # drawn for each photo, not so many of each batch
     np.testing.assert_array_equal(found[[33, 7]], np.array([shown_at(make_stream(0.3), step) for step in (33, 7)]))
     assert (found != shown(make_stream(0.3, seed=6))).any()
     assert (shown(stream, 4) != found[4:8]).any()  # the next round of the four batches
@@ -118,11 +123,8 @@ def shown_at(stream, step):
         ({"fixed_boxes": 1.5}, "--fixed-boxes 1.5: must be between 0 and 1"),
     ],
 )
-def test_where_there_is_no_detector_they_are_refused_before_features_are_read(tmp_path, monkeypatch, values, message):
-    monkeypatch.setattr("bssan_tf.features.extraction.extract_features", lambda *_, **__: pytest.fail("read"))
-    write_pictures(tmp_path / "photos", 40)
-    rows = [f"photo{i:03d}.jpg,a dog {i},{split}" for i, split in enumerate(["train"] * 20 + ["val"] * 20)]
-    (tmp_path / "photos" / "captions.csv").write_text("\n".join(["image,caption,split", *rows]))
+def test_where_there_is_no_detector_they_are_refused_before_photos_are_read(tmp_path, monkeypatch, values, message):
+    monkeypatch.setattr(training, "open_data", lambda *_, **__: pytest.fail("read"))
     none = {"import_regions": None, "import_objects": None, "cache": str(tmp_path)}
     config = make_config(tmp_path / "photos", **{**none, "fixed_boxes": 0.5, **values})
     with pytest.raises(UserError, match=message):

@@ -1,5 +1,7 @@
 """`Matcher` searches: folders that grow, what can't be read now, photos like a photo, probabilities, sentences."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -134,11 +136,25 @@ def test_an_index_keeps_photos_that_can_not_be_read_now(matcher, photos, tmp_pat
     assert "1 known photos can't be read now, as links that lead nowhere: link.png; they are left out" in caplog.text
     (tmp_path / "unmounted").rename(disk)
     assert len(matcher.index(folder)) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale(os.stat, "link.png"))
+        assert len(matcher.index(folder)) == 2
     disk.rename(tmp_path / "unmounted")
     (folder / "here.png").unlink()
     (folder / "phone.heic").unlink()
     with pytest.raises(UserError, match=r"mine: 1 known photos can't be read now, .*: link\.png; mount the disk"):
         matcher.index(folder)
+
+
+def stale(stat, name):
+    """`os.stat` where a file of this name lies on a server that is gone."""
+
+    def failing(path, *given, **how):
+        if str(path).endswith(name):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(path, *given, **how)
+
+    return failing
 
 
 def vectors_of(matcher, paths):

@@ -13,6 +13,7 @@ from bssan_tf.runs import own_boxes as own_module
 from bssan_tf.runs import photo as photo_module
 from bssan_tf.runs.own_boxes import OwnFile
 from bssan_tf.runs.photo import Photo, PhotoReader
+from bssan_tf.tools.files import file_sha256
 
 IDS = ("cats/1.jpg", "dogs/1.jpg", "2.jpg")
 
@@ -29,15 +30,21 @@ def data(tmp_path):
     return DataConfig(data=str(root), cache=str(tmp_path), objects="boxes", boxes=str(boxes))
 
 
+def run_of(data):
+    """A run that was trained with the boxes file of now."""
+    sha256 = data.boxes and file_sha256(data.boxes)
+    return SimpleNamespace(trained_data=lambda: {"boxes": sha256})
+
+
 @pytest.mark.parametrize("name", IDS)
 def test_a_photo_of_the_corpus_has_its_row(data, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    own = OwnFile(data).of([tmp_path.relative_to(tmp_path) / "pets" / name])
+    own = OwnFile(run_of(data), data).of([tmp_path.relative_to(tmp_path) / "pets" / name])
     assert list(own.images.values()) == [(name, IDS[::-1].index(name))]
 
 
 def test_photos_of_a_folder_have_their_rows(data, tmp_path):
-    own = OwnFile(data).of([tmp_path / "pets" / name for name in IDS])
+    own = OwnFile(run_of(data), data).of([tmp_path / "pets" / name for name in IDS])
     assert [own.row(tmp_path / "pets" / name) for name in IDS] == [2, 1, 0]
 
 
@@ -46,16 +53,24 @@ def test_another_photo_of_the_same_name_has_none(data, tmp_path, name):
     other = tmp_path / "holiday" / name
     other.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "pets" / "2.jpg", other)
-    assert OwnFile(data).of([other]) is None
-    both = OwnFile(data).of([tmp_path / "pets" / "2.jpg", other])
+    assert OwnFile(run_of(data), data).of([other]) is None
+    both = OwnFile(run_of(data), data).of([tmp_path / "pets" / "2.jpg", other])
     assert (len(both.images), both.row(tmp_path / "pets" / "2.jpg"), both.row(other)) == (1, 0, None)
 
 
 def test_a_run_whose_data_are_gone(data, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "pets" / "captions.csv").unlink()
-    assert OwnFile(data).of([tmp_path / "pets" / "2.jpg"]) is None
+    assert OwnFile(run_of(data), data).of([tmp_path / "pets" / "2.jpg"]) is None
     assert "the boxes of the run's own photos can't be told: " in caplog.text
+
+
+def test_another_file_of_the_same_name_is_not_the_run_s(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = run_of(data)
+    save_boxes(tmp_path / "boxes.npz", IDS)
+    assert OwnFile(run, data).of([tmp_path / "pets" / "2.jpg"]) is None
+    assert "boxes.npz is another file than in the training" in caplog.text
 
 
 @pytest.fixture
@@ -63,7 +78,7 @@ def reader_of(monkeypatch):
     """Makes the reader of a run with some data, which sees nothing in a photo, and maybe given boxes."""
     extractor = SimpleNamespace(describe=lambda pixels, *_: {"regions": pixels, "objects": pixels})
     monkeypatch.setattr(photo_module, "extractors_of", lambda *_: (extractor, None))
-    return lambda data, boxes=None: PhotoReader(None, Config(data=data), boxes)
+    return lambda data, boxes=None: PhotoReader(run_of(data), Config(data=data), boxes)
 
 
 def corner(reader, path):

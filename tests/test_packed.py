@@ -112,14 +112,47 @@ def test_what_can_not_be_packed(work, run, models, tmp_path, monkeypatch):
     ):
         packed.pack(run, tmp_path / "large", "")
     assert not list(tmp_path.iterdir())
+    for bits, value in ((3, 65504), (3, np.uint32(0x7FFFFFFF).view(np.float32)), (10, 1e9)):
+        monkeypatch.setattr(packed, "weights_of", lambda _, value=value: {"a": np.full((2, 2), value, np.float32)})
+        with pytest.raises(UserError, match="a does not fit into float16; the run can't be packed"):
+            packed.pack(run, tmp_path / "new", "", bits=bits)
     monkeypatch.setattr(RunFolder, "calibration", lambda _: None)
     with pytest.raises(UserError, match="has no calibration"):
         packed.pack(run, tmp_path / "new", "")
 
 
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"objects": "keras_hub:/home/me/x"}, "--objects keras_hub:/home/me/x"),
+        ({"backbone": "keras_hub:/home/me/vit"}, "--backbone keras_hub:/home/me/vit"),
+    ],
+)
+def test_a_run_on_a_preset_s_folder_is_not_packed(run, tmp_path, monkeypatch, values, flag):
+    config = run.load_config().replace(**values)
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: config)
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: pytest.fail("loaded"))
+    told = (
+        rf"grid: was trained on a preset's folder \({flag}\), which can't be packed; name a preset that KerasHub knows"
+    )
+    with pytest.raises(UserError, match=told):
+        packed.pack(run, tmp_path / "new", "")
+
+
+def test_weights_of_the_backbone_that_are_left_behind_are_said(run, models, tmp_path, monkeypatch, caplog):
+    config = run.load_config().replace(backbone_weights="/here/w.npz", backbone="vgg19")
+    monkeypatch.setattr(RunFolder, "load_config", lambda _: config)
+    monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
+    packed.pack(run, tmp_path / "new", "")
+    told = "is packed without /here/w.npz, and will be used with the weights that Keras downloads for vgg19"
+    assert [record.getMessage() for record in caplog.records] == [f"{run.path}: {told}"]
+
+
 def test_the_rarest_words_are_cut_and_scores_of_the_others_stay(run, models):
     (whole, words), (cut, kept) = models["packed"], models["cut"]
     assert (len(words.words), kept.words) == (14, words.words[:8])
+    noted = json.loads((run.path.with_name("cut") / "data.json").read_text())["packed"]
+    assert noted == {"words": 6, "of_words": 12, "bits": 10}
     assert {"a", "and"} <= set(kept.words)
     counted, tables = weights_of(cut.scorer), ("embedding/embeddings",)
     for name, array in weights_of(whole.scorer).items():
@@ -148,6 +181,9 @@ def test_as_many_words_as_fit(work, run, models, tmp_path, monkeypatch, capsys):
     assert 6 < words < 12
     assert size_of(tmp_path / "fits") <= most
     assert f"MB, {words} of 12 words; the {12 - words} rarest are unknown to it" in capsys.readouterr().out
+    for one_more in (words + 1, 30):
+        with pytest.raises(UserError, match="MB packed with"):
+            packed.pack(run, tmp_path / "more", (work / "card.md").read_text(), words=one_more)
     assert packed.pack(run, tmp_path / "fewer", "", words=6)[1:] == (6, 12)
     with pytest.raises(
         UserError, match=r"MB packed with 12 words, more than 0; give fewer --words or --bits, or train"
@@ -198,5 +234,7 @@ def test_damaged_weights(work, tmp_path):
         ({"names": arrays["names"]}, "weight_0"),
     ):
         np.savez(found.packed_weights, **wrong)
-        with pytest.raises(UserError, match=f"weights.npz: is not the weights of its config.json .*{told}"):
+        with pytest.raises(
+            UserError, match=f"weights.npz: is not the weights of its config.json .*{told}.*pack the run anew, or inst"
+        ):
             found.load_model()

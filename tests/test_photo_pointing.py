@@ -271,6 +271,10 @@ def test_class_names_beside_those_of_the_file_are_refused(run, photos, tmp_path)
         (["--pointing", ""], "--pointing: its value is empty"),
         (["--pointing", "boxes", "--parts"], "--parts: has no effect with --pointing"),
         (["--pointing", "photos", "--split", "val"], "--split val: has no effect with --pointing"),
+        (
+            ["--pointing", "boxes", "--objects", "grid"],
+            "--objects grid: --pointing boxes measures by the run's own boxes",
+        ),
         (["--class-names", "f"], "--class-names f: has no effect with anything but --pointing boxes"),
     ],
 )

@@ -1,5 +1,6 @@
 """Picture files decoded inside a graph: as `read_picture` decodes them, to a level of rounding."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from bssan_tf.errors import UserError
+from bssan_tf.features import picture_graph, pictures
 from bssan_tf.features.picture_graph import MOST_APART, decode_picture
 from bssan_tf.features.pictures import ORIENTATION_TAG, read_picture
 
@@ -100,6 +103,30 @@ def test_exif_data_that_are_not_the_first_segment_or_damaged(tmp_path):
 def test_other_formats_are_refused(kind):
     with pytest.raises(tf.errors.InvalidArgumentError):
         GRAPH(content_of(drawn(9, 9), kind))
+
+
+@pytest.mark.parametrize(
+    ("size", "how", "few"),
+    [
+        ((300, 400), {"kind": "JPEG"}, True),  # decoded to half
+        ((300, 400), {"kind": "JPEG", "progressive": True}, False),
+        ((120, 400), {"kind": "JPEG"}, False),
+        ((199, 200), {"kind": "PNG"}, True),
+        ((201, 200), {"kind": "PNG"}, False),
+    ],
+)
+def test_more_pixels_than_fit_into_memory_are_refused(size, how, few, tmp_path, monkeypatch):
+    for module in (picture_graph, pictures):
+        monkeypatch.setattr(module, "MAX_PIXELS", 40_000)
+    content = content_of(drawn(*size), **how)
+    (tmp_path / "a").write_bytes(content)
+    in_graph = tf.function(decode_picture)
+    for read, given, error in (
+        (in_graph, tf.constant(content), tf.errors.InvalidArgumentError),
+        (read_picture, tmp_path / "a", UserError),
+    ):
+        with contextlib.nullcontext() if few else pytest.raises(error, match="more than 0 million"):
+            read(given, SIDE)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

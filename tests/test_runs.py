@@ -222,7 +222,7 @@ def test_other_data_are_refused(tmp_path):
     run, trained = RunFolder(tmp_path / "one"), {"captions_sha256": "dog", "weights_sha256": None}
     run.create(CONFIG, [], trained, lambda path: path.write_text("dog\n"))
     run.require_same_data(trained)
-    run.require_same_data({"weights_sha256": None}, ("weights_sha256",))
+    run.require_same_data({"weights_sha256": None})
     with pytest.raises(UserError, match="weights_sha256 is abc, was None"):
         run.require_same_data({**trained, "weights_sha256": "abc"})
 

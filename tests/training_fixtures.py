@@ -66,7 +66,7 @@ def saved_in_memory(monkeypatch):
 
     def load(folder):
         scorer, layer, _, describe = kept[Path(folder)]
-        score = tf.function(scores_of_files(scorer, describe, lambda captions: tf.cast(layer(captions), tf.int32)))
+        score = tf.function(scores_of_files(scorer, layer, describe))
         return SimpleNamespace(signatures={"score_jpeg": lambda **given: score(given)})
 
     return load

@@ -112,8 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
     if len(options.runs) > 2 and not options.ensemble:
         raise UserError(f"{options.runs[2]}: two runs are compared, no more; leave it out, or add --ensemble")
     require_hub_flags_that_fit(options)
-    runs = [find_run(name) for name in options.runs or [None]]
     flags, progress = cli.moved_files(options), not options.quiet
+    if own and flags.get("objects") == "grid":
+        raise UserError(f"--objects grid: --pointing {BOXES} measures by the run's own boxes; leave one out")
+    runs = [find_run(name) for name in options.runs or [None]]
     cli.load_tensorflow()
     from bssan_tf.metrics.output import require_replaceable, write_report
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import field
+from pathlib import Path
 
 SET, UNSET = "set", "unset"  # what `needs` can ask for beside named values
 HUB, PRESET = "keras_hub:", "PRESET"  # a choice that ends in PRESET stands for every value that begins as it does
@@ -51,6 +52,11 @@ def is_choice(value, choices: Collection) -> bool:
 def hub_preset(value: str | None) -> str | None:
     """PRESET of a value `keras_hub:PRESET`; None for another."""
     return value[len(HUB) :] if value and value.startswith(HUB) else None
+
+
+def is_preset_folder(preset: str) -> bool:
+    """Whether a preset is a folder, not a name or an address that KerasHub knows."""
+    return "://" not in preset and ("/" in preset or Path(preset).is_dir())
 
 
 def file_setting(help: str):

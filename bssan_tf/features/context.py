@@ -13,7 +13,6 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
@@ -70,35 +69,36 @@ def in_context(
     named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
     named[(*known, classes[known])] = scores[known]
-    photo = np.broadcast_to(_of_sum(means, PHOTO_SHARE)[:, None], (*classes.shape, means.shape[1]))
-    parts = [_of_sum(np.asarray(objects, np.float32), OWN_SHARE), CLASS_SHARE * named, photo]
-    return np.concatenate(parts, axis=-1) * np.asarray(valid, np.float32)[..., None]
+    return _joined(objects, named, means, valid)
 
 
-def in_context_graph(objects: tf.Tensor, valid: tf.Tensor, regions: tf.Tensor, Q: int) -> tf.Tensor:
-    """`in_context` of objects without a class as operations of TensorFlow: float32 (n, P, Q).
+def in_context_graph(objects, valid, regions, Q: int, xp):
+    """`in_context` of objects without a class as operations of a graph: float32 (n, P, Q).
 
-    objects float (n, P, Q'), valid bool (n, P), regions float (n, D, M).
+    Args:
+        objects, valid, regions: tensors float (n, P, Q'), bool (n, P), float (n, D, M).
+        xp: tensorflow.experimental.numpy.
     """
-    objects, means = tf.cast(objects, tf.float32), tf.reduce_mean(tf.cast(regions, tf.float32), axis=1)[:, None]
-
-    def of_sum(rows, share: float):
-        return rows * (share / tf.maximum(tf.reduce_sum(tf.abs(rows), axis=-1, keepdims=True), 1e-12))
-
-    like = tf.zeros_like(objects[..., :1])  # (n, P, 1)
-    named = tf.repeat(like, Q - objects.shape[2] - means.shape[2], axis=2)
-    parts = [of_sum(objects, OWN_SHARE), named, like + of_sum(means, PHOTO_SHARE)]
-    return tf.concat(parts, axis=-1) * tf.cast(valid, tf.float32)[..., None]
+    means = photo_means(regions, xp)
+    named = xp.zeros((*valid.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
+    return _joined(objects, named, means, valid, xp)
 
 
-def photo_means(regions: np.ndarray) -> np.ndarray:
+def _joined(objects, named, means, valid, xp=np):
+    """[own ; class ; photo] of `xp`, NumPy or TensorFlow's: `named` (n, P, number of classes) has the scores."""
+    photo = xp.broadcast_to(_of_sum(means, PHOTO_SHARE, xp)[:, None], (*valid.shape, means.shape[1]))
+    parts = [_of_sum(xp.asarray(objects, dtype=np.float32), OWN_SHARE, xp), CLASS_SHARE * named, photo]
+    return xp.concatenate(parts, axis=-1) * xp.asarray(valid, dtype=np.float32)[..., None]
+
+
+def photo_means(regions, xp=np):
     """Mean of each picture's regions (n, D, M): float32 (n, M)."""
-    return np.asarray(regions, np.float32).mean(axis=1)
+    return xp.mean(xp.asarray(regions, dtype=np.float32), axis=1)
 
 
-def _of_sum(rows: np.ndarray, share: float) -> np.ndarray:
+def _of_sum(rows, share: float, xp=np):
     """Rows (..., F) whose absolute values sum to `share`; a zero row stays zero."""
-    return rows * (share / np.maximum(np.abs(rows).sum(axis=-1, keepdims=True), 1e-12))
+    return rows * (share / xp.maximum(xp.sum(xp.abs(rows), axis=-1, keepdims=True), np.float32(1e-12)))
 
 
 class _PhotoMeans:

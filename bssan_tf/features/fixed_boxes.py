@@ -60,9 +60,12 @@ def with_fixed_boxes(features: Features, Q: int | None = None) -> Features:
     """
     given = features.objects.features if features.in_context else features
     regions, objects, grid = given.regions, given.objects, given.grid
-    if regions is None or grid is None or objects is None or objects.shape[2] != regions.shape[2]:
-        needed = "need regions on a grid, and objects that are means of these"
+    if regions is None or objects is None or objects.shape[2] != regions.shape[2]:
+        needed = "need regions, and objects that are means of these"
         raise UserError(f"fixed boxes: {needed}; leave out --fixed-boxes, or --objects grid")
+    if grid is None:
+        problem = "the features are of an older version, which did not note the grid of the regions"
+        raise UserError(f"fixed boxes: {problem}; give another --cache to extract them anew")
     fixed = grid_boxes(objects.shape[1])
     alike = {name: np.broadcast_to(value, (len(objects), *value.shape)) for name, value in fixed.items()}
     alike["objects"] = FixedObjects(regions, grid, fixed["boxes"])

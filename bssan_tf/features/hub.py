@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from bssan_tf.config.fields import HUB
+from bssan_tf.config.fields import HUB, is_preset_folder
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import REMEDY
 from bssan_tf.features.networks import Network, outputs_of, region_model
@@ -83,8 +83,7 @@ def find_preset(text: str) -> Preset:
     if not preset:
         raise UserError(f"--backbone {text}: names no preset; give {HUB}PRESET, such as clip_vit_base_patch16")
     keras_hub(f"--backbone {text}")
-    a_folder = "://" not in preset and ("/" in preset or Path(preset).is_dir())
-    return Preset(HUB + (Path(preset).resolve().name if a_folder else preset), preset)
+    return Preset(HUB + (Path(preset).resolve().name if is_preset_folder(preset) else preset), preset)
 
 
 def _with_size(encoder: tf.keras.Model, source: str) -> tf.keras.Model:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bssan_tf.features.pictures import ORIENTATION_TAG
+from bssan_tf.features.pictures import MAX_PIXELS, ORIENTATION_TAG
 
 MOST_APART = 3
 RATIOS = (1, 2, 4, 8)  # that libjpeg decodes smaller by
 _HEADER = 2**18  # bytes of a JPEG in which its EXIF data begin and end
 _TO_PNG_DEPTH = 25  # bytes of a PNG, of which the last is the depth
-_EXIF, _SCAN, _MARK, _EXIF_START = 0xE1, 0xDA, 0xFF, (*b"Exif", 0, 0)
+_PNG_SIZES = slice(16, 24)  # bytes of its width and height
+_EXIF, _SCAN, _MARK, _PROGRESSIVE, _EXIF_START = 0xE1, 0xDA, 0xFF, 0xC2, (*b"Exif", 0, 0)
 _MIRRORED, _UPSIDE_DOWN, _FIRST_TRANSPOSED = (2, 3, 6, 7), (3, 4, 7, 8), 5  # orientations, as `pictures.UPRIGHT`
 
 
@@ -23,8 +24,8 @@ def decode_picture(content: tf.Tensor, side: int) -> tf.Tensor:
     """Decode a file's content, a string (), upright by the EXIF orientation of a JPEG, and resize it bilinearly.
 
     Returns:
-        uint8 (side, side, 3), RGB; transparent parts are white. Of any other format than JPEG and PNG, and of a damaged
-        file, TensorFlow's InvalidArgumentError.
+        uint8 (side, side, 3), RGB; transparent parts are white. Of any other format than JPEG and PNG, of a damaged
+        file, and of one with more than MAX_PIXELS pixels, TensorFlow's InvalidArgumentError.
     """
     is_jpeg = tf.io.is_jpeg(content)
     pixels = tf.cond(is_jpeg, lambda: _decode_jpeg(content, side), lambda: _decode_png(content))
@@ -43,13 +44,28 @@ def _decode_jpeg(content: tf.Tensor, side: int) -> tf.Tensor:
 
     steps = tf.reduce_sum(tf.cast(ratio >= RATIOS[1:], tf.int32))
     branches = [lambda ratio=ratio: decoded(ratio) for ratio in RATIOS]
-    return tf.cast(tf.switch_case(steps, branches), tf.float32)
+    start = tf.io.decode_raw(tf.strings.substr(content, 0, _HEADER), tf.uint8)
+    progressive = tf.reduce_any((start[:-1] == _MARK) & (start[1:] == _PROGRESSIVE))  # such a one is held whole
+    held = tf.where(progressive, 1, tf.gather(RATIOS, steps))
+    with tf.control_dependencies([_few_pixels(height // held, width // held)]):
+        return tf.cast(tf.switch_case(steps, branches), tf.float32)
+
+
+def _few_pixels(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
+    """What fails where these are too many; outside a graph it fails at once."""
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    problem = f"has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink the picture"
+    return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), problem)
 
 
 def _decode_png(content: tf.Tensor) -> tf.Tensor:
     """float32 (height, width, 3), over white."""
-    rgba = tf.cast(tf.io.decode_png(content, channels=4), tf.float32)
-    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(content, 0, _TO_PNG_DEPTH), tf.uint8)[-1], tf.float32)
+    start = tf.io.decode_raw(tf.strings.substr(content, 0, _TO_PNG_DEPTH), tf.uint8)
+    places = 256 ** tf.range(3, -1, -1, tf.int64)
+    width, height = tf.unstack(tf.linalg.matvec(tf.reshape(tf.cast(start[_PNG_SIZES], tf.int64), (2, 4)), places))
+    with tf.control_dependencies([_few_pixels(height, width)]):
+        rgba = tf.cast(tf.io.decode_png(content, channels=4), tf.float32)
+    depth = tf.cast(start[-1], tf.float32)
     plain = tf.reduce_all(rgba[..., 3] == 2.0**depth - 1.0)  # what TensorFlow puts in for "opaque", below 8 bits, too
     opacity = tf.where(plain, 1.0, rgba[..., 3:] / 255.0)
     return rgba[..., :3] * opacity + 255.0 * (1.0 - opacity)

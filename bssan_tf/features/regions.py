@@ -81,7 +81,7 @@ class Extractor:
 
     @functools.cached_property
     def graph(self):
-        """The same as a function of TensorFlow: pictures, boxes and valid -> regions and objects."""
+        """What `describe` runs, as a function of TensorFlow: pictures, boxes and valid -> regions and objects."""
         model = self.model  # made before the tracing, in which its weights would be symbols
 
         @tf.function

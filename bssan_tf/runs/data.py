@@ -26,6 +26,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.context import NO_CONTEXT, with_context
 from bssan_tf.features.store import Features
 from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
+from bssan_tf.tools.files import file_sha256
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 OF_BOXES = ("boxes", "labels")  # those that say which objects
@@ -114,20 +115,26 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
     """The data that a run was trained on; `config` is the run's, its files where they are now.
 
     Where its objects are "grid" and the run's are others, the photos have the fixed boxes, computed from the regions
-    beside the run's own boxes; only without their file the photos are extracted anew.
+    beside the run's own boxes; without the file of these the photos are extracted with the fixed ones.
 
     Raises:
-        UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed.
+        UserError: as `open_data`; features that the model needs are absent or have other sizes; data have changed, of
+            which the boxes file is told before anything is extracted.
     """
-    own, objects = run.load_config().resolved().data, config.data.objects
-    fixed = objects == "grid" != own.objects
+    own, objects, file = run.load_config().resolved().data, config.data.objects, config.data.boxes
+    fixed = objects == "grid" and own.objects != "grid"
     if objects != own.objects and not fixed:
         if not (hub_preset(objects) and hub_preset(own.objects)):
-            given = f"--boxes {config.data.boxes}" if config.data.boxes else f"--objects {objects}"
+            given = f"--boxes {file}" if file else f"--objects {objects}"
             problem = f"the run's own photos have objects of {own.objects}"
             raise UserError(f"{given}: {problem}; leave it out, or give other photos")
         run.require_same_data({"boxes": build_detector(config.data).name})  # a folder that has moved
-    data = _fixed_data(config, own, progress) if fixed else open_data(config.data, progress)
+    if file and objects == "boxes" and not (config.data.import_regions or config.data.import_objects):
+        if not Path(file).exists():
+            problem = f"the boxes of its photos, {file}, are not here"
+            raise UserError(f"{run.path}: {problem}; give --boxes FILE.npz, or --objects grid")
+        run.require_same_data({"boxes": file_sha256(file)})
+    data = _fixed_data(run, config, own, progress) if fixed else open_data(config.data, progress)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
         if array is None:
@@ -137,21 +144,26 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
         if array.shape[2] != trained[1]:
             differ = f"{name} of the data are {array.shape[1:]}, the run was trained on {trained}"
             raise UserError(f"{differ}; give the features that it was trained with")
-    told = data.fingerprint
-    run.require_same_data(told, tuple(key for key in told if not (fixed and key in OF_BOXES)))
+    told = data.fingerprint.items()
+    run.require_same_data({key: value for key, value in told if not (fixed and key in OF_BOXES)})
     return data
 
 
-def _fixed_data(config: Config, own: DataConfig, progress: bool) -> Data:
-    """A run's data with the fixed boxes for its `own` ones."""
+def _fixed_data(run: RunFolder, config: Config, own: DataConfig, progress: bool) -> Data:
+    """A run's data with the fixed boxes for its `own` ones, beside which regions lie that need no detector."""
     from bssan_tf.features.fixed_boxes import with_fixed_boxes
 
-    gone = own.boxes and not Path(own.boxes).exists()
-    told = f"; {own.boxes} is gone, so that the photos are extracted anew" if gone else ""
+    there = own.objects == "boxes" and (own.boxes is None or is_boxes_of(run, own.boxes))  # None: scenes bring theirs
+    told = "" if there else f"; the photos are extracted for them, without {own.boxes or own.objects}"
     logger.info("objects: the ten fixed boxes in place of the run's own%s", told)
-    kept = {} if gone else {"objects": own.objects, "boxes": own.boxes}
+    kept = {"objects": own.objects, "boxes": own.boxes} if there else {}
     data = open_data(dataclasses.replace(config.data, **kept), progress)
     return dataclasses.replace(data, features=with_fixed_boxes(data.features, config.model.Q))
+
+
+def is_boxes_of(run: RunFolder, file: str | Path) -> bool:
+    """Whether a file is there, and the one of boxes that the run was trained with; another may have its name."""
+    return Path(file).exists() and file_sha256(file) == run.trained_data().get("boxes")
 
 
 def corpus_of(data: DataConfig, progress: bool = True) -> Corpus:

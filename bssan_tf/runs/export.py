@@ -2,7 +2,8 @@
 
 In: the scorer, the tokenizer's layer, and if wanted what describes a photo inside a graph. Out: a folder for
 `tf.saved_model.load` or TensorFlow Serving with two signatures, `serving_default` of features and token ids, and
-`captions` of features and caption strings; and a third, `score_jpeg`, of picture files and caption strings.
+`captions` of features and caption strings; and a third, `score_jpeg`, of JPEG or PNG files and caption
+strings.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -24,20 +24,11 @@ from bssan_tf.tools.stack import take_plain_kernels
 logger = logging.getLogger(__name__)
 
 
-class DescribesPhotos(Protocol):
-    """What describes a photo inside a graph; `model` has all its weights."""
-
-    model: tf.keras.Model
-
-    def __call__(self, content: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A picture file's content, string () -> the scorer's inputs but "tokens", of one picture (1, ...)."""
-
-
 def export_saved_model(
     scorer: tf.keras.Model,
     tokenizer_layer: tf.keras.layers.TextVectorization,
     folder: Path,
-    describe: DescribesPhotos | None = None,
+    describe: Callable | None = None,
 ) -> None:
     """Write the scorer as a SavedModel; an older one in `folder` is replaced only when the new one is whole.
 
@@ -45,14 +36,16 @@ def export_saved_model(
     string (B,) in place of "tokens", and L is the longest of them. Both give all outputs of the scorer: "score" (B,),
     and of "w2r" (B,), "o2w" (B,), "alpha" (B, L, D) and "beta" (B, P, L) those that the variant has. B and L are free.
 
-    With `describe`, `score_jpeg` takes "images" string (N_i,), the content of picture files, and "captions" string
+    With `describe`, `score_jpeg` takes "images" string (N_i,), the content of JPEG or PNG files, and "captions" string
     (N_c,), and gives "score", "w2r" and "o2w", as the variant has them, float32 (N_i, N_c), of all pairs. Photos are
-    described and scored one after the other, so that memory grows with N_c alone.
+    described and scored one after the other; what is held of all of them is their files and the scores.
 
     Args:
         scorer: dict in, dict out, with an input "tokens" int32 (B, L), padded by 0.
         tokenizer_layer: strings (B,) -> integers (B, L), padded by 0.
         folder: e.g. runs/NAME/export/1.
+        describe: a picture file's content, string () -> the scorer's inputs but "tokens", of one picture (1, ...); an
+            object whose `model` has all its weights.
 
     Raises:
         UserError: the folder can't be written.
@@ -64,14 +57,9 @@ def export_saved_model(
     def score_tokens(inputs: dict) -> dict:
         return scorer(inputs, training=False)
 
-    def tokens_of(captions: tf.Tensor) -> tf.Tensor:
-        tokens = tf.cast(tokenizer_layer(captions), tf.int32)
-        lengths = tf.reduce_sum(tf.cast(tokens != 0, tf.int32), axis=1)
-        return tokens[:, : tf.maximum(tf.reduce_max(lengths), 1)]
-
     def score_captions(inputs: dict) -> dict:
         inputs = dict(inputs)
-        tokens = tokens_of(inputs.pop("captions"))
+        tokens = tokens_of(tokenizer_layer, inputs.pop("captions"))
         return scorer({**inputs, "tokens": tokens}, training=False)
 
     tokens = tf.TensorSpec((None, None), tf.int32, "tokens")
@@ -85,19 +73,28 @@ def export_saved_model(
     if describe is not None:
         archive.track(describe.model)
         images = tf.TensorSpec((None,), tf.string, "images")
-        score_files = scores_of_files(scorer, describe, tokens_of)
+        score_files = scores_of_files(scorer, tokenizer_layer, describe)
         archive.add_endpoint("score_jpeg", score_files, [{"images": images, "captions": captions}])
     _write(archive, Path(folder))
     if PATTERNS.search(str(Path(folder).resolve())):
         logger.warning("%s: TensorFlow loads no SavedModel from a path with [, ], *, ? or \\; copy it first", folder)
 
 
-def scores_of_files(scorer: tf.keras.Model, describe: DescribesPhotos, tokens_of: Callable) -> Callable[[dict], dict]:
-    """What `score_jpeg` runs; `tokens_of` makes token ids int32 (N_c, L) of strings (N_c,)."""
+def tokens_of(tokenizer_layer: tf.keras.layers.TextVectorization, captions: tf.Tensor) -> tf.Tensor:
+    """Token ids int32 (N_c, L) of strings (N_c,); L is the longest of them, at least 1."""
+    tokens = tf.cast(tokenizer_layer(captions), tf.int32)
+    lengths = tf.reduce_sum(tf.cast(tokens != 0, tf.int32), axis=1)
+    return tokens[:, : tf.maximum(tf.reduce_max(lengths), 1)]
+
+
+def scores_of_files(
+    scorer: tf.keras.Model, tokenizer_layer: tf.keras.layers.TextVectorization, describe: Callable
+) -> Callable[[dict], dict]:
+    """What `score_jpeg` runs."""
     parts = [name for name in ("score", "w2r", "o2w") if name in scorer.output]
 
     def score_files(inputs: dict) -> dict:
-        tokens = tokens_of(inputs["captions"])
+        tokens = tokens_of(tokenizer_layer, inputs["captions"])
 
         def score_file(content: tf.Tensor) -> dict:
             features = {name: tf.repeat(row, tf.shape(tokens)[0], axis=0) for name, row in describe(content).items()}

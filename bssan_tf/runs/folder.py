@@ -116,13 +116,13 @@ class RunFolder:
         """What `Data.fingerprint` said of the data when the run was begun; UserError if it cannot be read."""
         return read_json(self.data_file, "put it back, or train the run anew")
 
-    def require_same_data(self, data: dict, keys: tuple[str, ...] | None = None) -> None:
-        """UserError if `data`, what `Data.fingerprint` says now, differ from the run's in one of `keys`, or in any."""
+    def require_same_data(self, data: dict) -> None:
+        """UserError if `data`, all or a part of what `Data.fingerprint` says now, differ from the run's."""
         trained = self.trained_data()
-        for key in keys or data:
+        for key, now in data.items():
             if key not in trained and key not in NOTED_LATER:
                 raise UserError(f"{self.data_file}: has no {key}; put it back, or train the run anew")
-            if (then := trained.get(key, data.get(key))) != ANY and (now := data.get(key)) != then:
+            if (then := trained.get(key, now)) not in (ANY, now):
                 changed = f"the data have changed since training: {key} is {now}, was {then}"
                 raise UserError(f"{self.path}: {changed}; give those that it was trained with")
 

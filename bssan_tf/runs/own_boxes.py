@@ -1,6 +1,6 @@
 """What a run's own boxes file says of photos: those of its own corpus, told by their place.
 
-In: the data settings of a run, and picture files. Out: which of them are photos of the corpus, and their rows.
+In: a run, its data settings, and picture files. Out: which of them are photos of the corpus, and their rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from bssan_tf.datasets import scenes_folder
 from bssan_tf.datasets.scenes import boxes_file
 from bssan_tf.errors import UserError
 from bssan_tf.features.objects import BoxesFile
-from bssan_tf.runs.data import corpus_of
+from bssan_tf.runs.data import corpus_of, is_boxes_of
+from bssan_tf.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +37,25 @@ class OwnBoxes(NamedTuple):
 
 
 class OwnFile:
-    """The boxes file of a run, and the corpus that it is of; each is read once, when a photo needs it."""
+    """The boxes file of a run, and the corpus that it is of; each is read once, when a photo needs it.
 
-    def __init__(self, data: DataConfig):
-        self.data = data
+    Args:
+        data: the run's settings, its files where they are now.
+    """
+
+    def __init__(self, run: RunFolder, data: DataConfig):
+        self.run, self.data = run, data
 
     @functools.cached_property
     def _file(self) -> BoxesFile | None:
         data = self.data
         own = data.boxes or (boxes_file(scenes_folder(data.cache)) if data.data == "scenes" else None)
-        return BoxesFile(own) if data.objects == "boxes" and own is not None and Path(own).exists() else None
+        if data.objects != "boxes" or own is None or not Path(own).exists():
+            return None
+        if not is_boxes_of(self.run, own):
+            logger.info(UNTOLD, f"{own} is another file than in the training")
+            return None
+        return BoxesFile(own)
 
     @functools.cached_property
     def _images(self) -> dict[str, list[tuple[str, Path]]]:

@@ -7,6 +7,7 @@ metrics.json, weights.npz, CARD.md. `python -m bssan_tf.runs.packed RUN FOLDER -
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf import cli
+from bssan_tf.config.fields import hub_preset, is_preset_folder
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import DATASETS, OF_TRAINING, fields_of
+from bssan_tf.config.settings import DATASETS, OF_TRAINING, DataConfig, fields_of, flag_of
 from bssan_tf.datasets.text import SPECIAL, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.reading.arrays import read_npz, texts
@@ -28,7 +30,9 @@ from bssan_tf.tools.stack import assign_weights, path_of, weights_of
 MOST_BYTES = 12_000_000
 FRACTION = 10  # bits of float16's
 CARD = "CARD.md"
-REMEDY = "install the package anew"
+REMEDY = "pack the run anew, or install the package anew"
+
+logger = logging.getLogger(__name__)
 
 
 class Packed(NamedTuple):
@@ -51,17 +55,22 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
         bits: of a weight's fraction that are kept, from 1 to 10; fewer leave room for more words.
 
     Raises:
-        UserError: no finished run, a folder that is there, more than 12 MB.
+        UserError: no finished run, one on a preset's folder, a folder that is there, more than 12 MB.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another folder, or remove it")
-    config, (model, tokenizer) = run.load_config(), run.load_model()
+    config = run.load_config()
+    _check_networks(run, config.data)
+    model, tokenizer = run.load_model()
     if run.calibration() is None:
         raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
     tables = {path_of(table) for layer in model.embeddings for table in layer.weights}
-    arrays = {name: _rounded(array.astype(np.float16), bits) for name, array in weights_of(model.scorer).items()}
-    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-        raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
+    with np.errstate(over="ignore"):  # told below
+        halves = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
+    arrays = {name: _rounded(array, bits) for name, array in halves.items()}
+    for found in (halves, arrays):  # a carry makes infinity of a large value, and may make a number of NaN
+        if wrong := [name for name, array in found.items() if not np.isfinite(array).all()]:
+            raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
     part = RunFolder(folder.with_name(f".{folder.name}.part"))
     shutil.rmtree(part.path, ignore_errors=True)
     part.path.mkdir(parents=True)
@@ -69,9 +78,10 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     shutil.copy(run.metrics_file, part.metrics_file)
     write_text(part.path / CARD, card)
     known = len(tokenizer.words) - len(SPECIAL)
-    kept, row = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
-    while (size := _write_words(part, run, tokenizer, arrays, tables, kept)) > MOST_BYTES:
-        fewer = kept - 1 - (size - MOST_BYTES) // row  # compressed, a row is less: not too few are kept
+    kept, per_word = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
+    per_word += max(len(f"{word}\n".encode()) for word in tokenizer.words) + 64  # compression varies by some bytes
+    while (size := _write_words(part, run, tokenizer, arrays, tables, kept, bits)) > MOST_BYTES:
+        fewer = kept - -(-(size - MOST_BYTES) // per_word)  # a word less saves no more than this: not too few are kept
         if words or fewer < 1:
             break
         kept = fewer
@@ -85,22 +95,35 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     return Packed(size, kept, known)
 
 
+def _check_networks(run: RunFolder, data: DataConfig) -> None:
+    """UserError for a network that only a folder of the user's holds; of own weights of another, a warning."""
+    for name in ("backbone", "objects"):
+        if (preset := hub_preset(getattr(data, name))) and is_preset_folder(preset):
+            problem = f"was trained on a preset's folder ({flag_of(name)} {getattr(data, name)})"
+            raise UserError(f"{run.path}: {problem}, which can't be packed; name a preset that KerasHub knows")
+    if data.backbone_weights:
+        told = "%s: is packed without %s, and will be used with the weights that Keras downloads for %s"
+        logger.warning(told, run.path, data.backbone_weights, data.backbone)
+
+
 def _without_places(config: Config) -> Config:
     """The config without places of files; of those that a use can do without, it keeps the name."""
     moving = {name: told.default for name, told in fields_of("data").items() if "moves" in told.metadata}
-    moving |= {
-        name: Path(file).name for name in (*OF_TRAINING, "boxes") if (file := config[name])
-    }  # that there were any
+    named = (*OF_TRAINING, "boxes")  # so that it is known that there were such files
+    moving |= {name: Path(file).name for name in named if (file := config[name])}
     if config.data.data not in DATASETS:
         moving["data"] = Path(config.data.data).name
     return config.replace(**moving)
 
 
-def _write_words(part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: dict, tables: set, kept: int) -> int:
+def _write_words(
+    part: RunFolder, run: RunFolder, tokenizer: Tokenizer, arrays: dict, tables: set, kept: int, bits: int
+) -> int:
     """Write all that depends on how many words are kept; bytes of the folder then. `tables` have a row for each."""
     rows = len(SPECIAL) + kept
     Tokenizer(tokenizer.words[len(SPECIAL) : rows], tokenizer.length, tokenizer.rule).save(part.vocabulary_file)
-    changed = {"weights_sha256": ANY, VOCABULARY: file_sha256(part.vocabulary_file)}
+    cut = {"words": kept, "of_words": len(tokenizer.words) - len(SPECIAL), "bits": bits}
+    changed = {"weights_sha256": ANY, VOCABULARY: file_sha256(part.vocabulary_file), "packed": cut}
     write_text(part.data_file, json.dumps({**run.trained_data(), **changed}, indent=1) + "\n")
     values = [array[:rows] if name in tables else array for name, array in arrays.items()]
     named = {f"weight_{number}": _planes(array) for number, array in enumerate(values)}

@@ -91,7 +91,7 @@ class PhotoReader:
         self.config, self.data, self.boxes = config, data, boxes
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
-        self.own, self.told = OwnFile(config.data), set()
+        self.own, self.told = OwnFile(run, config.data), set()
 
     @functools.cached_property
     def given(self) -> BoxesFile | None:
@@ -172,7 +172,7 @@ def extractors_of(run: RunFolder, data: DataConfig):
     elif detector and data.object_context and not run.trained_data().get("labels"):
         problem = "the run does not know its classes by name"
         raise UserError(f"--objects {data.objects}: {problem}; leave it out, or train with boxes that name them")
-    run.require_same_data(made_with, tuple(made_with))
+    run.require_same_data(made_with)
     return extractor, detector
 
 
@@ -208,8 +208,9 @@ def folder_index(
     """
     features, paths = _folder_features(run, config, folder, found.paths, flags, progress, found)
     known = np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist()
-    rows = [row for row in known if paths[row].exists()]
-    if gone := [paths[row].relative_to(folder).as_posix() for row in known if row not in set(rows)]:
+    rows = [row for row in known if os.path.exists(paths[row])]  # Path.exists raises for a disk that is gone
+    if lost := sorted(set(known) - set(rows)):
+        gone = [paths[row].relative_to(folder).as_posix() for row in lost]
         problem = f"{len(gone)} known photos can't be read now, as links that lead nowhere: {', '.join(gone[:3])}"
         if not rows:
             raise UserError(f"{folder}: {problem}; mount the disk, or give another folder")
@@ -227,7 +228,7 @@ def _folder_features(
     (extractor, boxes), by_path = extractors_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
-    elif boxes is None and (own := OwnFile(data).of(paths)) and len(own.images) == len(paths):
+    elif boxes is None and (own := OwnFile(run, data).of(paths)) and len(own.images) == len(paths):
         by_path = False  # so that it can't be told where those that are gone were
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:

@@ -101,9 +101,9 @@ class PairStream:
             captions["negative_tokens"] = self.tokens[self._negatives[images]]  # (B, K, L)
         length = max(longest(ids.reshape(-1, ids.shape[-1])) for ids in captions.values())
         cut = {name: ids[..., :length] for name, ids in captions.items()}
-        return {**self._looked_at(step, self.split.image_rows[images]), **cut}
+        return {**self._features_of(step, self.split.image_rows[images]), **cut}
 
-    def _looked_at(self, step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _features_of(self, step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Features of the pictures of a step, with the fixed boxes where the step's draw says so."""
         found = gather(self.features, rows)
         if self._fixed:

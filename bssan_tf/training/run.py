@@ -55,6 +55,7 @@ def train(
         UserError: for bad data or flags, or when training diverges.
     """
     config = config.check().resolved()
+    check_fixed_boxes(config)
     run.require_new()
     strategy = _strategy(devices, config.training)
     if data:
@@ -138,14 +139,18 @@ def word_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: boo
     return np.concatenate(found, axis=1) if found else None
 
 
-def check_corpus(corpus: Corpus, config: Config) -> None:
-    """UserError for what would else stop a training only after hours of extraction."""
-    check_pictures(corpus.split("train"), config.training)
-    check_cca_start(config, len(corpus.split("train").image_ids))
+def check_fixed_boxes(config: Config) -> None:
+    """UserError where the fixed boxes of a `resolved` config can't stand in for its objects."""
     if config.training.fixed_boxes and (objects := config.data.objects) in ("grid", "faster_rcnn"):
         what = {"grid": "are the fixed boxes already", "faster_rcnn": "are described otherwise than boxes"}[objects]
         given = f"--fixed-boxes {config.training.fixed_boxes}"
         raise UserError(f"{given}: the objects of --objects {objects} {what}; leave it out, or give --boxes FILE.npz")
+
+
+def check_corpus(corpus: Corpus, config: Config) -> None:
+    """UserError for what would else stop a training only after hours of extraction."""
+    check_pictures(corpus.split("train"), config.training)
+    check_cca_start(config, len(corpus.split("train").image_ids))
     validation = validation_split(corpus, config.training)
     _fit_tokenizer(corpus.split("train"), config).log_unread(corpus.split("val").captions, corpus.captions)
     if config.training.early_signs:
