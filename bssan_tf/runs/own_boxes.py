@@ -40,6 +40,7 @@ class OwnFile:
     """The boxes file of a run, and the corpus that it is of; each is read once, when a photo needs it.
 
     Args:
+        run: whose boxes they are; a file with another hash than in its training is not taken.
         data: the run's settings, its files where they are now.
     """
 
