@@ -79,11 +79,13 @@ def test_regions_are_of_the_last_layer_through_which_all_goes(cells):
 def test_layers_beside_each_other():
     model = residual()
     name, part = region_model(model, "--backbone x", "inside+stem+out")
-    assert (name, part.output_shape) == ("inside+stem+out", (None, 14, 14, 5 + 4 + 4))
+    assert (name, part.output_shape) == ("inside+stem+out, 4 to 1", (None, 14, 14, 5 + 4 + 4))
     pixels = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
-    maps = [tf.keras.Model(model.input, model.get_layer(one).output)(pixels).numpy() for one in name.split("+")]
+    outputs = [model.get_layer(one).output for one in ("inside", "stem", "out")]
+    maps = [one.numpy() for one in tf.keras.Model(model.input, outputs)(pixels)]
     sums = [np.abs(one).sum(axis=(1, 2, 3), keepdims=True) for one in maps]
-    expected = np.concatenate([one * sums[2] / own for one, own in zip(maps, sums)], axis=-1)
+    shares = (2, 2, 1)  # the earlier layers together have four times the last's
+    expected = np.concatenate([one * share * sums[2] / own for one, own, share in zip(maps, sums, shares)], axis=-1)
     np.testing.assert_allclose(part(pixels), expected, rtol=1e-4, atol=1e-5)
     assert np.isfinite(part(0 * pixels)).all()
     with pytest.raises(UserError, match="--backbone x: the layers have 14x14, 7x7 cells; name layers with as many"):
