@@ -16,10 +16,10 @@ import numpy as np
 from bssan_tf.cca.solve import Solver, Sums, compare, project_bags
 from bssan_tf.metrics import recall
 
-IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # in units of the mean variance of a feature
-TEXT_RIDGES = (0.03, 0.3, 1.0, 3.0)  # in units of the mean variance of a word
+IMAGE_RIDGES = (0.01, 0.1, 0.3, 1.0, 2.0, 3.0)  # in units of the mean variance of a feature
+TEXT_RIDGES = (0.03, 0.3, 1.0, 2.0, 3.0)  # in units of the mean variance of a word
 DIMENSIONS = (32, 64, 128, 256, 512)
-POWERS = (0.0, 1.0, 2.0)
+POWERS = (0.0, 0.85, 1.0, 2.0)
 PARTS = 3  # held out in turns
 _HELD_SHARE, _MAX_HELD = 0.2, 1000  # of each part
 _CLOSE = 0.02  # share of rsum that one part tells nothing about
