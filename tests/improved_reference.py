@@ -22,8 +22,8 @@ def in_context(own, classes, scores, regions, count):
     for features, number, score in zip(own, classes, scores):
         named = np.zeros(count)
         if number >= 0:
-            named[number] = 0.2 * score
-        rows.append([*(0.1 * features / np.abs(features).sum()), *named, *(photo / np.abs(photo).sum())])
+            named[number] = 0.08 * score
+        rows.append([*(0.04 * features / np.abs(features).sum()), *named, *(photo / np.abs(photo).sum())])
     return np.array(rows)
 
 

@@ -335,6 +335,13 @@ def test_what_one_call_does_is_not_kept(caplog):
     assert not caplog.records  # nothing is missing
 
 
+def test_an_older_run_keeps_the_shares_of_its_objects():
+    value = json.loads(photos("").to_json())
+    assert value["data"].pop("object_shares") == [0.04, 0.08]
+    assert Config.from_json(json.dumps(value)).data.object_shares == (0.1, 0.2)
+    assert Config.from_json(photos("").to_json()) == photos("")
+
+
 def test_an_older_run_has_an_lstm_and_a_sum():
     value = json.loads(preset("paper").to_json())
     assert (value["model"].pop("w2r_text"), value["model"].pop("fuse")) == ("lstm", "sum")

@@ -12,9 +12,7 @@ from bssan_tf.config.presets import preset
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import (
-    CLASS_SHARE,
-    OWN_SHARE,
-    PHOTO_SHARE,
+    SHARES,
     RunContext,
     in_context,
     in_context_graph,
@@ -49,7 +47,7 @@ def test_objects_without_class_are_the_same_in_a_graph():
     given = pictures()
     given["objects"][0, 0] = 0
     tensors = [tf.constant(given[name]) for name in ("objects", "valid", "regions")]
-    found = tf.function(lambda *given: in_context_graph(*given, Q=15, xp=tnp))(*tensors).numpy()
+    found = tf.function(lambda *given: in_context_graph(*given, RunContext(15), xp=tnp))(*tensors).numpy()
     given["classes"][:] = -1
     assert 0 < given["valid"].mean() < 1
     np.testing.assert_allclose(found, described(given, Q=15), rtol=1e-5, atol=1e-9)
@@ -67,13 +65,13 @@ def test_each_part_has_its_share_and_says_what_it_should():
             assert not found[i, p].any()
             continue
         vector = given["objects"][i, p].astype(np.float32)
-        np.testing.assert_allclose(own, OWN_SHARE * vector / vector.sum(), rtol=1e-4)
+        np.testing.assert_allclose(own, SHARES[0] * vector / vector.sum(), rtol=1e-4)
         expected = np.zeros(3)
         if given["classes"][i, p] >= 0:
-            expected[given["classes"][i, p]] = CLASS_SHARE * given["scores"][i, p]
+            expected[given["classes"][i, p]] = SHARES[1] * given["scores"][i, p]
         np.testing.assert_allclose(named, expected, rtol=1e-5)
         mean = given["regions"][i].astype(np.float32).mean(axis=0)
-        np.testing.assert_allclose(photo, PHOTO_SHARE * mean / mean.sum(), rtol=1e-4)
+        np.testing.assert_allclose(photo, mean / mean.sum(), rtol=1e-4)
 
 
 def test_a_class_without_a_place_is_left_out_and_zeros_stay_zeros():

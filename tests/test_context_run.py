@@ -1,6 +1,7 @@
 """A run whose objects have their context beside them, from training to every use of it, on a few drawn photos."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -113,6 +114,12 @@ def test_the_model_was_made_for_own_class_and_photo(trained):
     size = 2 * config.model.M + len(LABELS)
     assert size == config.model.Q
     assert data.features.objects[:].shape == (COUNT, 10, size)
+    older = dataclasses.replace(config.data, object_shares=(0.1, 0.2))
+    for given, shares in ((config.data, (0.04, 0.08)), (older, (0.1, 0.2))):
+        objects = open_data(given, progress=False).features.objects[:][data.features.valid[:]]
+        np.testing.assert_allclose(np.abs(objects[:, : config.model.M]).sum(axis=1), shares[0], rtol=1e-3)
+    made = photo.run_context(trained.run, config.replace(object_shares=(0.1, 0.2)))
+    assert (made.Q, made.shares) == (size, (0.1, 0.2))
     assert data.features.valid.sum(axis=1).tolist() == [0] + [4] * (COUNT - 1)
     weights = trained.run.load_model()[0].scorer.get_weights()
     assert all(np.isfinite(array).all() for array in weights)

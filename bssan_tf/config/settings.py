@@ -73,6 +73,7 @@ class DataConfig:
     text_corpus: str | None = file_setting("captions without photos, a file or a folder: 300 more dimensions of a word")
     caption_length: int = setting(30, "words of a caption that are read; what follows is cut", rule="above 0")  # L
     word_rule: str = field(default="unicode", metadata={"choices": ("unicode", "ascii"), "older": "ascii"})
+    object_shares: tuple[float, float] = field(default=(0.04, 0.08), metadata={"older": (0.1, 0.2)})  # own and class
     imported_order: str = field(default="file", metadata={"choices": ("file", "splits"), "older": "splits"})
 
     @property
@@ -119,18 +120,13 @@ class ModelConfig:
         "none", "scaling of the objects before Eq. 10", choices=("none", "sqrt_l2", "centred"), improved=True
     )
     fusion: int = setting(
-        0,
-        "dimensions of the product (A u)∘(B t) that is appended to [u ; t]; 0 for none",
-        rule="0 or more",
-        improved=True,
+        0, "dimensions of the product (A u)∘(B t) beside [u ; t]; 0 for none", rule="0 or more", improved=True
     )
     bilinear: bool = setting(
         False, "add to the MLP's score the normalised sum of (A u)∘(B t)", needs={"fusion": SET}, improved=True
     )
     weighted_lengths: bool = setting(
-        False,
-        "learn a weight for each dimension of the lengths by which the bilinear score is normalised",
-        needs={"bilinear": SET},
+        False, "learn a weight for each dimension of the lengths in the bilinear score", needs={"bilinear": SET}
     )
     attention_scale: float = setting(
         0.0,

@@ -1,9 +1,9 @@
 """Objects with their class and the whole photo beside them, for O2W; computed when read, nothing is stored.
 
 In: a picture's object features (P, Q'), the detector's classes and scores (P,), its regions (D, M). Out: for each
-object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of own and photo sum
-to their share below; the dimension of the class is its share times the score. So the shares are the parts' squared
-lengths after √ (`FeatureNorm`), before `centred` takes off the mean.
+object [own ; class ; photo], float32 (P, Q), Q = Q' + number of classes + M. The absolute values of the photo sum to
+1, those of own to its share; the dimension of the class is its share times the score. So the shares are the parts'
+squared lengths after √ (`FeatureNorm`), before `centred` takes off the mean.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 
-OWN_SHARE, CLASS_SHARE, PHOTO_SHARE = 0.1, 0.2, 1.0
+SHARES = DataConfig.object_shares  # of own and class, in a new run
 NO_CONTEXT = (
     "--object-context: needs regions, and objects of a detector or of boxes; leave --import-regions and "
     "--import-objects out, or train with --no-object-context"
@@ -34,6 +35,7 @@ class RunContext:
 
     Q: int
     labels: Sequence[str] | None = None  # of the classes that have a place; None where nameless, or in an older run
+    shares: tuple[float, float] = SHARES
 
 
 def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequence[str] | None) -> np.ndarray:
@@ -54,7 +56,14 @@ def known_classes(classes: np.ndarray, labels: Sequence[str] | None, known: Sequ
 
 
 def in_context(
-    *, objects: np.ndarray, classes: np.ndarray, scores: np.ndarray, valid: np.ndarray, means: np.ndarray, Q: int
+    *,
+    objects: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray,
+    valid: np.ndarray,
+    means: np.ndarray,
+    Q: int,
+    shares: tuple[float, float] = SHARES,
 ) -> np.ndarray:
     """Objects of n pictures with class and photo beside them: float32 (n, P, Q).
 
@@ -65,29 +74,32 @@ def in_context(
         valid: bool (n, P), False at padding, which stays zero.
         means: float32 (n, M), as of `photo_means`.
         Q: size of the result, which says how many classes there are.
+        shares: of own and class.
     """
     named = np.zeros((*classes.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
     known = np.nonzero((classes >= 0) & (classes < named.shape[2]))
     named[(*known, classes[known])] = scores[known]
-    return _joined(objects, named, means, valid)
+    return _joined(objects, named, means, valid, shares)
 
 
-def in_context_graph(objects, valid, regions, Q: int, xp):
+def in_context_graph(objects, valid, regions, context: RunContext, xp):
     """`in_context` of objects without a class as operations of a graph: float32 (n, P, Q).
 
     Args:
         objects, valid, regions: tensors float (n, P, Q'), bool (n, P), float (n, D, M).
+        context: for what run; only its Q and shares are looked at.
         xp: tensorflow.experimental.numpy.
     """
     means = photo_means(regions, xp)
-    named = xp.zeros((*valid.shape, Q - objects.shape[2] - means.shape[1]), np.float32)
-    return _joined(objects, named, means, valid, xp)
+    named = xp.zeros((*valid.shape, context.Q - objects.shape[2] - means.shape[1]), np.float32)
+    return _joined(objects, named, means, valid, context.shares, xp)
 
 
-def _joined(objects, named, means, valid, xp=np):
+def _joined(objects, named, means, valid, shares, xp=np):
     """[own ; class ; photo] of `xp`, NumPy or TensorFlow's: `named` (n, P, number of classes) has the scores."""
-    photo = xp.broadcast_to(_of_sum(means, PHOTO_SHARE, xp)[:, None], (*valid.shape, means.shape[1]))
-    parts = [_of_sum(xp.asarray(objects, dtype=np.float32), OWN_SHARE, xp), CLASS_SHARE * named, photo]
+    own, of_class = shares
+    photo = xp.broadcast_to(_of_sum(means, 1.0, xp)[:, None], (*valid.shape, means.shape[1]))
+    parts = [_of_sum(xp.asarray(objects, dtype=np.float32), own, xp), of_class * named, photo]
     return xp.concatenate(parts, axis=-1) * xp.asarray(valid, dtype=np.float32)[..., None]
 
 
@@ -129,8 +141,10 @@ class ObjectsInContext:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, features: Features, Q: int, means: _PhotoMeans | None = None):
-        self.features, self.means = features, means or _PhotoMeans(features.regions)
+    def __init__(
+        self, features: Features, Q: int, shares: tuple[float, float] = SHARES, means: _PhotoMeans | None = None
+    ):
+        self.shares, self.features, self.means = shares, features, means or _PhotoMeans(features.regions)
         self.shape = (*features.objects.shape[:2], Q)
 
     def __len__(self) -> int:
@@ -146,19 +160,20 @@ class ObjectsInContext:
     def around(self, rows: np.ndarray, objects: np.ndarray) -> np.ndarray:
         """The context of pictures, int (n,), around their `objects` (n, P, Q') that were read already."""
         arrays = {name: getattr(self.features, name)[rows] for name in _PER_OBJECT if name != "objects"}
-        return in_context(objects=objects, **arrays, means=self.means[rows], Q=self.shape[2])
+        return in_context(objects=objects, **arrays, means=self.means[rows], Q=self.shape[2], shares=self.shares)
 
 
-def with_context(features: Features, run: RunContext | None = None) -> Features:
+def with_context(features: Features, run: RunContext | None = None, shares: tuple[float, float] = SHARES) -> Features:
     """The features with each object in its context; UserError without regions or objects with classes.
 
-    Without a `run` that they are for, there is room for the classes that the store's boxes can name.
+    Without a `run` that they are for, there is room for the classes that the store's boxes can name, and `shares` are
+    those of own and class.
     """
     if any(getattr(features, name) is None for name in ("regions", *_PER_OBJECT)):
         raise UserError(NO_CONTEXT)
     labels = features.manifest.get("labels")
     if run is None:
         count = len(labels) if labels else 1 + int(np.max(features.classes, initial=-1))
-        run = RunContext(features.objects.shape[2] + count + features.regions.shape[2], labels)
+        run = RunContext(features.objects.shape[2] + count + features.regions.shape[2], labels, shares)
     seen = dataclasses.replace(features, classes=known_classes(features.classes, labels, run.labels))
-    return dataclasses.replace(features, objects=ObjectsInContext(seen, run.Q), in_context=True)
+    return dataclasses.replace(features, objects=ObjectsInContext(seen, run.Q, run.shares), in_context=True)

@@ -54,7 +54,7 @@ class PhotoGraph:
         boxes, valid = (tf.constant(self.fixed[name]) for name in ("boxes", "valid"))
         regions, objects = (tf.cast(array, tf.float32) for array in self.extractor.graph(pixels, boxes, valid))
         if self.context:
-            objects = in_context_graph(objects, valid, regions, self.context.Q, tnp)
+            objects = in_context_graph(objects, valid, regions, self.context, tnp)
         found = {"regions": regions, "objects": objects, "valid": valid}
         return {name: value for name, value in found.items() if name in self.needed}
 

@@ -108,7 +108,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
         corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress,
         verify=data.verify, check_photos=data.check_photos,
     )  # fmt: skip
-    return Data(corpus, with_context(features) if data.object_context else features)
+    return Data(corpus, with_context(features, shares=data.object_shares) if data.object_context else features)
 
 
 def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:

@@ -125,8 +125,8 @@ class PhotoReader:
         if self.context:
             classes = [known_classes(one["classes"], one["labels"], self.context.labels) for one in found]
             given = {name: stacked[name] for name in ("scores", "valid")} | {"objects": arrays["objects"]}
-            means, Q = photo_means(arrays["regions"]), self.context.Q
-            arrays["objects"] = in_context(**given, classes=np.stack(classes), means=means, Q=Q)
+            given |= {"means": photo_means(arrays["regions"]), "Q": self.context.Q, "shares": self.context.shares}
+            arrays["objects"] = in_context(**given, classes=np.stack(classes))
         return SimpleNamespace(**arrays, valid=stacked["valid"]), found
 
 
@@ -178,7 +178,9 @@ def extractors_of(run: RunFolder, data: DataConfig):
 
 def run_context(run: RunFolder, config: Config) -> RunContext | None:
     """How objects of new photos get the context that a run's objects have; None if they have none."""
-    return RunContext(config.model.Q, run.trained_data().get("labels")) if config.data.object_context else None
+    if not config.data.object_context:
+        return None
+    return RunContext(config.model.Q, run.trained_data().get("labels"), config.data.object_shares)
 
 
 def folder_features(
