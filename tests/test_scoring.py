@@ -11,6 +11,7 @@ from benchmarks.naive import NaiveScorer
 from bssan_tf.errors import UserError
 from bssan_tf.scoring import FastScorer, planning, score_matrices, two_stage
 from bssan_tf.scoring.prefix_tree import PrefixTree
+from bssan_tf.scoring.w2r import FastW2R
 
 
 class TestPrefixTree:
@@ -42,6 +43,25 @@ class TestPrefixTree:
     def test_of_nothing(self):
         assert PrefixTree(np.zeros((0, 5), np.int32)).nodes == 0
         assert PrefixTree(np.zeros((2, 5), np.int32)).levels == []
+
+
+@pytest.mark.parametrize(("name", "values"), [("paper", {}), ("improved", {}), ("improved", {"attention_gate": 0.3})])
+def test_it_is_the_same_whether_regions_are_projected_before_the_attention_or_after(name, values, monkeypatch):
+    config, scorer = make("w2r", name, **values)
+    pictures, tokens, seen = make_pictures(config), make_captions(), []
+    for early in (True, False):
+        monkeypatch.setattr(FastW2R, "_early", lambda *_, early=early: early)
+        seen.append(score_matrices(scorer, pictures, tokens)["w2r"])
+    np.testing.assert_allclose(*seen, rtol=1e-6, atol=1e-5)
+    assert (seen[0] != seen[1]).any()  # of other roundings, so both ways were gone
+
+
+def test_regions_are_projected_first_where_that_is_less_work():
+    network = SimpleNamespace(from_region=np.zeros((1024, 256 + 1024)))
+    assert FastW2R._early(network, V=4000, D=196)
+    assert not FastW2R._early(network, V=10, D=196)  # one sentence
+    network.from_region = np.zeros((64, 128 + 512))  # as on scenes
+    assert not FastW2R._early(network, V=4000, D=196)
 
 
 @pytest.mark.smoke

@@ -33,8 +33,7 @@ class RegionWeights(NamedTuple):
     """Weights that a word and a picture meet."""
 
     softmax: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]  # b, sharpness, γ of the gate
-    A: tf.Tensor | None  # (M, F)
-    from_region: tf.Tensor  # (M + F, G) of the input product's kernel, for u and the fusion
+    from_fusion: tf.Tensor | None  # (F, G) of the input product's kernel
     bilinear: Bilinear | None
 
 
@@ -54,8 +53,8 @@ class FastW2R(FoldedNetwork):
         E, M = self.W.shape
         region, word, fusion = np.split(kernel, [M, M + E])
         self.from_word = tf.constant(word)
-        from_region = tf.constant(np.concatenate([region, fusion]) if self.F else region)
-        self.weights = RegionWeights(self.softmax, self.A, from_region, self.bilinear)
+        self.from_region = tf.constant(np.concatenate([self.A, region], axis=1) if self.F else region)  # (M, F + G)
+        self.weights = RegionWeights(self.softmax, tf.constant(fusion) if self.F else None, self.bilinear)
         self.no_word = float(apply_mlp(tf.zeros((1, self.mlp[0][0].shape[0])), self.mlp)[0])
 
     def read(self, tree: PrefixTree, inputs: tf.Tensor, scores: np.ndarray, scored: Callable[[int], None]) -> None:
@@ -73,13 +72,19 @@ class FastW2R(FoldedNetwork):
     def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`: what `tree.words` bring, what is kept of the captions, regions."""
         arrays = 3 if self.centred else 2  # of the regions, as stored and as they are compared
-        return 4 * (len(tree.words) * self.size + self.kept_size(tree) + arrays * regions * self.W.shape[1])
+        numbers = arrays * self.W.shape[1] + self._early(len(tree.words), regions) * (self.F + self.size)
+        return 4 * (len(tree.words) * self.size + self.kept_size(tree) + regions * numbers)
+
+    def _early(self, V: int, D: int) -> bool:
+        """Whether the product with (M, F + G) is cheaper for the D regions of a picture than for u of each word."""
+        M, out = self.from_region.shape
+        return D * out * (M + V) < V * M * (D + out)
 
     def fixed_bytes(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`."""
-        M = self.weights.from_region.shape[0]
+        M = self.from_region.shape[0]
         text = len(tree.words) * (self.size + M + self.F)
-        return 4 * (text + max(self.step_size(), SLAB_ROWS * (2 * self.size + 2 * M + 3 * regions)))
+        return 4 * (text + max(self.step_size(), SLAB_ROWS * (2 * self.size + 2 * (M + self.F) + 3 * regions)))
 
     def prepare(self, tree: PrefixTree, embed: Callable[[tf.Tensor], tf.Tensor]) -> WordSide:
         """The side of `tree.words`, see `FoldedNetwork`."""
@@ -121,9 +126,12 @@ class FastW2R(FoldedNetwork):
         step, fits = max(1, SLAB_ROWS // B), []
         keys = self.keys_seen(regions)
         scales = inverse_length(keys)[:, None, :, 0] if self.cosine else None
+        kernel, values = self.from_region, regions
+        if self._early(V, regions.shape[1]):
+            kernel, values = None, _project(regions, kernel)
         for start in range(0, V, step):
             some = WordSide(*(None if array is None else array[start : start + step] for array in words))
-            part, fit = _attend(some, regions, keys, scales, self.weights)
+            part, fit = _attend(some, values, kernel, keys, scales, self.weights)
             # in place: the largest array there is, and concat or a Variable would hold it twice
             inputs = tf.raw_ops.InplaceUpdate(x=inputs, i=tf.range(start, start + len(part)), v=part)
             fits.append(fit)
@@ -136,26 +144,35 @@ def places_of(tree: PrefixTree, tokens: np.ndarray) -> np.ndarray:
 
 
 @traced
-def _attend(words: WordSide, regions, keys, scales, weights: RegionWeights):
-    """Eq. 1-4 for words (v, M), regions and what words compare with (B, D, M), then the input product (v, B, G).
+def _project(regions, kernel):
+    """Regions (B, D, M) times (M, n): (B, D, n)."""
+    return tf.matmul(regions, kernel)
 
-    Also <B t, A u> / |A u| (v, B), or None where there is no bilinear score.
+
+@traced
+def _attend(words: WordSide, values, kernel, keys, scales, weights: RegionWeights):
+    """Eq. 1-4 for words (v, M) and what they compare with (B, D, M), then the input product (v, B, G).
+
+    `values` are regions (B, D, M), to be multiplied by the kernel (M, F + G) once they are u; or what came of it
+    (B, D, F + G), and no kernel. Also <B t, A u> / |A u| (v, B), or None where there is no bilinear score.
     """
-    B, (v, size) = tf.shape(regions)[0], tf.unstack(tf.shape(words.inputs))
+    B, (v, size) = tf.shape(keys)[0], tf.unstack(tf.shape(words.inputs))
     products = tf.matmul(words.queries[None], keys, transpose_b=True)  # (B, v, D)
     if scales is not None:
         products *= scales  # (B, 1, D)
-    u = tf.matmul(weights_of(products, *weights.softmax), regions)  # Eq. 3
-    u = tf.transpose(u, (1, 0, 2))  # (v, B, M)
+    found = tf.matmul(weights_of(products, *weights.softmax), values)  # Eq. 3
+    found = tf.reshape(tf.transpose(found, (1, 0, 2)), (v * B, -1))
+    if kernel is not None:
+        found = tf.matmul(found, kernel)
     fits = None
     if words.fused is not None:
-        projected = tf.matmul(u, weights.A)
-        u = tf.concat([u, projected * words.fused[:, None]], axis=-1)
+        projected, found = found[:, :-size], found[:, -size:]  # A u, and the product of u itself
+        fused = tf.repeat(words.fused, B, axis=0)
+        found += tf.matmul(projected * fused, weights.from_fusion)
         if weights.bilinear is not None:
             scaled = projected * inverse_length(weights.bilinear.attended_gain * projected)
-            fits = tf.reduce_sum(scaled * words.fused[:, None], axis=-1)
-    flat = tf.matmul(tf.reshape(u, (v * B, -1)), weights.from_region)
-    return tf.reshape(flat, (v, B, size)) + words.inputs[:, None], fits
+            fits = tf.reshape(tf.reduce_sum(scaled * fused, axis=-1), (v, B))
+    return tf.reshape(found, (v, B, size)) + words.inputs[:, None], fits
 
 
 @traced
