@@ -52,7 +52,7 @@ def test_it_is_the_same_whether_regions_are_projected_before_the_attention_or_af
     for early in (True, False):
         monkeypatch.setattr(FastW2R, "_early", lambda *_, early=early: early)
         seen.append(score_matrices(scorer, pictures, tokens)["w2r"])
-    np.testing.assert_allclose(*seen, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(*seen, rtol=1e-5, atol=3e-5)  # of scores up to 30
     assert (seen[0] != seen[1]).any()  # of other roundings, so both ways were gone
 
 
