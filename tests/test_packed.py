@@ -176,19 +176,22 @@ def test_as_many_words_as_fit(work, run, models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(RunFolder, "load_model", lambda _: models["grid"])
     most = (size_of(work / "packed") + size_of(work / "cut")) // 2
     monkeypatch.setattr(packed, "MOST_BYTES", most)
-    packed.main([str(run.path), str(tmp_path / "fits"), "--card", str(work / "card.md")])
+    packed.main([str(run.path), str(tmp_path / "fits"), "--card", str(work / "card.md"), "--bits", "10"])
     words = len((tmp_path / "fits" / "vocabulary.txt").read_text().splitlines())
     assert 6 < words < 12
     assert size_of(tmp_path / "fits") <= most
-    assert f"MB, {words} of 12 words; the {12 - words} rarest are unknown to it" in capsys.readouterr().out
+    assert f"MB, 10 bits, {words} of 12 words; the {12 - words} rarest are unknown to it" in capsys.readouterr().out
     for one_more in (words + 1, 30):
         with pytest.raises(UserError, match="MB packed with"):
-            packed.pack(run, tmp_path / "more", (work / "card.md").read_text(), words=one_more)
-    assert packed.pack(run, tmp_path / "fewer", "", words=6)[1:] == (6, 12)
+            packed.pack(run, tmp_path / "more", (work / "card.md").read_text(), words=one_more, bits=10)
+    assert packed.pack(run, tmp_path / "all-words", (work / "card.md").read_text())[1:3] == (12, 12)
+    bits = json.loads((tmp_path / "all-words" / "data.json").read_text())["packed"]["bits"]
+    assert packed.LEAST_BITS <= bits < 10  # bits go before words
+    assert packed.pack(run, tmp_path / "fewer", "", words=6)[1:] == (6, 12, 10)
     with pytest.raises(
         UserError, match=r"MB packed with 12 words, more than 0; give fewer --words or --bits, or train"
     ):
-        packed.pack(run, tmp_path / "all", "", words=30)
+        packed.pack(run, tmp_path / "all", "", words=30, bits=10)
 
 
 def test_fewer_bits_take_less_and_change_a_weight_by_half_of_the_last_one(work, models, run, tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from bssan_tf.tools.stack import assign_weights, path_of, weights_of
 
 MOST_BYTES = 12_000_000
 FRACTION = 10  # bits of float16's
+LEAST_BITS = 5  # which cost nothing, where rare words do (docs/decisions.md)
 CARD = "CARD.md"
 REMEDY = "pack the run anew, or install the package anew"
 
@@ -41,9 +42,10 @@ class Packed(NamedTuple):
     size: int  # bytes
     words: int
     all_words: int
+    bits: int  # of a weight's fraction
 
 
-def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits: int = FRACTION) -> Packed:
+def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits: int | None = None) -> Packed:
     """Write a run's best model to a new folder as a packed run.
 
     Weights are rounded to float16. The config keeps no place of files, only the names of those of training. The
@@ -52,7 +54,7 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     Args:
         words: keep so many of the words, the most frequent of the training captions; None: as many as fit into 12 MB.
             The others are unknown words, as any that the run never had.
-        bits: of a weight's fraction that are kept, from 1 to 10; fewer leave room for more words.
+        bits: of a weight's fraction that are kept, from 1 to 10; None: as many as leave room for all words, 5 at least.
 
     Raises:
         UserError: no finished run, one on a preset's folder, a folder that is there, more than 12 MB.
@@ -65,12 +67,11 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     if run.calibration() is None:
         raise UserError(f"{run.path}: has no calibration, which comes with the end of a training; train the run anew")
     tables = {path_of(table) for layer in model.embeddings for table in layer.weights}
-    with np.errstate(over="ignore"):  # told below
+    with np.errstate(over="ignore"):  # told by `_checked`
         halves = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
-    arrays = {name: _rounded(array, bits) for name, array in halves.items()}
-    for found in (halves, arrays):  # a carry makes infinity of a large value, and may make a number of NaN
-        if wrong := [name for name, array in found.items() if not np.isfinite(array).all()]:
-            raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
+    _checked(run, halves)
+    choices = (bits,) if bits else range(FRACTION, LEAST_BITS - 1, -1)
+    rounded = {left: _checked(run, {name: _rounded(array, left) for name, array in halves.items()}) for left in choices}
     part = RunFolder(folder.with_name(f".{folder.name}.part"))
     shutil.rmtree(part.path, ignore_errors=True)
     part.path.mkdir(parents=True)
@@ -78,9 +79,12 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     shutil.copy(run.metrics_file, part.metrics_file)
     write_text(part.path / CARD, card)
     known = len(tokenizer.words) - len(SPECIAL)
-    kept, per_word = min(words or known, known), sum(arrays[name][0].nbytes for name in tables)
+    kept, per_word = min(words or known, known), sum(halves[name][0].nbytes for name in tables)
     per_word += max(len(f"{word}\n".encode()) for word in tokenizer.words) + 64  # compression varies by some bytes
-    while (size := _write_words(part, run, tokenizer, arrays, tables, kept, bits)) > MOST_BYTES:
+    for left, arrays in rounded.items():
+        if _write_words(part, run, tokenizer, arrays, tables, kept, left) <= MOST_BYTES:
+            break
+    while (size := _write_words(part, run, tokenizer, arrays, tables, kept, left)) > MOST_BYTES:
         fewer = kept - -(-(size - MOST_BYTES) // per_word)  # a word less saves no more than this: not too few are kept
         if words or fewer < 1:
             break
@@ -92,7 +96,14 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
             f"{run.path}: {problem}; give fewer {'--words or ' if words else ''}--bits, or train a smaller one"
         )
     part.path.rename(folder)
-    return Packed(size, kept, known)
+    return Packed(size, kept, known, left)
+
+
+def _checked(run: RunFolder, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays, if all are finite: a carry makes infinity of a large value, and may make a number of NaN."""
+    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
+    return arrays
 
 
 def _check_networks(run: RunFolder, data: DataConfig) -> None:
@@ -179,16 +190,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--bits",
         type=cli.count,
         choices=range(1, FRACTION + 1),
-        default=FRACTION,
         metavar="N",
-        help=f"keep N bits of each weight's fraction, for room for more words (default: {FRACTION}, all of float16)",
+        help=f"keep N of the {FRACTION} bits of each weight's fraction (default: as many as leave room for all words, "
+        f"{LEAST_BITS} at least)",
     )
     options = parser.parse_args(arguments)
     run, card = find_run(options.run), read_text(options.card, "write one", f"--card {options.card}")
     cli.load_tensorflow()
-    size, words, known = pack(run, options.folder, card, options.words, options.bits)
+    size, words, known, bits = pack(run, options.folder, card, options.words, options.bits)
     rest = f"; the {known - words:,} rarest are unknown to it" if words < known else ""
-    print(f"{options.folder}: {size / 1e6:.2f} MB, {words:,} of {known:,} words{rest}")
+    print(f"{options.folder}: {size / 1e6:.2f} MB, {bits} bits, {words:,} of {known:,} words{rest}")
 
 
 if __name__ == "__main__":
