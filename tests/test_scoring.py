@@ -45,7 +45,7 @@ class TestPrefixTree:
         assert PrefixTree(np.zeros((2, 5), np.int32)).levels == []
 
 
-@pytest.mark.parametrize(("name", "values"), [("paper", {}), ("improved", {}), ("improved", {"attention_gate": 0.3})])
+@pytest.mark.parametrize(("name", "values"), [("paper", {}), ("improved", {"attention_gate": 0.3})])
 def test_it_is_the_same_whether_regions_are_projected_before_the_attention_or_after(name, values, monkeypatch):
     config, scorer = make("w2r", name, **values)
     pictures, tokens, seen = make_pictures(config), make_captions(), []

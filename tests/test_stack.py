@@ -15,6 +15,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import SCENES
 from bssan_tf.models.bssan import Bssan
+from bssan_tf.models.layers import WordMask
 from bssan_tf.runs.weights import list_weights, require_listed
 from bssan_tf.tools import stack
 from bssan_tf.training.optimizers import TwoRateAdam, TwoRateSGD
@@ -142,3 +143,10 @@ def test_keras_clips_by_the_method_that_is_replaced(monkeypatch):
     monkeypatch.setattr(stack.SharedSteps, "_clip_gradients", lambda _, gradients: asked.append(1) or gradients)
     TwoRateAdam(o2w_rate=1.0, global_clipnorm=1.0).apply_gradients([(tf.constant([1.0]), tf.Variable([1.0]))])
     assert asked == [1]
+
+
+def test_autograph_leaves_calls_of_our_layers_as_they_are():
+    marked = tf.autograph.experimental.do_not_convert(lambda: 0)
+    (mark,) = [name for name in vars(marked) if name.startswith("autograph")]  # TensorFlow's own
+    assert hasattr(WordMask.call, mark)
+    assert hasattr(WordMask().call, mark)

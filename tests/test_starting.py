@@ -344,9 +344,7 @@ def test_a_run_starts_from_the_cca_if_asked_to(corpus, tmp_path, monkeypatch, as
     assert Config.load(run.config_file).training.cca_start == asked
 
 
-@pytest.mark.parametrize(
-    ("hold", "mixed", "variant"), [(True, True, "full"), (True, False, "o2w"), (False, False, "o2w")]
-)
+@pytest.mark.parametrize(("hold", "mixed", "variant"), [(True, True, "full"), (False, False, "o2w")])
 def test_o2w_s_attention_is_held_if_asked_to(corpus, tmp_path, monkeypatch, hold, mixed, variant):
     """In the graph that is trained, the bfloat16 copy included; W2R's is not."""
     fitted = []

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.drawing.figures import attention_figure, figure_to_array
 from bssan_tf.errors import UserError
+from bssan_tf.features.objects import class_names
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features, gather, longest
 
@@ -75,11 +76,6 @@ def _stored_objects(features: Features, row: int) -> dict:
     stored = {name: getattr(features, name) for name in ("boxes", "classes", "scores", "valid")}
     objects = {name: array[row] for name, array in stored.items() if array is not None}
     return {**objects, "names": class_names(objects.pop("classes", ()), features.manifest.get("labels"))}
-
-
-def class_names(classes: Sequence[int], labels: Sequence[str] | None) -> list[str] | None:
-    """The names of some objects' classes, "" where one has none; None where no class has a name."""
-    return [labels[c] if 0 <= c < len(labels) else "" for c in classes] if labels else None
 
 
 def _score(scorer, inputs: dict) -> dict[str, np.ndarray]:

@@ -99,6 +99,11 @@ def detection_rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
+def class_names(classes: Sequence[int], labels: Sequence[str] | None) -> list[str] | None:
+    """The names of some objects' classes, "" where one has none; None where no class has a name."""
+    return [labels[c] if 0 <= c < len(labels) else "" for c in classes] if labels else None
+
+
 def read_class_names(path: str | Path, source: str, count: int | None = None) -> tuple[str, ...]:
     """The names of classes, in the order of their numbers, from a file with one a line.
 

@@ -1,17 +1,21 @@
-"""Why a photo and a caption match: the attention of each word over the photo, and of each object over the words."""
+"""Why a photo and a caption match: the attention of each word over the photo, and of each object over the words.
+
+What draws is imported late: Matplotlib takes its time, and a search needs none.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from bssan_tf.drawing.attention import draw_pair
-from bssan_tf.drawing.page import page_of, save_page
 from bssan_tf.matching.erasing import Erasure
 from bssan_tf.runs.photo import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,8 @@ class Explanation:
 
     def draw(self, out: str | Path | None = None) -> Figure:
         """Figures 7 and 8 of the paper for this pair, as a Matplotlib figure, and as a PNG in `out`."""
+        from bssan_tf.drawing.attention import draw_pair
+
         words = [word if known else f"{word} (unknown)" for word, known in zip(self.words, self.known)]
         outputs = dict(self.scores)
         if self.alpha is not None:
@@ -64,8 +70,12 @@ class Explanation:
         Args:
             against: the same photo beside another caption, shown beside this one.
         """
+        from bssan_tf.drawing.page import page_of
+
         return page_of([self, *([against] if against else [])])
 
     def save_page(self, path: str | Path, against: Explanation | None = None) -> None:
         """Write `page` to a file, whole; UserError where it can't be written, or the photo is gone."""
+        from bssan_tf.drawing.page import save_page
+
         save_page(Path(path), self.page(against))

@@ -17,8 +17,8 @@ import numpy as np
 from bssan_tf.config.schema import Config
 from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.picture_folder import pictures_in
-from bssan_tf.drawing.attention import class_names
 from bssan_tf.errors import UserError
+from bssan_tf.features.objects import class_names
 from bssan_tf.matching.erasing import Erasure, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
