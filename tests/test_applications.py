@@ -79,7 +79,7 @@ def test_regions_are_of_the_last_layer_through_which_all_goes(cells):
 def test_layers_beside_each_other():
     model = residual()
     name, part = region_model(model, "--backbone x", "inside+stem+out")
-    assert (name, part.output_shape) == ("inside+stem+out, 4 to 1", (None, 14, 14, 5 + 4 + 4))
+    assert (name, part.output_shape) == ("inside+stem+out", (None, 14, 14, 5 + 4 + 4))
     pixels = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
     outputs = [model.get_layer(one).output for one in ("inside", "stem", "out")]
     maps = [one.numpy() for one in tf.keras.Model(model.input, outputs)(pixels)]
@@ -241,6 +241,14 @@ def test_values_below_zero_and_outside_of_float16():
         np.testing.assert_array_equal(values[..., 1], -200)
     found = Extractor(OneLayer((1e6, -1e6))).describe(pictures, BOXES)
     assert found["regions"][0, 0].tolist() == found["objects"][0, 0].tolist() == [65504, -65504]
+
+
+def test_the_name_of_several_layers_tells_how_they_are_scaled(monkeypatch):
+    """Runs and stores are compared by it, so those of another scaling are refused."""
+    extractor = Extractor(OneLayer())
+    assert extractor.name == "one:layer/of mine"
+    monkeypatch.setattr(Network, "of", lambda *_, of=Network.of, **__: dataclasses.replace(of(*_), layer="map+map"))
+    assert Extractor(OneLayer()).name == "one:layer/of mine, 4 to 1"
 
 
 def test_a_store_of_another_grid(tmp_path):

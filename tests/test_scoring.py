@@ -50,18 +50,18 @@ def test_it_is_the_same_whether_regions_are_projected_before_the_attention_or_af
     config, scorer = make("w2r", name, **values)
     pictures, tokens, seen = make_pictures(config), make_captions(), []
     for early in (True, False):
-        monkeypatch.setattr(FastW2R, "_early", lambda *_, early=early: early)
+        monkeypatch.setattr(FastW2R, "_projects_first", lambda *_, early=early: early)
         seen.append(score_matrices(scorer, pictures, tokens)["w2r"])
     np.testing.assert_allclose(*seen, rtol=1e-5, atol=3e-5)  # of scores up to 30
-    assert (seen[0] != seen[1]).any()  # of other roundings, so both ways were gone
+    assert (seen[0] != seen[1]).any()  # of other roundings, so both ways were taken
 
 
 def test_regions_are_projected_first_where_that_is_less_work():
     network = SimpleNamespace(from_region=np.zeros((1024, 256 + 1024)))
-    assert FastW2R._early(network, V=4000, D=196)
-    assert not FastW2R._early(network, V=10, D=196)  # one sentence
+    assert FastW2R._projects_first(network, V=4000, D=196)
+    assert not FastW2R._projects_first(network, V=10, D=196)  # one sentence
     network.from_region = np.zeros((64, 128 + 512))  # as on scenes
-    assert not FastW2R._early(network, V=4000, D=196)
+    assert not FastW2R._projects_first(network, V=4000, D=196)
 
 
 @pytest.mark.smoke

@@ -73,8 +73,8 @@ def with_fixed_boxes(features: Features, Q: int | None = None) -> Features:
     found = dataclasses.replace(given, manifest=made_with, **alike)
     if not features.in_context:
         return found
-    given = features.objects
-    in_context = ObjectsInContext(found, Q or given.shape[2], given.shares, given.means)
+    around = features.objects
+    in_context = ObjectsInContext(found, Q or around.shape[2], around.shares, around.means)
     return dataclasses.replace(found, objects=in_context, in_context=True)
 
 

@@ -21,7 +21,7 @@ from bssan_tf.features.pictures import SIDE
 from bssan_tf.tools.stack import layers_of, register
 
 CELLS = (14, 7)  # rows and columns where no layer is named, the first that a model has
-EARLIER_SHARE = 4.0  # of layers before the last, in the last's: measured, docs/decisions.md
+EARLIER_SHARE = 4.0  # of all layers that are named before the last, in its own: measured, docs/decisions.md
 _OF_PICTURE = (1, 2, 3)
 
 
@@ -111,7 +111,7 @@ class JoinedMaps(tf.keras.layers.Layer):
     """Maps of one grid (B, rows, columns, M_k) beside each other (hypercolumns, Hariharan et al., CVPR 2015).
 
     Layers differ a hundredfold: in every picture the absolute values of the last sum to what they are, those of all
-    earlier layers to EARLIER_SHARE times as much, each to an equal part of it.
+    named before it to EARLIER_SHARE times as much, each to an equal part of it.
     """
 
     def call(self, maps):
@@ -127,9 +127,9 @@ def region_model(
 ) -> tuple[str, tf.keras.Model]:
     """The name of the layer that makes the regions, and the model up to it.
 
-    Several layers can be wanted, LAYER+LAYER; `JoinedMaps` then makes one of their maps, and the name tells their
-    shares, as stores are compared by it. Without a wanted layer, it is the last with 14x14 cells, or else 7x7, through
-    which all goes that comes after it: no layer inside of a block, beside which the block's input goes on.
+    Several layers can be wanted, LAYER+LAYER; `JoinedMaps` then makes one of their maps. Without a wanted layer, it is
+    the last with 14x14 cells, or else 7x7, through which all goes that comes after it: no layer inside of a block,
+    beside which the block's input goes on.
 
     UserError, which names `source`, where there is no such layer.
     """
@@ -145,9 +145,12 @@ def region_model(
     if len({tuple(one.shape[1:3]) for one in maps}) > 1:
         grids = ", ".join(f"{one.shape[1]}x{one.shape[2]}" for one in maps)
         raise UserError(f"{source}: the layers have {grids} cells; name layers with as many")
-    if len(maps) == 1:
-        return wanted, tf.keras.Model(model.inputs[0], maps[0])
-    return f"{wanted}, {EARLIER_SHARE:g} to 1", tf.keras.Model(model.inputs[0], JoinedMaps()(maps))
+    return wanted, tf.keras.Model(model.inputs[0], maps[0] if len(maps) == 1 else JoinedMaps()(maps))
+
+
+def shares_of(layer: str) -> str:
+    """How the maps of LAYER+LAYER are scaled, for the name of what is extracted: other regions, another name."""
+    return f", {EARLIER_SHARE:g} to 1" if "+" in layer else ""
 
 
 def _wanted_map(outputs: dict, name: str, source: str):

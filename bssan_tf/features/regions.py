@@ -17,6 +17,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.applications import Application, find_application
 from bssan_tf.features.backbones import BACKBONES, Backbone
 from bssan_tf.features.hub import Preset, find_preset
+from bssan_tf.features.networks import shares_of
 from bssan_tf.features.objects import roi_means
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -42,7 +43,7 @@ class Extractor:
         weights: a file for it, of a preset its folder; None takes the packaged or the downloaded one.
 
     Attributes:
-        name, layer: of the backbone and of the layer that is read.
+        name, layer: of the backbone, with how several layers are scaled, and of the layers that are read.
         grid, region_shape: rows and columns of the region grid, and (D, M); 14x14 cells of a VGG.
         side: of the pictures that it takes, in pixels; 224 but for some presets of KerasHub.
         weights_file, weights_sha256: what the network is loaded from, None where that is no file; and its hash.
@@ -51,7 +52,8 @@ class Extractor:
     def __init__(self, backbone: str | Backbone | Application | Preset = "vgg19", weights: str | Path | None = None):
         self.backbone = find_backbone(backbone) if isinstance(backbone, str) else backbone
         self._network = network = self.backbone.open(weights)
-        self.name, self.layer, self.side = self.backbone.name, network.layer, network.side
+        self.name, self.layer = self.backbone.name + shares_of(network.layer), network.layer
+        self.side = network.side
         self.grid, self.region_shape = network.grid, (network.grid[0] * network.grid[1], network.channels)
         self.weights_file, self.weights_sha256 = network.weights_file, network.weights_sha256
 

@@ -70,8 +70,7 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     with np.errstate(over="ignore"):  # told by `_checked`
         halves = {name: array.astype(np.float16) for name, array in weights_of(model.scorer).items()}
     _checked(run, halves)
-    choices = (bits,) if bits else range(FRACTION, LEAST_BITS - 1, -1)
-    rounded = {left: _checked(run, {name: _rounded(array, left) for name, array in halves.items()}) for left in choices}
+    arrays = _checked(run, {name: _rounded(array, bits or FRACTION) for name, array in halves.items()})
     part = RunFolder(folder.with_name(f".{folder.name}.part"))
     shutil.rmtree(part.path, ignore_errors=True)
     part.path.mkdir(parents=True)
@@ -81,14 +80,19 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
     known = len(tokenizer.words) - len(SPECIAL)
     kept, per_word = min(words or known, known), sum(halves[name][0].nbytes for name in tables)
     per_word += max(len(f"{word}\n".encode()) for word in tokenizer.words) + 64  # compression varies by some bytes
-    for left, arrays in rounded.items():
-        if _write_words(part, run, tokenizer, arrays, tables, kept, left) <= MOST_BYTES:
+    left, size = bits or FRACTION, _write_words(part, run, tokenizer, arrays, tables, kept, bits or FRACTION)
+    while size > MOST_BYTES and not bits and left > LEAST_BITS:
+        fewer_bits = {name: _rounded(array, left - 1) for name, array in halves.items()}
+        if _infinite(fewer_bits):
             break
-    while (size := _write_words(part, run, tokenizer, arrays, tables, kept, left)) > MOST_BYTES:
+        left, arrays = left - 1, fewer_bits
+        size = _write_words(part, run, tokenizer, arrays, tables, kept, left)
+    while size > MOST_BYTES:
         fewer = kept - -(-(size - MOST_BYTES) // per_word)  # a word less saves no more than this: not too few are kept
         if words or fewer < 1:
             break
         kept = fewer
+        size = _write_words(part, run, tokenizer, arrays, tables, kept, left)
     if size > MOST_BYTES:
         shutil.rmtree(part.path)
         problem = f"takes {size / 1e6:.1f} MB packed with {kept:,} words, more than {MOST_BYTES / 1e6:.0f}"
@@ -100,10 +104,15 @@ def pack(run: RunFolder, folder: Path, card: str, words: int | None = None, bits
 
 
 def _checked(run: RunFolder, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays, if all are finite: a carry makes infinity of a large value, and may make a number of NaN."""
-    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+    """The arrays, if all are finite."""
+    if wrong := _infinite(arrays):
         raise UserError(f"{run.best}: {wrong[0]} does not fit into float16; the run can't be packed")
     return arrays
+
+
+def _infinite(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Names of arrays that are not finite: a carry makes infinity of a large value, and may make a number of NaN."""
+    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
 
 
 def _check_networks(run: RunFolder, data: DataConfig) -> None:

@@ -1,8 +1,9 @@
 """W2R scores of pictures and captions, every product computed once where Keras computes it many times.
 
-What a word finds in a picture depends on the two alone: attention, u and the input product of the LSTM or CNN are
-computed once for each distinct word and picture, for a block of pictures at once. What becomes of them in a caption
-is in w2r_lstm.py and w2r_cnn.py.
+What a word finds in a picture depends on the two alone: attention and the input product of the LSTM or CNN are
+computed once for each distinct word and picture, for a block of pictures at once. That product is linear in u, so
+where there are more words than pays for it, regions go through its kernel before the attention, not u after it. What
+becomes of them in a caption is in w2r_lstm.py and w2r_cnn.py.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ class FastW2R(FoldedNetwork):
     def bytes_per_picture(self, tree: PrefixTree, regions: int) -> int:
         """See `FoldedNetwork`: what `tree.words` bring, what is kept of the captions, regions."""
         arrays = 3 if self.centred else 2  # of the regions, as stored and as they are compared
-        numbers = arrays * self.W.shape[1] + self._early(len(tree.words), regions) * (self.F + self.size)
+        numbers = arrays * self.W.shape[1] + self._projects_first(len(tree.words), regions) * (self.F + self.size)
         return 4 * (len(tree.words) * self.size + self.kept_size(tree) + regions * numbers)
 
-    def _early(self, V: int, D: int) -> bool:
+    def _projects_first(self, V: int, D: int) -> bool:
         """Whether the product with (M, F + G) is cheaper for the D regions of a picture than for u of each word."""
         M, out = self.from_region.shape
         return D * out * (M + V) < V * M * (D + out)
@@ -127,7 +128,7 @@ class FastW2R(FoldedNetwork):
         keys = self.keys_seen(regions)
         scales = inverse_length(keys)[:, None, :, 0] if self.cosine else None
         kernel, values = self.from_region, regions
-        if self._early(V, regions.shape[1]):
+        if self._projects_first(V, regions.shape[1]):
             kernel, values = None, _project(regions, kernel)
         for start in range(0, V, step):
             some = WordSide(*(None if array is None else array[start : start + step] for array in words))
