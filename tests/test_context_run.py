@@ -168,8 +168,8 @@ def test_photos_that_are_not_the_run_s_have_ten_fixed_ones(trained, tmp_path, ca
         shutil.copy(trained.photos / name, folder / copy)
     matcher = Matcher(trained.run)
     found = {hit.found.name: hit.score for hit in matcher.index(folder).search(caption)}
-    assert caplog.text.count("objects: ten fixed boxes, as") == 1
-    assert "boxes.npz are the run's own for its own photos; --objects keras_hub:PRESET or --boxes" in caplog.text
+    assert caplog.text.count("objects: ten fixed boxes, as no detector looks at these photos; ") == 1
+    assert "; --objects keras_hub:PRESET or --boxes FILE.npz gives real ones" in caplog.text
     assert found["new.jpg"] == pytest.approx(found[name], abs=1e-5)
     for copy in ("new.jpg", name):
         assert matcher.explain(folder / copy, caption).scores["score"] == pytest.approx(found["new.jpg"], abs=1e-3)

@@ -225,6 +225,7 @@ def test_the_erase_test_of_a_run(matcher_work, matcher, monkeypatch):
             "caption 'zyx qqq': the run knows none of its words",
         ),
         (lambda m: m.index("gone"), "gone: no such folder"),
+        (lambda m: m.index_of_split("val").search("zyx qqq"), "query 'zyx qqq': the run knows none of its words"),
         (lambda m: m.index_of_split("val").like("gone.jpg"), r"gone\.jpg: no such file"),
         (lambda m: m.index_of_split("val").like(None), "photo 1: is a NoneType; give a file"),
         (lambda m: m.sentences(["a dog", ""]), "caption 2 '': has no word"),

@@ -8,6 +8,7 @@ import tiny_corpus
 from model_fixtures import random_pairs
 from training_fixtures import untrained_run
 
+from bssan_tf.commands import search
 from bssan_tf.config.presets import preset
 from bssan_tf.errors import UserError
 from bssan_tf.evaluation.retrieval import evaluate
@@ -18,6 +19,7 @@ from bssan_tf.runs import folder as folders
 from bssan_tf.runs import packed
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.tools.stack import weights_of
+from bssan_tf.training.run import resume
 
 SURE = Calibration(2.0, 1.0, 0.2, 0.5)
 
@@ -90,9 +92,15 @@ def test_where_it_is_taken(work, run, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     assert find_run("pretrained", pretrained=True).path == find_run(None, pretrained=True).path == work / "packed"
     assert "no run in runs/, so the pretrained one is taken: " in caplog.text
-    for name in (None, "pretrained"):
-        with pytest.raises(UserError, match=r"no trained run there|no such run"):
-            find_run(name)
+    assert find_run("pretrained").path == work / "packed"
+    with pytest.raises(UserError, match="no trained run there"):
+        find_run(None)
+    with pytest.raises(UserError, match="packed: is a packed run, which can be used but not trained on"):
+        resume(find_run("pretrained"))
+    assert not (work / "packed" / "lock").exists()
+    monkeypatch.setattr(search, "PACKAGED", work / "packed")
+    with pytest.raises(UserError, match="the pretrained run brings no photos; name a folder of yours by --images"):
+        search.main(["two dogs"])
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").symlink_to(run.path)
     assert find_run(None, pretrained=True).name == "mine"

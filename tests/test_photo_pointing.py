@@ -152,7 +152,7 @@ def test_objects_of_a_boxes_file(run, photos, tmp_path, caplog):
     run = copy_of(run, tmp_path / "run", objects="boxes", boxes=str(own))
     value, _ = point_at_photos(run, photos, progress=False)
     assert (value["objects"], value["o2w"]) == ("grid", None)
-    assert "own.npz are the run's own for its own photos" in caplog.text
+    assert "ten fixed boxes, as no detector looks at these photos" in caplog.text
     value, text = point_at_photos(run, photos, {"boxes": str(theirs)}, progress=False)
     assert value["objects"] == "boxes"
     assert list(value["o2w"]["classes"]) == ["dog"]

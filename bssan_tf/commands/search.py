@@ -16,7 +16,7 @@ from bssan_tf.datasets.photos import SUFFIXES
 from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.runs.folder import RunFolder, find_run
+from bssan_tf.runs.folder import PACKAGED, RunFolder, find_run
 
 if TYPE_CHECKING:
     from bssan_tf.matching.indexes import Hit
@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     picture = check(options)
     run = find_run(options.run, pretrained=True)
+    if run.path == PACKAGED and not (options.images or options.root):
+        raise UserError("search: the pretrained run brings no photos; name a folder of yours by --images")
     if picture or options.like:
         read_picture(options.like or options.query)  # before anything slow
     if options.images:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf.config.settings import MEMORY_MB, RERANK
-from bssan_tf.datasets.text import Tokenizer
+from bssan_tf.datasets.text import UNKNOWN, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.calibration import KEPT, Calibration
 from bssan_tf.runs.photo import Source
@@ -73,7 +73,8 @@ class PhotoIndex:
             min_probability: leave out hits that are less probable.
 
         Raises:
-            UserError: a sentence without a word, too little memory; probabilities are asked for, and can't be told.
+            UserError: a sentence without a word that the run knows, too little memory; probabilities are asked for, and
+                can't be told.
         """
         scored = candidates(self.whole, top, rerank)
         told = self.calibration if scored == 0 or scored >= min(KEPT, len(self)) else None
@@ -82,6 +83,8 @@ class PhotoIndex:
             remedy = f"give --rerank {KEPT} or more" if self.calibration else "it comes with the end of a new training"
             raise UserError(f"--min-probability {min_probability:g}: {why}; {remedy}")
         tokens = self.tokenizer.read_sentence(sentence, "query")
+        if not (tokens > UNKNOWN).any():  # what is found would hang on nothing in the sentence
+            raise UserError(f"query {sentence!r}: the run knows none of its words; put it as its captions would")
         order, scores = self._search.rank(tokens, scored)
         found = hits((order, scores), self.paths, top)
         if told:

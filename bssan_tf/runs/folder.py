@@ -21,7 +21,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import DATASETS, fields_of, flag_of
+from bssan_tf.config.settings import DATASETS, DataConfig, fields_of, flag_of
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.calibration import Calibration
 from bssan_tf.reading.documents import read_json
@@ -241,11 +241,11 @@ def _versions() -> dict[str, str]:
 def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
     """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none.
 
-    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are. Where
-    `pretrained`, the one of the package can be named, and is taken where there is no other.
+    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are. The
+    run of the package can be named, and where `pretrained`, it is taken where there is no other.
     """
     packaged = RunFolder(PACKAGED)
-    if name == PRETRAINED and pretrained and not (RUNS / name).exists():
+    if name == PRETRAINED and not (RUNS / name).exists():
         if not packaged.config_file.exists():
             raise UserError(f"{packaged.path}: this version brings no trained run; `python train.py` makes one")
         return packaged
@@ -258,6 +258,8 @@ def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
             raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
         latest = max(found, key=lambda run: (not run.reproduction_file.exists(), run.best.stat().st_mtime))
         told = "; all runs there are of reproduce.py" if latest.reproduction_file.exists() else ""
+        if pretrained and latest.load_config().data.data == DataConfig.data:
+            told += f"; it knows drawn scenes alone, for photos there is --run {PRETRAINED}"
         logger.info("the latest run: %s%s", latest.path, told)
         return latest
     if not name:

@@ -234,8 +234,8 @@ def _folder_features(
         by_path = False  # so that it can't be told where those that are gone were
         boxes, ids = own.file.path, [own.images[os.path.realpath(path)][0] for path in paths]
     elif boxes is None:
-        boxes, told = "grid", "objects: ten fixed boxes, as %s are the run's own for its own photos; %s gives theirs"
-        logger.info(told, data.boxes or "scenes' boxes", OTHERS)
+        boxes, told = "grid", "objects: ten fixed boxes, as no detector looks at these photos; %s gives real ones"
+        logger.info(told, OTHERS)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     kind = "photos" if found else "pointing"  # apart, as each drops the rows of photos that it does not ask for
     store = Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(extractor, boxes)

@@ -94,6 +94,8 @@ def resume(
         UserError: no run, trained by another process, its data have changed, or more epochs done than the new limit.
     """
     begun = run.load_config()
+    if run.packed_weights.exists():
+        raise UserError(f"--resume {run.path}: is a packed run, which can be used but not trained on; train one anew")
     config = begun.moved(data_flags).replace(**limits).check()
     for name in OF_TRAINING:
         if config[name] and not begun[name]:
