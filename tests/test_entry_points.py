@@ -86,7 +86,9 @@ def test_an_installation_has_every_room_and_its_files(project):
     data = {package: listed(value) for package, value in section(project, "tool.setuptools.package-data").items()}
     files = [path for path in (project / "bssan_tf").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     others = [path for path in files if path.suffix != ".py"]
-    assert {path.name for path in others} == {"slim_vgg19.npz", "slim_scenes.npz", "page.html", "page.css", "page.js"}
+    packed = {"config.json", "data.json", "metrics.json", "vocabulary.txt", "weights.npz", "CARD.md"}
+    expected = {"slim_vgg19.npz", "slim_scenes.npz", "page.html", "page.css", "page.js"} | packed
+    assert {path.name for path in others} == expected
     for path in others:
         patterns = data[".".join(path.parent.relative_to(project).parts)]
         assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
