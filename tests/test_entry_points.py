@@ -90,8 +90,9 @@ def test_an_installation_has_every_room_and_its_files(project):
     expected = {"slim_vgg19.npz", "slim_scenes.npz", "page.html", "page.css", "page.js"} | packed
     assert {path.name for path in others} == expected
     for path in others:
-        patterns = data[".".join(path.parent.relative_to(project).parts)]
-        assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
+        room = next(folder for folder in path.parents if folder in rooms)
+        patterns = data[".".join(room.relative_to(project).parts)]
+        assert any(fnmatch.fnmatch(path.relative_to(room).as_posix(), pattern) for pattern in patterns), path
 
 
 @pytest.mark.parametrize(
