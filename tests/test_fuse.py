@@ -73,7 +73,7 @@ def test_one_loss_is_on_the_sum():
 def test_search_scores_all_candidates_in_full(monkeypatch):
     """O2W alone was not trained to choose the best of them."""
     asked = []
-    words = SimpleNamespace(read_sentence=lambda *_: None)
+    words = SimpleNamespace(read_sentence=lambda *_: np.full((1, 3), 2))
     part = SimpleNamespace(image_paths=[], image_rows=[])
     data = SimpleNamespace(features=None, split=lambda _: part)
     ranking = SimpleNamespace(rank=lambda tokens, rerank: asked.append(rerank) or (np.zeros(0, int), np.zeros(0)))
