@@ -139,3 +139,12 @@ def test_the_figure_shows_every_room_above_those_that_it_imports():
         for other in rooms_used(path.read_text(encoding="utf-8")) - {room}:
             ground = floor[room] == floor[other] == len(drawn) - 1
             assert floor[room] < floor[other] or ground, f"{name_of(path)}: {other} is not below"
+
+
+def test_a_search_imports_nothing_that_draws():
+    """Matplotlib takes its time, so modules of `matching` import what draws where they draw."""
+    for path in sorted((PACKAGE / "matching").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = list(imports_of(ast.unparse(node)))
+                assert not [name for name in names if name.startswith(("matplotlib", "bssan_tf.drawing"))], path
