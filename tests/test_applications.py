@@ -16,8 +16,9 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.networks import Network, named_layers, region_model
 from bssan_tf.features.regions import Extractor, find_backbone
 from bssan_tf.matching.matcher import Matcher
-from bssan_tf.runs.data import open_data, store_name
+from bssan_tf.runs.data import open_data
 from bssan_tf.runs.photo import folder_features
+from bssan_tf.runs.sources import store_name
 from bssan_tf.tools.stack import path_of
 
 L = tf.keras.layers
@@ -197,12 +198,13 @@ def test_weights_that_are_not_finite(mobilenet, tmp_path):
         Extractor("mobilenet", tmp_path / "nan.h5")
 
 
-def test_the_download_is_keras_own_and_only_when_asked_for(mobilenet, extractor):
+def test_the_download_is_keras_own_and_only_when_asked_for(mobilenet, extractor, capsys):
     asked = []
 
     def build(weights, **how):
         asked.append(weights)
         if weights == "imagenet":
+            print("Downloading data from https://x")  # as Keras does
             raise Exception("URL fetch failure\non https://x")
         return tf.keras.applications.MobileNet(weights=weights, **how)
 
@@ -214,6 +216,7 @@ def test_the_download_is_keras_own_and_only_when_asked_for(mobilenet, extractor)
         Extractor(backbone)
     assert "\n" not in str(error.value)
     assert asked == [None, "imagenet"]
+    assert capsys.readouterr() == ("", "Downloading data from https://x\n")
 
 
 class OneLayer:
@@ -253,7 +256,7 @@ def test_the_name_of_several_layers_tells_how_they_are_scaled(monkeypatch):
 
 def test_a_store_of_another_grid(tmp_path):
     extractor = Extractor(OneLayer())
-    assert store_name(extractor, "grid") == "one_layer_of_mine-grid"
+    assert store_name(extractor.name, "grid") == "one_layer_of_mine-grid"
     features = extract(write_pictures(tmp_path / "photos", 3), tmp_path / "store", extractor)
     assert features.grid == (7, 7)
     assert (features.regions.shape, features.objects.shape) == ((3, 49, 2), (3, 10, 2))

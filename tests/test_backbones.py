@@ -182,10 +182,11 @@ def test_files_that_are_no_weights(tmp_path, model):
         load_weights(model, tmp_path / "none.npz")
 
 
-def test_download_only_without_a_local_file(tmp_path, monkeypatch):
+def test_download_only_without_a_local_file(tmp_path, monkeypatch, capsys):
     calls = []
 
     def get_file(name, url, **options):
+        print("Downloading data from", url)  # as Keras does
         calls.append((name, url, options["file_hash"]))
         if len(calls) > 1:
             raise Exception("URL fetch failure\non " + url)
@@ -202,6 +203,8 @@ def test_download_only_without_a_local_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"weights of vgg16 could not be downloaded.*--backbone-weights") as error:
         find_weights(BACKBONES["vgg16"])
     assert "\n" not in str(error.value)
+    out, err = capsys.readouterr()
+    assert (out, err.count("Downloading")) == ("", 2)  # results are printed there
 
 
 def test_hashes_and_addresses_are_those_in_keras():

@@ -24,7 +24,7 @@ from bssan_tf.features.pictures import ORIENTATION_TAG, read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.metrics.calibration import Calibration
-from bssan_tf.runs import data, photo
+from bssan_tf.runs import data, photo, sources
 from bssan_tf.runs.data import open_data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.packed import pack
@@ -105,7 +105,7 @@ def trained(tmp_path_factory):
 def _loaded_once(trained, monkeypatch):
     """Model and extractor, which are the same in all tests."""
     monkeypatch.setattr(RunFolder, "load_model", lambda _: trained.model)
-    monkeypatch.setattr(photo, "build_extractor", lambda _: trained.extractor)
+    monkeypatch.setattr(sources, "build_extractor", lambda _: trained.extractor)
 
 
 def test_the_model_was_made_for_own_class_and_photo(trained):

@@ -27,8 +27,9 @@ from bssan_tf.features.faster_rcnn.weights import save_weights
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.matching.matcher import Matcher
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.data import open_data, store_name, tell_fixed_boxes
+from bssan_tf.runs.data import open_data
 from bssan_tf.runs.photo import Photo, PhotoReader, extractors_of, folder_features
+from bssan_tf.runs.sources import store_name, tell_fixed_boxes
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,13 @@ def test_objects_are_the_best_detections_with_their_fc7(detector, scenes):
 
 
 def test_each_detector_has_a_store_of_its_own(tmp_path, detector):
-    vgg = SimpleNamespace(name="vgg19")
-    assert store_name(vgg, detector) == store_name(vgg, Detector(PACKAGED)) == "vgg19-faster_rcnn-slim_scenes"
+    assert store_name("vgg19", detector) == store_name("vgg19", Detector(PACKAGED)) == "vgg19-faster_rcnn-slim_scenes"
     names = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         save_weights(FasterRcnn(SCENES), tmp_path / folder / "weights.npz")
         own = Detector(tmp_path / folder / "weights.npz")
-        names.append(store_name(vgg, own))
+        names.append(store_name("vgg19", own))
         assert names[-1] == f"vgg19-faster_rcnn-weights-{own.name.split()[1][:8]}"
     assert names[0] != names[1]
 
@@ -78,8 +78,7 @@ def test_the_files_of_a_checkpoint_share_a_store(tmp_path):
     prefix = str(tmp_path / "vgg16_faster_rcnn_iter_110000.ckpt")
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["a"], shape_and_slices=[""], tensors=[np.float32(1)])
     names = {
-        store_name(SimpleNamespace(name="vgg19"), Detector(prefix + ending))
-        for ending in ("", ".index", ".meta", ".data-00000-of-00001")
+        store_name("vgg19", Detector(prefix + ending)) for ending in ("", ".index", ".meta", ".data-00000-of-00001")
     }
     assert len(names) == 1
     assert names.pop().startswith("vgg19-faster_rcnn-vgg16_faster_rcnn_iter_110000-")

@@ -22,9 +22,9 @@ from bssan_tf.datasets.text import Tokenizer
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
-from bssan_tf.runs.data import store_name
 from bssan_tf.runs.export import export_saved_model
 from bssan_tf.runs.folder import RunFolder
+from bssan_tf.runs.sources import store_name
 
 PROJECT = Path(__file__).parent.parent
 PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
@@ -217,7 +217,7 @@ def used_run(tmp_path_factory):
     export_saved_model(model.scorer, tokenizer.layer, folder / RunFolder(Path("runs/NAME")).export)
     rng = np.random.default_rng(0)
     source = Detector(None)
-    store = folder / config.data.cache / "scenes" / store_name(Extractor(config.data.backbone, None), source)
+    store = folder / config.data.cache / "scenes" / store_name(Extractor(config.data.backbone).name, source)
     store.mkdir(parents=True)
     np.save(store / "regions.npy", rng.gamma(1.0, 1.0, (3, D, M)).astype(np.float16))
     np.save(store / "objects.npy", rng.gamma(1.0, 1.0, (3, P, Q)).astype(np.float16))

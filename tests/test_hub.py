@@ -15,8 +15,8 @@ from bssan_tf.features.objects import grid_boxes
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor, find_backbone
 from bssan_tf.runs import photo as photo_module
-from bssan_tf.runs.data import store_name
 from bssan_tf.runs.photo import Photo, PhotoReader
+from bssan_tf.runs.sources import store_name
 from bssan_tf.tools import stack
 
 HERE = importlib.util.find_spec("keras_hub") is not None and importlib.util.find_spec("tensorflow_text") is not None
@@ -77,7 +77,7 @@ def close(found, expected):
 def test_clips_patches_without_the_class_token(presets):
     extractor = Extractor(f"keras_hub:{presets.folder / 'clip'}")
     assert (extractor.name, extractor.grid, extractor.region_shape) == ("keras_hub:clip", (7, 7), (49, 8))
-    assert store_name(extractor, "grid") == "keras_hub_clip-grid"
+    assert store_name(extractor.name, "grid") == "keras_hub_clip-grid"
     pictures, boxes = pictures_of(224), np.array([[[0, 0, 1, 1]]] * 2, np.float32)
     found = extractor.describe(pictures, boxes)
     tokens = np.asarray(presets.clip.vision_encoder({"images": scaled(pictures)}))  # (2, 50, 8)

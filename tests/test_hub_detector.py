@@ -24,7 +24,7 @@ from bssan_tf.features.extraction import extract_features
 from bssan_tf.features.hub_detector import COCO_NAMES, HubDetector, coco_ids
 from bssan_tf.features.objects import BoxesFile
 from bssan_tf.features.pictures import read_picture
-from bssan_tf.runs.data import build_detector
+from bssan_tf.runs.sources import build_detector
 
 HUB = importlib.util.find_spec("keras_hub") is not None
 needs_hub = pytest.mark.skipif(not HUB, reason="KerasHub is not installed: pip install '.[hub]' on Python 3.12 or 3.13")

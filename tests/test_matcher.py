@@ -256,7 +256,7 @@ def test_the_examples_of_the_page_run(project, matcher_work, matcher, photos, mo
     monkeypatch.setattr(tf.saved_model, "load", saved_in_memory(monkeypatch))
     model, extractor = (matcher.model, matcher.tokenizer), matcher.reader.extractor  # loaded once for all examples
     monkeypatch.setattr(RunFolder, "load_model", lambda _: model)
-    monkeypatch.setattr("bssan_tf.runs.photo.build_extractor", lambda _: extractor)
+    monkeypatch.setattr("bssan_tf.runs.sources.build_extractor", lambda _: extractor)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday").mkdir()
     for name in ("dog.jpg", "beach.jpg", "holiday/1.jpg", "holiday/2.jpg"):

@@ -1,6 +1,7 @@
 """The HTML page of an explanation: what is in the file, how large it is, and what it never holds."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from PIL import Image
 from bssan_tf.drawing import page as drawing
 from bssan_tf.drawing.page import MOST_BYTES, own_page
 from bssan_tf.errors import UserError
+from bssan_tf.features.objects import grid_boxes
 
 
 def data_of(page: str) -> dict:
@@ -53,6 +55,20 @@ def test_objects_without_names_are_counted():
         ("object 2", 2),
         ("object 3", 3),
     ]
+
+
+def test_fixed_boxes_are_named_by_their_place():
+    objects = {name: value for name, value in grid_boxes(12).items() if name in ("boxes", "valid")}
+    shown = data_of(dataclasses.replace(explanation(), labels=None, **objects).page())["objects"]
+    assert [one["label"] for one in shown[:3]] == ["whole photo", "top left", "top"]
+    assert (shown[9]["label"], shown[9]["box"], shown[9]["confidence"]) == (
+        "bottom right",
+        [0.6667, 0.6667, 1, 1],
+        None,
+    )
+    assert len(shown) == 10
+    moved = dataclasses.replace(explanation(), labels=None, **{**objects, "boxes": objects["boxes"] / 2})
+    assert data_of(moved.page())["objects"][0]["label"] == "object 1"
 
 
 @pytest.mark.parametrize("part", ["alpha", "beta"])

@@ -26,6 +26,7 @@ from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.regions import Extractor
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs import photo as runs_photo
+from bssan_tf.runs import sources
 from bssan_tf.runs.data import Data
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.own_boxes import OwnBoxes
@@ -81,7 +82,7 @@ def copy_of(run, folder, **changes):
 def _loaded_once(monkeypatch):
     """Models, and the extractor, which is the same in all tests."""
     share_models(monkeypatch)
-    monkeypatch.setattr(runs_photo, "build_extractor", lambda _: slim())
+    monkeypatch.setattr(sources, "build_extractor", lambda _: slim())
 
 
 @functools.cache

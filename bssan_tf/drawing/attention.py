@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bssan_tf.datasets.corpus import Split
 from bssan_tf.drawing.figures import attention_figure, figure_to_array
 from bssan_tf.errors import UserError
-from bssan_tf.features.objects import class_names
+from bssan_tf.features.objects import class_names, fixed_names
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.features.store import Features, gather, longest
 
@@ -100,7 +100,8 @@ def draw_pair(
     """
     shown = {"alpha": outputs.get("alpha") if grid else None}
     if "beta" in outputs and "boxes" in objects:
-        shown |= {"beta": outputs["beta"], "boxes": objects["boxes"], "object_names": objects.get("names")}
+        names = objects.get("names") or fixed_names(objects["boxes"])
+        shown |= {"beta": outputs["beta"], "boxes": objects["boxes"], "object_names": names}
         shown |= {"object_scores": objects.get("scores"), "valid": objects.get("valid")}
     parts = {label: float(outputs[name]) for name, label in (("w2r", "W2R"), ("o2w", "O2W")) if name in outputs}
     parts = parts if len(parts) > 1 else None  # the only part is the score itself

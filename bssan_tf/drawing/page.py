@@ -22,6 +22,7 @@ from PIL import Image
 
 from bssan_tf.drawing.figures import FULL_HEAT, HEAT, SIGMA, TRANSPARENCY
 from bssan_tf.errors import UserError
+from bssan_tf.features.objects import fixed_names
 from bssan_tf.features.pictures import as_image, picture_of, read_picture
 from bssan_tf.tools.files import write_text
 
@@ -99,11 +100,12 @@ def _objects(found) -> list[dict] | None:
     """The objects that the photo has, of P slots; None where nothing looks at the words."""
     if found.beta is None:
         return None
+    names = found.labels or fixed_names(found.boxes)
     return [
         {
             "slot": p,
             "box": _rounded(found.boxes[p], 4),
-            "label": (found.labels[p] if found.labels else "") or f"object {count}",
+            "label": (names[p] if names else "") or f"object {count}",
             "confidence": _rounded(found.confidence[p], 3) if found.labels else None,
         }
         for count, p in enumerate(np.flatnonzero(found.valid).tolist(), 1)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import REMEDY, load_weights
-from bssan_tf.features.networks import Network, region_model
+from bssan_tf.features.networks import Network, on_stderr, region_model
 from bssan_tf.features.pictures import SIDE
 from bssan_tf.reading.files import refusing
 from bssan_tf.reading.hdf5 import check_keras, open_hdf5
@@ -50,7 +50,7 @@ class Application:
 
     def _downloaded(self) -> tf.keras.Model:
         what, remedy = "Keras' weights could not be downloaded", "give them by --backbone-weights FILE"
-        with refusing(f"--backbone {self.name}", what, remedy):
+        with refusing(f"--backbone {self.name}", what, remedy), on_stderr():
             return self._built("imagenet")
 
     def _loaded(self, path: Path) -> tf.keras.Model:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.networks import Network, named_layers
+from bssan_tf.features.networks import Network, named_layers, on_stderr
 from bssan_tf.features.pictures import SIDE
 from bssan_tf.reading.arrays import read_npz
 from bssan_tf.reading.hdf5 import open_hdf5
@@ -182,7 +182,8 @@ def find_weights(backbone: Backbone, path: str | Path | None = None) -> Path:
         return packaged
     url = backbone.url
     try:
-        return Path(tf.keras.utils.get_file(Path(url).name, url, cache_subdir="models", file_hash=backbone.md5))
+        with on_stderr():
+            return Path(tf.keras.utils.get_file(Path(url).name, url, cache_subdir="models", file_hash=backbone.md5))
     except Exception as error:  # Keras raises a bare Exception here
         reason = " ".join(str(error).split())
         problem = f"the weights of {backbone.name} could not be downloaded ({reason})"

@@ -93,17 +93,17 @@ class Describer:
 
     def read(self, row: int) -> Picture | None:
         """Decode a picture file, once; None where it is bad, and `reasons` then says why."""
-        path = self.paths[row]
+        path, side = self.paths[row], self.extractor.side  # an error of the network is no picture's
         try:
             known = file_state(path), file_digest(path)  # before the pixels: what changes meanwhile is seen next time
             if self.detector is None:
-                return Picture(*read_picture(path, self.extractor.side), *known)
+                return Picture(*read_picture(path, side), *known)
             photo, photo_size = read_picture(path, side=None)
         except UserError as error:
             self.reasons[row] = str(error)
             return None
         return Picture(
-            shrink(photo, self.extractor.side), photo_size, *known, self.detector.inputs(photo)
+            shrink(photo, side), photo_size, *known, self.detector.inputs(photo)
         )  # its errors are no picture's
 
     def reason(self, row: int) -> str:

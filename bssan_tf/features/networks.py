@@ -5,9 +5,11 @@ In: a functional model of Keras. Out: a `Network` that ends in a map (B, rows, c
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +55,11 @@ class Network:
         """The network of a model that has its weights and ends in `layer`."""
         *grid, channels = model.output.shape[1:]
         return cls(layer, tuple(grid), channels, weights_sha256(model), preprocess, lambda: model, **more)
+
+
+def on_stderr() -> contextlib.AbstractContextManager:
+    """Keras prints the progress of a download on stdout, where results are printed; here it goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def weights_sha256(model: tf.keras.Model) -> str:

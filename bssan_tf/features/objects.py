@@ -24,6 +24,12 @@ from bssan_tf.reading.files import refusing
 ROI_SIDE = 7
 NO_CLASS = -1
 MOST_CLASSES = 1_000_000
+FIXED_NAMES = (
+    "whole photo",
+    *("top left", "top", "top right"),
+    *("left", "centre", "right"),
+    *("bottom left", "bottom", "bottom right"),
+)  # of `grid_boxes`
 BOXES_REMEDY = "see docs/data.md, 'Boxes'"
 
 
@@ -118,6 +124,13 @@ def read_class_names(path: str | Path, source: str, count: int | None = None) ->
     if count is not None and len(names) != count:
         raise UserError(f"{source}: has {len(names)} names, the detector {count} classes; give each class its line")
     return tuple(names)
+
+
+def fixed_names(boxes: np.ndarray) -> list[str] | None:
+    """Where in the photo each of `grid_boxes` lies; None for any other boxes float (P, 4)."""
+    if not np.array_equal(boxes, grid_boxes(len(boxes))["boxes"]):
+        return None
+    return [*FIXED_NAMES, *[""] * len(boxes)][: len(boxes)]
 
 
 def grid_boxes(count: int = 10) -> dict[str, np.ndarray]:

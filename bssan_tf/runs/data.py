@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,12 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.context import NO_CONTEXT, with_context
 from bssan_tf.features.store import Features
 from bssan_tf.runs.folder import WORDS_WITHOUT_GLOVE, RunFolder
+from bssan_tf.runs.sources import build_detector, build_extractor, extractor_of, objects_from, store_name
 from bssan_tf.tools.files import file_sha256
 
 FEATURE_KEYS = ("extractor", "weights_sha256", "boxes", "labels")  # what extracted features were made with
 OF_BOXES = ("boxes", "labels")  # those that say which objects
-NAMELESS = "put class_names.txt, one name a line, beside the preset's files, or take --no-object-context"
 SIZES = {"regions": "DM", "objects": "PQ"}  # fields of ModelConfig that have the arrays' shapes (N, D, M) and (N, P, Q)
-
-NOT_IN_NAMES = re.compile(r"[^\w.-]+")  # in those of folders
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +76,15 @@ class Data:
         }
 
 
-def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus], None] | None = None) -> Data:
+def open_data(
+    data: DataConfig,
+    progress: bool = True,
+    check: Callable[[Corpus], None] | None = None,
+    run: RunFolder | None = None,
+) -> Data:
     """Load the corpus of resolved settings, `check` it, and extract its features, which may take hours, or open them.
+
+    The data of a trained `run` are opened without the backbone's weights, where no photo is new.
 
     Raises:
         UserError: for absent or wrong files, flags that do not fit, unreadable pictures; as `check`.
@@ -103,7 +107,7 @@ def open_data(data: DataConfig, progress: bool = True, check: Callable[[Corpus],
         return Data(corpus, import_features(corpus.image_ids, **files, file_ids=listed))
     from bssan_tf.features.extraction import extract_features
 
-    extractor, boxes, folder = _sources(corpus, data)
+    extractor, boxes, folder = _sources(corpus, data, run)
     features = extract_features(
         corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress,
         verify=data.verify, check_photos=data.check_photos,
@@ -134,7 +138,7 @@ def data_of_run(run: RunFolder, config: Config, progress: bool = True) -> Data:
             problem = f"the boxes of its photos, {file}, are not here"
             raise UserError(f"{run.path}: {problem}; give --boxes FILE.npz, or --objects grid")
         run.require_same_data({"boxes": file_sha256(file)})
-    data = _fixed_data(run, config, own, progress) if fixed else open_data(config.data, progress)
+    data = _fixed_data(run, config, own, progress) if fixed else open_data(config.data, progress, run=run)
     for name in config.model.needed_features:
         array = getattr(data.features, name)
         if array is None:
@@ -157,7 +161,7 @@ def _fixed_data(run: RunFolder, config: Config, own: DataConfig, progress: bool)
     told = "" if there else f"; the photos are extracted for them, without {own.boxes or own.objects}"
     logger.info("objects: the ten fixed boxes in place of the run's own%s", told)
     kept = {"objects": own.objects, "boxes": own.boxes} if there else {}
-    data = open_data(dataclasses.replace(config.data, **kept), progress)
+    data = open_data(dataclasses.replace(config.data, **kept), progress, run=run)
     return dataclasses.replace(data, features=with_fixed_boxes(data.features, config.model.Q))
 
 
@@ -188,50 +192,6 @@ def _require_backbone(data: DataConfig) -> None:
         find_backbone(data.backbone)
 
 
-def build_extractor(data: DataConfig):
-    """The extractor that resolved settings name."""
-    from bssan_tf.features.regions import Extractor
-
-    if data.backbone is None or data.objects is None:
-        raise ValueError("data settings are not resolved; take those of Config.resolved()")
-    return Extractor(data.backbone, Path(data.backbone_weights) if data.backbone_weights else None)
-
-
-def build_detector(data: DataConfig):
-    """The detector that looks at the photos, else None; UserError where classes are needed, and it can't name them."""
-    if not data.detects:
-        return None
-    from bssan_tf.features.detectors import open_detector
-
-    hub = hub_preset(data.objects)
-    detector = open_detector(*((data.objects, "--objects") if hub else (data.detector_weights, "--detector-weights")))
-    if data.object_context and detector.labels is None:
-        problem = f"{hub} does not name its classes, which objects in context need"
-        raise UserError(f"--objects {data.objects}: {problem}; {NAMELESS}")
-    return detector
-
-
-def objects_from(data: DataConfig, scenes_boxes: Path | None = None):
-    """Where objects come from: a detector, a file of boxes (scenes bring theirs along), or "grid", which is said."""
-    boxes = build_detector(data) or (data.boxes or scenes_boxes if data.objects == "boxes" else None)
-    if boxes is None:
-        tell_fixed_boxes()
-    return boxes or "grid"
-
-
-@functools.cache
-def tell_fixed_boxes() -> None:
-    """Say, once a process, that the objects are ten fixed boxes."""
-    real = "--objects keras_hub:PRESET, --detector-weights FILE or --boxes FILE.npz gives real ones"
-    logger.info("objects: ten fixed boxes, a stand-in for a detector's; %s", real)
-
-
-def store_name(extractor, boxes) -> str:
-    """The name of a store's folder, for these regions and objects."""
-    source = getattr(boxes, "store_name", None) or Path(boxes).stem
-    return f"{NOT_IN_NAMES.sub('_', extractor.name)}-{source}"
-
-
 def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     """Extract the part that `--shard` names: how many pictures it has. UserError as `open_data`, or for a bad shard."""
     from bssan_tf.features.extraction import extract_shard
@@ -246,10 +206,15 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     return extract_shard(corpus, folder, extractor, part, boxes=boxes, progress=progress)
 
 
-def _sources(corpus: Corpus, data: DataConfig):
-    """Extractor, source of objects and store of a corpus."""
-    extractor, boxes = build_extractor(data), objects_from(data, corpus.boxes_file)
-    return extractor, boxes, Path(data.cache) / corpus.cache_key / store_name(extractor, boxes)
+def _sources(corpus: Corpus, data: DataConfig, run: RunFolder | None = None):
+    """Extractor, which is that of a run where one is given, source of objects and store of a corpus."""
+    boxes = objects_from(data, corpus.boxes_file)
+
+    def store_of(name: str) -> Path:
+        return Path(data.cache) / corpus.cache_key / store_name(name, boxes)
+
+    extractor = extractor_of(run, data, store_of) if run else build_extractor(data)
+    return extractor, boxes, store_of(extractor.name)
 
 
 def fit_config(config: Config, features: Features, glove_size: int) -> Config:

@@ -28,15 +28,9 @@ from bssan_tf.features.context import RunContext, in_context, known_classes, pho
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture, shrink
 from bssan_tf.features.store import IDS, Features, read_ids
-from bssan_tf.runs.data import (
-    build_detector,
-    build_extractor,
-    objects_from,
-    store_name,
-    tell_fixed_boxes,
-)
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.own_boxes import OwnFile
+from bssan_tf.runs.sources import detector_of, extractor_of, objects_from, store_name, tell_fixed_boxes
 
 OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
 
@@ -158,22 +152,8 @@ def _boxed_objects(reader: PhotoReader, photos: Sequence[Photo]) -> list[dict]:
 
 
 def extractors_of(run: RunFolder, data: DataConfig):
-    """A run's extractor, and the detector of its settings or None.
-
-    UserError if weights are others now than in the training, or arrays were imported; for a detector that the run was
-    not trained with, if the run needs the names of its classes, but knows none.
-    """
-    if data.import_regions or data.import_objects:
-        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
-    extractor, detector = build_extractor(data), build_detector(data)
-    made_with = {"extractor": extractor.name, "weights_sha256": extractor.weights_sha256}
-    if detector and data.objects == run.load_config().data.objects:
-        made_with["boxes"] = detector.name
-    elif detector and data.object_context and not run.trained_data().get("labels"):
-        problem = "the run does not know its classes by name"
-        raise UserError(f"--objects {data.objects}: {problem}; leave it out, or train with boxes that name them")
-    run.require_same_data(made_with)
-    return extractor, detector
+    """A run's extractor, and the detector of its settings or None; UserError as `extractor_of` and `detector_of`."""
+    return extractor_of(run, data), detector_of(run, data)
 
 
 def run_context(run: RunFolder, config: Config) -> RunContext | None:
@@ -227,7 +207,7 @@ def _folder_features(
     from bssan_tf.features.extraction import extract_features
 
     data, ids = config.data, [path.relative_to(folder).as_posix() for path in paths]
-    (extractor, boxes), by_path = extractors_of(run, data), True
+    boxes, by_path = detector_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):
         boxes = objects_from(data)
     elif boxes is None and (own := OwnFile(run, data).of(paths)) and len(own.images) == len(paths):
@@ -238,7 +218,12 @@ def _folder_features(
         logger.info(told, OTHERS)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     kind = "photos" if found else "pointing"  # apart, as each drops the rows of photos that it does not ask for
-    store = Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(extractor, boxes)
+
+    def store_of(name: str) -> Path:
+        return Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(name, boxes)
+
+    extractor = extractor_of(run, data, store_of)
+    store = store_of(extractor.name)
     if found and (store / IDS).exists():
         place = {name: place for place, name in enumerate(read_ids(store))}
         gone = place.keys() - set(ids)

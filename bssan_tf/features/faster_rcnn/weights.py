@@ -19,6 +19,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.backbones import KERAS_URL, REMEDY, misfit_of, read_arrays
 from bssan_tf.features.faster_rcnn.model import FasterRcnn
 from bssan_tf.features.faster_rcnn.settings import DetectorConfig
+from bssan_tf.features.networks import on_stderr
 from bssan_tf.reading.arrays import read_npz
 from bssan_tf.reading.files import reason, refusing
 from bssan_tf.reading.hdf5 import open_hdf5
@@ -177,7 +178,8 @@ def initial_file(initial: str | Path) -> Path:
     if str(initial) == "keras":
         name, remedy = Path(VGG16_URL).name, f"fetch {VGG16_URL} elsewhere and give it by --initial FILE"
         try:
-            initial = tf.keras.utils.get_file(name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
+            with on_stderr():
+                initial = tf.keras.utils.get_file(name, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a bare Exception here
             problem = f"VGG-16 could not be downloaded ({reason(error)})"
             raise UserError(f"--initial keras: {problem}; {remedy}") from error
