@@ -207,7 +207,7 @@ def test_the_run_s_own_photos_are_measured_with_the_fixed_ones(trained, tmp_path
 
 
 def test_boxes_that_are_not_the_run_s_are_refused_before_anything_is_extracted(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "open_data", lambda *_: pytest.fail("extracted"))
+    monkeypatch.setattr(data, "open_data", lambda *_, **__: pytest.fail("extracted"))
     other = str(trained.photos.parent / "other.npz")
     with pytest.raises(UserError, match=r"the data have changed since training: boxes is [0-9a-f]{64}, was [0-9a-f]"):
         evaluate(trained.run, Request(), {"boxes": other}, progress=False)
@@ -310,7 +310,7 @@ def test_a_run_on_a_detector_of_kerashub_knows_its_preset_wherever_that_lies(tra
     own = config.replace(objects="keras_hub:here", boxes=None)
     monkeypatch.setattr(RunFolder, "load_config", lambda _: own)
     opened = []
-    monkeypatch.setattr(data, "open_data", lambda settings, progress: opened.append(settings.objects) or 1 / 0)
+    monkeypatch.setattr(data, "open_data", lambda settings, *_, **__: opened.append(settings.objects) or 1 / 0)
     with pytest.raises(UserError, match="the data have changed since training: boxes is keras_hub:Fake 1, was"):
         evaluate(trained.run, Request(), {"objects": "keras_hub:there"}, progress=False)
     assert not opened  # nor was anything extracted

@@ -96,7 +96,7 @@ def measure(monkeypatch):
             require_same_data=compared.append,
         )
         measure.data = Data(corpus or make_corpus(), features or make_features())
-        monkeypatch.setattr(data_module, "open_data", lambda *_: measure.data)
+        monkeypatch.setattr(data_module, "open_data", lambda *_, **__: measure.data)
         return evaluation.evaluate(run, scores_module.Request(**asked), progress=progress)
 
     monkeypatch.setattr(scores_module, "FastScorer", lambda scorer: scorer)

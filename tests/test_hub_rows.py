@@ -59,7 +59,7 @@ def measure(monkeypatch):
     arrays = {"regions": np.ones((N, TINY["D"], TINY["M"])), "objects": np.ones((N, TINY["P"], TINY["Q"]))}
     features = Features(tuple(map(str, range(N))), **arrays, valid=np.ones((N, TINY["P"]), bool))
     measure.data = Data(corpus(), features)
-    monkeypatch.setattr(data_module, "open_data", lambda *_: measure.data)
+    monkeypatch.setattr(data_module, "open_data", lambda *_, **__: measure.data)
     measure.scored, measure.compared = [], []
     measure.run = SimpleNamespace(
         name="stub", best="stub/best.keras", load_config=lambda: config, load_model=lambda: (model, Tokens()),

@@ -146,6 +146,9 @@ def test_a_run_or_a_row_of_other_flags_is_refused(corpus, tmp_path, monkeypatch)
         UserError, match=r"one-0: is a run of other flags, --margin was 0\.2, is 0\.4; give another --runs"
     ):
         recipe.main(arguments)
+    (runs / "one-0" / "config.json").write_text(kept.replace(margin=0.4, object_shares=(0.1, 0.2)).to_json())
+    with pytest.raises(UserError, match=r"is a run of an older version, object_shares was \(0\.1, 0\.2\), is \(0\.04"):
+        recipe.main(arguments)  # which is no flag
     row = dict.fromkeys(recipe.COLUMNS, "1") | {"name": "one", "flags": "--margin 0.3", "seed": "0"}
     recipe.append(table, row)
     with pytest.raises(UserError, match=r"study\.csv: one is of other flags, '--margin 0\.3'; give another --csv"):

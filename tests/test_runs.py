@@ -57,6 +57,15 @@ def test_a_killed_creation_is_no_run(tmp_path, monkeypatch):
         run.load_config()
 
 
+def test_where_a_run_is_not_found_those_that_are_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "hgfedcbaxy":
+        create(RunFolder(Path("runs") / name))
+    with pytest.raises(UserError) as error:
+        find_run("runs/i")
+    assert str(error.value).endswith("or name another; runs/ has a, b, c, d, e, f, g, h, ...")
+
+
 def test_a_second_run_of_the_name_is_refused(tmp_path):
     run = RunFolder(tmp_path / "one")
     run.require_new()

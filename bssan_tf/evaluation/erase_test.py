@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bssan_tf.datasets.text import UNKNOWN
 from bssan_tf.errors import UserError
@@ -36,10 +37,11 @@ def erase_test(
     known = (matcher.tokenizer(part.captions) > UNKNOWN).any(axis=1)  # (N,), captions with a word that can be erased
     pairs_of = [pair for pair, some in zip(zip(part.image_paths, part.captions), known) if some]
     attended, elsewhere = [], []
-    for path, caption in tqdm(pairs_of, desc="erasing", disable=not progress):
-        found = matcher.erase(path, caption)
-        attended.append(found.attended)
-        elsewhere.append(float(found.elsewhere.mean()))
+    with logging_redirect_tqdm():  # unknown words are named above the bar
+        for path, caption in tqdm(pairs_of, desc="erasing", disable=not progress):
+            found = matcher.erase(path, caption)
+            attended.append(found.attended)
+            elsewhere.append(float(found.elsewhere.mean()))
     if not attended:
         raise UserError(f"--erase {pairs}: the split {split} has no photo whose first caption has a known word")
     falls = np.array([attended, elsewhere])  # (2, n)

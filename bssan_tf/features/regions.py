@@ -86,7 +86,7 @@ class Extractor:
         """What `describe` runs, as a function of TensorFlow: pictures, boxes and valid -> regions and objects."""
         model = self.model  # made before the tracing, in which its weights would be symbols
 
-        @tf.function
+        @tf.function(autograph=False)
         def describe(pictures, boxes, valid):
             maps = model(self._network.preprocess(pictures), training=False)  # (B, rows, columns, M)
             objects = tf.where(valid[..., tf.newaxis], roi_means(maps, boxes), 0.0)  # (B, P, M)

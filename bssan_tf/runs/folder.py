@@ -44,6 +44,7 @@ VOCABULARY = "vocabulary_sha256"  # in data.json, beside what `Data.fingerprint`
 DECIDED_BY_DATA = ("D", "M", "P", "Q", "E_glove")  # settings that a run's data fill in
 WORDS_WITHOUT_GLOVE = 300  # learned dimensions of a word where a preset that has none gets no GloVe file
 MOST_NAME = 200  # bytes of a name; files beside it have some more
+MOST_NAMED = 8  # runs, where one is not found
 
 
 class RunFolder:
@@ -135,7 +136,10 @@ class RunFolder:
     def load_config(self) -> Config:
         """The run's config; UserError if this is no run folder."""
         if not self.path.is_dir():
-            raise UserError(f"{self.path}: no such run; `python train.py` makes one, or name another")
+            there = sorted(path.parent.name for path in RUNS.glob("*/config.json"))
+            has = f"; {RUNS}/ has {', '.join(there[:MOST_NAMED])}" + (", ..." if len(there) > MOST_NAMED else "")
+            remedy = "`python train.py` makes one, or name another"
+            raise UserError(f"{self.path}: no such run; {remedy}{has if there else ''}")
         return Config.load(self.config_file)
 
     def require_settings(self, config: Config, remedy: str) -> None:
@@ -148,8 +152,10 @@ class RunFolder:
         for name in fields_of():
             wanted, found = _compared(config, name), _compared(kept, name)
             if (name, wanted) != ("split", "auto") and wanted != found:
-                differs = f"{flag_of(name)} was {kept[name]}, is {config[name]}"
-                raise UserError(f"{self.path}: is a run of other flags, {differs}; {remedy}")
+                changed = f"was {kept[name]}, is {config[name]}"
+                flag = "help" in fields_of()[name].metadata  # else it is told by the version alone
+                differs = f"of other flags, {flag_of(name)}" if flag else f"of an older version, {name}"
+                raise UserError(f"{self.path}: is a run {differs} {changed}; {remedy}")
 
     def load_tokenizer(self, config: Config):
         """The run's Tokenizer; UserError if its file has changed since training, or cannot be read."""

@@ -128,6 +128,7 @@ def _traced_text(text_network: tf.keras.Model):
         text_network.states_of = tf.function(
             lambda words, mask: text_network({"words": words, "mask": mask}, training=False),
             input_signature=[tf.TensorSpec(given.shape, given.dtype) for given in inputs],
+            autograph=False,
         )
     return text_network.states_of
 

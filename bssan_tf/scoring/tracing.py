@@ -13,7 +13,8 @@ def traced(function: Callable) -> Callable:
 
     `tf.function` makes a first graph for the very shapes of the first call, and another one later. The two can round
     differently, so that scores would depend on what was scored before them in the same process. `function` takes
-    tensors, nested tuples and lists of them, or None, by position.
+    tensors, nested tuples and lists of them, or None, by position, and has no `if` or `for` over them: AutoGraph, which
+    would rewrite them, takes a second of every start.
     """
     graphs: dict = {}
 
@@ -30,7 +31,8 @@ def traced(function: Callable) -> Callable:
                 return function(*tf.nest.pack_sequence_as(arguments, filled))
 
             specs = [tf.TensorSpec([None] * len(x.shape), x.dtype) for x in tensors]
-            graphs[key] = tf.function(from_tensors, input_signature=specs).get_concrete_function()
+            graph = tf.function(from_tensors, input_signature=specs, autograph=False)
+            graphs[key] = graph.get_concrete_function()
         return graphs[key](*tensors)
 
     return call

@@ -181,8 +181,11 @@ def _bilinear_sums(fits, fused, places, real, bilinear):
     """BilinearScore of captions, words at `places` (n, L), from fits (V, B) and B t (V, F): (n, B)."""
     real = tf.cast(real, fits.dtype)[..., None]
     queries = tf.reduce_sum(tf.gather(fused, places) * real, axis=1)
-    total = tf.zeros((tf.shape(places)[0], tf.shape(fits)[1]))
-    for_word = tf.transpose(places)
-    for place in tf.range(tf.shape(places)[1]):  # never (n, L, B) at once
-        total += tf.gather(fits, for_word[place]) * real[:, place]
+    for_word, (n, L) = tf.transpose(places), tf.unstack(tf.shape(places))
+
+    def add(place, total):
+        return place + 1, total + tf.gather(fits, for_word[place]) * real[:, place]
+
+    start = tf.constant(0), tf.zeros((n, tf.shape(fits)[1]))
+    _, total = tf.while_loop(lambda place, _: place < L, add, start)  # never (n, L, B) at once
     return bilinear.factor * total * inverse_length(bilinear.query_gain * queries)

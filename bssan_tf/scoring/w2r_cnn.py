@@ -58,16 +58,19 @@ class CnnW2R(FastW2R):
 @traced
 def _score_windows(inputs, words, mlp: list[Dense]):
     """Eq. 5 for n captions of one length: inputs (V, B, 9H), places in them (l, n) to (n, B)."""
-    n, B, H = tf.shape(words)[1], tf.shape(inputs)[1], tf.shape(inputs)[2] // sum(WIDTHS)
+    (length, n), B, H = tf.unstack(tf.shape(words)), tf.shape(inputs)[1], tf.shape(inputs)[2] // sum(WIDTHS)
     largest = tf.zeros((n, B, 3 * H))  # of widths 2, 3, 4; relu: none is below 0
     # windows with one word, with two and with three, of the widths that have more; none has begun
     one, two, three = (tf.fill((n, B, widths * H), -np.inf) for widths in (3, 2, 1))
-    for place in tf.range(tf.shape(words)[0]):
+
+    def add(place, largest, one, two, three):
         first, second, third, fourth = tf.split(tf.gather(inputs, words[place]), [3 * H, 3 * H, 2 * H, H], axis=-1)
         second, third, fourth = one + second, two + third, three + fourth
         whole = tf.concat([second[..., :H], third[..., :H], fourth], axis=-1)
-        largest = tf.maximum(largest, whole)
-        one, two, three = first, second[..., H:], third[..., H:]
+        return place + 1, tf.maximum(largest, whole), first, second[..., H:], third[..., H:]
+
+    start = (tf.constant(0), largest, one, two, three)
+    _, largest, one, two, three = tf.while_loop(lambda place, *_: place < length, add, start)
     # windows that reach beyond the caption, where words are 0
     of_3, of_4 = tf.maximum(one[..., H : 2 * H], two[..., :H]), tf.maximum(one[..., 2 * H :], two[..., H:])
     beyond = tf.concat([one[..., :H], of_3, tf.maximum(of_4, three)], axis=-1)

@@ -62,7 +62,8 @@ class Probe:
         graphs = [model.siamese(learned), model.siamese(uniform), model.scorer]
         self.parts = model.trained_parts  # of w2r and o2w those that the model has, or their score
         self._outputs = tf.function(
-            lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs]
+            lambda: [graph({name: self.inputs[name] for name in graph.input}, training=False) for graph in graphs],
+            autograph=False,
         )
         pairs = tf.ones((len(part.image_ids), 1 + NEGATIVES, 1), tf.bool)
         flags = {

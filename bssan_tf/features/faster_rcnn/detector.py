@@ -44,7 +44,7 @@ class Detector:
         model = load_detector(self.weights_file, flag=self.flag).inference()
         # Of an open number of photos, TensorFlow warns users that it cannot estimate the crop's cost.
         signature = {name: tf.TensorSpec((1, *value.shape[1:]), value.dtype) for name, value in model.input.items()}
-        return tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
+        return tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature], autograph=False)
 
     def detect(self, photo: np.ndarray) -> dict[str, np.ndarray]:
         """Detections of one photo, uint8 (height, width, 3) RGB, best first.
