@@ -167,7 +167,7 @@ def test_the_index_of_a_search_is_not_touched(run, photos, tmp_path, monkeypatch
     config = run.load_config().moved({"cache": str(tmp_path)})
     found = pictures_in(photos)
     features, rows, paths = folder_index(run, config, photos, found, None, False)
-    assert (rows, paths) == ([0, 1, 2], found.paths)
+    assert (rows.tolist(), paths) == ([0, 1, 2], found.paths)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     part = folder_features(run, config, photos, found.paths[1:2], None, False)
     np.testing.assert_array_equal(part.regions[0], features.regions[1])

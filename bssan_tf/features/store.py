@@ -43,6 +43,7 @@ class Features:
         manifest: what the features were made with.
         bad_rows: int64, ascending; pictures that could not be read: rows of zeros, to be left out of the splits.
         in_context: whether objects have their class and the whole photo beside them (`with_context`).
+        folder, sums: where the store lies, and the checksums of its rows, uint32 (N,); None where there are none.
     """
 
     image_ids: tuple[str, ...]
@@ -56,6 +57,8 @@ class Features:
     manifest: Mapping = field(default_factory=dict)
     bad_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     in_context: bool = False
+    folder: Path | None = None
+    sums: np.ndarray | None = None
 
 
 def read_manifest(folder: str | Path) -> dict | None:
@@ -140,19 +143,18 @@ def open_store(folder: str | Path, verify: bool = True) -> Features:
         raise UserError(f"{folder}: {what}; run train.py to extract the rest")
     layouts = manifest["arrays"].items()
     arrays = {name: open_array(folder, name, layout["shape"], layout["dtype"]) for name, layout in layouts}
-    if verify:
-        _verify(folder, manifest, ids, arrays)
+    sums = open_array(folder, SUMS, (len(ids),), "uint32") if SUMS in manifest.get("kept", ()) else None
+    if verify and sums is None:
+        logger.info("%s: of an older version, without checksums; not verified", folder)
+    elif verify:
+        _verify(folder, ids, arrays, sums)
     arrays = {name: array for name, array in arrays.items() if name in FEATURE_ARRAYS}
     bad = np.array([row for row, image_id in enumerate(ids) if image_id in bad_images], np.int64)
     grid = tuple(manifest.get("grid") or ()) or None
-    return Features(ids, grid=grid, manifest=manifest, bad_rows=bad, **arrays)
+    return Features(ids, grid=grid, manifest=manifest, bad_rows=bad, folder=folder, sums=sums, **arrays)
 
 
-def _verify(folder: Path, manifest: Mapping, ids: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> None:
-    if SUMS not in manifest.get("kept", ()):
-        logger.info("%s: of an older version, without checksums; not verified", folder)
-        return
-    sums = open_array(folder, SUMS, (len(ids),), "uint32")
+def _verify(folder: Path, ids: tuple[str, ...], arrays: Mapping[str, np.ndarray], sums: np.ndarray) -> None:
     if changed := changed_rows(ids, arrays, sums):
         what = f"{len(changed)} of {len(ids)} rows have changed since they were written, the first that of"
         remedy = "put the folder back, or delete it to extract the features anew"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bssan_tf.config.settings import MEMORY_MB, RERANK
+from bssan_tf.config.settings import CANDIDATES, MEMORY_MB, RERANK
 from bssan_tf.datasets.text import UNKNOWN, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.calibration import KEPT, Calibration
@@ -40,6 +40,7 @@ class PhotoIndex:
         vectors: features and rows -> vectors float32 (n, F) of length 1 that tell which photos are alike.
         calibration: what makes probabilities of scores, if anything.
         whole: score all candidates in full, as where O2W was not trained to rank alone.
+        first: a sentence int32 (1, L) and a number -> the places of so many photos that it may mean; None for all.
     """
 
     def __init__(
@@ -54,16 +55,23 @@ class PhotoIndex:
         calibration: Calibration | None = None,
         whole: bool = False,
         memory_mb: float = MEMORY_MB,
+        first: Callable[[np.ndarray, int], np.ndarray] | None = None,
     ):
+        self.first = first
         self.tokenizer, self.paths, self.calibration, self.whole = tokenizer, list(paths), calibration, whole
         self.describe, self.vectors, self._features, self._rows = describe, vectors, features, rows
-        self._search = PictureSearch(fast, features, rows, memory_mb, KEEP_MB)
+        self._search = PictureSearch(fast, features, rows, memory_mb, 0 if first else KEEP_MB)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def search(
-        self, sentence: str, top: int = 10, rerank: int = RERANK, min_probability: float | None = None
+        self,
+        sentence: str,
+        top: int = 10,
+        rerank: int = RERANK,
+        min_probability: float | None = None,
+        candidates: int = CANDIDATES,
     ) -> list[Hit]:
         """The best photos for a sentence, best first.
 
@@ -71,12 +79,13 @@ class PhotoIndex:
             top: how many.
             rerank: candidates that the whole model scores, the best by O2W; 0 for all. Probabilities need 100, or all.
             min_probability: leave out hits that are less probable.
+            candidates: of many photos, those that the index gives to the model; 0 for all.
 
         Raises:
             UserError: a sentence without a word that the run knows, too little memory; probabilities are asked for, and
                 can't be told.
         """
-        scored = candidates(self.whole, top, rerank)
+        scored = in_full(self.whole, top, rerank)
         told = self.calibration if scored == 0 or scored >= min(KEPT, len(self)) else None
         if min_probability is not None and told is None:
             why = f"--rerank {rerank} scores too few for it" if self.calibration else "the run has no calibration"
@@ -85,7 +94,9 @@ class PhotoIndex:
         tokens = self.tokenizer.read_sentence(sentence, "query")
         if not (tokens > UNKNOWN).any():  # what is found would hang on nothing in the sentence
             raise UserError(f"query {sentence!r}: the run knows none of its words; put it as its captions would")
-        order, scores = self._search.rank(tokens, scored)
+        first = self.first if candidates and scored else None
+        among = first and first(tokens, max(candidates, top, scored))
+        order, scores = self._search.rank(tokens, scored, among)
         found = hits((order, scores), self.paths, top)
         if told:
             chances = told.probabilities(scores, len(self))
@@ -132,7 +143,7 @@ class SentenceIndex:
 
     def search(self, photo: Source, top: int = 10, rerank: int = RERANK) -> list[Hit]:
         """The best sentences for a photo, best first; arguments as of `PhotoIndex.search`."""
-        ranking = self._search.rank(self.describe(photo), 0, candidates(self.whole, top, rerank))
+        ranking = self._search.rank(self.describe(photo), 0, in_full(self.whole, top, rerank))
         return hits(ranking, self.captions, top)
 
 
@@ -142,7 +153,7 @@ def hits(ranking: Ranking, found: Sequence, top: int) -> list[Hit]:
     return [Hit(float(score), found[place]) for score, place in zip(scores[:top], order)]
 
 
-def candidates(whole: bool, top: int, rerank: int) -> int:
+def in_full(whole: bool, top: int, rerank: int) -> int:
     """How many candidates the whole model scores, 0 for all."""
     if rerank and whole:
         logger.info("all candidates are scored in full: with --fuse fc, O2W was not trained to rank alone")

@@ -24,6 +24,7 @@ from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.matching.likeness import photo_vectors
 from bssan_tf.matching.serving import save_matcher
+from bssan_tf.matching.vector_index import first_stage
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
@@ -79,9 +80,8 @@ class Matcher:
         Raises:
             UserError: no such run, or it has no finished epoch; damaged files.
         """
-        if not isinstance(run, RunFolder):
-            run = find_run(run and str(run), pretrained=True)
-        return cls(run, files, memory_mb, progress)
+        found = run if isinstance(run, RunFolder) else find_run(run and str(run), pretrained=True)
+        return cls(found, files, memory_mb, progress)
 
     @functools.cached_property
     def _model_and_tokenizer(self):
@@ -251,16 +251,17 @@ class Matcher:
         if self._fixed and "boxes" in files:
             files["objects"] = "boxes"
         features, rows, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
-        return self._photo_index(features, np.array(rows), paths)
+        first = None if self._ranked["whole"] else first_stage(self.fast, features, rows, self.progress)
+        return self._photo_index(features, rows, paths, first)
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
         """The photos of a split of the run's own data; UserError as `data_of_run`."""
         part, features = self.data.split(split), self.data.features
         return self._photo_index(features, part.image_rows, part.image_paths)
 
-    def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path]) -> PhotoIndex:
+    def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path], first=None) -> PhotoIndex:
         like = {"describe": self._describe_one, "vectors": lambda *given: photo_vectors(self.model.networks, *given)}
-        like["calibration"] = self.run.calibration()
+        like |= {"calibration": self.run.calibration(), "first": first}
         return PhotoIndex(self.fast, self.tokenizer, features, rows, paths, **like, **self._ranked)
 
     def sentences(self, captions: Sequence[str]) -> SentenceIndex:

@@ -182,7 +182,7 @@ def folder_features(
 
 def folder_index(
     run: RunFolder, config: Config, folder: Path, found: Pictures, flags: Mapping[str, str] | None, progress: bool
-) -> tuple[Features, list[int], list[Path]]:
+) -> tuple[Features, np.ndarray, list[Path]]:
     """`folder_features` in the order of the store, with new photos last so that no row moves; the rows of the photos
     that can be read now, and these photos.
 
@@ -197,7 +197,7 @@ def folder_index(
         if not rows:
             raise UserError(f"{folder}: {problem}; mount the disk, or give another folder")
         logger.warning("%s: %s; they are left out, and their features kept", folder, problem)
-    return features, rows, [paths[row] for row in rows]
+    return features, np.array(rows), [paths[row] for row in rows]
 
 
 def _folder_features(

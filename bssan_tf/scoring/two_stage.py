@@ -37,8 +37,16 @@ class PictureSearch:
             starts = range(0, len(self.image_rows), step)
             self._sides = [fast.o2w.prepare_pictures(pictures.block(start, step)) for start in starts]
 
-    def rank(self, tokens: np.ndarray, rerank: int = RERANK) -> Ranking:
-        """Places in `image_rows` for sentence int32 (1, L), best `rerank` (0: all) by MS; UserError without memory."""
+    def rank(self, tokens: np.ndarray, rerank: int = RERANK, among: np.ndarray | None = None) -> Ranking:
+        """Places in `image_rows` for sentence int32 (1, L), best `rerank` (0: all) by MS; UserError without memory.
+
+        With `among`, int (n,), only these places are ranked.
+        """
+        if among is not None:
+            order, scores = PictureSearch(self.fast, self.features, self.image_rows[among], self.memory_mb).rank(
+                tokens, rerank
+            )
+            return among[order], scores
 
         def score(part: str, places: np.ndarray) -> np.ndarray:
             if part == "o2w" and self._sides is not None:
