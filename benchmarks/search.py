@@ -1,8 +1,8 @@
 """What search in stages gains and loses against scoring every candidate in full.
 
 Run `python -m benchmarks.search RUN [--split val] [--beside train] [--json FILE]`. Recalls are those of all queries of
-the split; seconds are those of single queries, as a user makes them, each answered in every way in turns. Of many
-photos, an index gives those that O2W or the whole model scores (`matching/vector_index.py`).
+the split; seconds are those of single queries, as a user makes them, each answered in every way in turns. What is
+scored in full is chosen by O2W of all, or for photos by an index (`matching/vector_index.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from bssan_tf import cli
 from bssan_tf.config.flags import moving_fields
-from bssan_tf.config.settings import CANDIDATES
 from bssan_tf.errors import UserError
 from bssan_tf.matching.vector_index import VectorIndex, new_index
 from bssan_tf.metrics.recall import ranks, summarise
@@ -94,10 +93,10 @@ def measure(run: RunFolder, options: argparse.Namespace) -> dict:
     pictures = PictureSearch(fast, features, rows, keep_mb=KEEP_MB)
     reranked = sorted({n for n in options.rerank if n < len(rows)}, reverse=True)
     ways, scores, first = [(0, 0), *((0, n) for n in reranked)], {part: m.T for part, m in matrices.items()}, None
-    if has_first_stage(fast) and len(rows) > CANDIDATES:
+    if has_first_stage(fast):
         first = index_of(fast, features, rows)
         scores["index"] = first.stage.sentences(tokens) @ first.stage.photos(features, rows).T
-        ways += [*((CANDIDATES, n) for n in reranked), *((n, 0) for n in reranked)]
+        ways += [(n, 0) for n in reranked]
 
     def found_pictures(caption: int, by_index: int, rerank: int) -> Ranking:
         among = first.search(tokens[[caption]], by_index) if by_index else None
@@ -143,7 +142,7 @@ def direction(
         scores: `o2w` and `score`, float (N_q, N_k), and `index` where a way asks for it.
         query_labels, candidate_labels: as for `recall.ranks`.
         search: called with a query and a way.
-        ways: candidates of the index, 0 for all, and how many of these to score in full, 0 for all; first: all in full.
+        ways: how many the index chooses, and how many O2W; 0 for all. The first one scores all in full.
         timed: queries, a seeded choice.
     """
     queries, candidates = scores["score"].shape
@@ -165,9 +164,7 @@ def direction(
         by_index, rerank = way
         final = staged(scores["o2w"], scores["score"], rerank)
         if by_index:
-            # O2W ranks what the index gives, so what is scored in full is chosen among these
-            chosen = staged(scores["index"], scores["o2w"], by_index)
-            final = staged(chosen, scores["score"], rerank or by_index)
+            final = staged(scores["index"], scores["score"], by_index)
         recalls = summarise(ranks(final, query_labels, candidate_labels))
         numbers = {"by_index": by_index, "reranked": rerank or by_index or candidates}
         rows.append({**numbers, **recalls, "seconds": float(np.median(seconds[way]))})

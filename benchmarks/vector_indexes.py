@@ -1,7 +1,7 @@
 """Libraries of vector indexes beside each other, on drawn vectors of the first stage's size.
 
 Run `python -m benchmarks.vector_indexes [--vectors N] [--json FILE]`. Of each library that is installed: seconds of
-building, MiB of memory and of the file, ms a query and the share of the true best 1,000 that it finds, and seconds of
+building, MiB of memory and of the file, ms a query and the share of the true best 100 that it finds, and seconds of
 taking 1 % out and of adding 1 %. Each is measured in a process of its own. usearch comes with the package; faiss-cpu
 and lancedb are to be installed for the comparison.
 """
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bssan_tf import cli
-from bssan_tf.config.settings import CANDIDATES
+from bssan_tf.config.settings import RERANK
 from bssan_tf.scoring.first_stage import SIZE
 from bssan_tf.tools.files import write_json
 
@@ -88,16 +88,16 @@ def measure(library: Library, count: int) -> tuple[float, ...]:
     for keys, vectors in blocks(count):
         products = np.concatenate([best[0], queries @ vectors.T], axis=1)
         found = np.concatenate([best[1], np.broadcast_to(keys, (QUERIES, len(keys)))], axis=1)
-        kept = np.argpartition(-products, min(CANDIDATES, products.shape[1] - 1), axis=1)[:, :CANDIDATES]
+        kept = np.argpartition(-products, min(RERANK, products.shape[1] - 1), axis=1)[:, :RERANK]
         best = np.take_along_axis(products, kept, 1), np.take_along_axis(found, kept, 1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         before, start = memory(), time.perf_counter()
         index = library.build(blocks(count), Path(folder))
         drawing = sum(timed(drawn, min(BLOCK, count), 0) for _ in range(3)) / 3 * -(-count // BLOCK)
         numbers = [time.perf_counter() - start - drawing, memory() - before, library.save(index, Path(folder)) / 2**20]
-        library.search(index, queries[0], CANDIDATES)
+        library.search(index, queries[0], RERANK)
         start = time.perf_counter()
-        answers = [library.search(index, query, CANDIDATES) for query in queries]
+        answers = [library.search(index, query, RERANK) for query in queries]
         numbers.append(1000 * (time.perf_counter() - start) / QUERIES)
         numbers.append(np.mean([np.isin(true, found).mean() for true, found in zip(best[1], answers)]))
         gone = np.arange(0, count, 100)

@@ -27,7 +27,7 @@ from benchmarks import curves
 from benchmarks import search as search_benchmark
 from bssan_tf import cli
 from bssan_tf.commands import evaluate, search, train, visualize
-from bssan_tf.config.settings import CANDIDATES, MEMORY_MB, RERANK
+from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.errors import NO_WINDOWS, UserError
 from bssan_tf.evaluation import retrieval
 from bssan_tf.evaluation.scores import Request
@@ -195,7 +195,7 @@ def test_flags_of_evaluate_are_what_is_asked_for(monkeypatch, workplace):
 
 def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workplace):
     asked = []
-    noted = {name: lambda *how, **more: asked.append((*how, *more.values())) or [] for name in ("search", "like")}
+    noted = {name: lambda *how: asked.append(how) or [] for name in ("search", "like")}
     found = SimpleNamespace(**noted, draw=asked.append, scores={})
     found.save_page = lambda *given: asked.append(given)
 
@@ -213,8 +213,7 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     monkeypatch.chdir(workplace)
     monkeypatch.setattr("bssan_tf.matching.matcher.Matcher", Asked)
     search.main(["a dog", "--run", "one"])
-    search.main([*SEARCH[1:], "--images", "photos", "--top", "3", "--rerank", "0", "--memory", "7", "--boxes", "b.npz",
-                 "--candidates", "0"])  # fmt: skip
+    search.main([*SEARCH[1:], "--images", "photos", "--top", "3", "--rerank", "0", "--memory", "7", "--boxes", "b.npz"])
     search.main(["photos/000.png", "--quiet", "--run", "one", "--split", "val"])
     search.main(["--like", "photos/000.png", "--run", "one", "--images", "photos", "--top", "4"])
     search.main(["--like", "photos/000.png", "--run", "one"])
@@ -224,8 +223,8 @@ def test_flags_of_search_and_visualize_are_what_is_asked_for(monkeypatch, workpl
     visualize.main(["photos/000.png", "a dog", "--run", "one", "-o", "o.HTML", "--against", "a cat", "--no-erase"])
     photo, files, rest = Path("photos/000.png"), {"boxes": "b.npz", "cache": "c"}, ("one", {}, MEMORY_MB, False, False)
     assert asked == [
-        ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("a dog", 10, RERANK, None, CANDIDATES),
-        ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False, True), ("a dog", 3, 0, None, 0),
+        ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("a dog", 10, RERANK),
+        ("index", Path("photos"), "one", {"boxes": "b.npz"}, 7, False, True), ("a dog", 3, 0),
         ("sentences_of_split", "val", "one", {}, MEMORY_MB, False, True), ("photos/000.png", 10, RERANK),
         ("index", Path("photos"), "one", {}, MEMORY_MB, True, True), ("photos/000.png", 4),
         ("index_of_split", "test", "one", {}, MEMORY_MB, True, True), ("photos/000.png", 10),
@@ -308,13 +307,12 @@ def test_benchmark_of_search(workplace, monkeypatch, capsys):
         assert all(row["R@10_lost"] == full["R@10"] - row["R@10"] and row["seconds"] > 0 for row in others)
     assert "text to image, 8 candidates" in capsys.readouterr().out
 
-    monkeypatch.setattr(search_benchmark, "CANDIDATES", 9)  # of more, an index gives so many
     beside = ["--beside", "val", "--sentences", "5", "--rerank", "3", "--queries", "2", "--json", "search.json"]
     search_benchmark.main(["one", "--split", "test", *beside])
     found = json.loads((workplace / "search.json").read_text())
     rows = [(row["by_index"], row["reranked"]) for row in found["text_to_image"]["rows"]]
     assert (found["text_to_image"]["queries"], "image_to_text" in found) == (5, False)
-    assert rows == [(0, found["text_to_image"]["candidates"]), (0, 3), (9, 3), (3, 3)]
+    assert rows == [(0, found["text_to_image"]["candidates"]), (0, 3), (3, 3)]
 
 
 def test_visualize_any_photo(call, workplace):

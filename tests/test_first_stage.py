@@ -156,7 +156,7 @@ def test_runs_have_indexes_of_their_own(photos):
 
 
 def test_where_there_is_none(photos, monkeypatch):
-    monkeypatch.setattr(module, "MANY", 30)
+    monkeypatch.setattr(module, "RERANK", 29)
     rows = np.arange(40)
     assert first_stage(photos.fast, photos.features, rows)
     assert first_stage(photos.fast, photos.features, rows[:29]) is None
@@ -174,8 +174,8 @@ def test_keys_tell_names_and_contents_apart(photos):
         assert not np.isin(row_keys(other, np.arange(40)), keys).any()
 
 
-def test_a_folder_of_many_photos_is_searched_in_three_stages(matcher_work, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(module, "MANY", 10)
+def test_a_folder_is_searched_in_two_stages(matcher_work, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "RERANK", 10)
     folder = tmp_path / "many"
     folder.mkdir()
     paths = sorted((matcher_work / "photos").glob("*.png"))[:20]
@@ -183,14 +183,12 @@ def test_a_folder_of_many_photos_is_searched_in_three_stages(matcher_work, tmp_p
         shutil.copy(path, folder)
     matcher = Matcher.load(matcher_work / "runs" / "mine")
     index = matcher.index(folder)
-    whole = index.search(CAPTIONS[0], top=20, candidates=0)
+    whole = index.search(CAPTIONS[0], top=20, rerank=0)
     assert len(whole) == 20
-    assert [hit.found for hit in index.search(CAPTIONS[0], top=20)] == [hit.found for hit in whole]
-    assert index.search(CAPTIONS[0], top=20, rerank=0) == whole  # all in full means all
-    places = index.first(matcher.tokens(CAPTIONS[:1]), 6)
-    some = index.search(CAPTIONS[0], top=3, rerank=5, candidates=6)
-    best = [hit for hit in whole if hit.found in {index.paths[place] for place in places}]
-    assert {hit.found for hit in some} <= {index.paths[place] for place in places}
-    assert some[0].score == pytest.approx(best[0].score, abs=1e-4)
+    chosen = {index.paths[place] for place in index.first(matcher.tokens(CAPTIONS[:1]), 6)}
+    best = [hit for hit in whole if hit.found in chosen]
+    some = index.search(CAPTIONS[0], top=3, rerank=6)
+    assert [hit.found for hit in some] == [hit.found for hit in best[:3]]
+    assert [hit.score for hit in some] == pytest.approx([hit.score for hit in best[:3]], abs=1e-4)
     (folder / paths[0].name).unlink()
     assert len(matcher.index(folder).search(CAPTIONS[0], top=20)) == 19

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bssan_tf import cli
-from bssan_tf.config.settings import CANDIDATES, MANY, RERANK
+from bssan_tf.config.settings import RERANK
 from bssan_tf.datasets.photos import SUFFIXES
 from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
@@ -45,15 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=lambda text: cli.count(text, least=0),
         metavar="N",
         default=RERANK,
-        help=f"candidates that the whole model scores, the best by O2W; 0 for all (default: {RERANK})",
-    )
-    parser.add_argument(
-        "--candidates",
-        type=lambda text: cli.count(text, least=0),
-        metavar="N",
-        default=CANDIDATES,
-        help=f"of {MANY:,} pictures or more in --images, those that an index gives to the model; 0 for all"
-        f" (default: {CANDIDATES})",
+        help=f"candidates that the whole model scores, chosen by a quick look; 0 for all (default: {RERANK})",
     )
     parser.add_argument(
         "--min-probability",
@@ -101,8 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.like:
         hits = index.like(options.like, options.top)
     else:
-        more = {} if picture else {"min_probability": least, "candidates": options.candidates}
-        hits = index.search(options.query, options.top, options.rerank, **more)
+        hits = index.search(options.query, options.top, options.rerank, *([] if least is None else [least]))
     if least is not None and not hits:
         logger.info("nothing is more probable than %.0f %%", 100 * least)
     print(json_of(options, run, hits, "sentence" if picture else "path") if options.json else text_of(hits))

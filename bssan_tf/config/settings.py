@@ -18,7 +18,6 @@ MEMORY_MB = 2048  # that scoring may take
 OF_TRAINING = ("glove", "text_corpus")  # files that a trained run needs no more
 BANK = 500  # training queries that a correction of hubs has
 RERANK = 100  # candidates of a search that the whole model scores
-MANY, CANDIDATES = 5000, 1000  # photos from which on an index is kept, and those of them that it gives to the model
 WITH_W2R, WITH_O2W, WITH_BOTH = ("full", "w2r", "no_reg"), ("full", "o2w", "no_reg"), ("full", "no_reg")  # variants
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bssan_tf.config.settings import CANDIDATES, MEMORY_MB, RERANK
+from bssan_tf.config.settings import MEMORY_MB, RERANK
 from bssan_tf.datasets.text import UNKNOWN, Tokenizer
 from bssan_tf.errors import UserError
 from bssan_tf.metrics.calibration import KEPT, Calibration
@@ -40,7 +40,7 @@ class PhotoIndex:
         vectors: features and rows -> vectors float32 (n, F) of length 1 that tell which photos are alike.
         calibration: what makes probabilities of scores, if anything.
         whole: score all candidates in full, as where O2W was not trained to rank alone.
-        first: a sentence int32 (1, L) and a number -> the places of so many photos that it may mean; None for all.
+        first: a sentence int32 (1, L) and a number -> the places of so many photos that it may mean, if that is known.
     """
 
     def __init__(
@@ -66,20 +66,15 @@ class PhotoIndex:
         return len(self.paths)
 
     def search(
-        self,
-        sentence: str,
-        top: int = 10,
-        rerank: int = RERANK,
-        min_probability: float | None = None,
-        candidates: int = CANDIDATES,
+        self, sentence: str, top: int = 10, rerank: int = RERANK, min_probability: float | None = None
     ) -> list[Hit]:
         """The best photos for a sentence, best first.
 
         Args:
             top: how many.
-            rerank: candidates that the whole model scores, the best by O2W; 0 for all. Probabilities need 100, or all.
+            rerank: candidates that the whole model scores, the best by the first stage, or without one by O2W; 0 for
+                all. Probabilities need 100, or all.
             min_probability: leave out hits that are less probable.
-            candidates: of many photos, those that the index gives to the model; 0 for all.
 
         Raises:
             UserError: a sentence without a word that the run knows, too little memory; probabilities are asked for, and
@@ -94,9 +89,10 @@ class PhotoIndex:
         tokens = self.tokenizer.read_sentence(sentence, "query")
         if not (tokens > UNKNOWN).any():  # what is found would hang on nothing in the sentence
             raise UserError(f"query {sentence!r}: the run knows none of its words; put it as its captions would")
-        first = self.first if candidates and scored else None
-        among = first and first(tokens, max(candidates, top, scored))
-        order, scores = self._search.rank(tokens, scored, among)
+        if self.first and 0 < scored < len(self):
+            order, scores = self._search.rank(tokens, 0, self.first(tokens, scored))
+        else:
+            order, scores = self._search.rank(tokens, scored)
         found = hits((order, scores), self.paths, top)
         if told:
             chances = told.probabilities(scores, len(self))

@@ -1,4 +1,4 @@
-"""The first stage of a folder's many photos, in an index of usearch that is kept beside their features.
+"""The first stage of a folder's photos, in an index of usearch that is kept beside their features.
 
 In: a run's first stage and the features of photos. Out: the photos that a sentence may mean, by one inner product. The
 index follows its photos: new ones are added, and those that are gone or have changed leave it; nothing else is touched.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bssan_tf.config.settings import MANY
+from bssan_tf.config.settings import RERANK
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import Features
 from bssan_tf.reading.arrays import read_npz
@@ -63,9 +63,9 @@ def first_stage(
 ) -> Callable[[np.ndarray, int], np.ndarray] | None:
     """`VectorIndex.search` of photos int (N,) of a store, as of `vector_index`.
 
-    None where there are not MANY, where a network has no bilinear score, or where the store has no checksums.
+    None where a search scores them all, where a network has no bilinear score, or where the store has no checksums.
     """
-    if len(rows) < MANY or features.sums is None or not has_first_stage(fast):
+    if len(rows) <= RERANK or features.sums is None or not has_first_stage(fast):
         return None
     return vector_index(fast, features, rows, progress).search
 
@@ -88,7 +88,7 @@ def vector_index(fast: FastScorer, features: Features, rows: np.ndarray, progres
     if len(gone):
         index.remove(gone)
     saved = time.monotonic()
-    with tqdm(total=len(new), desc="vectors", unit="img", disable=not (progress and len(new))) as bar:
+    with tqdm(total=len(new), desc="vectors", unit="img", leave=False, disable=not (progress and len(new))) as bar:
         for start in range(0, len(new), BLOCK):
             some = new[start : start + BLOCK]
             index.add(keys[some], stage.photos(features, rows[some]), threads=1)  # more would give another graph
