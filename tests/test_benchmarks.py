@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import alone, growth_chart, index_growth, operations, scoring, search, training, workload
+from benchmarks import (
+    alone,
+    growth_chart,
+    index_growth,
+    operations,
+    scoring,
+    search,
+    training,
+    vector_indexes,
+    workload,
+)
 from bssan_tf.config.settings import ModelConfig
 from bssan_tf.errors import UserError
 from bssan_tf.scoring.prefix_tree import PrefixTree
@@ -40,6 +50,15 @@ def test_a_tree_needs_what_its_nodes_need():
 def test_an_index_describes_only_what_is_new_or_has_changed(tmp_path):
     found = {name: described for name, (_, described) in index_growth.measure(tmp_path, 40).items()}
     assert found == {"first": 40, "nothing new": 0, "1 % new": 1, "1 % moved": 0, "1 % changed": 1, "1 % gone": 0}
+
+
+@pytest.mark.parametrize("name", ["usearch", "usearch, all"])
+def test_a_vector_index_is_measured_against_all_products(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    values = dict(zip(vector_indexes.COLUMNS, vector_indexes.measure(vector_indexes.LIBRARIES[name], 2000)))
+    assert 0.97 < values["found"] <= 1
+    assert values["file_mb"] > 2000 * 128 * 2 / 2**20
+    assert values["query_ms"] > 0 < values["add_s"]
 
 
 def options(path, ids=None):
