@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 from matcher_fixtures import CAPTIONS
@@ -13,7 +14,7 @@ from scoring_fixtures import make, make_captions, make_pictures
 from bssan_tf.features.store import Features
 from bssan_tf.matching import vector_index as module
 from bssan_tf.matching.matcher import Matcher
-from bssan_tf.matching.vector_index import first_stage, row_keys, vector_index
+from bssan_tf.matching.vector_index import first_candidates, row_keys, vector_index
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.scoring import FastScorer, score_matrices
 from bssan_tf.scoring.first_stage import FirstStage, has_first_stage, principal_components
@@ -66,53 +67,74 @@ def photos(tmp_path):
     return SimpleNamespace(features=Features(ids, **vars(pictures), **kept), fast=FastScorer(scorer))
 
 
-def ranked(stage, features, rows, tokens):
-    """Places by exact products of short vectors."""
-    return np.argsort(-(stage.photos(features, rows) @ stage.sentences(tokens)[0]), kind="stable")
+def part(features, rows, **changes):
+    """A store with these rows alone."""
+    arrays = {name: getattr(features, name)[rows] for name in ("regions", "objects", "valid", "sums")}
+    ids = tuple(features.image_ids[row] for row in rows)
+    return dataclasses.replace(features, image_ids=ids, **{**arrays, **changes})
 
 
 def test_an_index_follows_its_photos(photos, monkeypatch):
     described, of = [], FirstStage.photos
-    monkeypatch.setattr(
-        FirstStage, "photos", lambda self, features, rows: described.append(len(rows)) or of(self, features, rows)
-    )
+
+    def noted(self, features, rows):
+        described.append(len(rows))
+        return of(self, features, rows)
+
+    monkeypatch.setattr(FirstStage, "photos", noted)
     tokens = make_captions()[1:2]
 
     def check(features, rows, *expected):
         described.clear()
         index = vector_index(photos.fast, features, rows)
         assert described == [*expected]
+        assert index.index.ntotal == len(features.image_ids) - len(features.bad_rows)
         places = index.search(tokens, 40)
         assert sorted(places) == list(range(len(rows)))
         products = index.stage.photos(features, rows) @ index.stage.sentences(tokens)[0]
         assert np.all(np.diff(products[places]) < 2e-2)  # float16 may swap near ties
         np.testing.assert_array_equal(index.search(tokens, 5), places[:5])
 
-    rows = np.arange(30)
-    check(photos.features, rows, 30, 30)  # the basis, and the vectors
-    check(photos.features, rows)
-    check(photos.features, np.arange(33), 3)
-    check(photos.features, np.arange(33)[::-1])  # another order
-    sums = photos.features.sums.copy()
+    first, more = (part(photos.features, np.arange(n)) for n in (30, 33))
+    check(first, np.arange(30), 30, 30)  # the basis, and the vectors
+    check(first, np.arange(30))
+    check(more, np.arange(33), 3)
+    check(part(more, np.arange(33)[::-1]), np.arange(33))  # another order
+    check(more, np.arange(5, 30))  # others of the store are hidden, and stay
+    sums = photos.features.sums[2:36].copy()
     sums[[4, 9]] += 1000
-    check(dataclasses.replace(photos.features, sums=sums), np.arange(2, 36), 5)  # three new, two changed, two gone
-    check(dataclasses.replace(photos.features, image_ids=tuple("abcdefghij" * 4)), rows, 30, 30)  # others: a new basis
+    changed = part(photos.features, np.arange(2, 36), sums=sums)
+    check(changed, np.arange(34), 5)  # three new, two changed, two gone
+    bad = dataclasses.replace(changed, bad_rows=np.array([7]))
+    check(bad, np.setdiff1d(np.arange(34), [7]))
+    check(changed, np.arange(34), 1)  # it can be read again
+    few = part(photos.features, np.arange(20, 28))
+    check(few, np.arange(8))  # the others are gone
+    monkeypatch.setattr(module, "SAMPLE", 12)
+    few = part(photos.features, np.arange(5))
+    check(few, np.arange(5), 5, 5)  # none is left
+    check(photos.features, np.arange(40), 12, 40)  # so many more that the basis of five may not suit them
 
 
-@pytest.mark.parametrize("damage", ["vectors", "notes", "no vectors", "half of it"])
+@pytest.mark.parametrize("damage", ["all", "half", "a bit", "another index", "another basis", "no index"])
 def test_a_damaged_index_is_made_anew(photos, caplog, damage):
     rows, tokens = np.arange(40), make_captions()[1:2]
     before = vector_index(photos.fast, photos.features, rows).search(tokens, 40)
-    (vectors,), (notes,) = (list(photos.features.folder.parent.glob(f"*{end}")) for end in (".usearch", ".npz"))
-    if damage == "half of it":  # another file with its own checksum
-        half = vectors.read_bytes()[: vectors.stat().st_size // 2]
-        vectors.write_bytes(half)
-        with np.load(notes) as kept:
-            np.savez(notes, basis=kept["basis"], sha256=module.file_sha256(vectors))
-    elif damage == "no vectors":
-        vectors.unlink()
+    (path,) = photos.features.folder.parent.glob("*.npz")
+    content = bytearray(path.read_bytes())
+    if damage in ("all", "half", "a bit"):
+        content[len(content) // 3] ^= 4
+        path.write_bytes({"all": b"xx", "half": content[: len(content) // 2], "a bit": content}[damage])
     else:
-        (vectors if damage == "vectors" else notes).write_bytes(b"xx")
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        if damage == "another basis":
+            arrays["basis"] = arrays["basis"][:, :3]
+        elif damage == "another index":
+            arrays["index"] = faiss.serialize_index(faiss.IndexFlatIP(arrays["basis"].shape[1]))
+        else:
+            arrays["index"] = np.frombuffer(b"IxMp", np.uint8)
+        np.savez(path, **arrays)
     np.testing.assert_array_equal(vector_index(photos.fast, photos.features, rows).search(tokens, 40), before)
     assert "made anew" in caplog.text
     caplog.clear()
@@ -145,29 +167,29 @@ def test_a_cache_that_cannot_be_written_is_used(photos, monkeypatch, caplog):
     monkeypatch.setattr(module, "replacing", full)
     assert len(vector_index(photos.fast, photos.features, np.arange(40)).search(make_captions()[1:2], 9)) == 9
     assert "can't be kept" in caplog.text
-    assert not list(photos.features.folder.parent.glob("*.usearch"))
+    assert not list(photos.features.folder.parent.glob("*.npz"))
 
 
 def test_runs_have_indexes_of_their_own(photos):
     other = FastScorer(make("full", seed=1, **PARTS)[1])
     for fast in (photos.fast, other, photos.fast):
         vector_index(fast, photos.features, np.arange(40))
-    assert len(list(photos.features.folder.parent.glob("*.usearch"))) == 2
+    assert len(list(photos.features.folder.parent.glob("*.npz"))) == 2
 
 
 def test_where_there_is_none(photos, monkeypatch):
     monkeypatch.setattr(module, "RERANK", 29)
     rows = np.arange(40)
-    assert first_stage(photos.fast, photos.features, rows)
-    assert first_stage(photos.fast, photos.features, rows[:29]) is None
-    assert first_stage(photos.fast, dataclasses.replace(photos.features, sums=None), rows) is None
-    assert first_stage(FastScorer(make("full", bilinear=False)[1]), photos.features, rows) is None
+    assert first_candidates(photos.fast, photos.features, rows)
+    assert first_candidates(photos.fast, photos.features, rows[:29]) is None
+    assert first_candidates(photos.fast, dataclasses.replace(photos.features, sums=None), rows) is None
+    assert first_candidates(FastScorer(make("full", bilinear=False)[1]), photos.features, rows) is None
 
 
 def test_keys_tell_names_and_contents_apart(photos):
     keys = row_keys(photos.features, np.arange(40))
     assert len({*keys.tolist()}) == 40
-    assert keys.dtype == np.uint64
+    assert keys.dtype == np.int64
     renamed = dataclasses.replace(photos.features, image_ids=tuple(f"{i}.png" for i in range(40)))
     changed = dataclasses.replace(photos.features, sums=photos.features.sums + np.uint32(1000))
     for other in (renamed, changed):

@@ -58,7 +58,9 @@ class Network:
 
 
 def on_stderr() -> contextlib.AbstractContextManager:
-    """Keras prints the progress of a download on stdout, where results are printed; here it goes to stderr."""
+    """Keras prints a download's progress on stdout, where results are printed; here it, and all of the process, goes to
+    stderr.
+    """
     return contextlib.redirect_stdout(sys.stderr)
 
 

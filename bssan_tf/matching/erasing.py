@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bssan_tf.errors import UserError
 from bssan_tf.runs.photo import Photo
 
 SHARE = 0.36  # side of the square, of the photo's: 5 of 14 cells, 13 % of the area
@@ -40,6 +41,25 @@ def squares_of(alpha: np.ndarray, rng: np.random.Generator) -> tuple[tuple, list
     order = [divmod(int(place), sums.shape[1]) for place in rng.permutation(sums.size)]
     away = [(y, x, height, width) for y, x in order if abs(y - top) >= height or abs(x - left) >= width]
     return (int(top), int(left), height, width), away[:PLACES]
+
+
+def chosen_word(alpha: np.ndarray, known: np.ndarray, caption: str, word: int | None = None) -> int:
+    """The place of a caption's word: the given one, or that of the sharpest attention among the known ones.
+
+    Args:
+        alpha: float (L, rows, columns), of the words.
+        known: bool (L,), which of them the run knows.
+
+    Raises:
+        UserError: no such word, or none that is known.
+    """
+    if word is None and not known.any():
+        raise UserError(f"caption {caption!r}: the run knows none of its words; name one, or give another")
+    if word is None:
+        return int(np.argmax(alpha.max(axis=(1, 2)) * known))
+    if not 0 <= word < len(known):
+        raise UserError(f"word {word}: the caption has {len(known)} words, counted from 0")
+    return word
 
 
 def erasures(

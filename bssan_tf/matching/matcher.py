@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.datasets.picture_folder import pictures_in
 from bssan_tf.errors import UserError
 from bssan_tf.features.objects import class_names
-from bssan_tf.matching.erasing import Erasure, erased, erasures
+from bssan_tf.matching.erasing import Erasure, chosen_word, erased, erasures
 from bssan_tf.matching.explanation import Explanation
 from bssan_tf.matching.indexes import PhotoIndex, SentenceIndex
 from bssan_tf.matching.likeness import photo_vectors
 from bssan_tf.matching.serving import save_matcher
-from bssan_tf.matching.vector_index import first_stage
+from bssan_tf.matching.vector_index import first_candidates
 from bssan_tf.runs.data import Data, data_of_run
 from bssan_tf.runs.folder import RunFolder, find_run
 from bssan_tf.runs.photo import Photo, PhotoReader, Source, folder_index
@@ -116,7 +116,9 @@ class Matcher:
         """Features of decoded photos as `score_matrices` takes them, and the objects of each: `PhotoReader.read`."""
         return self.reader.read(photos, known)
 
-    def _describe_one(self, photo: Source):
+    def _describe_one(self, photo: Source, beside: Mapping | None = None):
+        if beside:
+            self.reader.require_weights(beside)
         return self.describe(self.read([photo]))[0]
 
     def score(self, photos: Sequence[Source], captions: Sequence[str], part: str = "score") -> np.ndarray:
@@ -231,27 +233,23 @@ class Matcher:
         (found,), fall = self._explained(photo, [caption])
         if found.alpha is None:
             raise UserError(f"{self.run.path}: has no W2R, whose attention could be erased")
-        if word is None and not found.known.any():
-            raise UserError(f"caption {caption!r}: the run knows none of its words; name one, or give another")
-        if word is None:
-            word = int(np.argmax(found.alpha.max(axis=(1, 2)) * found.known))
-        if not 0 <= word < len(found.words):
-            raise UserError(f"word {word}: the caption has {len(found.words)} words, counted from 0")
+        word = chosen_word(found.alpha, found.known, caption, word)
         return fall([found.alpha[word : word + 1]], seed)[0][0]
 
     def index(self, folder: str | Path) -> PhotoIndex:
         """The photos of a folder and its subfolders, to be searched; their features are kept in the run's cache.
 
-        The next call describes those that are new there, or have changed, and drops those that are gone. Unreadable
-        ones are left out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them,
-        photos of the index that are hidden now: in a subfolder that can't be read, or HEIC without pillow-heif.
+        Beside them lies an index of their vectors, made at the first search (`first_candidates`). The next call
+        describes photos that are new there, or have changed, and drops those that are gone. Unreadable ones are left
+        out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them, photos of the
+        index that are hidden now: in a subfolder that can't be read, or HEIC without pillow-heif.
         """
         folder, files = Path(folder), dict(self.files)
         found = pictures_in(folder)
         if self._fixed and "boxes" in files:
             files["objects"] = "boxes"
         features, rows, paths = folder_index(self.run, self._moved(files), folder, found, files, self.progress)
-        first = None if self._ranked["whole"] else first_stage(self.fast, features, rows, self.progress)
+        first = None if self._ranked["whole"] else first_candidates(self.fast, features, rows, self.progress)
         return self._photo_index(features, rows, paths, first)
 
     def index_of_split(self, split: str = "test") -> PhotoIndex:
@@ -260,7 +258,8 @@ class Matcher:
         return self._photo_index(features, part.image_rows, part.image_paths)
 
     def _photo_index(self, features, rows: np.ndarray, paths: Sequence[Path], first=None) -> PhotoIndex:
-        like = {"describe": self._describe_one, "vectors": lambda *given: photo_vectors(self.model.networks, *given)}
+        like = {"describe": lambda photo: self._describe_one(photo, features.manifest)}
+        like["vectors"] = lambda *given: photo_vectors(self.model.networks, *given)
         like |= {"calibration": self.run.calibration(), "first": first}
         return PhotoIndex(self.fast, self.tokenizer, features, rows, paths, **like, **self._ranked)
 

@@ -1,4 +1,4 @@
-"""The first stage of a folder's photos, in an index of usearch that is kept beside their features.
+"""The first stage of a folder's photos, in an index of faiss that is kept beside their features.
 
 In: a run's first stage and the features of photos. Out: the photos that a sentence may mean, by one inner product. The
 index follows its photos: new ones are added, and those that are gone or have changed leave it; nothing else is touched.
@@ -7,11 +7,12 @@ It can be deleted at any time, and is then made anew.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import logging
 import time
-import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -22,14 +23,16 @@ from bssan_tf.features.store import Features
 from bssan_tf.reading.arrays import read_npz
 from bssan_tf.scoring.first_stage import SAMPLE, FirstStage, has_first_stage, principal_components
 from bssan_tf.scoring.scorer import FastScorer
-from bssan_tf.tools.files import file_sha256, replacing
+from bssan_tf.tools.files import clear_leftovers, replacing
 
-EXACT = 100_000  # vectors that are all compared with a sentence; of more, neighbours of neighbours are
+FORMAT = 1  # of the file and of how vectors are made; another one is made anew
 BLOCK = 1024  # photos whose vectors are made at once
 SAVE_SECONDS = 60.0  # at most this much work is lost by a kill
 REMEDY = "it is made anew"
 
 logger = logging.getLogger(__name__)
+
+Candidates = Callable[[np.ndarray, int], np.ndarray]  # a sentence int32 (1, L), a number -> places of photos int64 (n,)
 
 
 class VectorIndex:
@@ -37,7 +40,7 @@ class VectorIndex:
 
     Args:
         stage: of a run, with the basis that the vectors have.
-        index: of usearch, with the vectors of `keys` uint64 (N,).
+        index: of faiss, with the vectors of `keys` int64 (N,), and maybe of others, which are passed over.
     """
 
     def __init__(self, stage: FirstStage, index, keys: np.ndarray):
@@ -47,102 +50,129 @@ class VectorIndex:
 
     def search(self, tokens: np.ndarray, count: int) -> np.ndarray:
         """The places in `keys` of the best `count` photos for a sentence int32 (1, L), best first: int64 (n,)."""
-        count, exact = min(count, len(self._keys)), len(self._keys) <= EXACT
-        found = self.index.search(self.stage.sentences(tokens)[0], count, exact=exact).keys
-        return self._order[np.searchsorted(self._keys, np.asarray(found, np.uint64))]
+        others = self.index.ntotal - len(self._keys)
+        _, (found,) = self.index.search(self.stage.sentences(tokens), min(count + others, self.index.ntotal))
+        places = np.minimum(np.searchsorted(self._keys, found), len(self._keys) - 1)
+        return self._order[places[self._keys[places] == found]][:count]
 
 
-def row_keys(features: Features, rows: np.ndarray) -> np.ndarray:
-    """What tells a photo with its features from all others, uint64 (n,): of its name, and of the row's checksum."""
-    names = np.array([zlib.crc32(features.image_ids[row].encode("utf-8", "surrogateescape")) for row in rows])
-    return names.astype(np.uint64) << np.uint64(32) | np.asarray(features.sums[rows], np.uint64)
-
-
-def first_stage(
+def first_candidates(
     fast: FastScorer, features: Features, rows: np.ndarray, progress: bool = False
-) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """`VectorIndex.search` of photos int (N,) of a store, as of `vector_index`.
+) -> Candidates | None:
+    """`VectorIndex.search` of photos int (N,) of a store; the index is looked for, or made, when it is first called.
 
-    None where a search scores them all, where a network has no bilinear score, or where the store has no checksums.
+    None where a search scores all of them, where a network has no bilinear score, or where the store has no checksums.
     """
     if len(rows) <= RERANK or features.sums is None or not has_first_stage(fast):
         return None
-    return vector_index(fast, features, rows, progress).search
+    index = functools.cache(lambda: vector_index(fast, features, rows, progress))
+    return lambda tokens, count: index().search(tokens, count)
 
 
 def vector_index(fast: FastScorer, features: Features, rows: np.ndarray, progress: bool = False) -> VectorIndex:
-    """The index of photos int (N,) of a store with checksums, brought up to date and kept in its folder.
+    """The index of photos int (N,) of a store with checksums, brought up to date and kept beside the store.
 
-    A cache that can't be written is used as it is, with what it lacks made for this process alone.
+    It holds all photos of the store that could be read. Where it can't be written, which is said, it is of this process
+    alone.
     """
-    keys, file = row_keys(features, rows), _IndexFile(features.folder, fast)
-    index = file.read()
-    there = np.array(index.keys, np.uint64) if index is not None and len(index) else np.zeros(0, np.uint64)
-    if index is None or not np.isin(there, keys).any():  # other photos than those that the basis is of
-        stage, (index, there) = FirstStage(fast), (None, np.zeros(0, np.uint64))
-        some = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
-        file.basis = principal_components(stage.photos(features, rows[some]))
-        index = new_index(file.basis.shape[1])
-    stage = FirstStage(fast, file.basis)
-    gone, new = np.setdiff1d(there, keys), np.flatnonzero(~np.isin(keys, there))
+    whole = np.setdiff1d(np.arange(len(features.image_ids)), features.bad_rows)
+    keys, file = row_keys(features, whole), _IndexFile(fast, features)
+    kept = file.read()
+    few = kept is not None and kept.sample < min(SAMPLE, len(whole) / 2)
+    if kept is None or few or not np.isin(_keys_of(kept.index), keys).any():  # else the basis may not suit the photos
+        kept = new_index(fast, features, whole)
+    stage, index = FirstStage(fast, kept.basis), kept.index
+    there = _keys_of(index)
+    gone, new = there[~np.isin(there, keys)], np.flatnonzero(~np.isin(keys, there))
     if len(gone):
-        index.remove(gone)
+        index.remove_ids(gone)
     saved = time.monotonic()
     with tqdm(total=len(new), desc="vectors", unit="img", leave=False, disable=not (progress and len(new))) as bar:
         for start in range(0, len(new), BLOCK):
             some = new[start : start + BLOCK]
-            index.add(keys[some], stage.photos(features, rows[some]), threads=1)  # more would give another graph
+            index.add_with_ids(stage.photos(features, whole[some]), keys[some])
             bar.update(len(some))
             if time.monotonic() - saved > SAVE_SECONDS:
-                file.write(index)
+                file.write(kept)
                 saved = time.monotonic()
     if len(gone) or len(new):
-        file.write(index)
-    return VectorIndex(stage, index, keys)
+        file.write(kept)
+    return VectorIndex(stage, index, row_keys(features, rows))
 
 
-def new_index(size: int):
-    """An empty index of usearch, of inner products."""
-    from usearch.index import Index
+def row_keys(features: Features, rows: np.ndarray) -> np.ndarray:
+    """What tells a photo with its features from all others, int64 (n,): a hash of its name and its row's checksum."""
+    sums, hashes = features.sums[rows].tolist(), []
+    for row, row_sum in zip(np.asarray(rows).tolist(), sums):
+        name = features.image_ids[row].encode("utf-8", "surrogateescape")
+        hashes.append(hashlib.blake2b(name, digest_size=8, salt=row_sum.to_bytes(4, "little")).digest())
+    return np.frombuffer(b"".join(hashes), "<i8").astype(np.int64)
 
-    return Index(ndim=size, metric="ip", dtype="f16")
+
+class _Kept:
+    """What is kept: an index of faiss, float32 `basis` of its vectors, and the number of photos that this is of."""
+
+    def __init__(self, index, basis: np.ndarray, sample: int):
+        self.index, self.basis, self.sample = index, basis, sample
+
+
+def new_index(fast: FastScorer, features: Features, rows: np.ndarray) -> _Kept:
+    """An empty index, with the basis of a seeded sample of photos int (N,)."""
+    import faiss
+
+    some = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE])
+    basis = principal_components(FirstStage(fast).photos(features, some))
+    flat = faiss.IndexScalarQuantizer(basis.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return _Kept(faiss.IndexIDMap2(flat), basis, len(some))
+
+
+def _keys_of(index) -> np.ndarray:
+    import faiss
+
+    return faiss.vector_to_array(index.id_map)
 
 
 class _IndexFile:
-    """The files of an index: that of usearch, and an .npz with the basis of its vectors and the checksum of the other.
+    """The file of an index: an .npz beside the store, which is replaced when photos go.
 
-    They lie beside the store, which is replaced when photos go, and have the name of the run's weights.
+    Its name has a hash of all but the photos that vectors depend on.
     """
 
-    def __init__(self, folder: Path, fast: FastScorer):
-        stem, self.basis = f"{folder.name}-first_stage-{fast.digest()[:12]}", None
-        self.vectors, self.notes = folder.with_name(f"{stem}.usearch"), folder.with_name(f"{stem}.npz")
+    def __init__(self, fast: FastScorer, features: Features):
+        made_with = [FORMAT, fast.digest(), features.manifest.get("labels")]
+        name = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()[:12]
+        self.path = features.folder.with_name(f"{features.folder.name}-first_stage-{name}.npz")
 
-    def read(self):
-        """The index; None where there is none, or a damaged one, which is said."""
-        from usearch.index import Index
+    def read(self) -> _Kept | None:
+        """What is kept; None where there is nothing, or a damaged file, which is said."""
+        import faiss
 
-        if not self.notes.exists():
+        if not self.path.exists():
             return None
         try:
-            notes = read_npz(self.notes, REMEDY)
-            if str(notes["sha256"]) != file_sha256(self.vectors):
-                raise UserError(f"{self.vectors}: has changed since it was written; {REMEDY}")
-            self.basis = notes["basis"]
-            return Index.restore(str(self.vectors))
+            found = read_npz(self.path, REMEDY, names=("index", "basis", "sample"))
+            index = faiss.deserialize_index(found["index"])
+            if (
+                found["basis"].ndim != 2
+                or not isinstance(index, faiss.IndexIDMap2)
+                or index.d != found["basis"].shape[1]
+            ):
+                raise ValueError("its parts do not fit each other")
+            return _Kept(index, found["basis"].astype(np.float32), int(found["sample"]))
         except UserError as error:
             logger.warning("%s", error)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            logger.warning("%s: can't be read (%s); %s", self.vectors, error, REMEDY)
+        except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:80]
+            logger.warning("%s: can't be read (%s); %s", self.path, reason, REMEDY)
         return None
 
-    def write(self, index) -> None:
-        """Both files whole, or a warning."""
+    def write(self, kept: _Kept) -> None:
+        """The file, whole, or a warning."""
+        import faiss
+
         try:
-            with replacing(self.vectors) as part:
-                index.save(str(part))
-                sha256 = file_sha256(part)
-            with replacing(self.notes) as part, open(part, "wb") as file:
-                np.savez(file, basis=self.basis, sha256=np.array(sha256))
-        except (UserError, OSError, RuntimeError) as error:
-            logger.warning("%s: can't be kept (%s); the next search makes it anew", self.vectors, error)
+            clear_leftovers(self.path.parent, self.path.name)
+            with replacing(self.path) as part, open(part, "wb") as file:
+                np.savez(file, index=faiss.serialize_index(kept.index), basis=kept.basis, sample=np.array(kept.sample))
+        except (UserError, OSError) as error:
+            logger.warning("%s: can't be kept (%s); the next search makes it anew", self.path, error)

@@ -136,7 +136,7 @@ class RunFolder:
     def load_config(self) -> Config:
         """The run's config; UserError if this is no run folder."""
         if not self.path.is_dir():
-            there = sorted(path.parent.name for path in RUNS.glob("*/config.json"))
+            there = sorted(path.parent.name for path in RUNS.glob("[!.]*/config.json"))
             has = f"; {RUNS}/ has {', '.join(there[:MOST_NAMED])}" + (", ..." if len(there) > MOST_NAMED else "")
             remedy = "`python train.py` makes one, or name another"
             raise UserError(f"{self.path}: no such run; {remedy}{has if there else ''}")

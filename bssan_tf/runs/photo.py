@@ -30,7 +30,14 @@ from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture,
 from bssan_tf.features.store import IDS, Features, read_ids
 from bssan_tf.runs.folder import RunFolder
 from bssan_tf.runs.own_boxes import OwnFile
-from bssan_tf.runs.sources import detector_of, extractor_of, objects_from, store_name, tell_fixed_boxes
+from bssan_tf.runs.sources import (
+    detector_of,
+    extractor_of,
+    objects_from,
+    require_extracted,
+    store_name,
+    tell_fixed_boxes,
+)
 
 OTHERS = "--objects keras_hub:PRESET or --boxes FILE.npz"
 
@@ -86,6 +93,12 @@ class PhotoReader:
         self.extractor, self.detector = extractors_of(run, data)
         self.context = run_context(run, config)
         self.own, self.told = OwnFile(run, config.data), set()
+
+    def require_weights(self, manifest: Mapping) -> None:
+        """UserError where features, of a store with this manifest, were made with other weights of the backbone."""
+        if manifest.get("weights_sha256") not in (None, self.extractor.weights_sha256):
+            told = "they are not those that the features of known photos were made with"
+            raise UserError(f"the backbone's weights: {told}; give those by --backbone-weights, or another --cache")
 
     @functools.cached_property
     def given(self) -> BoxesFile | None:
@@ -206,6 +219,7 @@ def _folder_features(
     """Features and paths; with `found` in the order of the store."""
     from bssan_tf.features.extraction import extract_features
 
+    require_extracted(run, config.data)
     data, ids = config.data, [path.relative_to(folder).as_posix() for path in paths]
     boxes, by_path = detector_of(run, data), True
     if boxes is None and (data.objects != "boxes" or "boxes" in (flags or {})):

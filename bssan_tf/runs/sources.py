@@ -5,20 +5,70 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bssan_tf.config.fields import hub_preset
+from bssan_tf.config.fields import HUB, hub_preset
 from bssan_tf.config.settings import DataConfig
 from bssan_tf.errors import UserError
+from bssan_tf.features.pictures import SIDE
 from bssan_tf.features.store import read_manifest
-from bssan_tf.features.stored_extractor import StoredExtractor
 from bssan_tf.runs.folder import ANY, RunFolder
+
+if TYPE_CHECKING:
+    from bssan_tf.features.regions import Extractor
 
 NAMELESS = "put class_names.txt, one name a line, beside the preset's files, or take --no-object-context"
 NOT_IN_NAMES = re.compile(r"[^\w.-]+")  # in those of folders
 
 logger = logging.getLogger(__name__)
+
+
+class StoredExtractor:
+    """Stands in for the `Extractor` that a store was made with, whose attributes it has.
+
+    Args:
+        manifest: of the store.
+        find: opens the extractor; it is called once, when a picture is to be described.
+    """
+
+    def __init__(self, manifest: Mapping, find: Callable[[], Extractor]):
+        self.name, self.layer, self.weights_sha256 = (
+            manifest.get(key) for key in ("extractor", "layer", "weights_sha256")
+        )
+        self.grid = tuple(manifest.get("grid") or ())
+        self.region_shape = tuple(manifest["arrays"]["regions"]["shape"][1:])
+        self._find, self._lock = find, threading.Lock()
+
+    @property
+    def side(self) -> int:
+        """Of the pictures that it takes, in pixels; only a preset of KerasHub may have another than the usual."""
+        return self._network.side if (self.name or "").startswith(HUB) else SIDE
+
+    @property
+    def model(self):
+        """As of `Extractor`; UserError where its weights are absent, or not those of the store."""
+        return self._network.model
+
+    def describe(self, *given):
+        """As of `Extractor`; UserError as `model`."""
+        return self._network.describe(*given)
+
+    @property
+    def _network(self) -> Extractor:
+        with self._lock:  # pictures are decoded in threads
+            return self._opened
+
+    @functools.cached_property
+    def _opened(self) -> Extractor:
+        found = self._find()
+        for what in ("name", "layer", "weights_sha256", "grid", "region_shape"):
+            if (now := getattr(found, what)) != (then := getattr(self, what)):
+                problem = f"the features of known photos were made with {what} {then}, not {now}"
+                raise UserError(f"{self.name}: {problem}; give those by --backbone-weights, or another --cache")
+        return found
 
 
 def build_extractor(data: DataConfig):
@@ -33,11 +83,10 @@ def build_extractor(data: DataConfig):
 def extractor_of(run: RunFolder, data: DataConfig, store_of: Callable[[str], Path] | None = None):
     """The extractor of a run; UserError if its weights are others now than in the training, or arrays were imported.
 
-    Where `store_of` gives, for the extractor's name, a store of the run's own extractor, its weights are only looked
-    for when a picture is to be described.
+    Where `store_of` gives, for the extractor's name, a store of the run's own extractor, and no weights are given now,
+    they are only looked for when a picture is to be described.
     """
-    if data.import_regions or data.import_objects:
-        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
+    require_extracted(run, data)
 
     def find():
         extractor = build_extractor(data)
@@ -45,11 +94,19 @@ def extractor_of(run: RunFolder, data: DataConfig, store_of: Callable[[str], Pat
         return extractor
 
     trained = run.trained_data()
-    manifest = read_manifest(store_of(trained["extractor"])) if store_of and trained.get("extractor") else None
+    given = data.backbone_weights not in (None, run.load_config().data.backbone_weights)
+    known = store_of and not given and trained.get("extractor")
+    manifest = read_manifest(store_of(trained["extractor"])) if known else None
     of_run = manifest and "regions" in manifest["arrays"] and manifest.get("extractor") == trained["extractor"]
     if of_run and trained.get("weights_sha256") in (ANY, manifest.get("weights_sha256")):
         return StoredExtractor(manifest, find)
     return find()
+
+
+def require_extracted(run: RunFolder, data: DataConfig) -> None:
+    """UserError for a run on imported arrays."""
+    if data.import_regions or data.import_objects:
+        raise UserError(f"{run.path}: was trained on imported arrays, so there is no extractor for new photos")
 
 
 def build_detector(data: DataConfig):

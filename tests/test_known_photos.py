@@ -122,6 +122,22 @@ def test_new_photos_of_other_weights_are_refused(run, folder, photos, monkeypatc
     assert len(Matcher(run).index(folder)) == 4
 
 
+def test_given_weights_are_looked_at(run, folder, monkeypatch, tmp_path):
+    run.data_file.write_text(json.dumps({**run.trained_data(), "weights_sha256": ANY}))
+    other_weights(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"weights_sha256 is .* there, .* asked for"):
+        Matcher(run, {"backbone_weights": tmp_path / "other.npz"}).index(folder)
+
+
+def test_a_new_photo_is_not_compared_with_photos_of_other_weights(run, folder, photos, monkeypatch, tmp_path):
+    run.data_file.write_text(json.dumps({**run.trained_data(), "weights_sha256": ANY}))
+    other_weights(monkeypatch, tmp_path)
+    index = Matcher(run).index(folder)
+    assert len(index.like(folder / photos[0].name)) == 2
+    with pytest.raises(UserError, match="the backbone's weights: they are not those that the features of known photos"):
+        index.like(photos[7])
+
+
 def test_a_store_of_other_weights_than_the_runs_is_not_taken(run, folder, monkeypatch):
     run.data_file.write_text(json.dumps({**run.trained_data(), "weights_sha256": "0" * 64}))
     with pytest.raises(UserError, match="the data have changed since training: weights_sha256"):
