@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=lambda text: cli.count(text, least=0),
         metavar="N",
         default=RERANK,
-        help=f"candidates that the whole model scores, chosen by a quick look; 0 for all (default: {RERANK})",
+        help=f"candidates that the whole model scores, chosen by a first stage; 0 for all (default: {RERANK})",
     )
     parser.add_argument(
         "--min-probability",
