@@ -150,8 +150,9 @@ def direction(
             order, found = search(query, *way)
             seconds[way].append(time.perf_counter() - start)
             if way[0]:  # the search is what the recalls are of, but for near ties of an index, which holds float16
-                best = np.argsort(-scores["index"][query], kind="stable")[: way[0]]
-                assert np.isin(best, order).mean() >= 0.95, "the index gives others than the best products"
+                products = scores["index"][query]
+                lowest = -np.sort(-products)[: way[0]][-1] - 1e-2 * np.abs(products).max()
+                assert (products[order] >= lowest).all(), "the index gives others than the best products"
             else:
                 expected = -np.sort(-staged(scores["o2w"][[query]], scores["score"][[query]], way[1])[0])[: len(found)]
                 np.testing.assert_allclose(found, expected, atol=1e-3)
