@@ -74,6 +74,7 @@ def part(features, rows, **changes):
     return dataclasses.replace(features, image_ids=ids, **{**arrays, **changes})
 
 
+@pytest.mark.smoke
 def test_an_index_follows_its_photos(photos, monkeypatch):
     described, of = [], FirstStage.photos
 
