@@ -27,7 +27,7 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports absent CUDA libraries as errors
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds; a log file wants a line now and then
-    for name in ("tensorflow", "absl"):  # their export and tracing notices are not for users
+    for name in ("tensorflow", "absl", "faiss"):  # notices of tracing, export and loading are not for users
         logging.getLogger(name).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a terminal cannot show, as λ on an ASCII one, is shown by its number
