@@ -19,7 +19,7 @@ from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.scoring.w2r import places_of
 
-SIZE = 128  # dimensions: of Flickr8k's photos as good as all 512
+SIZE = 128  # dimensions: of 512, what loses no recall on Flickr8k (docs/performance.md)
 SAMPLE = 4096  # photos that principal components are of
 
 

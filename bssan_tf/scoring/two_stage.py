@@ -42,21 +42,18 @@ class PictureSearch:
 
         With `among`, int (n,), only these places are ranked.
         """
-        if among is not None:
-            order, scores = PictureSearch(self.fast, self.features, self.image_rows[among], self.memory_mb).rank(
-                tokens, rerank
-            )
-            return among[order], scores
+        candidates = self.image_rows if among is None else self.image_rows[among]
 
         def score(part: str, places: np.ndarray) -> np.ndarray:
-            if part == "o2w" and self._sides is not None:
+            if part == "o2w" and self._sides is not None and among is None:
                 tree = PrefixTree(tokens)
                 text = self.fast.o2w.prepare(tree, self.fast.embed)
                 return np.concatenate([self.fast.o2w.score(tree, text, side)[0] for side in self._sides])
-            rows, options = self.image_rows[places], {"parts": [part], "memory_mb": self.memory_mb}
+            rows, options = candidates[places], {"parts": [part], "memory_mb": self.memory_mb}
             return score_matrices(self.fast, self.features, tokens, rows, **options)[part][:, 0]
 
-        return two_stages(self.fast, score, len(self.image_rows), rerank)
+        order, scores = two_stages(self.fast, score, len(candidates), rerank)
+        return order if among is None else among[order], scores
 
 
 class CaptionSearch:
