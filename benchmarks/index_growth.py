@@ -19,6 +19,7 @@ from PIL import Image
 
 from bssan_tf import cli
 from bssan_tf.features.extraction import extract_features
+from bssan_tf.features.growing import in_store_order
 from bssan_tf.features.pictures import SIDE
 from bssan_tf.tools.files import write_json
 
@@ -65,15 +66,15 @@ def measure(folder: Path, count: int) -> dict[str, tuple[float, int]]:
     extractor, result = DrawnFeatures(), {}
 
     def step(name: str, photos: list[Path]) -> None:
-        ids = tuple(path.relative_to(folder).as_posix() for path in photos)
-        corpus = SimpleNamespace(name="drawn", image_ids=ids, image_paths=tuple(photos))
         extractor.described, start = 0, time.perf_counter()
+        ids = in_store_order(folder / "store", [path.relative_to(folder).as_posix() for path in photos], True)
+        corpus = SimpleNamespace(name="drawn", image_ids=ids, image_paths=tuple(folder / name for name in ids))
         extract_features(corpus, folder / "store", extractor, "grid", progress=False, may_lose=True)
         result[name] = time.perf_counter() - start, extractor.described
 
     step("first", paths[:count])
     step("nothing new", paths[:count])
-    step("1 % new", paths)  # `folder_index` puts new ones last, too
+    step("1 % new", paths)
     for path in paths[::100]:
         os.replace(path, path.with_name(f"moved-{path.name}"))
     paths = [path.with_name(f"moved-{path.name}") if i % 100 == 0 else path for i, path in enumerate(paths)]

@@ -268,3 +268,87 @@ def test_a_moved_picture_keeps_its_row_but_with_boxes_by_name(tmp_path, corpus, 
     assert (read, after.image_ids) == ([], tuple(names))
     extract(moved, tmp_path / "boxed", extractor, boxes=boxes, may_lose=True)
     assert read == ["photo003.jpg"]
+
+
+def with_moved(corpus, folder):
+    """The corpus where the third picture has gone to another folder, and so stands last; gone and new ones in order."""
+    (folder / "z").mkdir()
+    corpus.image_paths[2].rename(folder / "z" / "moved.jpg")
+    names = [name for name in corpus.image_ids if name != corpus.image_ids[2]] + ["z/moved.jpg"]
+    return SimpleNamespace(name=corpus.name, image_ids=tuple(names), image_paths=tuple(folder / name for name in names))
+
+
+def in_order(corpus, store):
+    """The corpus as an index of a folder has it."""
+    folder, names = corpus.image_paths[0].parent, growing.in_store_order(store, corpus.image_ids, keep_gone=True)
+    return SimpleNamespace(name=corpus.name, image_ids=names, image_paths=tuple(folder / name for name in names))
+
+
+def test_few_pictures_that_are_gone_or_moved_leave_all_other_rows_as_they_are(tmp_path, corpus, extractor, monkeypatch):
+    store = tmp_path / "store"
+    reader = extract(first_of(corpus, 9), store, extractor)  # has it open all the time
+    before, inode = np.array(reader.regions), os.stat(store / "regions.npy").st_ino
+    moved = in_order(with_moved(corpus, tmp_path / "photos"), store)
+    assert moved.image_ids == (*corpus.image_ids, "z/moved.jpg")
+    read = []
+    monkeypatch.setattr(
+        describer, "read_picture", lambda path, side: read.append(path.name) or read_picture(path, side)
+    )
+    after = extract(moved, store, extractor, may_lose=True)
+    assert sorted(read) == ["photo009.jpg", "photo010.jpg"]
+    np.testing.assert_array_equal(after.regions[11], before[2])
+    np.testing.assert_array_equal(after.regions[:9], before)
+    np.testing.assert_array_equal(reader.regions, before)
+    assert os.stat(store / "regions.npy").st_ino == inode
+    assert after.bad_rows.size == 0
+    left = SimpleNamespace(name=corpus.name, image_ids=moved.image_ids[1:], image_paths=moved.image_paths[1:])
+    fewer = in_order(SimpleNamespace(**{**vars(left), "image_ids": left.image_ids[:-2]}), store)
+    assert fewer.image_ids == left.image_ids[:-2]  # three of twelve are too many: these are copied without them
+    extract(fewer, store, extractor, may_lose=True)
+    np.testing.assert_array_equal(reader.regions, before)
+    assert os.stat(store / "regions.npy").st_ino != inode
+    assert growing.in_store_order(store, fewer.image_ids[1:], keep_gone=True) == fewer.image_ids
+    assert growing.in_store_order(store, fewer.image_ids[1:], keep_gone=False) == fewer.image_ids[1:]
+    assert growing.in_store_order(tmp_path / "none", ("b", "a"), keep_gone=True) == ("b", "a")
+
+
+def test_a_picture_that_is_gone_and_could_not_be_read_is_dropped(tmp_path, corpus, extractor):
+    spoil(corpus.image_paths[4])
+    extract(corpus, tmp_path / "store", extractor, skip_bad_images=True)
+    names = tuple(name for name in corpus.image_ids if name != corpus.image_ids[4])
+    assert growing.in_store_order(tmp_path / "store", names, keep_gone=True) == names
+
+
+def test_a_kill_at_any_point_of_a_move_loses_nothing(tmp_path, corpus, extractor, monkeypatch):
+    extract(first_of(corpus, 9), tmp_path / "begun", extractor)
+    moved = in_order(with_moved(corpus, tmp_path / "photos"), tmp_path / "begun")
+    fresh = np.array(extract(moved, tmp_path / "begun", extractor, may_lose=True).regions)
+    shutil.rmtree(tmp_path / "begun")
+    (tmp_path / "photos" / "z" / "moved.jpg").rename(corpus.image_paths[2])
+    extract(first_of(corpus, 9), tmp_path / "begun", extractor)
+    corpus.image_paths[2].rename(tmp_path / "photos" / "z" / "moved.jpg")
+    describe = describer.Describer(moved, extractor, "grid", 10, 4)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for step in range(1, 200, 3):
+        store = tmp_path / f"store{step}"
+        shutil.copytree(tmp_path / "begun", store)
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            calls = kill_at(patch, step)
+            growing.grow_store(store, describe.plan, describer.UNREAD, files=describe.paths)
+        found = extract(moved, store, extractor, may_lose=True)
+        np.testing.assert_array_equal(found.regions[:], fresh)
+        assert found.bad_rows.size == 0
+        if len(calls) < step:
+            break
+    assert 20 < step < 190
+
+
+def test_a_damaged_row_is_not_given_to_a_moved_picture(tmp_path, corpus, extractor):
+    store = tmp_path / "store"
+    before = np.array(extract(first_of(corpus, 9), store, extractor).regions)
+    regions = np.load(store / "regions.npy", mmap_mode="r+")
+    regions[2] = 0
+    regions.flush()
+    moved = in_order(with_moved(corpus, tmp_path / "photos"), store)
+    after = extract(moved, store, extractor, may_lose=True, verify=False)
+    np.testing.assert_allclose(after.regions[11].astype(np.float32), before[2].astype(np.float32), atol=1e-3)

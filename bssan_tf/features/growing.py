@@ -1,10 +1,11 @@
 """A store whose corpus has got further pictures, or another order: only new ones are extracted.
 
 In: a store's folder and the plan of what it is to hold now. Out: the store of that plan in its place. Pictures that
-follow the known ones are given room behind them; else known rows are copied, also those of pictures that have another
-name by now, and new pictures stand among them like unreadable ones, so that nobody takes their zeros for features.
-Nothing is done where more than the pictures differs, or where features of a picture that is not in the plan would be
-lost and that is not wanted. A kill at any point loses nothing: the next call finishes what was begun, or undoes it.
+follow the known ones are given room behind them, else all known rows are copied: no row changes under a process that
+reads it. A picture that has another name by now gets a copy of its row; new pictures beside it stand there like
+unreadable ones, so that nobody takes their zeros for features. Nothing is done where more than the pictures differs, or
+where features of a picture that is not in the plan would be lost and that is not wanted. A kill at any point loses
+nothing: the next call finishes what was begun, or undoes it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from bssan_tf.features.store import (
     read_ids,
     read_manifest,
 )
-from bssan_tf.features.store_sums import SUMS, changed_rows
+from bssan_tf.features.store_sums import SUMS, changed_rows, row_sums
 from bssan_tf.features.store_writer import PROGRESS, StorePlan, StoreWriter, lock_of, npy_header, write_ids
 from bssan_tf.reading.arrays import read_header
 from bssan_tf.reading.documents import read_json
@@ -38,10 +39,30 @@ from bssan_tf.tools.files import locked, open_own, write_json
 
 logger = logging.getLogger(__name__)
 
+GONE_SHARE = 1 / 8  # of a store's rows that those of pictures that are gone may be
 _BLOCK = 64  # rows that are copied at once
 APPENDED = "appended.json"  # what a store that gets room for more is about to be
 _ARRAYS = {*FEATURE_ARRAYS, *OF_FILES, SUMS, "sizes"}  # that a store may have
 _IMAGES = ("images", "ids_sha256", "arrays")  # what the pictures change in a manifest
+
+
+def in_store_order(folder: str | Path, names: Sequence[str], keep_gone: bool) -> tuple[str, ...]:
+    """Pictures in the order of a store, with new ones last, so that no row moves.
+
+    Where `keep_gone`, the store's pictures that are not among them stay in their places, as long as they are few and
+    were extracted: the rest is not copied for them.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return tuple(names)
+    there, wanted = read_ids(folder), set(names)
+    old = set(there)
+    known = [name for name in there if name in wanted]
+    gone = old - wanted
+    extracted = set(there[: manifest["finished_rows"]]).difference(manifest["bad_images"])
+    if keep_gone and gone <= extracted and len(gone) <= GONE_SHARE * len(there):
+        known = there
+    return (*known, *(name for name in names if name not in old))
 
 
 def grow_store(
@@ -78,8 +99,7 @@ def grow_store(
         if found is None:
             return
         if _can_append(*found, plan):
-            _append(folder, found[0], plan)
-            known = found[0]["images"] - len(found[0]["bad_images"])
+            known = _append(folder, *found, plan, unread, files)
         else:
             try:
                 known = _copy(folder, *found, part, plan, unread, files)
@@ -122,8 +142,14 @@ def _can_append(manifest: dict, ids: tuple[str, ...], plan: StorePlan) -> bool:
     return plan.image_ids[:count] == ids and set(manifest.get("kept", ())) == kept and room
 
 
-def _append(folder: Path, manifest: dict, plan: StorePlan) -> None:
-    """Give the arrays room for the new pictures, which count as not extracted yet: `finished_rows` stays."""
+def _append(
+    folder: Path, manifest: dict, ids: tuple[str, ...], plan: StorePlan, unread: int, files: Sequence[Path]
+) -> int:
+    """Give the arrays room for the new pictures, which count as not extracted yet: `finished_rows` stays.
+
+    Where new pictures are known by the content of their `files`, as of `grow_store`, all that are new get their rows at
+    once; a kill amid that costs the extraction of all. Returns the number of pictures with features.
+    """
     for name in plan.layout(manifest["kept"]):
         with _opened(folder, name) as descriptor:
             size = len(npy_header(*plan.whole(name))) + len(plan.image_ids) * plan.row_bytes(name)
@@ -131,6 +157,11 @@ def _append(folder: Path, manifest: dict, plan: StorePlan) -> None:
     change = {"manifest": {**manifest, **plan.manifest()}, "ids": plan.image_ids}
     write_json(folder / APPENDED, change, durable=True)  # from here on it will be so
     _finish_append(folder)
+    known = _Known(folder, manifest, ids, plan)
+    if len(known.row_of) == len(ids) and (moved := known.moved(list(zip(plan.image_ids, files))[len(ids) :])):
+        with _PartWriter(folder, plan) as writer:
+            return known.fill(writer, len(ids), moved, unread)
+    return len(ids) - len(known.bad)
 
 
 def _finish_append(folder: Path) -> None:
@@ -164,21 +195,8 @@ def _opened(folder: Path, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _moved(
-    unknown: Sequence[tuple[str, Path]], rows: Sequence[int], sizes: np.ndarray, digests: np.ndarray
-) -> dict[str, int]:
-    """Of pictures without a row, by name: the one of these rows that has their file's content, where one has."""
-    row_of = {(int(sizes[row]), int(digests[row])): row for row in rows if sizes[row] >= 0 and digests[row]}
-    seen, found = {size for size, _ in row_of}, {}
-    for name, path in unknown:
-        state = file_state(path)
-        if state and state.size in seen and (row := row_of.get((state.size, file_digest(path)))) is not None:
-            found[name] = row
-    return found
-
-
 class _PartWriter(StoreWriter):
-    """Of a folder that no other process knows; the lock is that of the store it is to be."""
+    """Of a folder that no other process writes; the lock is that of the store it is, or is to be."""
 
     def _take_locks(self, held: contextlib.ExitStack) -> None:
         pass
@@ -193,34 +211,66 @@ def _copy(
     unread: int,
     files: Sequence[Path],
 ) -> int:
-    """Write the store of the plan to `part`: known rows as they are, others as zeros, `unread` for their size.
-
-    `files` as of `grow_store`. Pictures that can't be read are copied, too. Returns the number of known rows.
-    """
-    bad, kept = set(manifest["bad_images"]), manifest.get("kept", ())
-    row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]])}
-    there = StorePlan(ids, plan.arrays, plan.made_with, plan.kept)
-    names = {*plan.arrays, *(plan.kept.keys() & set(kept))}
-    arrays = {name: open_array(folder, name, *there.whole(name)) for name in names}
-    if SUMS in kept:  # else a changed row would get a new checksum, and pass for whole
-        sums = open_array(folder, SUMS, (len(ids),), "uint32")
-        for row in changed_rows(ids, {name: arrays[name] for name in plan.arrays}, sums):
-            if row_of.pop(ids[row], None) is not None:
-                logger.warning("%s: the row of %s has changed since it was written; extracted anew", folder, ids[row])
-    if files and set(plan.kept) <= set(kept):
-        unknown = [(name, path) for name, path in zip(plan.image_ids, files) if name not in row_of]
-        row_of |= _moved(unknown, list(row_of.values()), arrays["sizes"], arrays["digests"])
-    sources = np.array([row_of.get(name, -1) for name in plan.image_ids], np.int64)  # (N,)
+    """Write the store of the plan to `part`; the rest as of `_append`."""
+    known = _Known(folder, manifest, ids, StorePlan(ids, plan.arrays, plan.made_with, plan.kept))
+    known.leave_out_changed()
+    moved = known.moved((name, path) for name, path in zip(plan.image_ids, files) if name not in known.row_of)
     with _PartWriter(part, plan) as writer:
+        return known.fill(writer, 0, known.row_of | moved, unread)
+
+
+class _Known:
+    """The finished rows of a store whose arrays are those of `plan`: `row_of` has the row of each of these `ids`."""
+
+    def __init__(self, folder: Path, manifest: dict, ids: Sequence[str], plan: StorePlan):
+        self.folder, self.plan, self.ids = folder, plan, ids
+        self.bad, kept = set(manifest["bad_images"]), manifest.get("kept", ())
+        self.row_of = {name: row for row, name in enumerate(ids[: manifest["finished_rows"]])}
+        names = {*plan.arrays, *(plan.kept.keys() & set(kept))}
+        self.arrays = {name: open_array(folder, name, *plan.whole(name)) for name in names}
+        self.sums = open_array(folder, SUMS, *plan.whole(SUMS)) if SUMS in kept else None
+
+    def leave_out_changed(self) -> None:
+        """Changed rows would get a new checksum elsewhere, and pass for whole."""
+        summed = {name: self.arrays[name] for name in self.plan.arrays}
+        for row in changed_rows(self.ids, summed, self.sums) if self.sums is not None else ():
+            if self.row_of.pop(self.ids[row], None) is not None:
+                what = "the row of %s has changed since it was written; extracted anew"
+                logger.warning(f"%s: {what}", self.folder, self.ids[row])
+
+    def moved(self, pictures: Iterable[tuple[str, Path]]) -> dict[str, int]:
+        """Of pictures without a row, by name: the known row that has their file's content, where one has."""
+        if not self.plan.kept.keys() <= self.arrays.keys():
+            return {}
+        sizes, digests = (self.arrays[name].tolist() for name in ("sizes", "digests"))
+        found, row_with = {}, {(sizes[row], digests[row]): row for row in self.row_of.values()}
+        seen = {size for size, digest in row_with if size >= 0 and digest}
+        for name, path in pictures:
+            state = file_state(path)
+            row = row_with.get((state.size, file_digest(path))) if state and state.size in seen else None
+            if row is not None and self._is_whole(row):
+                found[name] = row
+        return found
+
+    def _is_whole(self, row: int) -> bool:
+        values = {name: self.arrays[name][row : row + 1] for name in self.plan.arrays}
+        return self.sums is None or row_sums(self.ids[row : row + 1], values)[0] == self.sums[row]
+
+    def fill(self, writer: StoreWriter, first: int, row_of: Mapping[str, int], unread: int) -> int:
+        """Write the rows from `first` on: known ones by `row_of`, others as zeros, `unread` for their size.
+
+        Pictures that can't be read are known, too, and stay such. Returns the number of rows that have features.
+        """
+        names = writer.plan.image_ids
+        sources = np.array([row_of.get(name, -1) for name in names[first:]], np.int64)
         for start in range(0, len(sources), _BLOCK):
             rows = sources[start : start + _BLOCK]
-            values = {name: np.asarray(array)[rows] for name, array in arrays.items()}  # a copy
+            values = {name: array[rows] for name, array in self.arrays.items()}  # a copy
             for name, value in values.items():
                 value[rows < 0] = unread if name == "sizes" else 0
-            for name in plan.kept:  # of an older store: zeros, which are no digest
-                shape, dtype = plan.kept[name]
+            for name, (shape, dtype) in self.plan.kept.items():  # of an older store: zeros, which are no digest
                 values.setdefault(name, np.zeros((len(rows), *shape), dtype))
-            writer.write(start, values)
-        missing = [row for row, name in enumerate(plan.image_ids) if sources[row] < 0 or name in bad]
-        writer.commit(len(sources), missing)
-    return len(sources) - len(missing)
+            writer.write(first + start, values)
+        lacking = {row for row, source in enumerate(sources, first) if source < 0 or names[row] in self.bad}
+        writer.commit(len(names), writer.bad | lacking)
+        return len(names) - len(writer.bad)

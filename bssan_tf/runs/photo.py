@@ -25,6 +25,7 @@ from bssan_tf.config.settings import DataConfig
 from bssan_tf.datasets.picture_folder import Pictures
 from bssan_tf.errors import UserError
 from bssan_tf.features.context import RunContext, in_context, known_classes, photo_means, with_context
+from bssan_tf.features.growing import in_store_order
 from bssan_tf.features.objects import BoxesFile, grid_boxes, top_objects
 from bssan_tf.features.pictures import SIDE, as_image, picture_of, read_picture, shrink
 from bssan_tf.features.store import IDS, Features, read_ids
@@ -196,13 +197,14 @@ def folder_features(
 def folder_index(
     run: RunFolder, config: Config, folder: Path, found: Pictures, flags: Mapping[str, str] | None, progress: bool
 ) -> tuple[Features, np.ndarray, list[Path]]:
-    """`folder_features` in the order of the store, with new photos last so that no row moves; the rows of the photos
-    that can be read now, and these photos.
+    """`folder_features` in the order of the store, with new photos last so that no row moves, and maybe rows of photos
+    that are gone; the rows of the photos that can be read now, and these photos.
 
     UserError, too, where none can, or the store knows photos that are hidden now: nothing of it is dropped.
     """
     features, paths = _folder_features(run, config, folder, found.paths, flags, progress, found)
-    known = np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist()
+    asked = set(found.paths)
+    known = [row for row in np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist() if paths[row] in asked]
     rows = [row for row in known if os.path.exists(paths[row])]  # Path.exists raises for a disk that is gone
     if lost := sorted(set(known) - set(rows)):
         gone = [paths[row].relative_to(folder).as_posix() for row in lost]
@@ -239,14 +241,14 @@ def _folder_features(
     extractor = extractor_of(run, data, store_of)
     store = store_of(extractor.name)
     if found and (store / IDS).exists():
-        place = {name: place for place, name in enumerate(read_ids(store))}
-        gone = place.keys() - set(ids)
+        gone = set(read_ids(store)) - set(ids)
         hidden = found.hidden(gone) if by_path else (found.unread or found.heic) and gone
         if hidden:
             problem = f"the index may have {len(hidden)} photos that can't be read now"
             raise UserError(f"{folder}: {problem}: {found.told()}; or remove it to drop them")
-        order = sorted(range(len(ids)), key=lambda row: place.get(ids[row], len(place)))  # stable: new ones as given
-        ids, paths = ([values[row] for row in order] for values in (ids, paths))
+        path_of = dict(zip(ids, paths))
+        ids = in_store_order(store, ids, keep_gone=by_path)
+        paths = [path_of.get(name, folder / name) for name in ids]
     corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
     checks = {"verify": data.verify, "check_photos": data.check_photos}
     features = extract_features(
