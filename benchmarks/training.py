@@ -26,7 +26,7 @@ from bssan_tf.features.store import Features, gather
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.tools.files import write_json
 from bssan_tf.training.batches import PairStream
-from bssan_tf.training.step import bfloat16_copy, compile_siamese
+from bssan_tf.training.step import compile_siamese, copy_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,7 +125,7 @@ class Ours:
         self.stream, self.config = stream, config
         model = Bssan(config.model, vocabulary, config.training.l2)
         if config.training.mixed_precision:
-            model = bfloat16_copy(model)
+            model = copy_of(model, mixed_precision=True)
         self.siamese = model.siamese(config.training)
         compile_siamese(self.siamese, config)
         self.step = tf.function(self.siamese.train_step, reduce_retracing=True)  # what fit() calls

@@ -19,7 +19,7 @@ from bssan_tf.training import early_signs as es
 from bssan_tf.training import run as training
 from bssan_tf.training.batches import PairStream
 from bssan_tf.training.losses import PairwiseHinge
-from bssan_tf.training.step import bfloat16_copy, compile_siamese
+from bssan_tf.training.step import compile_siamese, copy_of
 
 pytestmark = pytest.mark.usefixtures("no_export")
 
@@ -175,7 +175,7 @@ def test_a_resumed_run_continues_the_file(collapsing, tmp_path):
 @pytest.mark.large
 def test_the_probe_changes_nothing_and_sees_the_twins_weights(corpus, tmp_path):
     probe, config = probe_of(corpus, variant="o2w", learning_rate=1e-4)
-    twin = bfloat16_copy(probe.model)
+    twin = copy_of(probe.model, mixed_precision=True)
     siamese = twin.siamese(config.training)
     compile_siamese(siamese, config)
     variables = [*siamese.variables, *siamese.optimizer.variables]

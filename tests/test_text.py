@@ -125,7 +125,7 @@ def test_what_is_not_read_is_told(caplog):
 
 def test_it_is_told_before_features_are_extracted(caplog):
     from bssan_tf.config.presets import preset
-    from bssan_tf.training.run import check_corpus
+    from bssan_tf.training.checks import check_corpus
 
     captions = [f"{'very ' * 40}long {i}" for i in range(40)]
     corpus = Corpus(

@@ -9,7 +9,7 @@ from model_fixtures import VOCABULARY, random_pairs, tiny_config
 
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.tools import stack
-from bssan_tf.training.step import bfloat16_copy, compile_siamese
+from bssan_tf.training.step import compile_siamese, copy_of
 
 
 def random_batch(config, seed=0):
@@ -28,7 +28,7 @@ def test_bfloat16_has_the_same_loss_and_gradient_direction(name):
     config = tiny_config(name, **sizes, batch_size=16, dropout=0.0, all_pairs=float(name == "improved"))
     model = Bssan(config.model, VOCABULARY, config.training.l2)
     inputs, losses, gradients = random_batch(config), [], []
-    for one in (model, bfloat16_copy(model)):
+    for one in (model, copy_of(model, mixed_precision=True)):
         siamese = one.siamese(config.training)
         compile_siamese(siamese, config)
         with tf.GradientTape() as tape:

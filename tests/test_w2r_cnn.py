@@ -13,7 +13,7 @@ from bssan_tf.models.layers import MaxOverTime, RealWords
 from bssan_tf.scoring import FastScorer, planning, score_matrices
 from bssan_tf.scoring.w2r_cnn import CnnW2R
 from bssan_tf.tools.stack import path_of
-from bssan_tf.training.step import bfloat16_copy
+from bssan_tf.training.step import copy_of
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_l2_term_counts_the_filters(model):
 def test_bfloat16_has_nearly_the_same_scores(model):
     config, model = model
     inputs = {name: random_pairs(config)[name] for name in model.scorer.input}
-    one, other = (m.scorer(inputs)["score"].numpy() for m in (model, bfloat16_copy(model)))
+    one, other = (m.scorer(inputs)["score"].numpy() for m in (model, copy_of(model, mixed_precision=True)))
     assert 0 < np.abs(one - other).max() < 0.1 * one.std()
 
 

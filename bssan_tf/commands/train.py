@@ -36,7 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="go on with a run; new limits (--epochs, --minutes, --stop-patience) and moved files may be given",
     )
-    parser.add_argument("--devices", default="auto", help="auto, cpu, gpu, cpu:N or gpu:N (default: auto, all GPUs)")
+    parser.add_argument(
+        "--devices",
+        default="auto",
+        help="auto, cpu, gpu, cpu:N, gpu:N or workers (by TF_CONFIG or Slurm) (default: auto, all GPUs)",
+    )
     parser.add_argument(
         "--shard",
         metavar="I/N",
@@ -93,7 +97,7 @@ def data_name(config: Config) -> str:
     return Path(config.data.data).resolve().name
 
 
-def resume(options: argparse.Namespace, run: RunFolder) -> dict:
+def resume(options: argparse.Namespace, run: RunFolder) -> dict | None:
     """Go on with a run; UserError if a flag was given that would make it another run."""
     given = given_settings(options)
     others = {name for name in ("name", "preset", "size") if getattr(options, name)}
@@ -126,12 +130,16 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = resume(options, run)
     else:
         config = config_of(options)
+        if options.devices == "workers" and not options.name:
+            raise UserError("--devices workers: needs --name NAME, the same on all of them")
         stem = f"{data_name(config)}-{config.preset}-{config.size}"
         run = RunFolder(RUNS / (options.name or free_name(stem)))
         cli.load_tensorflow()
         from bssan_tf.training import run as training
 
         metrics = training.train(config, run, options.devices, not options.quiet)
+    if metrics is None:  # of a worker; the first one tells
+        return
     from bssan_tf.evaluation.report import text_table
 
     title = f"{run.name}, epoch {metrics['best_epoch']}"

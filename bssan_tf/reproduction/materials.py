@@ -16,8 +16,8 @@ from bssan_tf.evaluation.scores import OpenRun, Request, cca_inputs, folds_of, o
 from bssan_tf.features.pictures import read_picture
 from bssan_tf.reproduction.plan import SHOWN, Plan, Training
 from bssan_tf.runs.data import Data, open_data
+from bssan_tf.training.checks import check_corpus, validation_split
 from bssan_tf.training.early_signs import check_probe
-from bssan_tf.training.run import check_corpus, validation_split
 
 PHOTOS = 4  # of Figures 5 to 8, at most
 

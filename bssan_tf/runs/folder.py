@@ -93,7 +93,7 @@ class RunFolder:
             if imported_rows:
                 write_text(part.path / "imported_rows.csv", imported_rows)
             write_text(part.command_file, shlex.join(arguments) + "\n")
-            write_json(part.path / "versions.json", _versions())
+            write_json(part.path / "versions.json", versions())
             if trained_for := os.environ.get(REPRODUCTION):
                 write_text(part.reproduction_file, f"{trained_for}\n")
             write_text(part.config_file, config.to_json() + "\n")
@@ -235,7 +235,7 @@ def _compared(config: Config, name: str):
     return bool(value) if "moves" in told else value
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on, as far as they are installed."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:

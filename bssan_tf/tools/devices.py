@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.tools.stack import trace_needed_kernels
+from bssan_tf.tools.workers import WORKERS, workers_strategy
 
 MOST_CPUS = 64
 
@@ -18,11 +19,15 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
 
     Args:
         devices: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, or with a number of devices: `gpu:2`, `cpu:2`
-            (two logical devices on one CPU, for tests). UserError for another word, or more devices than there are.
+            (two logical devices on one CPU, for tests); `workers` (`workers_strategy`). UserError for another word, or
+            more devices than there are.
     """
+    if devices == WORKERS:
+        trace_needed_kernels()
+        return workers_strategy()
     match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d{0,8}))?", devices)
     if not match or (match[1] == "auto" and match[2]):
-        raise UserError(f"--devices {devices}: must be auto, cpu, gpu, cpu:N or gpu:N")
+        raise UserError(f"--devices {devices}: must be auto, cpu, gpu, cpu:N, gpu:N or workers")
     gpus = tf.config.list_physical_devices("GPU")
     kind = match[1] if match[1] != "auto" else ("gpu" if gpus else "cpu")
     count = int(match[2] or (len(gpus) if kind == "gpu" else 1))

@@ -103,6 +103,7 @@ class TrainingState(tf.keras.callbacks.Callback):
         folder: holds the states.
         remembered: {callback: names of its attributes to keep}.
         saved: the state to go on from.
+        writes: else it only reads all variables, in which each of several workers must take part.
 
     Attributes:
         epoch: number of epochs behind the newest saved state.
@@ -114,15 +115,16 @@ class TrainingState(tf.keras.callbacks.Callback):
         folder: Path,
         remembered: dict[tf.keras.callbacks.Callback, tuple[str, ...]],
         saved: SavedState | None = None,
+        writes: bool = True,
     ):
         super().__init__()
-        self.folder, self.remembered, self.saved = folder, remembered, saved
+        self.folder, self.remembered, self.saved, self.writes = folder, remembered, saved, writes
         self.epoch, self.stopped = saved.epoch if saved else 0, bool(saved and saved.callbacks.get("stopped"))
 
     def on_train_begin(self, logs=None):
         # behind the callbacks that it remembers: they have just forgotten everything, as Keras has it
         if not self.saved:
-            if not self.epoch:
+            if not self.epoch and self.writes:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / NONE_YET).touch()
             return
@@ -147,6 +149,8 @@ class TrainingState(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.epoch, self.stopped = epoch + 1, self.model.stop_training
         arrays = {name: variable.numpy() for name, variable in training_variables(self.model).items()}
+        if not self.writes:
+            return
         told = {"epoch": self.epoch, "arrays": len(arrays), "stopped": self.stopped}
         for callback, names in self.remembered.items():
             told[type(callback).__name__] = {name: _plain(getattr(callback, name)) for name in names}

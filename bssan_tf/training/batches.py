@@ -7,6 +7,7 @@ Features are read from the memory map, row by row, and never held.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,17 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.fixed_boxes import objects_of_read, with_fixed_boxes
 from bssan_tf.features.store import Features, gather, longest
 from bssan_tf.tools.step_dataset import StepDataset
+
+
+class Shares(NamedTuple):
+    """Which parts of each batch a process reads: `count` from `first` on, of `total` equal ones."""
+
+    first: int = 0
+    count: int = 1
+    total: int = 1
+
+
+WHOLE = Shares()
 
 
 class PairStream:
@@ -90,35 +102,48 @@ class PairStream:
             self._negatives[images] = drawn.reshape(len(images), -1)
         self._order[pool] = rng.permutation(images.reshape(-1, self.training.batch_size)).ravel()
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Inputs of the siamese graph at a step (0-based), captions cut to the longest of the batch."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> dict[str, np.ndarray]:
+        """Inputs of the siamese graph at a step (0-based), captions cut to the longest of the batch.
+
+        Only one of so many equal parts is read; together they are the whole batch.
+        """
         number, place = divmod(step, self.round_steps)
         self._start_round(number)
         B = self.training.batch_size
         images = self._order[place * B : (place + 1) * B]
+        own = slice(part * B // parts, (part + 1) * B // parts)
         captions = {"tokens": self.tokens[self._caption[images]]}  # (B, L)
         if self._random:
             captions["negative_tokens"] = self.tokens[self._negatives[images]]  # (B, K, L)
         length = max(longest(ids.reshape(-1, ids.shape[-1])) for ids in captions.values())
-        cut = {name: ids[..., :length] for name, ids in captions.items()}
-        return {**self._features_of(step, self.split.image_rows[images]), **cut}
+        cut = {name: ids[own, ..., :length] for name, ids in captions.items()}
+        return {**self._features_of(step, self.split.image_rows[images[own]], own), **cut}
 
-    def _features_of(self, step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of the pictures of a step, with the fixed boxes where the step's draw says so."""
+    def _features_of(self, step: int, rows: np.ndarray, own: slice) -> dict[str, np.ndarray]:
+        """Features of `own` pictures of a step, with the fixed boxes where the step's draw says so."""
         found = gather(self.features, rows)
         if self._fixed:
             # 0, 1: no draw of a round has such a seed
-            draw = np.random.default_rng([self.training.seed, step, 0, 1]).random(len(rows))
-            chosen = draw < self.training.fixed_boxes
+            draw = np.random.default_rng([self.training.seed, step, 0, 1]).random(self.training.batch_size)
+            chosen = draw[own] < self.training.fixed_boxes
             found["objects"][chosen] = objects_of_read(self._fixed, rows[chosen], found["regions"][chosen])
             found["valid"][chosen] = self._fixed.valid[rows[chosen]]
         return found
 
-    def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str]) -> StepDataset:
-        """The batches for Keras: shapes and dtypes of the model's `inputs`; as targets of its `outputs` zeros (B,)."""
-        B = self.training.batch_size
+    def dataset(self, inputs: dict[str, tf.Tensor], outputs: Sequence[str], shares: Shares = WHOLE) -> StepDataset:
+        """The batches for Keras: shapes and dtypes of the model's `inputs`; as targets of its `outputs` zeros (B,).
+
+        With `shares`, each step has as many elements of the dataset as there are shares, of B / total pairs.
+        """
+        first, count, total = shares
+        B = self.training.batch_size // total
         specs = {name: tf.TensorSpec((B, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
-        return StepDataset(self.batch, specs, targets={name: tf.zeros(B) for name in outputs})
+
+        def element(number: int) -> dict[str, np.ndarray]:
+            step, place = divmod(number, count)
+            return self.batch(step, first + place, total)
+
+        return StepDataset(element, specs, targets={name: tf.zeros(B) for name in outputs})
 
 
 def check_pictures(split: Split, training: TrainingConfig) -> None:

@@ -6,6 +6,7 @@ the validation split, its metrics, TensorBoard logs and SavedModel.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,61 +14,80 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.config.flags import moving_fields
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import OF_TRAINING, TrainingConfig, flag_of
+from bssan_tf.config.settings import OF_TRAINING, TrainingConfig, fields_of, flag_of
 from bssan_tf.datasets.caption_vectors import caption_vectors, read_corpus, without
-from bssan_tf.datasets.corpus import Corpus, Split
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
 from bssan_tf.features.store import require_finite
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import Data, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
-from bssan_tf.runs.folder import RunFolder, command_line
+from bssan_tf.runs.folder import RunFolder, command_line, versions
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
 from bssan_tf.tools.keras_callbacks import DivergedError
 from bssan_tf.tools.stack import take_plain_kernels
 from bssan_tf.tools.training_state import SavedState, newest_state
-from bssan_tf.training.batches import PairStream, check_pictures
+from bssan_tf.tools.workers import WORKERS, Team
+from bssan_tf.training.batches import WHOLE, PairStream, Shares
 from bssan_tf.training.callbacks import BestScorer
-from bssan_tf.training.cca_start import adapt_norms, check_cca_start, check_start, start_from_cca
-from bssan_tf.training.early_signs import check_probe
+from bssan_tf.training.cca_start import adapt_norms, check_start, start_from_cca
+from bssan_tf.training.checks import check_corpus, check_fixed_boxes, fit_tokenizer, validation_split
 from bssan_tf.training.steering import Steering
-from bssan_tf.training.step import bfloat16_copy, compile_siamese
+from bssan_tf.training.step import compile_siamese, copy_of
+from bssan_tf.training.together import fit_together
 
 logger = logging.getLogger(__name__)
 
 
 def train(
     config: Config, run: RunFolder, devices: str = "auto", progress: bool = True, data: Data | None = None
-) -> dict:
+) -> dict | None:
     """Train a new run in a folder that holds none yet; sizes that data decide are filled into its config.
 
     Args:
-        devices: see `make_strategy`.
+        devices: see `make_strategy`. Of several workers the chief alone writes; where the run is there, with the same
+            settings, all go on with it, so that whoever starts them can do so again by the same command.
         data: for studies, other data than `config.data` names.
 
     Returns:
-        What `metrics.json` holds: the best epoch and its report on the validation split.
+        What `metrics.json` holds: the best epoch and its report on the validation split. Of several workers, the chief
+        alone has it; for the others it is None.
 
     Raises:
-        UserError: for bad data or flags, or when training diverges.
+        UserError: for bad data or flags, or when training diverges; where workers differ, or one is gone.
     """
     config = config.check().resolved()
     check_fixed_boxes(config)
-    run.require_new()
-    strategy = _strategy(devices, config.training)
-    if data:
-        check_corpus(data.corpus, config)
-    else:
-        data = open_data(config.data, progress, check=lambda corpus: check_corpus(corpus, config))
+    if devices != WORKERS:
+        run.require_new()
+    team = Team(_strategy(devices, config.training))
+    with team.together():
+        if team.of_chief(team.size > 1 and run.config_file.exists()):
+            run.require_settings(config, "give another --name")
+            return resume(run, devices, progress, data=data)
+        if team.chief:
+            run.require_new()
+        if data:
+            check_corpus(data.corpus, config)
+        else:
+            data = team.first(
+                lambda: open_data(config.data, progress, check=lambda corpus: check_corpus(corpus, config))
+            )
+        return _train_new(config, run, data, team, progress)
+
+
+def _train_new(config: Config, run: RunFolder, data: Data, team: Team, progress: bool) -> dict | None:
     if data.corpus.split_lists in ("official", "karpathy", "random"):  # for lists that come later
         config = config.replace(split=data.corpus.split_lists)
-    tokenizer = _fit_tokenizer(data.split("train"), config)
+    tokenizer = fit_tokenizer(data.split("train"), config)
     glove = word_vectors(config, data, tokenizer, progress)
     config = fit_config(config, data.features, 0 if glove is None else glove.shape[1])
-    job = Trainer(config, run, data, tokenizer, strategy, progress)
+    job = Trainer(config, run, data, tokenizer, team, progress)
+    if not team.chief:
+        return job.run_on(glove)
     run.create(config, command_line(), data.fingerprint, tokenizer.save, data.imported_rows)
     with run.locked():
         return job.run_on(glove)
@@ -80,7 +100,7 @@ def resume(
     data_flags: dict | None = None,
     data: Data | None = None,
     **limits,
-) -> dict:
+) -> dict | None:
     """Go on with a run after its last finished epoch; same results as without the interruption.
 
     A run that had stopped by itself is only finished (metrics, export), unless a limit is new.
@@ -100,23 +120,24 @@ def resume(
     for name in OF_TRAINING:
         if config[name] and not begun[name]:
             raise UserError(f"{flag_of(name)} {config[name]}: the run was begun without; leave it out")
-    with run.locked():
+    team = Team(_strategy(devices, config.training))
+    with team.together(), run.locked() if team.chief else contextlib.nullcontext():
         saved = newest_state(run.state, run.history_file, run.metrics_file, run.best)
         done = saved.epoch if saved else 0
         if saved:
             run.require_best()
         if limits.get("epochs", done) < done:
             raise UserError(f"--epochs {limits['epochs']}: {run.path} has {done} epochs already; give more, or none")
-        strategy = _strategy(devices, config.training)
-        data = data or open_data(config.data, progress)
+        data = data or team.first(lambda: open_data(config.data, progress))
         run.require_same_data(data.fingerprint)
         tokenizer = run.load_tokenizer(config)
-        job = Trainer(config, run, data, tokenizer, strategy, progress)
+        job = Trainer(config, run, data, tokenizer, team, progress, done)
         glove = None if saved else word_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
             differ = f"words have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
             raise UserError(f"--glove {config.data.glove}: {differ}; give the file that it was begun with")
-        run.note_resume(config, command_line())
+        if team.chief:
+            run.note_resume(config, command_line())
         return job.run_on(glove, saved, new_limits=bool(limits))
 
 
@@ -141,32 +162,6 @@ def word_vectors(config: Config, data: Data, tokenizer: Tokenizer, progress: boo
     return np.concatenate(found, axis=1) if found else None
 
 
-def check_fixed_boxes(config: Config) -> None:
-    """UserError where the fixed boxes of a `resolved` config can't stand in for its objects."""
-    if config.training.fixed_boxes and (objects := config.data.objects) in ("grid", "faster_rcnn"):
-        what = {"grid": "are the fixed boxes already", "faster_rcnn": "are described otherwise than boxes"}[objects]
-        given = f"--fixed-boxes {config.training.fixed_boxes}"
-        raise UserError(f"{given}: the objects of --objects {objects} {what}; leave it out, or give --boxes FILE.npz")
-
-
-def check_corpus(corpus: Corpus, config: Config) -> None:
-    """UserError for what would else stop a training only after hours of extraction."""
-    check_pictures(corpus.split("train"), config.training)
-    check_cca_start(config, len(corpus.split("train").image_ids))
-    validation = validation_split(corpus, config.training)
-    _fit_tokenizer(corpus.split("train"), config).log_unread(corpus.split("val").captions, corpus.captions)
-    if config.training.early_signs:
-        check_probe(validation)
-    if config.data.glove and not Path(config.data.glove).is_file():
-        raise UserError(f"--glove {config.data.glove}: no such file; give a GloVe text file")
-    if config.data.text_corpus:
-        read_corpus(config.data.text_corpus)
-
-
-def _fit_tokenizer(train: Split, config: Config) -> Tokenizer:
-    return Tokenizer.fit(train.captions, config.data.caption_length, config.data.word_rule)
-
-
 def _strategy(devices: str, training: TrainingConfig) -> tf.distribute.Strategy:
     """Of these devices; UserError if batches cannot be divided among them."""
     strategy = make_strategy(devices)
@@ -180,16 +175,6 @@ def _strategy(devices: str, training: TrainingConfig) -> tf.distribute.Strategy:
     return strategy
 
 
-def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
-    """The pictures and captions that choose the best model: the val split, or a seeded part of it."""
-    split = corpus.split("val")
-    if training.validation_images:
-        split = split.sample_images(training.validation_images, training.seed)
-    if training.validation_captions:
-        split = split.captions_per_image(training.validation_captions)
-    return split
-
-
 @dataclass
 class Trainer:
     """One call of train or resume; UserError, before anything is written, where the data cannot be trained on."""
@@ -198,8 +183,9 @@ class Trainer:
     run: RunFolder
     data: Data
     tokenizer: Tokenizer
-    strategy: tf.distribute.Strategy
+    team: Team
     progress: bool
+    done: int = 0  # epochs
 
     def __post_init__(self):
         self.split = self.data.split("train")
@@ -208,21 +194,29 @@ class Trainer:
         check_start(self.config, self.split, self.data.features, self.tokens, len(self.tokenizer.words))
         self.validation = validation_split(self.data.corpus, self.config.training)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps  # of an epoch
+        if self.team.size > 1:
+            settings = {name: self.config[name] for name in fields_of() if name not in moving_fields()}
+            self.team.agree({**versions(), "epochs done": self.done, **settings, **self.data.fingerprint})
 
-    def run_on(self, glove: np.ndarray | None, saved: SavedState | None = None, new_limits: bool = False) -> dict:
+    def run_on(
+        self, glove: np.ndarray | None, saved: SavedState | None = None, new_limits: bool = False
+    ) -> dict | None:
         """Build the model, train it from the saved state on, and finish the folder; returns the metrics."""
         training, done = self.config.training, saved.epoch if saved else 0
         split, features = self.split, self.data.features
         tf.keras.utils.set_random_seed(training.seed)  # not earlier: extraction draws random numbers, too
         tf.config.experimental.enable_op_determinism()
-        with self.strategy.scope():
+        team, scope = self.team, self.team.strategy.scope
+        with scope() if team.size == 1 else contextlib.nullcontext():  # of workers, all train a copy
             model = Bssan(self.config.model, len(self.tokenizer.words), training.l2, glove)
-        if not done:  # weights that come from the data
+        if not done and team.chief:  # weights that come from the data
             adapt_norms(model, features, split.image_rows, training.seed)
             if training.cca_start:
                 start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
-        with self.strategy.scope():
-            trained = bfloat16_copy(model) if training.mixed_precision else model
+        model.scorer.set_weights(team.arrays_of_chief(model.scorer.get_weights()))
+        with scope():
+            copied = training.mixed_precision or team.size > 1
+            trained = copy_of(model, training.mixed_precision) if copied else model
             if not (self.tokens.any(axis=1).all() and self.tokenizer(self.validation.captions).any(axis=1).all()):
                 for one in (model, trained):  # a caption has no word; the siamese graph has the scorer's layers
                     take_plain_kernels(one.scorer)
@@ -232,7 +226,16 @@ class Trainer:
             siamese = trained.siamese(training)
             compile_siamese(siamese, self.config)
             steering = Steering(
-                self.config, self.run, model, trained, self.validation, features, self.tokenizer, self.steps, saved
+                self.config,
+                self.run,
+                model,
+                trained,
+                self.validation,
+                features,
+                self.tokenizer,
+                self.steps,
+                saved,
+                team,
             )
             callbacks = steering.callbacks(self.progress)
         if done:
@@ -242,19 +245,28 @@ class Trainer:
             ends = "had ended at" if finished else "going on after"
             logger.info("%s: %s epoch %d of %d", self.run.path, ends, done, training.epochs)
         if not finished:
-            self.run.metrics_file.unlink(missing_ok=True)  # of other weights, as soon as an epoch is better
+            if team.chief:
+                self.run.metrics_file.unlink(missing_ok=True)  # of other weights, as soon as an epoch is better
             self._fit(siamese, callbacks, done)
             if steering.stop.stopped_epoch:
                 logger.info("stopped early: no better rsum for %d epochs (--stop-patience)", training.stop_patience)
-        return self._finish(model, steering.best, steering.state.epoch)
+        metrics = self._finish(model, steering.best, steering.state.epoch) if team.chief else None
+        team.gather(None)  # who left earlier would seem to be gone
+        return metrics
 
     def _fit(self, siamese: tf.keras.Model, callbacks: list, done: int) -> None:
-        epochs, batches = self.config.training.epochs, self.stream.dataset(siamese.input, list(siamese.output))
-        steps = batches.steps(done * self.steps, epochs * self.steps)
+        team, epochs = self.team, self.config.training.epochs
+        shares = Shares(team.index * team.replicas, team.replicas, team.size * team.replicas)
+        batches = self.stream.dataset(siamese.input, list(siamese.output), shares if team.size > 1 else WHOLE)
+        turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": self.steps}
         try:
             with batches.own_errors():
-                turns = {"epochs": epochs, "initial_epoch": done, "steps_per_epoch": self.steps, "shuffle": False}
-                siamese.fit(steps, **turns, callbacks=callbacks, verbose=0)
+                if team.size == 1:
+                    steps = batches.steps(done * self.steps, epochs * self.steps)
+                    siamese.fit(steps, **turns, callbacks=callbacks, verbose=0, shuffle=False)
+                else:
+                    first, stop = (number * self.steps * team.replicas for number in (done, epochs))
+                    fit_together(siamese, team, lambda: batches.steps(first, stop), callbacks, **turns)
         except DivergedError:
             require_finite(self.data.features)  # bad data are no reason to lower the learning rate
             raise

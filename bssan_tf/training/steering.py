@@ -18,9 +18,11 @@ from bssan_tf.runs.folder import RunFolder
 from bssan_tf.scoring import score_matrices
 from bssan_tf.tools.keras_callbacks import HistoryFile, StopAtNaN, TensorBoard, Throughput
 from bssan_tf.tools.training_state import SavedState, TrainingState
+from bssan_tf.tools.workers import Team
 from bssan_tf.training import callbacks as cb
 from bssan_tf.training.early_signs import EarlySigns, Probe
 from bssan_tf.training.step import spent_loss
+from bssan_tf.training.together import Hear
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,13 @@ class Steering:
     config: Config
     run: RunFolder
     model: Bssan  # in float32; it is measured and saved
-    trained: Bssan  # `model` or its bfloat16 copy
+    trained: Bssan  # `model` or a copy
     validation: Split  # pictures and captions that choose the best model
     features: Features
     tokenizer: Tokenizer
     steps: int  # of an epoch
     saved: SavedState | None  # to go on from
+    team: Team
 
     def __post_init__(self):
         training, owner = self.config.training, self.validation.image_of_caption
@@ -68,21 +71,24 @@ class Steering:
             self.collapse: ("announced",),
             self.limit: ("spent",),
         }
-        self.state = TrainingState(self.run.state, remembered, self.saved)
+        self.state = TrainingState(self.run.state, remembered, self.saved, self.team.chief)
 
     def callbacks(self, progress: bool) -> list[tf.keras.callbacks.Callback]:
-        """All of them, in order."""
+        """All of them, in order; of workers but the chief, those that keep them alike."""
         training = self.config.training
         signs, copy = [], []
-        if training.early_signs:
+        if training.early_signs and self.team.size == 1:
             probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
             signs = [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
         if self.trained is not self.model:
             new, scorer = self.trained.scorer.get_weights, self.model.scorer
             copy = [tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: scorer.set_weights(new()))]
+        hear = [Hear(self.team)] if self.team.size > 1 else []
+        if not self.team.chief:
+            return [self.rate, StopAtNaN(), *copy, *hear, self.state]
         judges = [self.plateau, self.stop] if training.schedule == "plateau" else [self.stop]
         measured = [self.rate, StopAtNaN(), *signs, *copy, self.validate, self.best, self.collapse]
-        saved = [*judges, self.limit, HistoryFile(self.run.history_file), self.state]
+        saved = [*judges, self.limit, *hear, HistoryFile(self.run.history_file), self.state]
         return [Throughput(training.batch_size * (1 + training.negatives)), *measured, *saved, *self._shown(progress)]
 
     def _shown(self, progress: bool) -> list[tf.keras.callbacks.Callback]:

@@ -44,9 +44,9 @@ def spent_loss(training: TrainingConfig) -> float:
     return 0.02 if training.loss == "softmax" else 0.02 * training.margin
 
 
-def bfloat16_copy(model: Bssan) -> Bssan:
-    """A model with the same weights that trains with products in bfloat16; weights and scores are float32."""
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+def copy_of(model: Bssan, mixed_precision: bool) -> Bssan:
+    """A model with the same weights, products in bfloat16 where `mixed_precision`; weights and scores are float32."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if mixed_precision else "float32")
     try:
         other = Bssan(model.config, model.vocabulary_size, model.l2)
     finally:
