@@ -20,10 +20,12 @@ import tensorflow as tf
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.pictures import SIDE
+from bssan_tf.reading.files import refusing
 from bssan_tf.tools.stack import layers_of, register
 
 CELLS = (14, 7)  # rows and columns where no layer is named, the first that a model has
 EARLIER_SHARE = 4.0  # of all layers that are named before the last, in its own: measured, docs/decisions.md
+TWICE = "@2"  # behind a layer's name: the layer's map of the picture at twice the size
 _OF_PICTURE = (1, 2, 3)
 
 
@@ -136,7 +138,8 @@ def region_model(
 ) -> tuple[str, tf.keras.Model]:
     """The name of the layer that makes the regions, and the model up to it.
 
-    Several layers can be wanted, LAYER+LAYER; `JoinedMaps` then makes one of their maps. Without a wanted layer, it is
+    Several layers can be wanted, LAYER+LAYER; `JoinedMaps` then makes one of their maps. LAYER@2 is the layer's map of
+    the picture at twice the size, in means of 2x2 cells, so that smaller things are seen. Without a wanted layer, it is
     the last with 14x14 cells, or else 7x7, through which all goes that comes after it: no layer inside of a block,
     beside which the block's input goes on.
 
@@ -150,11 +153,30 @@ def region_model(
             problem = f"no layer has 14x14 or 7x7 cells that all after it is made from (rows are {have})"
             raise UserError(f"{source}: {problem}; {remedy or f'name a layer by {source}:LAYER'}")
         return wanted, tf.keras.Model(model.inputs[0], outputs[wanted])
-    maps = [_wanted_map(outputs, name, source) for name in wanted.split("+")]
+    names = wanted.split("+")
+    maps = [_wanted_map(outputs, name[: -len(TWICE)] if name.endswith(TWICE) else name, source) for name in names]
     if len({tuple(one.shape[1:3]) for one in maps}) > 1:
         grids = ", ".join(f"{one.shape[1]}x{one.shape[2]}" for one in maps)
         raise UserError(f"{source}: the layers have {grids} cells; name layers with as many")
+    if large := [place for place, name in enumerate(names) if name.endswith(TWICE)]:
+        for place, one in zip(large, _of_twice_the_size(model, [maps[place] for place in large], source)):
+            maps[place] = one
     return wanted, tf.keras.Model(model.inputs[0], maps[0] if len(maps) == 1 else JoinedMaps()(maps))
+
+
+def _of_twice_the_size(model: tf.keras.Model, maps: list, source: str) -> list:
+    """The same maps of pictures enlarged to twice the sides, by the same layers, in means of 2x2 cells."""
+    (pixels,) = model.inputs
+    _, rows, columns, channels = pixels.shape
+    large = tf.keras.Input((2 * rows, 2 * columns, channels), name="twice")
+    part = tf.keras.Model(pixels, maps)
+    with refusing(source, "its layers take pictures of one size only", f"name layers without {TWICE}"):
+        # the same layers, called once more: weights are shared
+        again = tf.keras.models.clone_model(part, input_tensors=large, clone_function=lambda layer: layer)
+    enlarged = tf.keras.layers.UpSampling2D(2, interpolation="bilinear", name="enlarged")(pixels)
+    found = again(enlarged)
+    found = found if isinstance(found, (list, tuple)) else [found]
+    return [tf.keras.layers.AveragePooling2D(2, name=f"means{i}")(one) for i, one in enumerate(found)]
 
 
 def shares_of(layer: str) -> str:
