@@ -95,6 +95,31 @@ def test_layers_beside_each_other():
         region_model(model, "--backbone x", "stem+lst")
 
 
+def test_a_layer_at_twice_the_size():
+    """The layer's own weights, on the picture enlarged between its pixels' centres, in means of 2x2 cells."""
+    model = residual()
+    name, part = region_model(model, "--backbone x", "inside+stem@2+stem")
+    assert (name, part.output_shape) == ("inside+stem@2+stem", (None, 14, 14, 5 + 4 + 4))
+    assert {id(weight) for weight in part.weights} <= {id(weight) for weight in model.weights}
+    pixels = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
+    places = np.clip((np.arange(56) + 0.5) / 2 - 0.5, 0, 27)  # of the large picture's pixels in the small one
+    low, share = np.floor(places).astype(int), places - np.floor(places)
+    high = np.minimum(low + 1, 27)
+    rows = pixels[:, low] * (1 - share)[:, None, None] + pixels[:, high] * share[:, None, None]
+    large = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, high] * share[:, None]
+    stem = L.Conv2D(4, 3, strides=2, padding="same")
+    stem.build((None, 56, 56, 3))
+    stem.set_weights(model.get_layer("stem").get_weights())
+    expected = stem(large).numpy().reshape(2, 14, 2, 14, 2, 4).mean(axis=(2, 4))
+    alone = region_model(model, "--backbone x", "stem@2")[1](pixels)
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
+    joined = part(pixels).numpy()[..., 5:9]
+    ratio = joined[expected != 0] / expected[expected != 0]  # scaled as a whole in each picture
+    assert np.ptp(ratio.reshape(2, -1), axis=1).max() < 1e-3
+    with pytest.raises(UserError, match="--backbone x: there is no such layer; near it are"):
+        region_model(model, "--backbone x", "stm@2")
+
+
 def test_a_layer_can_be_named():
     model = residual()
     assert region_model(model, "--backbone x:inside", "inside")[1].output_shape == (None, 14, 14, 5)

@@ -41,7 +41,8 @@ class DataConfig:
     backbone: str | None = setting(
         None,
         "network that makes the regions: vgg19, vgg16, slim, a model of keras.applications (resnet50), NAME:LAYER or"
-        " NAME:LAYER+LAYER for other layers, or keras_hub:PRESET; without it, slim for scenes and vgg19 for photos",
+        " NAME:LAYER+LAYER for other layers (LAYER@2: of the photo at twice the size), or keras_hub:PRESET;"
+        " without it, slim for scenes and vgg19 for photos",
         metavar="NAME",
     )
     backbone_weights: str | None = file_setting(

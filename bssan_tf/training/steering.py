@@ -77,7 +77,9 @@ class Steering:
         """All of them, in order; of workers but the chief, those that keep them alike."""
         training = self.config.training
         signs, copy = [], []
-        if training.early_signs and self.team.size == 1:
+        if training.early_signs and self.team.size > 1:  # their looks amid an epoch would need all workers
+            logger.info("--early-signs: off, as there are several workers")
+        elif training.early_signs:
             probe = Probe(self.model, training, self.validation, self.features, self.tokenizer)
             signs = [EarlySigns(probe, self.trained, self.run.early_signs_file, training.early_signs)]
         if self.trained is not self.model:
