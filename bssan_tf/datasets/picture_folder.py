@@ -52,15 +52,15 @@ def pictures_in(folder: Path, tell: bool = True) -> Pictures:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one with pictures")
-    found, unread = _walk(folder)
+    real, unread = _walk(folder)
     if folder in unread:
         raise UserError(f"{folder}: can't be read ({unread[folder]}); check the rights")
     root, once = os.path.realpath(folder), {}
-    real = {path: os.path.realpath(path) for path in found}
-    direct = {path: real[path] == os.path.join(root, path.relative_to(folder)) for path in found}
-    for path in sorted(found, key=lambda path: (not direct[path], path.relative_to(folder).parts)):
+    parts = {path: path.parts[len(folder.parts) :] for path in real}
+    direct = {path: real[path] == os.path.join(root, *parts[path]) for path in real}
+    for path in sorted(real, key=lambda path: (not direct[path], parts[path])):
         once.setdefault(real[path], path)
-    paths = sorted(once.values(), key=lambda path: path.relative_to(folder).parts)
+    paths = sorted(once.values(), key=parts.get)
     heic = [] if heic_is_read() else [path for path in paths if path.suffix.lower() in HEIC]
     left_out = f"{folder}: {len(heic)} HEIC pictures are left out; to read them: {HEIC_REMEDY}"
     paths = [path for path in paths if not heic or path.suffix.lower() not in HEIC]
@@ -81,9 +81,11 @@ def heic_is_read() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Files with a picture's suffix, and why folders could not be read; each folder once, by a link only at last."""
-    found, unread, seen, plain, links = [], {}, set(), [folder], []
+def _walk(folder: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Files with a picture's suffix, where each lies without links, and why folders could not be read; each folder
+    once, by a link only at last.
+    """
+    found, unread, seen, plain, links = {}, {}, set(), [folder], []
     while plain or links:
         here = plain.pop() if plain else links.pop(0)
         if (real := os.path.realpath(here)) in seen:
@@ -99,12 +101,13 @@ def _walk(folder: Path) -> tuple[list[Path], dict[Path, str]]:
                         if entry.is_dir():
                             (links if entry.is_symlink() else plain).append(path)
                         elif picture:
-                            found.append(path)
+                            link = entry.is_symlink()
+                            found[path] = os.path.realpath(path) if link else os.path.join(real, entry.name)
                         elif entry.is_symlink():
                             entry.stat()  # fails where it leads nowhere: to a disk that is not mounted, maybe
                     except OSError as error:
                         if picture:
-                            found.append(path)
+                            found[path] = os.path.realpath(path)
                         elif error.errno != errno.ELOOP:  # a link in a circle
                             unread[path] = str(error.strerror)
         except OSError as error:
