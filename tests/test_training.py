@@ -58,8 +58,8 @@ def whole(corpus, tmp_path_factory):
         traced.append(model)
         return step(model, data)
 
-    def seen(stream, step):
-        found = batch(stream, step)
+    def seen(stream, *part):
+        found = batch(stream, *part)
         lengths.add(found["tokens"].shape[1])
         return found
 

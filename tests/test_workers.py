@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from training_fixtures import write_features
+from training_fixtures import PHOTOS, write_features
 
 from bssan_tf.errors import UserError
 from bssan_tf.tools import workers
@@ -126,7 +126,7 @@ def test_a_killed_worker_ends_all_and_the_same_command_goes_on(project, folder, 
     code, said = found[1 - killed]
     assert code == 2, said
     last = said.strip().splitlines()[-1]
-    assert "error: --devices workers: another worker is gone" in last
+    assert "error: --devices workers: another worker has ended, its own last line says why" in last
     assert "Traceback" not in said
     assert len(read_history(folder / run / "history.csv")) == 1
     started = two(project, folder, run, THREE_STEPS)
@@ -142,10 +142,24 @@ def test_a_killed_worker_ends_all_and_the_same_command_goes_on(project, folder, 
 
 
 @pytest.mark.large
+def test_workers_are_alike_after_a_start_from_the_first_ones_data(project, folder):
+    """As `improved` is on photos, in bfloat16: a CCA, norms that are fitted, dropout, in-batch negatives."""
+    flags = {**PHOTOS, "mixed_precision": True, "hold_o2w_attention": True, "all_pairs": 1.0, "epochs": 2}
+    flags |= {"negative_source": "batch", "negatives": 3, "schedule": "plateau"}
+    started = two(project, folder, "alike", flags)
+    for code, said in finish(started):
+        assert code == 0, said
+    one, other = (arrays(path) for _, _, path in started)
+    for name, value in one.items():
+        np.testing.assert_array_equal(other[name], value, err_msg=name)
+    assert len(read_history(folder / "alike" / "history.csv")) == 2
+
+
+@pytest.mark.large
 def test_workers_that_differ_are_told_so_before_anything_is_written(project, folder):
     for code, said in finish(two(project, folder, "other", THREE_STEPS, others={**THREE_STEPS, "margin": 0.5})):
         assert code == 2, said
-        told = "error: --devices workers: worker 1 has margin 0.5, the first worker 0.2; give all the same"
+        told = "error: --devices workers: worker 1 has margin 0.5, worker 0 has 0.2; give all the same"
         assert said.strip().splitlines()[-1] == told
     assert not (folder / "other").exists()
 
@@ -153,6 +167,8 @@ def test_workers_that_differ_are_told_so_before_anything_is_written(project, fol
 @pytest.mark.parametrize(
     ("config", "told"),
     [
+        ('{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "cluster has several chiefs"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": ["x"], "index": 0}}', "the task is a "),
         ("", "is no JSON with cluster and task"),
         ("[]", "is no JSON with cluster and task"),
         ('{"cluster": {"worker": ["a:1"]}}', "task is missing"),
@@ -191,13 +207,16 @@ def test_nobody_says_who_the_workers_are(monkeypatch):
 
 
 def test_slurm_says_who_the_workers_are(monkeypatch):
-    told = {"PROCID": "1", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2,1"}
+    told = {"PROCID": "2", "STEP_NUM_TASKS": "11", "STEP_NODELIST": "n[1-10]", "STEP_TASKS_PER_NODE": "2,1(x9)"}
+    told["JOB_ID"] = "258"
     for name, value in told.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("TF_CONFIG", raising=False)
     resolver = workers._resolver()
-    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:8888", "n1:8889", "n2:8888"]}
-    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+    others = [f"n{node}:9016" for node in range(2, 11)]  # in the order of ranks, not of names
+    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:9016", "n1:9017", *others]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+    assert resolver.num_accelerators() == {"GPU": 0}  # no more than there are
 
 
 def test_a_taken_port_is_told(monkeypatch):

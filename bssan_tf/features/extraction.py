@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -78,10 +79,11 @@ def extract_features(
     if features.image_ids != tuple(describer.plan.image_ids):
         raise UserError(f"{folder}: was changed by another process; start again")
     if bad := features.bad_rows.tolist():
-        message = f"{len(bad)} of {len(features.image_ids)} pictures can't be read"
+        there = len(bad) + sum(map(os.path.lexists, np.delete(np.array(describer.paths, object), bad)))
+        message = f"{len(bad)} of {there} pictures can't be read"
         names = "; ".join(map(describer.reason, bad[:3]))
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        if len(bad) == len(features.image_ids):
+        if len(bad) == there:
             raise UserError(f"{message}: {names}{more}; give another folder, or mend them")
         if not skip_bad_images:
             remedy = "mend these files and start again, or leave them out with --skip-bad-images"

@@ -5,7 +5,7 @@ follow the known ones are given room behind them, else all known rows are copied
 reads it. A picture that has another name by now gets a copy of its row; new pictures beside it stand there like
 unreadable ones, so that nobody takes their zeros for features. Nothing is done where more than the pictures differs, or
 where features of a picture that is not in the plan would be lost and that is not wanted. A kill at any point loses
-nothing: the next call finishes what was begun, or undoes it.
+nothing but copies: the next call finishes what was begun, or undoes it, and extracts what was to be copied.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bssan_tf.tools.files import locked, open_own, write_json
 
 logger = logging.getLogger(__name__)
 
-GONE_SHARE = 1 / 8  # of a store's rows that those of pictures that are gone may be
+GONE_SHARE = 1 / 8  # at most this share of a store's rows may be of pictures that are gone
 _BLOCK = 64  # rows that are copied at once
 APPENDED = "appended.json"  # what a store that gets room for more is about to be
 _ARRAYS = {*FEATURE_ARRAYS, *OF_FILES, SUMS, "sizes"}  # that a store may have
@@ -159,7 +159,7 @@ def _append(
     _finish_append(folder)
     known = _Known(folder, manifest, ids, plan)
     if len(known.row_of) == len(ids) and (moved := known.moved(list(zip(plan.image_ids, files))[len(ids) :])):
-        with _PartWriter(folder, plan) as writer:
+        with _UnlockedWriter(folder, plan) as writer:
             return known.fill(writer, len(ids), moved, unread)
     return len(ids) - len(known.bad)
 
@@ -195,7 +195,7 @@ def _opened(folder: Path, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-class _PartWriter(StoreWriter):
+class _UnlockedWriter(StoreWriter):
     """Of a folder that no other process writes; the lock is that of the store it is, or is to be."""
 
     def _take_locks(self, held: contextlib.ExitStack) -> None:
@@ -215,7 +215,7 @@ def _copy(
     known = _Known(folder, manifest, ids, StorePlan(ids, plan.arrays, plan.made_with, plan.kept))
     known.leave_out_changed()
     moved = known.moved((name, path) for name, path in zip(plan.image_ids, files) if name not in known.row_of)
-    with _PartWriter(part, plan) as writer:
+    with _UnlockedWriter(part, plan) as writer:
         return known.fill(writer, 0, known.row_of | moved, unread)
 
 

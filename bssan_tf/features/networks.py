@@ -176,7 +176,10 @@ def _of_twice_the_size(model: tf.keras.Model, maps: list, source: str) -> list:
     enlarged = tf.keras.layers.UpSampling2D(2, interpolation="bilinear", name="enlarged")(pixels)
     found = again(enlarged)
     found = found if isinstance(found, (list, tuple)) else [found]
-    return [tf.keras.layers.AveragePooling2D(2, name=f"means{i}")(one) for i, one in enumerate(found)]
+    means = [tf.keras.layers.AveragePooling2D(2, name=f"means{i}")(one) for i, one in enumerate(found)]
+    if any(one.shape[1:3] != small.shape[1:3] for one, small in zip(means, maps)):  # of "valid" padding
+        raise UserError(f"{source}: at twice the size it has not twice the cells; name layers without {TWICE}")
+    return means
 
 
 def shares_of(layer: str) -> str:

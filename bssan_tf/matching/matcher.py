@@ -240,7 +240,7 @@ class Matcher:
         """The photos of a folder and its subfolders, to be searched; their features are kept in the run's cache.
 
         Beside them lies an index of their vectors, made at the first search (`first_candidates`). The next call
-        describes photos that are new there, or have changed, and drops those that are gone. Unreadable ones are left
+        describes photos that are new or have changed, and no search finds those that are gone. Unreadable ones are left
         out with a warning. UserError: no such folder, no photo in it, boxes that do not list all of them, photos of the
         index that are hidden now: in a subfolder that can't be read, or HEIC without pillow-heif.
         """

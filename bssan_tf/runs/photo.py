@@ -206,6 +206,8 @@ def folder_index(
     asked = set(found.paths)
     known = [row for row in np.setdiff1d(np.arange(len(paths)), features.bad_rows).tolist() if paths[row] in asked]
     rows = [row for row in known if os.path.exists(paths[row])]  # Path.exists raises for a disk that is gone
+    if not known:
+        raise UserError(f"{folder}: none of its pictures can be read; give another folder, or mend them")
     if lost := sorted(set(known) - set(rows)):
         gone = [paths[row].relative_to(folder).as_posix() for row in lost]
         problem = f"{len(gone)} known photos can't be read now, as links that lead nowhere: {', '.join(gone[:3])}"
@@ -233,7 +235,7 @@ def _folder_features(
         boxes, told = "grid", "objects: ten fixed boxes, as no detector looks at these photos; %s gives real ones"
         logger.info(told, OTHERS)
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
-    kind = "photos" if found else "pointing"  # apart, as each drops the rows of photos that it does not ask for
+    kind = "photos" if found else "pointing"  # apart: to each, the other's photos would be gone
 
     def store_of(name: str) -> Path:
         return Path(data.cache) / f"{kind}-{folder.name}-{key}" / store_name(name, boxes)
@@ -247,7 +249,8 @@ def _folder_features(
             problem = f"the index may have {len(hidden)} photos that can't be read now"
             raise UserError(f"{folder}: {problem}: {found.told()}; or remove it to drop them")
         path_of = dict(zip(ids, paths))
-        ids = in_store_order(store, ids, keep_gone=by_path)
+        by_file = isinstance(boxes, (str, Path)) and boxes != "grid"  # which finds no boxes for those that are gone
+        ids = in_store_order(store, ids, keep_gone=not by_file)
         paths = [path_of.get(name, folder / name) for name in ids]
     corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
     checks = {"verify": data.verify, "check_photos": data.check_photos}

@@ -11,7 +11,9 @@ import functools
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -23,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 WORKERS = "workers"  # of --devices
 FLAG = f"--devices {WORKERS}"
-PORT = 8888  # of the first task of a node, under Slurm
+PORT, PORTS = 8888, 64  # of the first task of a node under Slurm, and how far those of two jobs lie apart
 _MOST_TASKS = 1024  # of a node, under Slurm
 _JOBS = {"worker", "chief"}
 _GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
-    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
     tf.errors.DeadlineExceededError,
 )
 
@@ -47,7 +49,8 @@ def workers_strategy() -> tf.distribute.Strategy:
     _check_port(address)
     logger.info("worker %s, %s %d: %d workers; waiting for all of them", address, *own, count)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        with _stopped_by_ctrl_c():
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:  # TensorFlow runs already
         raise UserError(f"{FLAG}: {_line(error)}; start anew, in a process of its own") from None
     except tf.errors.OpError as error:
@@ -63,12 +66,32 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
     if "SLURM_PROCID" not in os.environ:
         remedy = 'set TF_CONFIG, as {"cluster": {"worker": ["host1:8888", "host2:8888"]}, "task": {"type": "worker", '
         raise UserError(f'{FLAG}: nothing says who the workers are; {remedy}"index": 0}}}}, or start with srun')
-    try:  # the numbers of GPUs are not true: Slurm itself gives each task its own, and a node may have none
-        return tf.distribute.cluster_resolver.SlurmClusterResolver(
-            port_base=PORT, gpus_per_node=_MOST_TASKS, gpus_per_task=1, auto_set_gpu=False
-        )
+    try:  # its own order of hosts is n1, n10, n2, and it needs GPUs: both are told anew below
+        found = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=_MOST_TASKS, auto_set_gpu=False)
+        tasks, rank, job = found._task_configuration, int(os.environ["SLURM_PROCID"]), os.environ.get("SLURM_JOB_ID")
+        first = PORT + int(job or 0) % 256 * PORTS  # another training may run on the node
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise UserError(f"{FLAG}: Slurm's variables can't be read ({_line(error)}); start with srun") from None
+    addresses = [f"{host}:{first + i}" for host, count in tasks.items() for i in range(count)]
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": addresses}),
+        task_type="worker",
+        task_id=rank,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},  # which Slurm gave to this task
+        rpc_layer="grpc",
+    )
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c() -> Iterator[None]:
+    """TensorFlow's wait for the others lets no KeyboardInterrupt through."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _check_config(text: str) -> None:
@@ -87,7 +110,9 @@ def _check_config(text: str) -> None:
         refuse(missing)
     if others := sorted(jobs.keys() - _JOBS):
         refuse(f"the cluster has {', '.join(others)}, where only worker and chief can be")
-    if kind not in jobs:
+    if len(jobs.get("chief", ())) > 1:
+        refuse("the cluster has several chiefs")
+    if not isinstance(kind, str) or kind not in jobs:
         refuse(f"the task is a {kind}, and the cluster has {', '.join(sorted(jobs)) or 'nobody'}")
     if type(index) is not int or not 0 <= index < len(jobs[kind]):
         refuse(f"the task's index is {index!r}, and there are {len(jobs[kind])} of {kind}")
@@ -168,19 +193,20 @@ class Team:
         for number, other in enumerate(others, start=1):
             if differing := [name for name in first if first[name] != other.get(name)]:
                 name = differing[0]
-                told = f"worker {number} has {name} {other.get(name)!s:.60}, the first worker {first[name]:.60}"
+                told = f"worker {number} has {name} {other.get(name)!s:.60}, worker 0 has {first[name]:.60}"
                 raise UserError(f"{FLAG}: {told}; give all the same")
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """One line where others are gone. What the last whole epoch saved is kept."""
+        """One line where others have ended. What the last whole epoch saved is kept."""
         try:
             yield
         except _GONE as error:
             if self.size == 1:
                 raise
-            remedy = "what was finished is kept: start the same command again on all of them"
-            raise UserError(f"{FLAG}: another worker is gone ({type(error).__name__}); {remedy}") from None
+            remedy = "if it was killed, start the same command again on all; what was finished is kept"
+            told = f"another worker has ended, its own last line says why ({type(error).__name__})"
+            raise UserError(f"{FLAG}: {told}; {remedy}") from None
 
     def _sum(self, array: np.ndarray) -> np.ndarray:
         parts = iter([array])  # of this worker's first device

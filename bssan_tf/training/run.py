@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.config.flags import moving_fields
 from bssan_tf.config.schema import Config
-from bssan_tf.config.settings import OF_TRAINING, TrainingConfig, fields_of, flag_of
+from bssan_tf.config.settings import OF_TRAINING, TrainingConfig, flag_of
 from bssan_tf.datasets.caption_vectors import caption_vectors, read_corpus, without
 from bssan_tf.datasets.text import Tokenizer, load_glove
 from bssan_tf.errors import UserError
@@ -24,7 +23,7 @@ from bssan_tf.features.store import require_finite
 from bssan_tf.models.bssan import Bssan
 from bssan_tf.runs.data import Data, fit_config, open_data
 from bssan_tf.runs.export import export_saved_model
-from bssan_tf.runs.folder import RunFolder, command_line, versions
+from bssan_tf.runs.folder import RunFolder, command_line
 from bssan_tf.tools.devices import make_strategy
 from bssan_tf.tools.files import write_json
 from bssan_tf.tools.keras_callbacks import DivergedError
@@ -37,7 +36,7 @@ from bssan_tf.training.cca_start import adapt_norms, check_start, start_from_cca
 from bssan_tf.training.checks import check_corpus, check_fixed_boxes, fit_tokenizer, validation_split
 from bssan_tf.training.steering import Steering
 from bssan_tf.training.step import compile_siamese, copy_of
-from bssan_tf.training.together import fit_together
+from bssan_tf.training.together import agree_on_settings, fit_together
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +64,12 @@ def train(
         run.require_new()
     team = Team(_strategy(devices, config.training))
     with team.together():
-        if team.of_chief(team.size > 1 and run.config_file.exists()):
+        if devices == WORKERS and team.of_chief(run.config_file.exists()):
             run.require_settings(config, "give another --name")
             return resume(run, devices, progress, data=data)
-        if team.chief:
+        if devices == WORKERS and team.chief:
             run.require_new()
+        agree_on_settings(team, config)
         if data:
             check_corpus(data.corpus, config)
         else:
@@ -120,18 +120,24 @@ def resume(
     for name in OF_TRAINING:
         if config[name] and not begun[name]:
             raise UserError(f"{flag_of(name)} {config[name]}: the run was begun without; leave it out")
-    team = Team(_strategy(devices, config.training))
-    with team.together(), run.locked() if team.chief else contextlib.nullcontext():
+    early = Team(make_strategy(devices)) if devices == WORKERS else None  # all read before the chief writes
+    with contextlib.ExitStack() as held:
+        if early:
+            held.enter_context(early.together())
+        if early is None or early.chief:
+            held.enter_context(run.locked())
         saved = newest_state(run.state, run.history_file, run.metrics_file, run.best)
         done = saved.epoch if saved else 0
         if saved:
             run.require_best()
         if limits.get("epochs", done) < done:
             raise UserError(f"--epochs {limits['epochs']}: {run.path} has {done} epochs already; give more, or none")
+        team = Team(_strategy(devices, config.training))
+        agree_on_settings(team, config, done=done, limits=limits)
         data = data or team.first(lambda: open_data(config.data, progress))
         run.require_same_data(data.fingerprint)
         tokenizer = run.load_tokenizer(config)
-        job = Trainer(config, run, data, tokenizer, team, progress, done)
+        job = Trainer(config, run, data, tokenizer, team, progress)
         glove = None if saved else word_vectors(config, data, tokenizer, progress)  # else the state has them
         if glove is not None and glove.shape[1] != config.model.E_glove:
             differ = f"words have {glove.shape[1]} dimensions, the run was begun with {config.model.E_glove}"
@@ -185,7 +191,6 @@ class Trainer:
     tokenizer: Tokenizer
     team: Team
     progress: bool
-    done: int = 0  # epochs
 
     def __post_init__(self):
         self.split = self.data.split("train")
@@ -195,8 +200,8 @@ class Trainer:
         self.validation = validation_split(self.data.corpus, self.config.training)
         self.steps = self.config.training.steps_per_epoch or self.stream.round_steps  # of an epoch
         if self.team.size > 1:
-            settings = {name: self.config[name] for name in fields_of() if name not in moving_fields()}
-            self.team.agree({**versions(), "epochs done": self.done, **settings, **self.data.fingerprint})
+            seen = {"pictures": self.split.image_ids, "validation": self.validation.image_ids, "steps": self.steps}
+            self.team.agree({**self.data.fingerprint, **seen})
 
     def run_on(
         self, glove: np.ndarray | None, saved: SavedState | None = None, new_limits: bool = False
@@ -213,7 +218,8 @@ class Trainer:
             adapt_norms(model, features, split.image_rows, training.seed)
             if training.cca_start:
                 start_from_cca(model, split, features, self.tokens, training.seed, training.glove_prior, self.progress)
-        model.scorer.set_weights(team.arrays_of_chief(model.scorer.get_weights()))
+        if team.size > 1:
+            model.scorer.set_weights(team.arrays_of_chief(model.scorer.get_weights()))
         with scope():
             copied = training.mixed_precision or team.size > 1
             trained = copy_of(model, training.mixed_precision) if copied else model

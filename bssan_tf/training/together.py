@@ -10,6 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from bssan_tf.config.flags import moving_fields
+from bssan_tf.config.schema import Config
+from bssan_tf.config.settings import fields_of
+from bssan_tf.runs.folder import versions
 from bssan_tf.tools.workers import Team
 
 
@@ -52,6 +56,13 @@ def fit_together(
         if siamese.stop_training:
             break
     told.on_train_end(logs if epochs > initial_epoch else None)
+
+
+def agree_on_settings(team: Team, config: Config, **more) -> None:
+    """UserError, on all workers, where one has other versions or settings; where files lie may differ."""
+    own = {name: value for name, value in versions().items() if name != "platform"}
+    settings = {name: config[name] for name in fields_of() if name not in moving_fields()}
+    team.agree({**own, **settings, **more})
 
 
 class Hear(tf.keras.callbacks.Callback):
