@@ -74,7 +74,7 @@ def main(arguments: Optional[list] = None) -> None:
     options = build_parser().parse_args(arguments)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the app needs Gradio: pip install '.[app]'")
-    run = find_run(options.run, pretrained=True)
+    run = find_run(options.run, pretrained=True, photos=bool(options.images))
     if options.images:
         pictures_in(options.images, tell=False)
     refuse_taken(options.host, options.port)  # all of this before anything slow
@@ -93,7 +93,7 @@ def main(arguments: Optional[list] = None) -> None:
             print(f"run: {run.path}")
             print(f"photos: {answers.told}" + (f", {options.images}" if options.images else ""))
             others = "" if options.host in ("127.0.0.1", "localhost", "::1") else "; others may see all that it shows"
-            print(f"http://{host}:{options.port}{others}; Ctrl-C ends it", flush=True)
+            print(f"http://{host}:{options.port}{others} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         finally:
             served.close(verbose=False)

@@ -81,7 +81,7 @@ def running(project, work, tmp_path_factory):
         assert said == [
             f"run: {work / 'grid'}",
             f"photos: 6 in some (left out, as links to files elsewhere: 1), {work / 'some'}",
-            f"{address}; Ctrl-C ends it",
+            f"{address} (Ctrl-C ends it)",
         ]
         yield address, folder / "app.log"
         process.send_signal(signal.SIGINT)
@@ -311,7 +311,7 @@ def test_without_a_folder_there_is_only_the_upload():
 def test_without_a_folder_and_ended_by_a_signal(project, work, tmp_path):
     with started(project, tmp_path, "--run", work / "grid", "--host", "0.0.0.0") as (address, said, process):
         port = address.rpartition(":")[2]
-        told = f"http://0.0.0.0:{port}; others may see all that it shows; Ctrl-C ends it"
+        told = f"http://0.0.0.0:{port}; others may see all that it shows (Ctrl-C ends it)"
         assert said[1:] == ["photos: only those that are uploaded", told]
         assert fetch(address)[0] == 200
         assert list(tmp_path.glob("bssan_tf-*"))

@@ -432,7 +432,7 @@ def test_killed_training_resumes_to_the_same_numbers(project, call, workplace):
         (["search.py", "photos/captions.csv"], "photos/captions.csv: is no picture file (.jpg"),
         (
             ["search.py", "photos/000.png", "--images", "photos"],
-            "--images photos: is searched for a sentence; for pictures like it give --like photos/000.png",
+            "--images photos: is searched by a sentence; for pictures like it give --like photos/000.png",
         ),
         ([*SEARCH, "--min-probability", "2"], "argument --min-probability: 2: must be a number from 0 to 1"),
         ([*SEARCH, "--min-probability"], "--min-probability 0: the run has no calibration; it comes with"),

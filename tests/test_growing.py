@@ -108,7 +108,7 @@ def test_an_older_store_that_grew_goes_by_size_and_gets_digests(tmp_path, corpus
     )
     with caplog.at_level(logging.INFO):
         extract(corpus, tmp_path / "store", extractor, batch_size=1)
-    assert "9 pictures are known, 2 are new" in caplog.text
+    assert "store: 2 pictures are new" in caplog.text
     assert sorted(read) == ["photo009.jpg", "photo010.jpg"]  # once each
     assert arrays(tmp_path / "store") == arrays(tmp_path / "fresh")
     stamps = [np.load(tmp_path / name / "stamps.npy") for name in ("store", "fresh")]

@@ -91,6 +91,32 @@ def test_an_index_grows(matcher, photos, tmp_path, monkeypatch):
     check(True)
 
 
+def test_a_few_photos_that_are_gone_are_not_found_nor_counted(matcher, photos, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for photo in photos[:18]:
+        shutil.copy(photo, folder)
+    assert len(matcher.index(folder)) == 18
+    gone, moved, *_ = sorted(folder.iterdir())
+    gone.unlink()
+    moved.rename(folder / "zz.png")
+    (folder / "zzz.png").write_bytes(b"no picture")
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Extractor, "describe", None)  # all is known
+        index = matcher.index(folder)
+    assert "1 of 18 pictures can't be read and are left out: zzz.png" in caplog.text
+    there = sorted(path for path in folder.iterdir() if path.name != "zzz.png")
+    assert len(index) == 17
+    assert sorted(hit.found for hit in index.search(CAPTIONS[0], top=99)) == there
+    hits = index.like(photos[0], top=99)
+    assert sorted(hit.found for hit in hits) == there
+    for path in there:
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"18 of 18 pictures can't be read: .*; give another folder, or mend them"):
+        matcher.index(folder)
+
+
 def test_an_index_keeps_photos_whose_folder_can_not_be_read_now(matcher, photos, tmp_path, monkeypatch):
     folder, disk = tmp_path / "mine", tmp_path / "disk"
     (disk / "deep").mkdir(parents=True)

@@ -1,6 +1,7 @@
 """A run that is packed to be shipped: float16 weights, no places of files, and where it is taken."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_where_it_is_taken(work, run, tmp_path, monkeypatch, caplog):
     assert find_run("pretrained").path == work / "packed"
     with pytest.raises(UserError, match="no trained run there"):
         find_run(None)
+    scenes = tmp_path / "runs" / "scenes"
+    shutil.copytree(run.path, scenes)
+    (scenes / "config.json").write_text(run.load_config().replace(data="scenes").to_json())
+    assert find_run(None, pretrained=True).name == "scenes"
+    assert find_run(None, pretrained=True, photos=True).path == work / "packed"
+    assert "no run of photos in runs/, so the pretrained one is taken: " in caplog.text
+    (scenes / "config.json").write_text("{")  # is no reason to take another without a word
+    with pytest.raises(UserError, match=r"runs/scenes"):
+        find_run(None, pretrained=True, photos=True).load_config()
+    shutil.rmtree(tmp_path / "runs")
     with pytest.raises(UserError, match="packed: is a packed run, which can be used but not trained on"):
         resume(find_run("pretrained"))
     assert not (work / "packed" / "lock").exists()

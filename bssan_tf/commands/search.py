@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, search, print the results."""
     options = build_parser().parse_args(arguments)
     picture = check(options)
-    run = find_run(options.run, pretrained=True)
+    run = find_run(options.run, pretrained=True, photos=bool(options.images))
     if run.path == PACKAGED and not (options.images or options.root):
         raise UserError("search: the pretrained run brings no photos; name a folder of yours by --images")
     if picture or options.like:
@@ -95,9 +95,11 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         hits = index.search(options.query, options.top, options.rerank, *([] if least is None else [least]))
     if least is not None and not hits:
-        logger.info("nothing is more probable than %.0f %%", 100 * least)
+        logger.info("nothing is more probable than %.0f %% (--min-probability)", 100 * least)
+        if options.out:
+            logger.info("%s: not written, as there is nothing to show", options.out)
     print(json_of(options, run, hits, "sentence" if picture else "path") if options.json else text_of(hits))
-    if options.out:
+    if options.out and hits:
         save(contact_sheet(f"like {options.like}" if options.like else f"“{options.query}”", hits), options.out)
 
 
@@ -117,7 +119,7 @@ def check(options: argparse.Namespace) -> bool:
     picture = is_picture(options.query)
     if picture and options.images:
         remedy = f"for pictures like it give --like {options.query}"
-        raise UserError(f"--images {options.images}: is searched for a sentence; {remedy}")
+        raise UserError(f"--images {options.images}: is searched by a sentence; {remedy}")
     if picture and options.min_probability is not None:
         raise UserError(f"--min-probability: is of pictures for a sentence; leave it or {options.query} out")
     if picture and options.out:

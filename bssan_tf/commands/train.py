@@ -138,7 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
         from bssan_tf.training import run as training
 
         metrics = training.train(config, run, options.devices, not options.quiet)
-    if metrics is None:  # of a worker; the first one tells
+    if metrics is None:
+        print(f"done; worker 0 has written {run.path}")
         return
     from bssan_tf.evaluation.report import text_table
 

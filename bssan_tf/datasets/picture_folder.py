@@ -51,7 +51,8 @@ def pictures_in(folder: Path, tell: bool = True) -> Pictures:
         UserError: no such folder, it can't be read, it has no picture, a name has a line end.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name one with pictures")
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {problem}; name one with pictures")
     real, unread = _walk(folder)
     if folder in unread:
         raise UserError(f"{folder}: can't be read ({unread[folder]}); check the rights")

@@ -128,6 +128,7 @@ class MissingRows:
 
     Attributes:
         bad: the rows whose pictures could not be read, as `find` saw them.
+        gone: how many known rows are of files that are gone.
         in_shards: whether shards have left their progress there.
         touched: digest and stamps of files that have other stamps by now, but the same content, by row.
     """
@@ -137,7 +138,7 @@ class MissingRows:
     ):
         self.folder, self.describer, self.rows, self.progress = Path(folder), describer, rows, progress
         self.check_photos, self.touched = check_photos, {}
-        self.bad, self.in_shards = set(), False
+        self.bad, self.gone, self.in_shards = set(), 0, False
         self._state = self._found = None
 
     def find(self) -> np.ndarray:
@@ -168,7 +169,7 @@ class MissingRows:
     def _compare(self, known: dict[int, tuple]) -> np.ndarray:
         """`find` in a store whose finished rows have these sizes and, if it is not older, digests and stamps."""
         wanted, bad, doubtful = np.zeros(len(self.describer.plan.image_ids), bool), [], {}
-        self.touched = {}
+        self.touched, self.gone = {}, 0
         wanted[self.rows.start : self.rows.stop] = True
         for row, (size, *kept) in known.items():
             if size == UNREAD or (size == UNREADABLE) != (row in self.bad):
@@ -178,6 +179,7 @@ class MissingRows:
                 bad.append(row)
             elif state is None or (state.size == size and not kept):
                 wanted[row] = False
+                self.gone += state is None
             elif state.size == size:
                 wanted[row] = False
                 if self.check_photos or list(state.stamps) != kept[1]:
@@ -209,7 +211,7 @@ class MissingRows:
 def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -> None:
     """Extract what is missing, now that no other process writes."""
     describer, wanted, bad, finished = missing.describer, missing.find(), set(missing.bad), writer.finished_rows
-    total, count = len(missing.rows), int(wanted.sum())
+    total, count = len(missing.rows) - missing.gone, int(wanted.sum())
     if not count and finished == missing.rows.stop and bad == writer.bad:
         return
     began = committed = time.monotonic()

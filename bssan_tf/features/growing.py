@@ -108,7 +108,8 @@ def grow_store(
             finally:
                 shutil.rmtree(part, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
-    logger.info("%s: %d pictures are known, %d are new", folder, known, len(plan.image_ids) - known)
+    if new := len(plan.image_ids) - known:
+        logger.info("%s: %d pictures are new", folder, new)
 
 
 def _growing(folder: Path, plan: StorePlan, may_lose: bool) -> tuple[dict, tuple[str, ...]] | None:

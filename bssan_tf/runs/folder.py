@@ -244,11 +244,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
+def find_run(name: str | None, pretrained: bool = False, photos: bool = False) -> RunFolder:
     """The run of a folder or of a name in runs/; without a name that of the newest best model. UserError if none.
 
-    The latest run is one of reproduce.py, as a row of a table that may have learned nothing, only where all are. The
-    run of the package can be named, and where `pretrained`, it is taken where there is no other.
+    The latest run is one of reproduce.py, a row of a table that may have learned nothing, only where all are. The run
+    of the package can be named, and where `pretrained`, it is taken where there is no other. For the user's own
+    `photos`, none of drawn scenes is.
     """
     packaged = RunFolder(PACKAGED)
     if name == PRETRAINED and not (RUNS / name).exists():
@@ -257,14 +258,16 @@ def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
         return packaged
     if name is None:
         found = [RunFolder(path.parent) for path in RUNS.glob("*/best.keras")]
+        found = [run for run in found if not (photos and _of_scenes(run))]
         if not found and pretrained and packaged.config_file.exists():
-            logger.info("no run in %s/, so the pretrained one is taken: %s", RUNS, packaged.path / "CARD.md")
+            what = f"run of photos in {RUNS}" if photos else f"run in {RUNS}"
+            logger.info("no %s/, so the pretrained one is taken: %s", what, packaged.path / "CARD.md")
             return packaged
         if not found:
             raise UserError(f"{RUNS}/: no trained run there; `python train.py` makes one, or name a run")
         latest = max(found, key=lambda run: (not run.reproduction_file.exists(), run.best.stat().st_mtime))
         told = "; all runs there are of reproduce.py" if latest.reproduction_file.exists() else ""
-        if pretrained and latest.load_config().data.data == DataConfig.data:
+        if pretrained and _of_scenes(latest):
             told += f"; it knows drawn scenes alone, for photos there is --run {PRETRAINED}"
         logger.info("the latest run: %s%s", latest.path, told)
         return latest
@@ -274,6 +277,13 @@ def find_run(name: str | None, pretrained: bool = False) -> RunFolder:
     run = RunFolder(named if not given.exists() and named.is_dir() else given)
     run.load_config()  # before TensorFlow loads: a wrong name is told at once
     return run
+
+
+def _of_scenes(run: RunFolder) -> bool:
+    """Whether a run knows drawn scenes alone, as far as it can be read."""
+    with contextlib.suppress(UserError):
+        return run.load_config().data.data == DataConfig.data
+    return False
 
 
 def free_name(stem: str) -> str:
