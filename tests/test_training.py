@@ -289,7 +289,7 @@ def test_evaluation_and_search_refuse_changed_data_and_take_moved_ones(
 
 @pytest.mark.parametrize("error", [UserError("regions.npy: is gone"), OSError(5, "disk is gone", "regions.npy")])
 def test_a_batch_that_cannot_be_read_is_told_as_such(corpus, tmp_path, monkeypatch, error):
-    def batch(stream, step):
+    def batch(*_):
         raise error
 
     monkeypatch.setattr(PairStream, "batch", batch)
