@@ -133,7 +133,9 @@ def _check_port(address: str) -> None:
         try:
             probe.bind(("", port))
         except OSError as error:
-            raise UserError(f"{FLAG}: port {port} of {address}: {error.strerror}; take another one") from None
+            raise UserError(
+                f"{FLAG}: port {port} of {address}: {error.strerror}; end what has it, or take another"
+            ) from None
 
 
 def _line(error: Exception) -> str:
@@ -175,8 +177,10 @@ class Team:
         return self.gather(value if self.chief else None)[0]
 
     def arrays_of_chief(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """The chief's arrays of float32; others give some of the same shapes."""
-        return arrays if self.size == 1 else [self._sum(array if self.chief else 0 * array) for array in arrays]
+        """The chief's arrays, as float32; others give some of the same shapes, whose values are not looked at."""
+        return (
+            arrays if self.size == 1 else [self._sum(array if self.chief else np.zeros_like(array)) for array in arrays]
+        )
 
     def first(self, task: Callable):
         """The chief does a task before all others do."""
@@ -212,7 +216,7 @@ class Team:
         parts = iter([array])  # of this worker's first device
 
         def part(_):
-            return tf.constant(next(parts, 0 * array), tf.float32)
+            return tf.constant(next(parts, np.zeros_like(array)), tf.float32)
 
         values = self.strategy.experimental_distribute_values_from_function(part)
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()

@@ -48,4 +48,5 @@ def validation_split(corpus: Corpus, training: TrainingConfig) -> Split:
 
 
 def fit_tokenizer(train: Split, config: Config) -> Tokenizer:
+    """The tokenizer of the training captions, as the run's settings want it."""
     return Tokenizer.fit(train.captions, config.data.caption_length, config.data.word_rule)

@@ -74,7 +74,7 @@ class Hear(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         rate = self.model.optimizer.learning_rate
-        plain = {name: float(value) for name, value in logs.items() if np.isscalar(value) or np.ndim(value) == 0}
+        plain = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
         heard = self.team.of_chief({"rate": float(rate.numpy()), "stop": self.model.stop_training, "logs": plain})
         rate.assign(heard["rate"])
         self.model.stop_training = heard["stop"]
