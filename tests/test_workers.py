@@ -226,8 +226,8 @@ def test_a_taken_port_is_told(monkeypatch):
         port = taken.getsockname()[1]
         monkeypatch.setenv("TF_CONFIG", tf_config([port], 0))
         workers_strategy.cache_clear()
-        told = rf"^--devices workers: port {port} of localhost:{port}: Address already in use; end what has it, or take another$"
-        with pytest.raises(UserError, match=told):
+        told = rf"port {port} of localhost:{port}: Address already in use; end what has it, or take another$"
+        with pytest.raises(UserError, match=f"^--devices workers: {told}"):
             workers_strategy()
 
 

@@ -2,10 +2,11 @@
 
 In: a store's folder and the plan of what it is to hold now. Out: the store of that plan in its place. Pictures that
 follow the known ones are given room behind them, else all known rows are copied: no row becomes that of another
-picture under a process that reads it. A picture that has another name by now gets a copy of its row; new pictures beside it stand there like
-unreadable ones, so that nobody takes their zeros for features. Nothing is done where more than the pictures differs, or
-where features of a picture that is not in the plan would be lost and that is not wanted. A kill at any point loses
-nothing but copies: the next call finishes what was begun, or undoes it, and extracts what was to be copied.
+picture under a process that reads it. A picture that has another name by now gets a copy of its row; new pictures
+beside it stand there like unreadable ones, so that nobody takes their zeros for features. Nothing is done where more
+than the pictures differs, or where features of a picture that is not in the plan would be lost and that is not wanted.
+A kill at any point loses nothing but copies: the next call finishes what was begun, or undoes it, and extracts what was
+to be copied.
 """
 
 from __future__ import annotations
