@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def start(project, folder, run, flags, devices="workers", environment=None, kill
     """A process of worker.py; of `devices` alone where it is no worker."""
     number = len(list(folder.glob("*.log")))
     arguments = [folder / "corpus", folder / run, devices, json.dumps(flags), folder / f"{run}-{number}.npz"]
-    arguments = [sys.executable, project / "tests" / "worker.py", *arguments, *([] if kill_at is None else [kill_at])]
+    arguments = [sys.executable, project / "tests" / "worker.py", *arguments, *(kill_at or ())]
     environment = {**os.environ, "PYTHONPATH": str(project), "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})}
     log = (folder / f"{number}.log").open("w+")
     process = subprocess.Popen([str(one) for one in arguments], stdout=log, stderr=log, env=environment)
@@ -67,7 +68,7 @@ def two(project, folder, run, flags, kill=None, others=None):
             run,
             others if others and index else flags,
             environment={"TF_CONFIG": tf_config(ports, index)},
-            kill_at=kill[1] if kill and kill[0] == index else None,
+            kill_at=kill[1:] if kill and kill[0] == index else None,
         )
         for index in range(2)
     ]
@@ -118,11 +119,11 @@ def test_two_workers_train_as_one(project, folder, whole):
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("killed", [0, 1], ids=["the first", "the second"])
-def test_a_killed_worker_ends_all_and_the_same_command_goes_on(project, folder, whole, killed):
-    run = f"killed-{killed}"
-    found = finish(two(project, folder, run, THREE_STEPS, kill=(killed, 4)))
-    assert found[killed][0] == -9
+@pytest.mark.parametrize(("killed", "by"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGTERM)])
+def test_a_killed_worker_ends_all_and_the_same_command_goes_on(project, folder, whole, killed, by):
+    run = f"killed-{killed}-{by}"
+    found = finish(two(project, folder, run, THREE_STEPS, kill=(killed, 4, int(by))))
+    assert found[killed][0] == -by
     code, said = found[1 - killed]
     assert code == 2, said
     last = said.strip().splitlines()[-1]

@@ -49,7 +49,7 @@ def workers_strategy() -> tf.distribute.Strategy:
     _check_port(address)
     logger.info("worker %s, %s %d: %d workers; waiting for all of them", address, *own, count)
     try:
-        with _stopped_by_ctrl_c():
+        with _ended_by_signals():
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:  # TensorFlow runs already
         raise UserError(f"{FLAG}: {_line(error)}; start anew, in a process of its own") from None
@@ -83,15 +83,17 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
 
 
 @contextlib.contextmanager
-def _stopped_by_ctrl_c() -> Iterator[None]:
-    """TensorFlow's wait for the others lets no KeyboardInterrupt through."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
+def _ended_by_signals() -> Iterator[None]:
+    """TensorFlow's wait for the others lets no KeyboardInterrupt through, and from then on it would ignore SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_config(text: str) -> None:

@@ -33,8 +33,8 @@ def fit_together(
     strategy = team.strategy
 
     @tf.function(autograph=False)
-    def step(batch):
-        told = strategy.run(siamese.train_step, args=(batch,))
+    def step(iterator):  # not a batch, of whose every length a graph would be traced
+        told = strategy.run(siamese.train_step, args=(next(iterator),))
         names = sorted(told)
         rows = strategy.run(lambda values: tf.stack([values[name] for name in names]), args=(told,))
         means = strategy.reduce(tf.distribute.ReduceOp.MEAN, rows, axis=None)  # of all, in one message
@@ -50,7 +50,7 @@ def fit_together(
         told.on_epoch_begin(epoch)
         for number in range(steps_per_epoch):
             told.on_train_batch_begin(number)
-            logs = {name: float(value) for name, value in step(next(batches)).items()}
+            logs = {name: float(value) for name, value in step(batches).items()}
             told.on_train_batch_end(number, logs)
         told.on_epoch_end(epoch, logs)
         if siamese.stop_training:
