@@ -194,7 +194,9 @@ def add_use_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_moved_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     """Flags that say where files of a run lie now, None unless given."""
-    group = parser.add_argument_group("files, where they have moved since training, or are of other photos")
+    group = parser.add_argument_group(
+        "files that have moved since training or are of other photos, and how they are read"
+    )
     add_flags(group, (told for name, told in moving_fields().items() if name in names), defaults=False)
 
 

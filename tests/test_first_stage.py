@@ -117,6 +117,27 @@ def test_an_index_follows_its_photos(photos, monkeypatch):
     check(photos.features, np.arange(40), 12, 40)  # so many more that the basis of five may not suit them
 
 
+@pytest.mark.parametrize("cores", [1, 3, 7])
+def test_parts_find_what_the_whole_index_finds(monkeypatch, cores):
+    """With vectors that are gone, ties, and more wanted than a part has."""
+    rng = np.random.default_rng(0)
+    vectors = rng.integers(-2, 3, (50, 4)).astype(np.float32)
+    flat = faiss.IndexScalarQuantizer(4, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIDMap2(flat)
+    keys = rng.permutation(10**6)[:50]
+    index.add_with_ids(vectors, keys)
+    index.remove_ids(keys[::7])
+    left = np.setdiff1d(np.arange(50), np.arange(0, 50, 7))
+    monkeypatch.setattr(module, "PART", 5)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: cores)
+    for count in (1, 10, 25, len(left)):
+        query = rng.integers(-2, 3, (1, 4)).astype(np.float32)
+        products = dict(zip(keys[left].tolist(), (vectors[left] @ query[0]).tolist()))
+        found = module.nearest(index, query, count).tolist()
+        assert len(set(found)) == count
+        assert [products[key] for key in found] == sorted(products.values(), reverse=True)[:count]
+
+
 @pytest.mark.parametrize("damage", ["all", "half", "a bit", "another index", "another basis", "no index"])
 def test_a_damaged_index_is_made_anew(photos, caplog, damage):
     rows, tokens = np.arange(40), make_captions()[1:2]

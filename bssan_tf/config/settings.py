@@ -65,6 +65,9 @@ class DataConfig:
     check_photos: bool = setting(
         False, "read all photos to find those that have changed, not only those whose size or times have", once=True
     )
+    engine: str | None = setting(
+        None, "a cluster of Ray describes pictures and fills score matrices: docs/scale.md", choices=("ray",), once=True
+    )
     object_context: bool = setting(
         False,
         "for O2W, append to each object its class and the mean of the photo's regions",

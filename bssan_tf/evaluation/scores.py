@@ -97,7 +97,7 @@ class OpenRun:
         return score_matrices(
             self.fast, self.data.features, self.tokenizer(pairs.captions), pairs.image_rows, parts=parts,
             memory_mb=self.request.memory_mb, out=out, data=json.dumps(self.data.fingerprint),
-            progress=self.progress,
+            progress=self.progress, engine=self.config.data.engine,
         )  # fmt: skip
 
     def cca(self) -> list[ScoreRows]:

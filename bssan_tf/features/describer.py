@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import deque
@@ -54,7 +55,7 @@ class Describer:
         plan: what the store is to hold and is made with.
         file: the `BoxesFile`, or None.
         reasons: row -> why its picture can't be read.
-        oversized: photos so far with boxes far outside.
+        oversized: rows so far whose boxes reach far outside of the photo.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Describer:
         self.file = None if self.detector or boxes in (None, "grid") else BoxesFile(boxes)
         self.file_rows = self.file and self.file.rows(corpus.image_ids, corpus.image_paths)
         self.reasons: dict[int, str] = {}
-        self.oversized = 0
+        self.oversized: set[int] = set()
         labels = getattr(self.detector or self.file, "labels", None)
         made_with = {
             **({"pixels": "of whole photos"} if self.detector else {}),  # else a JPEG may be decoded smaller
@@ -126,6 +127,12 @@ class Describer:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def described(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Yield (rows, values) of all that is wanted, bool (N,), in their order: see `batches` and `describe`."""
+        with contextlib.closing(self.batches(wanted)) as batches:
+            for rows, pictures in batches:
+                yield rows, self.describe(rows, pictures)
+
     def describe(self, rows: np.ndarray, pictures: list[Picture | None]) -> dict[str, np.ndarray]:
         """All arrays of the plan for the n rows of a batch; zeros where a picture is None."""
         readable = [i for i, picture in enumerate(pictures) if picture is not None]
@@ -156,7 +163,8 @@ class Describer:
             return grid_boxes(self.count)
         detections = self.file.boxes[self.file_rows[row]]
         farthest = detections[detections[:, 4] > 0, :4].max(initial=0)
-        self.oversized += bool(farthest > 1.2 * max(picture.size))
+        if farthest > 1.2 * max(picture.size):
+            self.oversized.add(int(row))
         return top_objects(detections, picture.size, self.count)
 
 

@@ -21,6 +21,7 @@ from bssan_tf.errors import UserError
 from bssan_tf.features.describer import KEPT, UNREAD, UNREADABLE, Describer, decoding_pool, file_digest, file_state
 from bssan_tf.features.detectors import AnyDetector
 from bssan_tf.features.growing import grow_store
+from bssan_tf.features.on_ray import described_on_ray
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.shards import Shard, ShardWriter, read_progress
 from bssan_tf.features.store import Features, open_array, open_store, read_manifest
@@ -42,6 +43,7 @@ def extract_features(
     may_lose: bool = False,
     verify: bool = True,
     check_photos: bool = False,
+    engine: str | None = None,
 ) -> Features:
     """Extract what is missing in a store and open it.
 
@@ -57,6 +59,7 @@ def extract_features(
         may_lose: drop what the store has of other pictures; else such a store is refused.
         verify: as of `open_store`.
         check_photos: read all picture files, not only those that were touched, to find changed ones.
+        engine: "ray" describes the pictures on a cluster; None here.
 
     Raises:
         UserError: the store was made with something else; pictures can't be read (all others were extracted); another
@@ -68,7 +71,7 @@ def extract_features(
     missing = MissingRows(folder, describer, range(len(corpus.image_ids)), progress, check_photos)
     if missing.find().any() or missing.in_shards:  # without the lock, so that many may read a finished store
         with StoreWriter(folder, describer.plan) as writer:
-            _extract(missing, writer, commit_seconds)
+            _extract(missing, writer, commit_seconds, engine)
             missing.note_touched(writer)
             for path in writer.folder.glob(PROGRESS):  # the store is whole, without its shards
                 path.unlink(missing_ok=True)
@@ -208,7 +211,7 @@ class MissingRows:
         return tqdm(found, desc=title, unit="img", leave=False, total=len(rows), disable=not shown)
 
 
-def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -> None:
+def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float, engine: str | None = None) -> None:
     """Extract what is missing, now that no other process writes."""
     describer, wanted, bad, finished = missing.describer, missing.find(), set(missing.bad), writer.finished_rows
     total, count = len(missing.rows) - missing.gone, int(wanted.sum())
@@ -217,14 +220,14 @@ def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -
     began = committed = time.monotonic()
     title = f"features {describer.plan.made_with['dataset']}"
     bar = tqdm(total=total, initial=total - count, desc=title, unit="img", disable=not missing.progress)
-    with bar, contextlib.closing(describer.batches(wanted)) as batches:
+    described = described_on_ray(describer, wanted) if engine == "ray" else describer.described(wanted)
+    with bar, contextlib.closing(described):
         try:
-            for rows, pictures in batches:
-                values = describer.describe(rows, pictures)
+            for rows, values in described:
                 for run in np.split(np.arange(len(rows)), 1 + np.flatnonzero(np.diff(rows) > 1)):
                     writer.write(int(rows[run[0]]), {name: value[run] for name, value in values.items()})
                 bad.difference_update(rows.tolist())
-                bad.update(row for row, picture in zip(rows.tolist(), pictures) if picture is None)
+                bad.update(rows[values["sizes"] == UNREADABLE].tolist())
                 finished = max(finished, int(rows[-1]) + 1)
                 bar.update(len(rows))
                 if time.monotonic() - committed > commit_seconds:
@@ -237,4 +240,4 @@ def _extract(missing: MissingRows, writer: StoreWriter, commit_seconds: float) -
     logger.info("%s: %d pictures in %.0f s, %.1f images/s", writer.folder, count, seconds, count / seconds)
     if describer.oversized:
         what = "--boxes %s: boxes of %d photos reach far outside; they must be in pixels of the photo files"
-        logger.warning(what, describer.file.path, describer.oversized)
+        logger.warning(what, describer.file.path, len(describer.oversized))

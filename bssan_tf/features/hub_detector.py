@@ -73,7 +73,7 @@ class HubDetector:
     Q = None
 
     def __init__(self, preset: str, flag: str = "--objects"):
-        self.preset, self.source = preset, f"{flag} {HUB}{preset}"
+        self.preset, self.flag, self.source = preset, flag, f"{flag} {HUB}{preset}"
         self.hub = keras_hub(self.source)
         self.files = {name: path for name in FILES if (path := self._fetch(name))}
         for name in (CONFIG, FILES[-1]):
@@ -86,6 +86,9 @@ class HubDetector:
         self.name = f"{HUB}{type_of(self.files)} {sha256}"
         self._network, self._loading = None, threading.Lock()
         self.store_name = f"keras_hub-{preset_name(preset)}-{_sha256(f'{sha256} {self.labels}')[:8]}"
+
+    def __reduce__(self):
+        return HubDetector, (self.preset, self.flag)  # for another process, which loads the network itself
 
     def _fetch(self, name: str) -> Path | None:
         """A file of the preset, downloaded if need be; None if it has no such file."""

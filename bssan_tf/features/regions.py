@@ -57,6 +57,9 @@ class Extractor:
         self.grid, self.region_shape = network.grid, (network.grid[0] * network.grid[1], network.channels)
         self.weights_file, self.weights_sha256 = network.weights_file, network.weights_sha256
 
+    def __reduce__(self):
+        return Extractor, (self.backbone, self.weights_file)  # for another process, which loads the network itself
+
     @functools.cached_property
     def model(self) -> tf.keras.Model:
         """The Keras model with its weights: pre-processed pixels -> (B, rows, columns, M)."""

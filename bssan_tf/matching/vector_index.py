@@ -11,8 +11,10 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +28,7 @@ from bssan_tf.scoring.scorer import FastScorer
 from bssan_tf.tools.files import clear_leftovers, replacing
 
 FORMAT = 1  # of the file and of how vectors are made; another one is made anew
+PART = 100_000  # vectors that a thread of its own is worth
 BLOCK = 1024  # photos whose vectors are made at once
 SAVE_SECONDS = 60.0  # at most this much work is lost by a kill
 REMEDY = "it is made anew"
@@ -51,9 +54,32 @@ class VectorIndex:
     def search(self, tokens: np.ndarray, count: int) -> np.ndarray:
         """The places in `keys` of the best `count` photos for a sentence int32 (1, L), best first: int64 (n,)."""
         others = self.index.ntotal - len(self._keys)
-        _, (found,) = self.index.search(self.stage.sentences(tokens), min(count + others, self.index.ntotal))
+        found = nearest(self.index, self.stage.sentences(tokens), min(count + others, self.index.ntotal))
         places = np.minimum(np.searchsorted(self._keys, found), len(self._keys) - 1)
         return self._order[places[self._keys[places] == found]][:count]
+
+
+def nearest(index, vector: np.ndarray, count: int) -> np.ndarray:
+    """The keys of the `count` largest inner products with a vector float32 (1, d), best first: int64 (count,).
+
+    `index` is an IndexIDMap2 of faiss. One query keeps one of faiss' threads busy, so a large index is searched in
+    parts.
+    """
+    import faiss
+
+    flat, total = faiss.downcast_index(index.index), index.ntotal
+    parts = max(1, min(os.cpu_count() or 1, total // PART))
+    bounds = [total * part // parts for part in range(parts + 1)]
+
+    def search(first: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+        some = faiss.SearchParameters(sel=faiss.IDSelectorRange(first, after))
+        products, places = flat.search(vector, min(count, after - first), params=some)
+        return products[0], places[0]
+
+    with ThreadPoolExecutor(parts) as threads:
+        products, places = map(np.concatenate, zip(*threads.map(search, bounds, bounds[1:])))
+    best = places[np.argsort(-products, kind="stable")[:count]].tolist()
+    return np.array([index.id_map.at(place) for place in best], np.int64)
 
 
 def first_candidates(

@@ -110,7 +110,7 @@ def open_data(
     extractor, boxes, folder = _sources(corpus, data, run)
     features = extract_features(
         corpus, folder, extractor, boxes=boxes, skip_bad_images=data.skip_bad_images, progress=progress,
-        verify=data.verify, check_photos=data.check_photos,
+        verify=data.verify, check_photos=data.check_photos, engine=data.engine,
     )  # fmt: skip
     return Data(corpus, with_context(features, shares=data.object_shares) if data.object_context else features)
 
@@ -198,6 +198,8 @@ def extract_part(data: DataConfig, shard: str, progress: bool = True) -> int:
     from bssan_tf.features.shards import Shard
 
     part = Shard.parse(shard)
+    if data.engine:
+        raise UserError(f"--shard {shard}: --engine {data.engine} divides the work itself; leave one out")
     if data.import_regions or data.import_objects:
         raise UserError(f"--shard {shard}: imported arrays need no extraction; leave it out")
     _require_backbone(data)

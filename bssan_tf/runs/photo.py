@@ -253,9 +253,9 @@ def _folder_features(
         ids = in_store_order(store, ids, keep_gone=not by_file)
         paths = [path_of.get(name, folder / name) for name in ids]
     corpus = SimpleNamespace(name=folder.name, image_ids=tuple(ids), image_paths=tuple(paths))
-    checks = {"verify": data.verify, "check_photos": data.check_photos}
+    once = {"verify": data.verify, "check_photos": data.check_photos, "engine": data.engine}
     features = extract_features(
-        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True, **checks
+        corpus, store, extractor, boxes=boxes, skip_bad_images=True, progress=progress, may_lose=True, **once
     )
     context = run_context(run, config)
     return with_context(features, context) if context else features, list(paths)

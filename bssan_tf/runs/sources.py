@@ -42,6 +42,9 @@ class StoredExtractor:
         self.region_shape = tuple(manifest["arrays"]["regions"]["shape"][1:])
         self._find, self._lock = find, threading.Lock()
 
+    def __reduce__(self):
+        return self._network.__reduce__()
+
     @property
     def side(self) -> int:
         """Of the pictures that it takes, in pixels; only a preset of KerasHub may have another than the usual."""

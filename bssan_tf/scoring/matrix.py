@@ -6,7 +6,8 @@ Pictures are read from memory-mapped arrays one block at a time; matrices in fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tqdm import tqdm
 
 from bssan_tf.config.settings import MEMORY_MB
 from bssan_tf.scoring.folding import FoldedNetwork
-from bssan_tf.scoring.planning import Page, plan
+from bssan_tf.scoring.on_ray import scored_on_ray
+from bssan_tf.scoring.page import PageScorer
+from bssan_tf.scoring.planning import Block, plan
 from bssan_tf.scoring.score_file import ScoreFile
 from bssan_tf.scoring.scorer import FastScorer
 
@@ -34,6 +37,7 @@ def score_matrices(
     out: str | Path | None = None,
     data: str = "",
     progress: bool = False,
+    engine: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Score every picture with every caption, attention learned for every pair (decision 4).
 
@@ -54,6 +58,7 @@ def score_matrices(
             call goes on where it was.
         data: what the features are of, for `out`: scores of other data are refused.
         progress: show a bar with pairs per second and the time left.
+        engine: "ray" scores the blocks on a cluster; None here.
     """
     fast = scorer if isinstance(scorer, FastScorer) else FastScorer(scorer)
     parts = parts or fast.parts
@@ -61,7 +66,7 @@ def score_matrices(
     shape = (len(pictures.rows), len(captions))
     if out is None:
         matrices = {part: np.empty(shape, np.float32) for part in parts}
-        _fill(matrices, fast, pictures, captions, memory_mb, progress)
+        _fill(matrices, fast, pictures, captions, memory_mb, progress, engine=engine)
         return matrices
     files, weights = {}, fast.digest()
     for part in parts:
@@ -69,7 +74,7 @@ def score_matrices(
         files[part] = ScoreFile(file_of(out, part), shape, [part, weights, data, captions, *seen])
     if begun := {part: file for part, file in files.items() if not file.finished}:
         matrices = {part: file.matrix for part, file in begun.items()}
-        _fill(matrices, fast, pictures, captions, memory_mb, progress, list(begun.values()))
+        _fill(matrices, fast, pictures, captions, memory_mb, progress, list(begun.values()), engine)
         for file in begun.values():
             file.finish()
     return {part: file.matrix for part, file in files.items()}
@@ -101,10 +106,14 @@ class Pictures:
         rows = np.arange(len(next(iter(arrays.values())))) if image_rows is None else np.asarray(image_rows)
         return cls(networks, arrays, rows)
 
-    def block(self, start: int, count: int) -> dict[str, tf.Tensor]:
+    def read(self, start: int, count: int) -> dict[str, np.ndarray]:
         """Features of pictures start ... start + count - 1, as stored."""
         rows = self.rows[start : start + count]
-        return {name: tf.constant(np.asarray(array[rows])) for name, array in self.arrays.items()}
+        return {name: np.asarray(array[rows]) for name, array in self.arrays.items()}
+
+    def block(self, start: int, count: int) -> dict[str, tf.Tensor]:
+        """The same as tensors."""
+        return {name: tf.constant(array) for name, array in self.read(start, count).items()}
 
     def identity(self) -> list:
         """What tells these features from others: shapes, rows, and `IDENTITY_PICTURES` evenly spaced pictures."""
@@ -122,41 +131,39 @@ def _fill(
     memory_mb: float,
     progress: bool,
     files: Sequence[ScoreFile] = (),
+    engine: str | None = None,
 ) -> None:
     """Fill (N_i, N_c) matrices of parts, page by page and block by block; what all `files` have is left as it is."""
     count = len(pictures.rows)
     if not count * len(tokens):
         return
-    networks = pictures.networks
-    sized = [(network, pictures.arrays[network.arrays[0]].shape[1:]) for network in networks.values()]
-    pages = plan(sized, tokens, count, memory_mb)
-    with tqdm(total=count * len(tokens), unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
-        for page in pages:
-            text = None
-            for start in range(0, count, page.pictures):
-                rows = slice(start, min(start + page.pictures, count))
-                then = bar.n + (rows.stop - start) * len(page.captions)
-                if not files or not all(file.has(rows, page.captions) for file in files):
-                    text = text or {name: network.prepare(page.tree, fast.embed) for name, network in networks.items()}
-                    scores = _score_block(fast, pictures, rows, page, text, bar)
-                    for part, matrix in matrices.items():
-                        matrix[rows, page.captions] = scores[part][page.tree.caption_of].T
-                bar.update(then - bar.n)
+    sized = [(network, pictures.arrays[network.arrays[0]].shape[1:]) for network in pictures.networks.values()]
+    blocks = [
+        Block(page, start, min(page.pictures, count - start))
+        for page in plan(sized, tokens, count, memory_mb)
+        for start in range(0, count, page.pictures)
+    ]
+    left = [block for block in blocks if not files or not all(file.has(*block.place) for file in files)]
+    pairs = sum(block.pairs for block in blocks)
+    done = pairs - sum(block.pairs for block in left)
+    with tqdm(total=pairs, initial=done, unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
+        scored = scored_on_ray(fast, pictures, left) if engine == "ray" else _here(fast, pictures, left, bar)
+        with contextlib.closing(scored):
+            for block, scores in scored:
+                for part, matrix in matrices.items():
+                    matrix[block.place] = scores[part][block.page.tree.caption_of].T
+                del scores  # before the next ones are made
+                done += block.pairs
+                bar.update(done - bar.n)
 
 
-def _score_block(
-    fast: FastScorer, pictures: Pictures, rows: slice, page: Page, text: Mapping, bar: tqdm
-) -> dict[str, np.ndarray]:
-    """Scores of some pictures with the distinct captions of a page, by part: float32 (N_u, B)."""
-    size = rows.stop - rows.start
-    block, share = pictures.block(rows.start, size), len(page.captions) / len(page.tree.captions)
-
-    def scored(captions: int) -> None:
-        bar.update(round(captions * size * share / len(pictures.networks)))
-
-    scores = {}
-    for name, network in pictures.networks.items():
-        scores[name] = network.score(page.tree, text[name], network.prepare_pictures(block), scored)
-    if len(scores) == len(fast.parts) - 1:
-        scores["score"] = fast.total(scores)
-    return scores
+def _here(
+    fast: FastScorer, pictures: Pictures, blocks: Sequence[Block], bar: tqdm
+) -> Iterator[tuple[Block, dict[str, np.ndarray]]]:
+    """Yield each block with its scores: see `PageScorer`. The bar moves on within a block, too."""
+    page = None
+    for block in blocks:
+        if page is None or page.page is not block.page:
+            page = None  # one at a time
+            page = PageScorer(fast, tuple(pictures.networks), block.page)
+        yield block, page.score(pictures.block(block.start, block.count), bar.update)

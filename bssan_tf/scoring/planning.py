@@ -27,6 +27,25 @@ class Page:
     pictures: int  # how many are scored at once
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some pictures with the captions of a page."""
+
+    page: Page
+    start: int  # of the pictures start ... start + count - 1
+    count: int
+
+    @property
+    def place(self) -> tuple[slice, np.ndarray]:
+        """Where its scores are in the matrix."""
+        return slice(self.start, self.start + self.count), self.page.captions
+
+    @property
+    def pairs(self) -> int:
+        """How many scores it has."""
+        return self.count * len(self.page.captions)
+
+
 def plan(networks: Sequence[Sized], tokens: np.ndarray, pictures: int, memory_mb: float) -> list[Page]:
     """The fewest pages of `tokens` int32 (N_c, L), each with the largest blocks of N_i `pictures`, within the budget.
 

@@ -38,6 +38,9 @@ class Detector:
         # with digits of the SHA-256 unless packaged, as every training calls its file weights.npz
         self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
 
+    def __reduce__(self):
+        return Detector, (self.weights_file, self.flag)  # for another process, which loads the network itself
+
     @functools.cached_property
     def graph(self):
         """The inference graph for one photo, traced once for all sizes."""
