@@ -119,7 +119,7 @@ def test_two_workers_train_as_one(project, folder, whole):
 
 
 @pytest.mark.large
-@pytest.mark.parametrize(("killed", "by"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGTERM)])
+@pytest.mark.parametrize(("killed", "by"), [(0, signal.SIGKILL), (1, signal.SIGTERM)])
 def test_a_killed_worker_ends_all_and_the_same_command_goes_on(project, folder, whole, killed, by):
     run = f"killed-{killed}-{by}"
     found = finish(two(project, folder, run, THREE_STEPS, kill=(killed, 4, int(by))))

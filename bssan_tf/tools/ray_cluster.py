@@ -75,6 +75,8 @@ def ray_cluster() -> Iterator[ModuleType]:
     except ray.exceptions.RayError as error:
         if raised := _raised(error):
             raise raised from None
+        if lacking := re.search(r"No module named \S+", str(error)):
+            raise UserError(f"{FLAG}: on a node: {lacking[0]}; install the packages of this machine there") from None
         if isinstance(error, (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)):
             raise  # a fault of this package, whose place it says
         raise UserError(f"{FLAG}: {_line(error)}; start again: what was finished is kept") from None
