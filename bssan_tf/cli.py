@@ -8,13 +8,13 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from bssan_tf.config.flags import add_flags, moving_fields
 from bssan_tf.config.settings import MEMORY_MB, MOST, OF_TRAINING, flag_of
 from bssan_tf.errors import NO_WINDOWS, UserError
+from bssan_tf.tools.streams import stderr_held
 
 logger = logging.getLogger(__name__)
 
@@ -61,21 +61,8 @@ def load_tensorflow() -> None:
 
     TensorFlow 2.20 and newer say on standard error what they lack before they ask for a log level; it isn't for users.
     """
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:  # what it said before is the reason
-            said.seek(0)
-            os.write(kept, said.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with stderr_held():  # where it raises, what it said before is the reason
+        import tensorflow  # noqa: F401
 
 
 def shortage(error: Exception) -> str | None:

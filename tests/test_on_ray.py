@@ -4,6 +4,7 @@ The tests skip where Ray is not installed, but for those of what is told then.
 """
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from scoring_fixtures import make, make_captions, make_pictures
 
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import Describer
+from bssan_tf.features.faster_rcnn.detector import Detector
+from bssan_tf.features.on_ray import require_same_weights
+from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StoreWriter
 from bssan_tf.scoring import matrix, planning, score_matrices
-from bssan_tf.tools.ray_cluster import Home, ray_cluster
+from bssan_tf.tools.ray_cluster import PACKAGE, Home, ray_cluster
 
 QUICK = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
 
@@ -106,6 +110,7 @@ def test_a_resumed_matrix_scores_what_is_missing(cluster, tmp_path, monkeypatch,
     asked = []
 
     def stopped(fast, shown, blocks):
+        blocks = list(blocks)
         asked.append(len(blocks))
         yield next(whole(fast, shown, blocks))
         raise KeyboardInterrupt
@@ -128,7 +133,7 @@ def test_weights_that_a_node_lacks(cluster, tmp_path):
     with pytest.raises(UserError, match=r"--backbone-weights .*tiny\.npz: no such file"):
         extract(corpus, tmp_path / "store", extractor, engine="ray")
     np.savez(tmp_path / "tiny.npz", other=np.zeros(3))
-    with pytest.raises(UserError, match=r"on node .* the weights are .*; photos, weights and boxes must be the same"):
+    with pytest.raises(UserError, match=r"on node .* the weights are .*; photos and weights must be the same"):
         extract(corpus, tmp_path / "store", extractor, engine="ray")
 
 
@@ -141,21 +146,76 @@ def test_a_photo_that_only_a_node_cannot_read(cluster, tmp_path, monkeypatch):
 
 
 def test_the_command_on_a_cluster_of_its_own(cluster, matcher_work, tmp_path, project):
-    """Extraction and search by the real command line, which sends the package to its nodes."""
+    """Extraction and search by the real command line; what is told is one line more."""
     write_pictures(tmp_path / "photos", 5)
     command = [sys.executable, project / "search.py", "a red circle", "--images", "photos", "--quiet"]
     command += ["--run", matcher_work / "runs" / "mine"]
-    said = {}
+    said, errors = {}, {}
     for engine, flags in {"here": [], "ray": ["--engine", "ray"]}.items():
         found = subprocess.run(
             [*map(str, command), "--cache", engine, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
         assert found.returncode == 0, found.stderr
         said[engine] = found.stdout.replace(f"{engine}/", "")
-        assert ("--engine ray: 1 node" in found.stderr) == (engine == "ray")
+        told = [line for line in found.stderr.splitlines() if "pictures in" not in line]
+        errors[engine] = [line for line in told if not line.startswith("--engine ray: 1 node, ")]
+        assert len(told) - len(errors[engine]) == (engine == "ray")
     assert said["ray"] == said["here"]
+    assert errors["ray"] == errors["here"]
     stores = [next((tmp_path / engine).rglob("manifest.json")).parent for engine in said]
     assert arrays(stores[0]) == arrays(stores[1])
+
+
+@pytest.mark.parametrize("address", ["ray://localhost:10001", "http://localhost"])
+def test_an_address_that_is_none(monkeypatch, address):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'bssan_tf[ray]'")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(UserError, match=r"no cluster at .*//localhost.* \(is none of HOST:PORT"), ray_cluster():
+        raise AssertionError("connected")
+
+
+def test_a_cluster_without_cpus(cluster, monkeypatch):
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"GPU": 1.0}}])
+    with pytest.raises(UserError, match="--engine ray: no node of the cluster has a CPU to give"), ray_cluster():
+        raise AssertionError("entered")
+
+
+def test_gpus_are_taken_one_for_an_actor(cluster, tmp_path, monkeypatch):
+    """As far as Ray's own checks of the arguments."""
+    import ray
+
+    asked = {}
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 3.0, "CPU": 8.0})
+    real = ray.data.Dataset.map_batches
+
+    def map_batches(blocks, actor, **options):
+        real(blocks, actor, **options)  # its checks; it runs nothing yet
+        asked.update(options)
+        return real(blocks, actor, **{**options, "num_gpus": 0})
+
+    monkeypatch.setattr(ray.data.Dataset, "map_batches", map_batches)
+    corpus, extractor = write_pictures(tmp_path / "photos", 3), tiny_extractor(tmp_path)
+    extract(corpus, tmp_path / "there", extractor, engine="ray")
+    extract(corpus, tmp_path / "here", extractor)
+    assert arrays(tmp_path / "here") == arrays(tmp_path / "there")
+    assert asked["num_gpus"] == 1
+    assert asked["compute"].max_size == 3
+
+
+def test_what_travels_is_opened_anew(tmp_path, monkeypatch):
+    """Extractors and detectors, without their networks; shipped weights by no path of this machine."""
+    corpus = write_pictures(tmp_path / "photos", 2)
+    for extractor, boxes in ((tiny_extractor(tmp_path), "grid"), (Extractor("slim"), Detector())):
+        describer = Describer(corpus, extractor, boxes, 10, 4)
+        sent = pickle.dumps(describer)
+        assert str(PACKAGE).encode() not in sent
+        require_same_weights(opened := pickle.loads(sent))
+        wanted = np.ones(2, bool)
+        for (_, here), (_, there) in zip(describer.described(wanted), opened.described(wanted)):
+            assert here.keys() == there.keys()
+            for name, value in here.items():
+                np.testing.assert_array_equal(there[name], value)
 
 
 def test_an_address_that_does_not_answer(monkeypatch):
@@ -182,7 +242,7 @@ def test_without_ray(monkeypatch, tmp_path):
 def test_a_node_with_other_packages_or_without_the_folder(monkeypatch, tmp_path):
     here = Home.here()
     here.require_same_packages()
-    with pytest.raises(UserError, match=r"node .* has numpy .*; give all nodes tensorflow .*, numpy 0\.1"):
+    with pytest.raises(UserError, match=r"node .* has numpy .*, not 0\.1; give all nodes the same"):
         here._replace(packages={**here.packages, "numpy": "0.1"}).require_same_packages()
     monkeypatch.chdir(tmp_path)
     here.enter()

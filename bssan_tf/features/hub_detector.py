@@ -88,7 +88,8 @@ class HubDetector:
         self.store_name = f"keras_hub-{preset_name(preset)}-{_sha256(f'{sha256} {self.labels}')[:8]}"
 
     def __reduce__(self):
-        return HubDetector, (self.preset, self.flag)  # for another process, which loads the network itself
+        """For another process, which loads the network itself."""
+        return HubDetector, (self.preset, self.flag)
 
     def _fetch(self, name: str) -> Path | None:
         """A file of the preset, downloaded if need be; None if it has no such file."""

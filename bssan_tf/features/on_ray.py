@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bssan_tf.errors import UserError
-from bssan_tf.features.describer import Describer
-from bssan_tf.tools.ray_cluster import FLAG, Home, ray_cluster
+from bssan_tf.features.describer import Describer, file_state
+from bssan_tf.tools.ray_cluster import FLAG, Home, cpus_of_nodes, ray_cluster
 
-REMEDY = "photos, weights and boxes must be the same files at the same paths on all nodes"
+REMEDY = "photos and weights must be the same files at the same paths on all nodes"
 BATCHES = 4  # that an actor is given at once; it decodes ahead in them
 
 
@@ -24,36 +24,42 @@ def described_on_ray(describer: Describer, wanted: np.ndarray) -> Iterator[tuple
 
     UserError as `ray_cluster`, and where a node lacks a photo or the weights, or has other ones.
     """
-    rows = np.flatnonzero(wanted)
-    if not len(rows):
+    left = np.flatnonzero(wanted)
+    if not len(left):
         return
-    size = describer.batch_size * BATCHES
-    with ray_cluster() as ray:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        most = gpus or sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
-        found = ray.data.from_numpy(np.split(rows, range(size, len(rows), size))).map_batches(
-            Describing,
-            fn_constructor_args=(pickle.dumps(describer), Home.here()),
-            batch_size=None,  # what is split above
-            num_cpus=1,
-            num_gpus=1 if gpus else 0,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-        )
-        for values in found.iter_batches(batch_size=None, prefetch_batches=2):
-            done, reasons = values.pop("row"), values.pop("reason")
-            if not np.array_equal(done, rows[: len(done)]):
-                raise RuntimeError(f"rows {done} in place of {rows[: len(done)]}")
-            rows = rows[len(done) :]
-            for row, reason in zip(done.tolist(), reasons.tolist()):
-                if reason and describer.read(row) is not None:  # has it been mended, or does only this machine have it?
+    with ray_cluster("ray.data") as ray:
+        for values in _found(ray, describer, left):
+            rows, reasons = values.pop("row"), values.pop("reason")
+            if not np.array_equal(rows, left[: len(rows)]):
+                raise RuntimeError(f"rows {rows} in place of {left[: len(rows)]}")
+            left = left[len(rows) :]
+            for row, reason, size in zip(rows.tolist(), reasons.tolist(), values["sizes"].tolist()):
+                if reason and describer.read(row) is not None:
                     raise UserError(f"{FLAG}: a node has {reason}, but here it is read; {REMEDY}")
-            describer.oversized.update(done[values.pop("oversized")].tolist())
-            yield done, values
-    if len(rows):
-        raise RuntimeError(f"rows {rows} were not described")
+                if not reason and size != getattr(file_state(describer.paths[row]), "size", None):
+                    raise UserError(f"{FLAG}: {describer.paths[row]} has {size} bytes on a node, not here; {REMEDY}")
+            describer.oversized.update(rows[values.pop("oversized")].tolist())
+            yield rows, values
+    if len(left):
+        raise RuntimeError(f"rows {left} were not described")
+
+
+def _found(ray, describer: Describer, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """What `Describing` gives for rows int (n,), in their order."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    size, gpus = describer.batch_size * BATCHES, int(ray.cluster_resources().get("GPU", 0))
+    blocks = ray.data.from_numpy(np.split(rows, range(size, len(rows), size)))
+    described = blocks.map_batches(
+        Describing,
+        fn_constructor_args=(pickle.dumps(describer), Home.here()),
+        batch_size=size,  # a block's
+        num_cpus=1,
+        num_gpus=1 if gpus else 0,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or len(cpus_of_nodes(ray))),
+    )
+    yield from described.iter_batches(batch_size=None, prefetch_batches=2)
 
 
 class Describing:
@@ -71,8 +77,9 @@ class Describing:
         if self.describer is None:
             self.home.require_same_packages()
             self.home.enter()
-            self.describer = pickle.loads(self.pickled)
-            self._require_same_weights()
+            opened = pickle.loads(self.pickled)
+            require_same_weights(opened)
+            self.describer = opened
         describer, wanted = self.describer, np.zeros(len(self.describer.paths), bool)
         wanted[batch["data"]] = True
         for rows, values in describer.described(wanted):
@@ -80,12 +87,13 @@ class Describing:
             oversized = np.array([row in describer.oversized for row in rows.tolist()])
             yield {"row": rows, "reason": np.array(reasons, object), "oversized": oversized, **values}
 
-    def _require_same_weights(self) -> None:
-        own, made_with = self.describer, self.describer.plan.made_with
-        found = {"weights_sha256": own.extractor.weights_sha256}
-        if own.detector:
-            found["boxes"] = own.detector.name
-        for what, value in found.items():
-            if value != made_with[what]:
-                node, told = socket.gethostname(), f"{value}, here they are {made_with[what]}"
-                raise UserError(f"{FLAG}: on node {node} the weights are {told}; {REMEDY}")
+
+def require_same_weights(describer: Describer) -> None:
+    """UserError where the network or the detector, opened on this node, are not those of the store's plan."""
+    found, made_with = {"weights_sha256": describer.extractor.weights_sha256}, describer.plan.made_with
+    if describer.detector:
+        found["boxes"] = describer.detector.name
+    for what, value in found.items():
+        if value != made_with[what]:
+            told = f"{value}, where the command was given they are {made_with[what]}"
+            raise UserError(f"{FLAG}: on node {socket.gethostname()} the weights are {told}; {REMEDY}")

@@ -58,7 +58,9 @@ class Extractor:
         self.weights_file, self.weights_sha256 = network.weights_file, network.weights_sha256
 
     def __reduce__(self):
-        return Extractor, (self.backbone, self.weights_file)  # for another process, which loads the network itself
+        """For another process, which loads the network itself."""
+        packaged = self.weights_file is not None and Path(__file__).parent in Path(self.weights_file).parents
+        return Extractor, (self.backbone, None if packaged else self.weights_file)
 
     @functools.cached_property
     def model(self) -> tf.keras.Model:

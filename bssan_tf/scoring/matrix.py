@@ -7,7 +7,7 @@ Pictures are read from memory-mapped arrays one block at a time; matrices in fil
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,11 +143,20 @@ def _fill(
         for page in plan(sized, tokens, count, memory_mb)
         for start in range(0, count, page.pictures)
     ]
-    left = [block for block in blocks if not files or not all(file.has(*block.place) for file in files)]
-    pairs = sum(block.pairs for block in blocks)
-    done = pairs - sum(block.pairs for block in left)
-    with tqdm(total=pairs, initial=done, unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
-        scored = scored_on_ray(fast, pictures, left) if engine == "ray" else _here(fast, pictures, left, bar)
+    done = 0
+
+    def left() -> Iterator[Block]:
+        nonlocal done
+        for block in blocks:
+            if files and all(file.has(*block.place) for file in files):
+                done += block.pairs
+                bar.update(done - bar.n)
+            else:
+                yield block
+
+    pairs = count * len(tokens)
+    with tqdm(total=pairs, unit="pair", unit_scale=True, desc="scoring", disable=not progress) as bar:
+        scored = scored_on_ray(fast, pictures, left()) if engine == "ray" else _here(fast, pictures, left(), bar)
         with contextlib.closing(scored):
             for block, scores in scored:
                 for part, matrix in matrices.items():
@@ -158,12 +167,12 @@ def _fill(
 
 
 def _here(
-    fast: FastScorer, pictures: Pictures, blocks: Sequence[Block], bar: tqdm
+    fast: FastScorer, pictures: Pictures, blocks: Iterable[Block], bar: tqdm
 ) -> Iterator[tuple[Block, dict[str, np.ndarray]]]:
     """Yield each block with its scores: see `PageScorer`. The bar moves on within a block, too."""
-    page = None
+    page = scorer = None
     for block in blocks:
-        if page is None or page.page is not block.page:
-            page = None  # one at a time
-            page = PageScorer(fast, tuple(pictures.networks), block.page)
-        yield block, page.score(pictures.block(block.start, block.count), bar.update)
+        if block.page is not page:
+            page, scorer = block.page, None  # one at a time
+            scorer = PageScorer(fast, tuple(pictures.networks), page.tree, len(page.captions))
+        yield block, scorer.score(pictures.block(block.start, block.count), bar.update)

@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from bssan_tf.scoring.planning import Page
+from bssan_tf.scoring.prefix_tree import PrefixTree
 from bssan_tf.scoring.scorer import FastScorer
 
 
 class PageScorer:
-    """A page of captions, its text side prepared once, for the networks `names` of a scorer."""
+    """A page of captions, its text side prepared once, for the networks `names` of a scorer.
 
-    def __init__(self, fast: FastScorer, names: Sequence[str], page: Page):
-        self.fast, self.page = fast, page
+    `tree` is of its distinct captions; `count` is how many captions it stands for.
+    """
+
+    def __init__(self, fast: FastScorer, names: Sequence[str], tree: PrefixTree, count: int):
+        self.fast, self.tree, self.count = fast, tree, count
         self.networks = {name: getattr(fast, name) for name in names}
-        self.text = {name: network.prepare(page.tree, fast.embed) for name, network in self.networks.items()}
+        self.text = {name: network.prepare(tree, fast.embed) for name, network in self.networks.items()}
 
     def score(
         self, pictures: Mapping[str, tf.Tensor], scored: Callable[[int], object] = lambda pairs: None
@@ -26,14 +29,14 @@ class PageScorer:
 
         `pictures` are the arrays of B pictures, as stored; `scored` is told the number of pairs whenever some are done.
         """
-        tree, size = self.page.tree, len(next(iter(pictures.values())))
-        share = len(self.page.captions) / len(tree.captions) / len(self.networks)
+        size = len(next(iter(pictures.values())))
+        share = self.count / len(self.tree.captions) / len(self.networks)
 
         def told(captions: int) -> None:
             scored(round(captions * size * share))
 
         scores = {
-            name: network.score(tree, self.text[name], network.prepare_pictures(pictures), told)
+            name: network.score(self.tree, self.text[name], network.prepare_pictures(pictures), told)
             for name, network in self.networks.items()
         }
         if len(scores) == len(self.fast.parts) - 1:

@@ -7,21 +7,26 @@ machine alone, for this call. Its nodes get this package from here; they need th
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from bssan_tf.errors import UserError
+from bssan_tf.tools.streams import stderr_held
 
 FLAG = "--engine ray"
 ADDRESS = "RAY_ADDRESS"
-PACKAGES = ("tensorflow", "keras", "numpy", "pillow")  # that numbers depend on
+PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy", "pillow")  # that numbers depend on
 PACKAGE = Path(__file__).parents[1]
 
 logger = logging.getLogger(__name__)
@@ -31,19 +36,29 @@ class Home(NamedTuple):
     """Where a command was given: what its tasks need of every node."""
 
     folder: str
-    packages: dict[str, str]  # versions
+    packages: dict[str, str]  # versions, "none" where one is not installed; a digest of this one's code
 
     @classmethod
     def here(cls) -> Home:
         """That of this process."""
-        return cls(os.getcwd(), {name: version(name) for name in PACKAGES})
+        found = {}
+        for name in PACKAGES:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                found[name] = "none"
+        code = hashlib.sha256()
+        for path in sorted(PACKAGE.rglob("*.py")):
+            code.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+        return cls(os.getcwd(), {**found, "bssan_tf": code.hexdigest()[:8]})
 
     def require_same_packages(self) -> None:
         """UserError where this node has other versions."""
         own = self.here().packages
-        if others := [f"{name} {own[name]}" for name in PACKAGES if own[name] != self.packages[name]]:
-            wanted = ", ".join(f"{name} {self.packages[name]}" for name in PACKAGES)
-            raise UserError(f"{FLAG}: node {socket.gethostname()} has {', '.join(others)}; give all nodes {wanted}")
+        if others := [
+            f"{name} {own[name]}, not {wanted}" for name, wanted in self.packages.items() if own[name] != wanted
+        ]:
+            raise UserError(f"{FLAG}: node {socket.gethostname()} has {'; '.join(others)}; give all nodes the same")
 
     def enter(self) -> None:
         """Give relative paths the same meaning on this node; UserError where it lacks the folder."""
@@ -55,46 +70,74 @@ class Home(NamedTuple):
 
 
 @contextlib.contextmanager
-def ray_cluster() -> Iterator[ModuleType]:
-    """The module `ray`, connected until the end of the block, or longer where it was before.
+def ray_cluster(module: str = "ray") -> Iterator[ModuleType]:
+    """Ray, connected until the end of the block, or longer where it was before; with its `module` imported.
 
     UserError without Ray, where no cluster answers, and for what goes wrong there; those of tasks as they were raised.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray tells its makers over the network
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it tells of what Ray Data does on purpose
     try:
-        import ray
+        importlib.import_module(module)
+        ray = importlib.import_module("ray")
     except ImportError as error:
         raise UserError(f"{FLAG}: Ray can't be imported ({error}); pip install 'bssan_tf[ray]'") from None
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # it tells plans, and the traces of what is one line below
+            handler.setLevel(logging.CRITICAL + 1)
     own = not ray.is_initialized()
-    if own:
-        _connect(ray)
-    try:
-        nodes, cpus = sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
-        logger.info("%s: %d node%s, %g CPUs", FLAG, nodes, "s" * (nodes != 1), cpus)
-        yield ray
-    except ray.exceptions.RayError as error:
-        if raised := _raised(error):
-            raise raised from None
-        if lacking := re.search(r"No module named \S+", str(error)):
-            raise UserError(f"{FLAG}: on a node: {lacking[0]}; install the packages of this machine there") from None
-        if isinstance(error, (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)):
-            raise  # a fault of this package, whose place it says
-        raise UserError(f"{FLAG}: {_line(error)}; start again: what was finished is kept") from None
-    finally:
+    with _handler_kept(signal.SIGTERM), contextlib.ExitStack() as ending:
         if own:
-            ray.shutdown()
+            ending.callback(ray.shutdown)
+            _connect(ray)
+        try:
+            cpus = cpus_of_nodes(ray)
+            logger.info("%s: %d node%s, %g CPUs", FLAG, len(cpus), "s" * (len(cpus) != 1), sum(cpus))
+            if not cpus:
+                raise UserError(f"{FLAG}: no node of the cluster has a CPU to give; add one")
+            yield ray
+        except ray.exceptions.RayError as error:
+            if raised := _raised(error):
+                raise raised from None
+            if lacking := re.search(r"No module named \S+", str(error)):
+                raise UserError(
+                    f"{FLAG}: on a node: {lacking[0]}; install the packages of this machine there"
+                ) from None
+            if isinstance(error, (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)):
+                raise  # a fault of this package, whose place it says
+            raise UserError(f"{FLAG}: {_line(error)}; start again") from None
+
+
+def cpus_of_nodes(ray: ModuleType) -> list[float]:
+    """The CPUs of each living node that has any."""
+    return [cpus for node in ray.nodes() if node["Alive"] and (cpus := node["Resources"].get("CPU"))]
 
 
 def _connect(ray: ModuleType) -> None:
-    named = os.environ.get(ADDRESS, "local")
+    named = os.environ.get(ADDRESS) or "local"
     try:
-        if place := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", named):
+        if place := re.fullmatch(r"([^:/]+):(\d+)", named):
             socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for minutes
-        modules = {"py_modules": [str(PACKAGE)]}
-        ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
+        elif "://" in named:  # Ray Data can't run through Ray's client
+            raise ValueError("is none of HOST:PORT, auto and local")
+        with stderr_held(shown_at_errors=False):
+            modules = {"py_modules": [str(PACKAGE)]}
+            ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of no answer, other versions, a malformed address: OSError, RuntimeError, ...
         remedy = f"set {ADDRESS} to the address of a cluster with this Python and this Ray, or unset it"
         raise UserError(f"{FLAG}: no cluster at {named} ({_line(error)}); {remedy}") from None
+
+
+@contextlib.contextmanager
+def _handler_kept(number: int) -> Iterator[None]:
+    """`ray.init` sets a handler of its own."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(number, before)
 
 
 def _raised(error: BaseException | None) -> UserError | None:

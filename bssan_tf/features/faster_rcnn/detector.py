@@ -39,7 +39,8 @@ class Detector:
         self.store_name = f"faster_rcnn-{stem}" + ("" if packaged else f"-{sha256[:8]}")
 
     def __reduce__(self):
-        return Detector, (self.weights_file, self.flag)  # for another process, which loads the network itself
+        """For another process, which loads the network itself."""
+        return Detector, (None if self.weights_file == PACKAGED else self.weights_file, self.flag)
 
     @functools.cached_property
     def graph(self):
