@@ -61,8 +61,17 @@ def load_tensorflow() -> None:
 
     TensorFlow 2.20 and newer say on standard error what they lack before they ask for a log level; it isn't for users.
     """
-    with stderr_held():  # where it raises, what it said before is the reason
-        import tensorflow  # noqa: F401
+    text = b""
+    try:
+        with stderr_held() as said:
+            try:
+                import tensorflow  # noqa: F401
+            except BaseException:
+                text = said()
+                raise
+    except BaseException:  # what it said before is the reason
+        os.write(2, text)
+        raise
 
 
 def shortage(error: Exception) -> str | None:

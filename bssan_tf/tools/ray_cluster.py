@@ -99,9 +99,9 @@ def ray_cluster(module: str = "ray") -> Iterator[ModuleType]:
         except ray.exceptions.RayError as error:
             if raised := _raised(error):
                 raise raised from None
-            if lacking := re.search(r"No module named \S+", str(error)):
+            if lacking := re.search(r"No module named \W*([\w.]+)", str(error)):
                 raise UserError(
-                    f"{FLAG}: on a node: {lacking[0]}; install the packages of this machine there"
+                    f"{FLAG}: a node has no module {lacking[1]}; give all nodes the packages of this machine"
                 ) from None
             if isinstance(error, (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)):
                 raise  # a fault of this package, whose place it says
@@ -114,18 +114,23 @@ def cpus_of_nodes(ray: ModuleType) -> list[float]:
 
 
 def _connect(ray: ModuleType) -> None:
-    named = os.environ.get(ADDRESS) or "local"
+    named, told = os.environ.get(ADDRESS) or "local", ""
     try:
         if place := re.fullmatch(r"([^:/]+):(\d+)", named):
             socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for minutes
         elif "://" in named:  # Ray Data can't run through Ray's client
             raise ValueError("is none of HOST:PORT, auto and local")
-        with stderr_held(shown_at_errors=False):
+        with stderr_held() as said:
             modules = {"py_modules": [str(PACKAGE)]}
-            ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
+            except Exception:
+                told = said().decode(errors="replace")
+                raise
     except Exception as error:  # of no answer, other versions, a malformed address: OSError, RuntimeError, ...
+        reason = "Ray wants its token: RAY_AUTH_MODE=token" if "InvalidAuthToken" in told else _line(error)
         remedy = f"set {ADDRESS} to the address of a cluster with this Python and this Ray, or unset it"
-        raise UserError(f"{FLAG}: no cluster at {named} ({_line(error)}); {remedy}") from None
+        raise UserError(f"{FLAG}: no cluster at {named} ({reason}); {remedy}") from None
 
 
 @contextlib.contextmanager

@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def stderr_held(shown_at_errors: bool = True) -> Iterator[None]:
-    """What is said on standard error in the block is not shown, but where it raises, before the error."""
+def stderr_held() -> Iterator[Callable[[], bytes]]:
+    """What is said on standard error in the block is not shown; the function that is given tells it."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed
-        yield
+        yield lambda: b""
         return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as file:
+
+        def said() -> bytes:
+            file.seek(0)
+            return file.read()
+
+        os.dup2(file.fileno(), 2)
         try:
-            yield
-        except BaseException:
-            if shown_at_errors:
-                said.seek(0)
-                os.write(kept, said.read())
-            raise
+            yield said
         finally:
             os.dup2(kept, 2)
             os.close(kept)
