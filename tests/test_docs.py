@@ -38,7 +38,7 @@ RUNNABLE = [
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
 MODULES = (*(f"bssan_tf.commands.{name}" for name in NAMES), *RUNNABLE)
-OTHERS = ("uv ", "tensorboard ", "pip ")  # programs whose flags are not ours
+OTHERS = ("uv ", "tensorboard ", "pip ", "ray ")  # programs whose flags are not ours
 
 
 def flags_of_preset():
