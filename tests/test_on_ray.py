@@ -14,12 +14,15 @@ import pytest
 from feature_fixtures import arrays, extract, spoil, tiny_extractor, write_boxes, write_pictures
 from scoring_fixtures import make, make_captions, make_pictures
 
+from bssan_tf.config.presets import preset
+from bssan_tf.config.schema import Config
 from bssan_tf.errors import UserError
 from bssan_tf.features.describer import Describer
 from bssan_tf.features.faster_rcnn.detector import Detector
 from bssan_tf.features.on_ray import require_same_weights
 from bssan_tf.features.regions import Extractor
 from bssan_tf.features.store_writer import StoreWriter
+from bssan_tf.runs.data import extract_part
 from bssan_tf.scoring import matrix, planning, score_matrices
 from bssan_tf.tools.ray_cluster import PACKAGE, Home, ray_cluster
 
@@ -227,6 +230,13 @@ def test_an_address_that_does_not_answer(monkeypatch):
     refusal = r"--engine ray: no cluster at localhost:\d+ \(.*refused\); set RAY_ADDRESS"
     with pytest.raises(UserError, match=refusal), ray_cluster():
         raise AssertionError("connected")
+
+
+def test_an_engine_is_of_one_call_and_divides_the_work_itself(tmp_path):
+    config = preset("improved", "tiny", data="scenes").replace(engine="ray", cache=str(tmp_path)).resolved()
+    with pytest.raises(UserError, match=r"--shard 1/2: --engine ray divides the work itself; leave one out"):
+        extract_part(config.data, "1/2")
+    assert Config.from_json(config.to_json()).data.engine is None
 
 
 def test_without_ray(monkeypatch, tmp_path):
