@@ -277,7 +277,7 @@ def test_parts_are_measured_in_the_same_pass(measure, tmp_path, kept):
     value, text = measure(parts=True, memory_mb=7, out=out)
     assert measure.scored == [(list(range(21, 11, -1)), 20)]
     known = json.dumps(measure.compared[0])
-    assert measure.options == {"memory_mb": 7, "out": out, "data": known, "progress": False}
+    assert measure.options == {"memory_mb": 7, "out": out, "data": known, "progress": False, "engine": None}
     assert recalls(value) == {"score": 100, "w2r": 50, "o2w": 20}
     assert "baselines" not in value
     assert [line.split()[:2] for line in text.splitlines() if line.startswith(("stub", "W2R", "O2W"))] == [
