@@ -43,6 +43,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def heed_ctrl_c() -> None:
+    """What a process begins with that was started in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(project, folder, *arguments):
     """The app as a process: its address, what it says as it starts, and the process; it ends by Ctrl-C."""
@@ -52,8 +57,9 @@ def started(project, folder, *arguments):
     environment = {**os.environ, "TMPDIR": str(folder), **misleading}
     with open(folder / "app.log", "w") as log:
         process = subprocess.Popen(
-            command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
+            command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            start_new_session=True, preexec_fn=heed_ctrl_c,
+        )  # fmt: skip
     late = threading.Timer(120, process.kill)
     late.start()
     try:
