@@ -195,6 +195,7 @@ def test_a_sentence_finds_photos_and_a_clicked_one_says_why(shown, tmp_path, req
     clicked = photos(tab)[1].split(" · ")[1]
     tab.click("#grid button img", 1)
     see_a_word(tab, "#why", folder, f"app-{name}-why")
+    tab.wait(lambda: len(lines(tab)) > 1, "the line of the photo")
     assert lines(tab)[1].startswith(f"{clicked}: score {scores[1]:.3f}")
     tab.shot(folder / f"app-{name}-page.png")
 
@@ -208,6 +209,7 @@ def test_the_keyboard_alone(shown):
     assert tab.js("document.activeElement.getAttribute('aria-label')") == "Thumbnail 2 of 5"
     tab.press("Enter")
     tab.wait(lambda: framed(tab, "#why", ".word .text"), "the page of the photo")
+    tab.wait(lambda: len(lines(tab)) > 1, "its line")
     assert lines(tab)[1].startswith(photos(tab)[1].split(" · ")[1])
 
 
