@@ -61,16 +61,12 @@ def load_tensorflow() -> None:
 
     TensorFlow 2.20 and newer say on standard error what they lack before they ask for a log level; it isn't for users.
     """
-    text = b""
     try:
         with stderr_held() as said:
-            try:
-                import tensorflow  # noqa: F401
-            except BaseException:
-                text = said()
-                raise
-    except BaseException:  # what it said before is the reason
-        os.write(2, text)
+            import tensorflow  # noqa: F401
+    except BaseException:
+        if said.text:  # the reason
+            os.write(2, said.text)
         raise
 
 

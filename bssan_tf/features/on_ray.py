@@ -5,6 +5,7 @@ Batches, their order and so their bytes are those of one process. What a node th
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ def described_on_ray(describer: Describer, wanted: np.ndarray) -> Iterator[tuple
     left = np.flatnonzero(wanted)
     if not len(left):
         return
-    with ray_cluster("ray.data") as ray:
-        for values in _found(ray, describer, left):
+    with ray_cluster("ray.data") as ray, contextlib.closing(_found(ray, describer, left)) as found:
+        for values in found:
             rows, reasons = values.pop("row"), values.pop("reason")
             if not np.array_equal(rows, left[: len(rows)]):
                 raise RuntimeError(f"rows {rows} in place of {left[: len(rows)]}")

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from bssan_tf.errors import UserError
-from bssan_tf.tools.streams import stderr_held
+from bssan_tf.tools.streams import Said, stderr_held
 
 FLAG = "--engine ray"
 ADDRESS = "RAY_ADDRESS"
@@ -114,7 +114,7 @@ def cpus_of_nodes(ray: ModuleType) -> list[float]:
 
 
 def _connect(ray: ModuleType) -> None:
-    named, told = os.environ.get(ADDRESS) or "local", ""
+    named, said = os.environ.get(ADDRESS) or "local", Said()
     try:
         if place := re.fullmatch(r"([^:/]+):(\d+)", named):
             socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for minutes
@@ -122,13 +122,9 @@ def _connect(ray: ModuleType) -> None:
             raise ValueError("is none of HOST:PORT, auto and local")
         with stderr_held() as said:
             modules = {"py_modules": [str(PACKAGE)]}
-            try:
-                ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception:
-                told = said().decode(errors="replace")
-                raise
+            ray.init(named, runtime_env=modules, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of no answer, other versions, a malformed address: OSError, RuntimeError, ...
-        reason = "Ray wants its token: RAY_AUTH_MODE=token" if "InvalidAuthToken" in told else _line(error)
+        reason = "Ray wants its token: RAY_AUTH_MODE=token" if b"InvalidAuthToken" in said.text else _line(error)
         remedy = f"set {ADDRESS} to the address of a cluster with this Python and this Ray, or unset it"
         raise UserError(f"{FLAG}: no cluster at {named} ({reason}); {remedy}") from None
 
